@@ -1,0 +1,38 @@
+"""EfficientZero in JAX: https://arxiv.org/abs/2111.00210.
+
+Names are imported when they are first used, so that commands can answer before JAX is loaded.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Agent": "agent",
+    "BadInput": "config",
+    "Config": "config",
+    "Embedding": "structs",
+    "EnvSpec": "structs",
+    "Model": "model",
+    "Root": "structs",
+    "load": "agent",
+    "make_config": "presets",
+    "make_env": "envs",
+    "make_model": "model",
+    "make_recurrent_fn": "search",
+    "make_search": "search",
+}
+__all__ = sorted([*_HOMES, "__version__"])
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ez_jax' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"ez_jax.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return __all__

@@ -1,0 +1,77 @@
+"""Acting: N environments stepped by search, every decision written to the replay."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Shaped
+
+from ez_jax import replay as ring
+from ez_jax.model import Model
+from ez_jax.search import SearchFn
+from ez_jax.structs import EnvSpec, Replay, Row, SearchOutput, TimeStep, Variables
+
+
+def init_frames(spec: EnvSpec, num_envs: int) -> Shaped[Array, "N F *obs"]:
+    """Empty frame stacks; the first observation of an episode fills its stack."""
+    shape = (num_envs, spec.frame_stack, *spec.observation_shape)
+    return jnp.zeros(shape, spec.observation_dtype)
+
+
+def push_frame(frames: Shaped[Array, "N F *obs"], step: TimeStep) -> Shaped[Array, "N F *obs"]:
+    """The stacks with the newest frame last; where an episode begins, F copies of it."""
+    newest = jnp.asarray(step.observation)[:, None]
+    first = jnp.asarray(step.is_first).reshape(-1, *(1,) * (frames.ndim - 1))
+    return jnp.where(first, newest, jnp.concatenate([frames[:, 1:], newest], axis=1))
+
+
+def make_policy(model: Model, search: SearchFn) -> Callable[..., tuple[SearchOutput, Array]]:
+    """Observe and search: `(variables, frames, step, key, temperature) -> (found, frames)`."""
+
+    def policy(
+        variables: Variables, frames: Array, step: TimeStep, key: Array, temperature: Array
+    ) -> tuple[SearchOutput, Array]:
+        frames = push_frame(frames, step)
+        return search(variables, model.root(variables, frames), key, temperature), frames
+
+    return policy
+
+
+def make_act(model: Model, search: SearchFn) -> Callable[..., tuple[Array, Replay, Array]]:
+    """One jitted decision of the training actor, recorded in the replay.
+
+    `act(variables, replay, frames, step, key, temperature, explore)` returns the actions i32[N],
+    the replay and the frame stacks; replay and frames are donated. With `explore` the actions are
+    uniform and no search is made (the published start). The draws depend on the key and the number
+    of rows in the replay alone.
+    """
+    policy = make_policy(model, search)
+    num_actions = model.spec.num_actions
+
+    def at_random(variables, frames, step, key, temperature) -> tuple[SearchOutput, Array]:
+        del variables, temperature
+        envs = frames.shape[0]
+        found = SearchOutput(
+            action=jax.random.randint(key, (envs,), 0, num_actions),
+            policy=jnp.full((envs, num_actions), 1 / num_actions),
+            value=jnp.zeros(envs),
+        )
+        return found, push_frame(frames, step)
+
+    def act(variables, replay, frames, step, key, temperature, explore):
+        key = jax.random.fold_in(key, replay.count)
+        found, frames = jax.lax.cond(
+            explore, at_random, policy, variables, frames, step, key, temperature
+        )
+        row = Row(
+            observation=step.observation,
+            reward=step.reward,
+            discount=step.discount,
+            is_first=step.is_first,
+            action=found.action,
+            policy=found.policy,
+            value=found.value,
+        )
+        return found.action, ring.add(replay, row), frames
+
+    return jax.jit(act, donate_argnums=(1, 2))

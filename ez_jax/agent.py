@@ -1,0 +1,106 @@
+"""A trained agent in somebody else's code.
+
+agent = ez_jax.load("runs/CartPole/default/seed0")
+action = agent.act(observation)      # again and again; agent.reset() where an episode begins
+"""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ez_jax import config, run_folder
+from ez_jax.actor import init_frames, make_policy
+from ez_jax.checkpoint import Checkpointer
+from ez_jax.config import BadInput, Config
+from ez_jax.envs import make_env
+from ez_jax.learner import init_train_state
+from ez_jax.model import Model, make_model
+from ez_jax.search import make_search
+from ez_jax.structs import Clocks, EnvSpec, SearchOutput, TimeStep, Variables
+
+
+class Agent:
+    """Acts by search, without noise, in one environment."""
+
+    def __init__(self, config: Config, spec: EnvSpec, variables: Variables, clocks: Clocks):
+        """Usually made by `load`."""
+        self.config = config
+        self.spec = spec
+        self.model: Model = make_model(config, spec)
+        self.variables = variables
+        self.clocks = clocks  # of the training run
+        self.found: SearchOutput | None = None  # what the last search found, batch of 1
+        self._policies: dict[int, object] = {}
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the last episode: the next observation begins a new one."""
+        self._frames = init_frames(self.spec, 1)
+        self._is_first = True
+
+    def act(self, observation: np.ndarray, num_simulations: int = 0) -> int:
+        """The best action for the newest frame; earlier ones are remembered.
+
+        Args:
+          observation: one frame of `spec.observation_shape`, images as uint8.
+          num_simulations: 0 for as many as in the run's configuration.
+
+        Raises:
+          BadInput: a frame of another shape.
+        """
+        frame = np.asarray(observation, self.spec.observation_dtype)
+        if frame.shape != self.spec.observation_shape:
+            raise BadInput(
+                f"{self.spec.game} was learned from frames of shape {self.spec.observation_shape}, "
+                f"but this one is {frame.shape}"
+            )
+        policy = self._policy(num_simulations)
+        zero = np.zeros(1, np.float32)
+        step = TimeStep(
+            observation=frame[None],
+            reward=zero,
+            score=zero,
+            discount=zero + 1,
+            is_first=np.array([self._is_first]),
+            is_last=np.array([False]),
+            game_over=np.array([False]),
+        )
+        self.found, self._frames = policy(
+            self.variables, self._frames, step, jax.random.key(0), jnp.zeros(())
+        )
+        self._is_first = False
+        return int(self.found.action[0])
+
+    def _policy(self, num_simulations: int):
+        if num_simulations not in self._policies:
+            search = make_search(
+                self.config.search,
+                self.model,
+                discount=self.config.discount,
+                explore=False,
+                num_simulations=num_simulations,
+            )
+            self._policies[num_simulations] = jax.jit(make_policy(self.model, search))
+        return self._policies[num_simulations]
+
+
+def load(run: str | Path) -> Agent:
+    """The agent of a run folder, with its newest weights.
+
+    Raises:
+      BadInput: there is no such run, or nothing was saved in it yet.
+    """
+    chosen = config.from_dict(run_folder.read_config(run))
+    env = make_env(chosen.game, chosen.env, num_envs=1, seed=0, training=False)
+    spec = env.spec
+    env.close()
+    model = make_model(chosen, spec)
+    template = jax.eval_shape(lambda: init_train_state(chosen, model, jax.random.key(0)))
+    with Checkpointer(run) as checkpointer:
+        restored = checkpointer.restore_newest({"train": template})
+    if restored is None:
+        raise BadInput(f"{run} holds no checkpoint yet; train it first")
+    variables = restored.state["train"].variables
+    return Agent(chosen, spec, variables, Clocks(**restored.meta["clocks"]))

@@ -1,0 +1,122 @@
+"""Trees of arrays on their way to orbax and back; used by `checkpoint.py` and `memory.py`.
+
+Orbax sees nested dictionaries of NumPy arrays, which any other program can read; the types (optax
+states, PyTreeNodes, random keys) come back from the caller's template.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from ez_jax.config import BadInput
+
+# Large arrays are cut into chunks of this size: compression and reading then use several threads.
+CHUNK_BYTES = 2**24
+
+PyTree = Any
+
+
+def tree_bytes(tree: PyTree) -> int:
+    """Bytes of all arrays of a tree (also of ShapeDtypeStruct)."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _is_key(leaf: Any) -> bool:
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _names(tree: PyTree) -> list[tuple[str, ...]]:
+    """The path of every leaf, as the names along it."""
+    paths = [path for path, _ in jax.tree.leaves_with_path(tree)]
+    return [tuple(jax.tree_util.keystr((k,), simple=True) for k in path) for path in paths]
+
+
+def describe(tree: PyTree) -> dict[str, str]:
+    """`dtype[shape]` of every leaf by its path; what a template must agree with."""
+    leaves = jax.tree.leaves(tree)
+    for leaf in leaves:
+        if not hasattr(leaf, "dtype"):
+            raise TypeError(f"only arrays can be saved, not {leaf!r}; plain values go into meta")
+    kinds = [f"{leaf.dtype}{list(leaf.shape)}" for leaf in leaves]
+    return dict(zip(map("/".join, _names(tree)), kinds, strict=True))
+
+
+def to_host(tree: PyTree) -> PyTree:
+    """Copies as NumPy, keys as their bits; the copy is our own, whatever happens to the source."""
+
+    def copy(leaf: Any) -> np.ndarray:
+        array = np.asarray(leaf)
+        # On a CPU this is a view of the very buffer that the caller may change or donate next.
+        on_device = isinstance(leaf, jax.Array) and leaf.devices().pop().platform != "cpu"
+        return array if on_device else array.copy()
+
+    tree = jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
+    for leaf in jax.tree.leaves(tree):
+        if isinstance(leaf, jax.Array):
+            leaf.copy_to_host_async()
+    return jax.tree.map(copy, tree)
+
+
+def _nested(tree: PyTree) -> dict[str, Any]:
+    """The leaves in nested dictionaries; without empty arrays, which orbax does not take."""
+    root: dict[str, Any] = {}
+    for names, leaf in zip(_names(tree), jax.tree.leaves(tree), strict=True):
+        if not leaf.size:
+            continue
+        node = root
+        for name in names[:-1]:
+            node = node.setdefault(name, {})
+        node[names[-1]] = leaf
+    return root
+
+
+def save_item(folder: Path, tree: PyTree) -> None:
+    """Write a tree of NumPy arrays as a new orbax folder, compressed."""
+    nested = _nested(tree)
+    chunks = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES), nested)
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=True)) as orbax:
+        orbax.save(folder, args=ocp.args.PyTreeSave(nested, save_args=chunks))
+
+
+def restore_item(folder: Path, template: PyTree) -> PyTree:
+    """Read an orbax folder into the types and onto the devices of `template`."""
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), _nested(template))
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=True)) as orbax:
+        nested = orbax.restore(folder, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
+    leaves, structure = jax.tree.flatten(template)
+    arrays = [
+        _like(leaf, _take(nested, names) if leaf.size else np.empty(leaf.shape, leaf.dtype))
+        for names, leaf in zip(_names(template), leaves, strict=True)
+    ]
+    return jax.tree.unflatten(structure, arrays)
+
+
+def _take(nested: dict[str, Any], names: tuple[str, ...]) -> np.ndarray:
+    """Remove one leaf, so that no second copy of it stays alive."""
+    *parents, last = names
+    for name in parents:
+        nested = nested[name]
+    return np.asarray(nested.pop(last))
+
+
+def _like(template: Any, array: np.ndarray) -> Any:
+    """A restored array as the template wants it."""
+    if _is_key(template):
+        return jax.random.wrap_key_data(array, impl=_key_impl(template))
+    if (array.shape, array.dtype) != (template.shape, template.dtype):
+        raise BadInput(
+            f"a checkpoint holds {array.dtype}{array.shape}, which its meta.json does not tell"
+        )
+    if isinstance(template, np.ndarray | np.generic):
+        return array
+    return jax.device_put(array, getattr(template, "sharding", None))
+
+
+def _key_impl(template: Any) -> Any:
+    """The generator of a key, also of a ShapeDtypeStruct, which only tracing can ask."""
+    found = []
+    jax.eval_shape(lambda key: found.append(jax.random.key_impl(key)), template)
+    return found[0]

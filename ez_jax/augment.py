@@ -1,0 +1,27 @@
+"""Image augmentation of the consistency loss: random shift and intensity (DrQ; spec §4)."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, UInt8
+
+
+def augment(
+    frames: UInt8[Array, "B F H W C"], key: Array, *, shift: int, intensity: float
+) -> Float[Array, "B F H W C"]:
+    """Shift by up to `shift` pixels, scale the brightness; one draw per sample for all its frames.
+
+    Edges are repeated into the gap. The brightness factor is 1 + intensity * N(0, 1), the normal
+    variable clipped to -2..2. Returns floats, about 0..1. The key is consumed.
+    """
+    shift_key, intensity_key = jax.random.split(key)
+    batch, _, height, width, _ = frames.shape
+    offset = jax.random.randint(shift_key, (batch, 2), -shift, shift + 1)
+
+    def move(image: Array, by: Array) -> Array:  # a clipped gather is an edge-padded crop
+        row = jnp.clip(jnp.arange(height) + by[0], 0, height - 1)
+        column = jnp.clip(jnp.arange(width) + by[1], 0, width - 1)
+        return image[:, row][:, :, column]
+
+    moved = jax.vmap(move)(frames, offset).astype(jnp.float32) / 255
+    noise = jnp.clip(jax.random.normal(intensity_key, (batch, 1, 1, 1, 1)), -2, 2)
+    return moved * (1 + intensity * noise)

@@ -1,0 +1,191 @@
+"""What a configuration must satisfy before a run starts: ranges, choices, combinations.
+
+`problems(config)` yields one sentence per fault, each with what would mend it; `config.validate`
+raises the first. Nothing here is imported from the rest of the package, so that a refusal costs no
+more than reading the command line.
+"""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ez_jax.config import Config
+
+CHOICES = {
+    "precision": ("float32", "bfloat16"),
+    "env.backend": ("auto", "envpool", "gymnasium"),
+    "network.kind": ("auto", "image", "vector"),
+    "search.policy": ("puct", "gumbel"),
+    "targets.value": ("td", "search"),
+    "learner.optimizer": ("sgd", "adam"),
+}
+
+# Every other number must not be negative. Keys that are no list here may be 0 and large.
+AT_LEAST_ONE = (
+    "total_agent_steps",
+    "env.image_size",
+    "env.frame_stack",
+    "env.frame_skip",
+    "env.max_episode_steps",
+    "env.eval_max_episode_steps",
+    "network.channels",
+    "network.head_channels",
+    "network.head_hidden",
+    "network.lstm_width",
+    "network.projection",
+    "network.predictor_hidden",
+    "network.support",
+    "network.vector_width",
+    "search.num_simulations",
+    "search.max_considered_actions",
+    "actor.num_envs",
+    "replay.capacity",
+    "targets.td_steps",
+    "learner.batch_size",
+    "learner.unroll_steps",
+    "learner.lstm_horizon_len",
+    "learner.decay_every",
+    "learner.target_period",
+    "eval.episodes",
+    "eval.num_envs",
+    "checkpoint.keep",
+    "log.every",
+)
+SHARES = (
+    "discount",
+    "env.sticky_actions",
+    "search.dirichlet_fraction",
+    "reanalyse.ratio",
+    "replay.priority_exponent",
+    "replay.importance_exponent",
+    "replay.importance_exponent_final",
+    "learner.decay_rate",
+    "learner.momentum",
+)
+POSITIVE = (
+    "discount",
+    "search.dirichlet_alpha",
+    "search.pb_c_base",
+    "targets.age_fraction",
+    "learner.learning_rate",
+    "learner.max_grad_norm",
+)
+SEEDS = ("seed", "eval.seed")
+
+
+def problems(config: "Config") -> Iterator[str]:
+    """Yield a sentence for every fault of the configuration, the simplest kinds first."""
+    values = _flatten(config)
+    yield from _wrong_choices(values)
+    yield from _out_of_range(values)
+    yield from _bad_schedules(config)
+    yield from _impossible_sizes(config)
+    yield from _impossible_switches(config)
+
+
+def _flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if dataclasses.is_dataclass(value):
+            flat |= _flatten(value, f"{prefix}{item.name}.")
+        else:
+            flat[f"{prefix}{item.name}"] = value
+    return flat
+
+
+def _wrong_choices(values: dict[str, Any]) -> Iterator[str]:
+    for key, choices in CHOICES.items():
+        if values[key] not in choices:
+            nearest = difflib.get_close_matches(values[key], choices, n=1)
+            hint = f" (did you mean {nearest[0]}?)" if nearest else ""
+            yield f"{key} is '{values[key]}': choose {' or '.join(choices)}{hint}"
+    if not values["name"].strip():
+        yield "name is empty: give the run a name, such as name=first"
+
+
+def _out_of_range(values: dict[str, Any]) -> Iterator[str]:
+    for key, value in values.items():
+        for number in value if isinstance(value, tuple) else (value,):
+            if not isinstance(number, str) and not 0 <= number < math.inf:
+                yield f"{key} is {number}: it must be finite and not negative"
+    limits = (
+        (AT_LEAST_ONE, lambda number: number >= 1, "it must be at least 1"),
+        (SHARES, lambda number: number <= 1, "it must lie between 0 and 1"),
+        (POSITIVE, lambda number: number > 0, "it must be greater than 0"),
+        (SEEDS, lambda number: number < 2**31, f"it must be below {2**31}"),
+    )
+    for limited, holds, rule in limits:
+        for key in limited:
+            if not holds(values[key]):
+                yield f"{key} is {values[key]}: {rule}"
+
+
+def _bad_schedules(config: "Config") -> Iterator[str]:
+    search, replay = config.search, config.replay
+    fractions = search.temperature_fractions
+    if len(search.temperatures) != len(fractions) + 1:
+        yield (
+            f"search.temperatures has {len(search.temperatures)} entries for {len(fractions)} "
+            f"search.temperature_fractions: give {len(fractions) + 1} temperatures"
+        )
+    if list(fractions) != sorted(fractions) or any(fraction > 1 for fraction in fractions):
+        yield (
+            f"search.temperature_fractions is {list(fractions)}: "
+            "give rising shares of total_agent_steps between 0 and 1"
+        )
+    if replay.importance_exponent > replay.importance_exponent_final:
+        yield (
+            f"replay.importance_exponent {replay.importance_exponent} is above "
+            f"replay.importance_exponent_final {replay.importance_exponent_final}: lower the first"
+        )
+    if config.learner.momentum == 1:
+        yield "learner.momentum is 1: it must be below 1"
+
+
+def _impossible_sizes(config: "Config") -> Iterator[str]:
+    learner, replay = config.learner, config.replay
+    if learner.batch_size > replay.capacity:
+        yield (
+            f"learner.batch_size {learner.batch_size} is above replay.capacity {replay.capacity}: "
+            "lower the batch or raise the capacity"
+        )
+    # One sequence of every environment, with the states its targets look ahead to.
+    sequences = config.actor.num_envs * (learner.unroll_steps + config.targets.td_steps + 1)
+    if replay.capacity < sequences:
+        yield (
+            f"replay.capacity {replay.capacity} does not hold one sequence of each of the "
+            f"{config.actor.num_envs} environments: set replay.capacity to {sequences} or more"
+        )
+    if learner.start < sequences:
+        yield (
+            f"learner.start {learner.start} does not fill one sequence of each of the "
+            f"{config.actor.num_envs} environments: set learner.start to {sequences} or more"
+        )
+    if learner.start > config.total_agent_steps:
+        yield (
+            f"learner.start {learner.start} is above total_agent_steps "
+            f"{config.total_agent_steps}, so nothing would be learned: "
+            "raise total_agent_steps or lower learner.start"
+        )
+    if 2 * learner.augment_shift >= config.env.image_size:
+        yield (
+            f"learner.augment_shift {learner.augment_shift} moves a whole image of "
+            f"env.image_size {config.env.image_size} out of sight: lower learner.augment_shift"
+        )
+
+
+def _impossible_switches(config: "Config") -> Iterator[str]:
+    if config.targets.value == "search" and config.reanalyse.ratio == 0:
+        yield (
+            "targets.value=search needs fresh searches, but reanalyse.ratio is 0: "
+            "raise reanalyse.ratio or set targets.value=td"
+        )
+    if config.total_updates == 0:
+        yield (
+            "no update would ever be made: raise updates_per_step, total_agent_steps "
+            "or final_updates"
+        )

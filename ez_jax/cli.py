@@ -1,0 +1,138 @@
+"""The command line of ez_jax: Hydra, forgiving spelling, one sentence per mistake, exit codes.
+
+Exit codes: 0 done, 1 failure, 2 bad input, 130 interrupted. `main` is what `ez_jax.train` calls;
+commands without Hydra use `guarded` with `arguments.read`. JAX is not imported here before a run
+starts: `--help` and refusals are quick, and `configure_jax` can still choose its settings.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ez_jax import arguments, config, help_page
+from ez_jax.config import BadInput, Config
+
+Run = Callable[[Config], int | None]
+
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+# The user's wish, read before Hydra is told to keep its hands off errors (see `_launch`).
+_FULL_ERRORS = os.environ.get("HYDRA_FULL_ERROR") == "1"
+
+
+class _CellFailed(RuntimeError):
+    """One job of a sweep ended with an exit code; the reason is on the screen already."""
+
+    def __init__(self, code: int):
+        super().__init__(code)
+        self.code = code
+
+
+def main(run: Run, *, description: str = "") -> None:
+    """Compose the configuration from the command line, run, and exit with the right code.
+
+    Args:
+        run: the command; what it returns is the exit code (None is 0).
+        description: first paragraph of the help.
+    """
+    words = sys.argv[1:]
+    if {"--help", "-h"} & set(words):
+        sys.stdout.write(help_page.render(description))
+        sys.exit(DONE)
+    sys.exit(guarded(lambda: _launch(run, words)))
+
+
+def guarded(action: Callable[[], int | None]) -> int:
+    """Do something and return its exit code, with what went wrong told on stderr."""
+    try:
+        return action() or DONE
+    except BadInput as error:
+        if _FULL_ERRORS:
+            traceback.print_exc()
+        sys.stderr.write(f"error: {error}\n")
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return INTERRUPTED
+    except Exception:  # noqa: BLE001 the outermost frame: told in full, then the exit code says so
+        traceback.print_exc()
+        return FAILED
+
+
+def configure_jax() -> None:
+    """Settings of JAX itself; call it before the first computation.
+
+    Compiled programs are kept in `~/.cache/ez_jax/xla`, or where JAX_COMPILATION_CACHE_DIR says
+    (an empty value switches the cache off). The user's own JAX_* and XLA_* variables win.
+    """
+    import jax
+
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache/ez_jax/xla"))
+    # A small network is many small programs: keep those too.
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def _launch(run: Run, words: Sequence[str]) -> None:
+    """Give the words to Hydra, which calls the job once, or once for every cell of a sweep."""
+    arguments.register_base()
+    sys.argv[1:] = arguments.rewrite(words)
+    # By itself Hydra cuts tracebacks and exits with 1 whatever happened; when asked for full
+    # errors it lets them through to `guarded`.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+
+    @hydra.main(version_base="1.3", config_path=None, config_name="config")
+    def job(node: DictConfig) -> None:
+        code = guarded(lambda: _run_job(run, node))
+        # An interrupt ends a sweep, a failure only its cell.
+        if code == INTERRUPTED or not _in_sweep():
+            sys.exit(code)
+        if code:
+            raise _CellFailed(code)
+
+    try:
+        job()
+    except _CellFailed as failed:
+        sys.exit(failed.code)
+    except OverrideParseException as error:
+        raise BadInput(arguments.unreadable(error.override)) from error
+    except (HydraException, OmegaConfBaseException) as error:
+        raise BadInput(_first_line(error)) from error
+
+
+def _run_job(run: Run, node: DictConfig) -> int | None:
+    values = OmegaConf.to_container(node, resolve=True)
+    if _in_sweep():
+        _place_cell(values)
+    chosen = config.validate(config.from_dict(values))
+    if _in_sweep():
+        number = HydraConfig.get().job.num
+        sys.stdout.write(f"sweep, run {number + 1}: {config.run_folder(chosen)}\n")
+    return run(chosen)
+
+
+def _place_cell(values: dict[str, Any]) -> None:
+    """Give each cell of a sweep a folder of its own, unless the user named it."""
+    overrides = list(HydraConfig.get().overrides.task)
+    if not any(override.startswith("name=") for override in overrides):
+        values["name"] = arguments.cell_name(overrides)
+
+
+def _in_sweep() -> bool:
+    return HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def _first_line(error: Exception) -> str:
+    """What Hydra has to say, without its advice on its own use."""
+    return str(error).strip().partition("\n")[0]

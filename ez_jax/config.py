@@ -1,0 +1,346 @@
+"""Every number of ez_jax: frozen dataclasses, one per component, and the checks between them.
+
+The defaults are the published EfficientZero V1 settings for Atari-100k (`preset=efficientzero`
+changes nothing); other presets are dictionaries of differences. Three clocks are used everywhere:
+`agent_steps` (decisions of the agent, over all environments), `env_frames` (agent_steps times the
+frame skip) and `updates` (optimiser steps).
+"""
+
+import dataclasses
+import difflib
+import functools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ez_jax import checks
+
+
+class BadInput(ValueError):
+    """Bad input from the user: one sentence that names the mend; the command exits with 2."""
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """What the agent sees and how an episode is cut; the image settings concern Atari only."""
+
+    backend: str = "auto"  # envpool | gymnasium | auto (envpool where it has the game)
+    image_size: int = 96  # height and width of an Atari frame
+    grayscale: bool = False  # one channel instead of RGB
+    frame_stack: int = 4  # frames that make one observation
+    frame_skip: int = 4  # raw Atari frames per agent step
+    noop_max: int = 30  # random no-ops at the start of a game
+    episodic_life: bool = True  # in training a lost life ends the episode
+    reward_clip: bool = True  # in training learn from the sign of the reward
+    sticky_actions: float = 0.0  # probability that the game repeats the last action
+    max_episode_steps: int = 3_000  # agent steps, training; longer episodes are truncated
+    eval_max_episode_steps: int = 27_000  # agent steps, evaluation
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Sizes of the networks; which of them is built follows from the observation."""
+
+    kind: str = "auto"  # image | vector | auto (from the observation space)
+    channels: int = 64  # latent image channels
+    blocks: int = 1  # residual blocks at the latent resolution
+    head_channels: int = 16  # 1x1 convolution in front of each head
+    head_hidden: int = 32  # hidden width of the value, policy and prefix heads
+    lstm_width: int = 512  # value-prefix LSTM
+    projection: int = 1024  # SimSiam projector: hidden and output width
+    predictor_hidden: int = 512  # SimSiam predictor
+    support: int = 300  # value and prefix bins cover -support..support in transformed units
+    vector_width: int = 128  # latent width for vector observations
+    vector_blocks: int = 2  # residual blocks for vector observations
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """Monte-Carlo tree search in the learned model (mctx)."""
+
+    policy: str = "puct"  # puct | gumbel
+    num_simulations: int = 50
+    dirichlet_fraction: float = 0.25  # puct: share of noise in the root prior
+    dirichlet_alpha: float = 0.3
+    pb_c_init: float = 1.25
+    pb_c_base: float = 19_652.0
+    max_considered_actions: int = 8  # gumbel: actions sampled at the root
+    gumbel_scale: float = 1.0  # gumbel: noise at the root while training
+    value_scale: float = 0.1  # gumbel: weight of the values in the improved policy (c_scale)
+    maxvisit_init: float = 50.0  # gumbel: c_visit
+    temperatures: tuple[float, ...] = (1.0, 0.5, 0.25)  # puct: acting temperature by phase
+    temperature_fractions: tuple[float, ...] = (0.5, 0.75)  # of total_agent_steps, phase starts
+
+
+@dataclass(frozen=True)
+class ActorConfig:
+    """Collecting experience."""
+
+    num_envs: int = 4
+
+
+@dataclass(frozen=True)
+class ReplayConfig:
+    """Prioritised replay on the device."""
+
+    capacity: int = 100_000  # agent steps kept
+    priority_exponent: float = 0.6  # alpha
+    importance_exponent: float = 0.4  # beta at the start, linear to importance_exponent_final
+    importance_exponent_final: float = 1.0
+
+
+@dataclass(frozen=True)
+class ReanalyseConfig:
+    """Making targets anew with the target network."""
+
+    ratio: float = 0.99  # share of each batch; the rest keeps what the actor's search found
+
+
+@dataclass(frozen=True)
+class TargetsConfig:
+    """Regression targets of the unrolled loss."""
+
+    value: str = "td"  # td | search (value of a fresh search at the state itself)
+    td_steps: int = 5  # n of the n-step value; also the ceiling of the off-policy correction
+    age_fraction: float = 0.3  # td_steps shrinks by 1 per this share of total_agent_steps in age
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the loss terms, by name."""
+
+    policy: float = 1.0
+    value: float = 0.25
+    value_prefix: float = 1.0
+    consistency: float = 2.0
+
+
+@dataclass(frozen=True)
+class LearnerConfig:
+    """The unrolled update."""
+
+    batch_size: int = 256
+    unroll_steps: int = 5
+    lstm_horizon_len: int = 5  # model steps between resets of the value prefix
+    start: int = 2_000  # agent steps of random play before the first update
+    optimizer: str = "sgd"  # sgd | adam
+    learning_rate: float = 0.2
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    max_grad_norm: float = 5.0
+    warmup_updates: int = 1_000
+    decay_every: int = 100_000  # updates after the warm-up between two decays
+    decay_rate: float = 0.1
+    target_period: int = 200  # updates; the target network is one to two periods old
+    augment: bool = True  # random shift and intensity, images only
+    augment_shift: int = 4  # pixels
+    augment_intensity: float = 0.05
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """Evaluation: full games, no noise, own seeds."""
+
+    every: int = 10_000  # agent steps; 0: only at the end
+    episodes: int = 32
+    num_envs: int = 32  # games played side by side
+    num_simulations: int = 0  # 0: as in training
+    seed: int = 1_000_000  # game i uses eval.seed + i
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """Saving the whole run."""
+
+    every: int = 10_000  # agent steps; 0: only at the end and when interrupted
+    keep: int = 1  # most recent checkpoints kept
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """What is written while training."""
+
+    every: int = 1_000  # agent steps
+    tensorboard: bool = True
+    progress: bool = True
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole run."""
+
+    game: str = "CartPole"
+    preset: str = "efficientzero"
+    seed: int = 0
+    name: str = "default"  # of the run; runs/<game>/<name>/seed<seed>
+    run_dir: str = ""  # empty: by the rule above
+    total_agent_steps: int = 100_000
+    updates_per_step: float = 1.0
+    final_updates: int = 20_000  # updates after the last agent step
+    discount: float = 0.997**4
+    precision: str = "float32"  # float32 | bfloat16
+    value_prefix: bool = True  # false: predict the reward of each step by itself
+    consistency: bool = True  # SimSiam loss between imagined and observed states
+    off_policy_correction: bool = True  # shorten td_steps for old data
+    prioritised: bool = True  # false: uniform replay
+    env: EnvConfig = field(default_factory=EnvConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
+    actor: ActorConfig = field(default_factory=ActorConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+    reanalyse: ReanalyseConfig = field(default_factory=ReanalyseConfig)
+    targets: TargetsConfig = field(default_factory=TargetsConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+
+    @property
+    def horizon(self) -> int:
+        """Model steps per value prefix; without the value prefix every step stands alone."""
+        return self.learner.lstm_horizon_len if self.value_prefix else 1
+
+    @property
+    def total_updates(self) -> int:
+        """Updates of the whole run (schedules refer to it)."""
+        with_data = max(0, self.total_agent_steps - self.learner.start)
+        return int(with_data * self.updates_per_step) + self.final_updates
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The nested plain dictionary of a configuration (tuples become lists, as in YAML)."""
+    return dataclasses.asdict(
+        config,
+        dict_factory=lambda kv: {k: list(v) if isinstance(v, tuple) else v for k, v in kv},
+    )
+
+
+def from_dict(values: Mapping[str, Any]) -> Config:
+    """The inverse of `to_dict`; keys that are not given keep their defaults.
+
+    Raises:
+        BadInput: an unknown key, or a value of the wrong type.
+    """
+    return _build(Config, values, "")
+
+
+def override(config: Config, changes: Mapping[str, Any]) -> Config:
+    """The configuration with some values changed, by dotted key: `{"learner.batch_size": 64}`.
+
+    Raises:
+        BadInput: an unknown key, or a value of the wrong type.
+    """
+    values = to_dict(config)
+    for key, value in changes.items():
+        if key not in dotted_keys():
+            raise BadInput(unknown_key(key))
+        *sections, leaf = key.split(".")
+        node = values
+        for section in sections:
+            node = node[section]
+        node[leaf] = value
+    return from_dict(values)
+
+
+def validate(config: Config) -> Config:
+    """Return the configuration as it is if a run is possible with it.
+
+    Raises:
+        BadInput: the first impossible value or combination, and what would mend it.
+    """
+    for problem in checks.problems(config):
+        raise BadInput(problem)
+    return config
+
+
+def run_folder(config: Config) -> Path:
+    """Where the run lives: `run_dir`, or `runs/<game>/<name>/seed<seed>`."""
+    if config.run_dir:
+        return Path(config.run_dir).expanduser()
+    # A Gymnasium id may hold characters that mean something in a path.
+    game = re.sub(r"[^\w.+-]+", "_", config.game)
+    return Path("runs") / game / config.name / f"seed{config.seed}"
+
+
+@functools.cache
+def dotted_keys() -> tuple[str, ...]:
+    """Every key by its dotted name: `seed`, `learner.batch_size`, ..."""
+    names = []
+    for item in dataclasses.fields(Config):
+        if dataclasses.is_dataclass(item.type):
+            names += [f"{item.name}.{sub.name}" for sub in dataclasses.fields(item.type)]
+        else:
+            names.append(item.name)
+    return tuple(names)
+
+
+def unknown_key(key: str) -> str:
+    """The sentence about a key that does not exist, with the nearest ones."""
+    if any(name.startswith(f"{key}.") for name in dotted_keys()):
+        examples = [name for name in dotted_keys() if name.startswith(f"{key}.")][:3]
+        return f"'{key}' is a section; set one of its keys, such as {', '.join(examples)}"
+    return f"unknown key '{key}'" + suggestion(_nearest_keys(key))
+
+
+def suggestion(nearest: Sequence[str]) -> str:
+    """How a sentence about a misspelt name goes on."""
+    return f"; did you mean {' or '.join(nearest)}?" if nearest else "; see --help"
+
+
+def _nearest_keys(key: str) -> list[str]:
+    """Keys with a similar last part, those of the same section if there are any."""
+    section, _, leaf = key.rpartition(".")
+    by_leaf: dict[str, list[str]] = {}
+    for name in dotted_keys():
+        by_leaf.setdefault(name.rpartition(".")[2], []).append(name)
+    similar = difflib.get_close_matches(leaf, by_leaf, n=2, cutoff=0.75)
+    names = [name for near in similar for name in by_leaf[near]]
+    same_section = [name for name in names if name.rpartition(".")[0] == section]
+    return same_section or names or difflib.get_close_matches(key, dotted_keys(), n=1, cutoff=0.7)
+
+
+def _build(kind: type, values: Any, prefix: str) -> Any:
+    """An instance of one dataclass from a mapping; `prefix` is its dotted name for messages."""
+    if not isinstance(values, Mapping):
+        raise BadInput(f"{prefix.rstrip('.')} is {values!r}: expected a section of keys")
+    types = {item.name: item.type for item in dataclasses.fields(kind)}
+    for name in values:
+        if name not in types:
+            raise BadInput(unknown_key(f"{prefix}{name}"))
+    return kind(**{k: convert(types[k], v, f"{prefix}{k}") for k, v in values.items()})
+
+
+def convert(kind: Any, value: Any, key: str) -> Any:
+    """One value as a field of that type wants it: 1e5 is a whole number, "5" is not.
+
+    Raises:
+        BadInput: the value is of another type; `key` names it in the message.
+    """
+    if dataclasses.is_dataclass(kind):
+        return _build(kind, value, f"{key}.")
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is bool and isinstance(value, bool):
+        return value
+    if kind is int and is_number and float(value).is_integer():
+        return int(value)
+    if kind is float and is_number:
+        return float(value)
+    if kind is str and isinstance(value, str):
+        return value
+    if kind is str and isinstance(value, int) and is_number:
+        return str(value)  # a name may look like a number: name=3
+    if kind == tuple[float, ...] and isinstance(value, list | tuple):
+        return tuple(convert(float, item, key) for item in value)
+    raise BadInput(f"{key} is {value!r}: expected {_TYPE_NAMES[kind]}")
+
+
+_TYPE_NAMES = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    tuple[float, ...]: "a list of numbers, such as [1.0,0.5]",
+}

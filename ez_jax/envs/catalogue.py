@@ -1,0 +1,237 @@
+"""Which games there are, under which names, and what a misspelt one probably meant.
+
+Libraries of environments are imported only when a name has to be looked up (envpool takes about a
+second), never when this module is.
+"""
+
+import dataclasses
+import difflib
+import functools
+import importlib
+import re
+from collections.abc import Iterable, Mapping
+
+from ez_jax.config import BadInput
+
+ATARI_100K = (
+    "Alien", "Amidar", "Assault", "Asterix", "BankHeist", "BattleZone", "Boxing", "Breakout",
+    "ChopperCommand", "CrazyClimber", "DemonAttack", "Freeway", "Frostbite", "Gopher", "Hero",
+    "Jamesbond", "Kangaroo", "Krull", "KungFuMaster", "MsPacman", "Pong", "PrivateEye", "Qbert",
+    "RoadRunner", "Seaquest", "UpNDown",
+)  # fmt: skip
+
+_ATARI = "envpool.atari"
+# In the order of precedence of their short names: Tetris is Atari's.
+_FAMILIES = {
+    _ATARI: "Atari",
+    "envpool.classic_control": "Classic control",
+    "envpool.box2d": "Box2D",
+    "envpool.toy_text": "Toy text",
+    "envpool.minigrid": "MiniGrid",
+    "envpool.highway": "Highway",
+    "envpool.procgen": "Procgen",
+}
+_PREFIXES = ("gym", "gymnasium")
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A game that exists."""
+
+    game: str  # as the user named it
+    name: str  # proper spelling, resolves to the same: Breakout, gym:CartPole, my_pkg:MyEnv
+    backend: str  # envpool | gymnasium
+    task_id: str  # the backend's own id
+
+
+def resolve(game: str, backend: str = "auto") -> Task:
+    """Find a game by name; nothing is built.
+
+    Args:
+        game: a short name in any case (`breakout`, `LunarLander`), a full id (`CartPole-v1`,
+            `MiniGrid-Empty-5x5-v0`), or an id for Gymnasium alone: `gym:Name-v0`, or
+            `my_pkg:Name-v0`, where importing `my_pkg` registers the environment.
+        backend: envpool, gymnasium, or auto: envpool where it has the game.
+
+    Raises:
+        BadInput: there is no such game; the nearest names are given.
+    """
+    if backend not in ("auto", "envpool", "gymnasium"):
+        raise BadInput(f"env.backend is '{backend}'; it must be auto, envpool or gymnasium.")
+    prefix, _, rest = game.partition(":")
+    if rest and backend == "envpool":
+        raise BadInput(f"'{game}' is a name for Gymnasium: set env.backend=auto or gymnasium.")
+    if rest:
+        return _resolve_gymnasium(game, rest if prefix in _PREFIXES else game)
+    if backend == "gymnasium":
+        return _resolve_gymnasium(game, game)
+    # The Arcade Learning Environment's own ids mean the same game under this protocol.
+    task_id = _find(re.sub(r"^ALE/|NoFrameskip-v\d+$", "", game), _envpool_ids())
+    if task_id:
+        return Task(game, _proper_name(task_id, _envpool_ids()), "envpool", task_id)
+    if backend == "auto" and (task_id := _find(game, _gymnasium_ids())):
+        return _resolve_gymnasium(game, task_id)
+    raise BadInput(_unknown(game, _suggestible()))
+
+
+def is_atari(game: str) -> bool:
+    """Whether a name, in any spelling `resolve` takes, is that of an Atari game of envpool."""
+    if ":" in game:
+        return False
+    task_id = _find(re.sub(r"^ALE/|NoFrameskip-v\d+$", "", game), _envpool_ids())
+    return task_id is not None and is_atari_id(task_id)
+
+
+def is_atari_id(task_id: str) -> bool:
+    """Whether an id of envpool is that of an Atari game."""
+    return _envpool_ids()[task_id] == _ATARI
+
+
+@functools.cache
+def list_games() -> Mapping[str, tuple[str, ...]]:
+    """The games of envpool that can be played, by family; the Atari-100k games come first.
+
+    Each is given by its short name, or by its id where the short name means another family's game.
+    Older versions and second spellings are left out, but `resolve` knows them.
+    """
+    ids = _envpool_ids()
+    games: dict[str, tuple[str, ...]] = {}
+    for family, label in _FAMILIES.items():
+        members = {task_id: held for task_id, held in ids.items() if held == family}
+        playable = [task_id for task_id in _newest(members) if _is_playable(task_id, family)]
+        games[label] = tuple(sorted(_proper_name(task_id, ids) for task_id in playable))
+    others = tuple(name for name in games["Atari"] if name not in ATARI_100K)
+    games = {"Atari-100k": ATARI_100K if games["Atari"] else ()} | games | {"Atari": others}
+    return {label: names for label, names in games.items() if names}
+
+
+def _is_playable(task_id: str, family: str) -> bool:
+    if family == _ATARI:
+        return True
+    from ez_jax.envs import envpool_adapter
+
+    try:
+        envpool_adapter.check(Task(task_id, task_id, "envpool", task_id))
+    except BadInput:
+        return False
+    return True
+
+
+@functools.cache
+def _envpool_ids() -> Mapping[str, str]:
+    """Ids of envpool and the module each comes from, families of `_FAMILIES` first; empty
+    where envpool is not installed."""
+    try:
+        from envpool.registration import registry
+    except ModuleNotFoundError as error:
+        if error.name != "envpool":
+            raise
+        return {}
+    order = {family: place for place, family in enumerate(_FAMILIES)}
+    ids = {task_id: entry[0] for task_id, entry in registry.specs.items()}
+    return dict(sorted(ids.items(), key=lambda item: order.get(item[1], len(order))))
+
+
+def _gymnasium_ids() -> Mapping[str, str]:
+    """Ids registered with Gymnasium; not cached, importing a module may add some."""
+    import gymnasium
+
+    return {task_id: "gymnasium" for task_id in gymnasium.registry}
+
+
+def _resolve_gymnasium(game: str, name: str) -> Task:
+    module, _, bare = name.rpartition(":")
+    if module:
+        _import(module, game)
+    ids = _gymnasium_ids()
+    task_id = _find(bare, ids)
+    if task_id is None and is_atari(bare):
+        raise BadInput(f"'{game}' is played with envpool: set env.backend=auto or envpool.")
+    if task_id is None:
+        raise BadInput(_unknown(game, _gymnasium_names()))
+    proper = _proper_name(task_id, ids)
+    return Task(game, f"{module or _PREFIXES[0]}:{proper}", "gymnasium", task_id)
+
+
+def _import(module: str, game: str) -> None:
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        # A module missing inside the user's own code is for the user to see as it is.
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise
+        raise BadInput(
+            f"Cannot import '{module}', named by game '{game}': "
+            "install it, or start where Python finds it."
+        ) from error
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[^a-z0-9/]", "", name.lower())
+
+
+def _split(task_id: str) -> tuple[str, int]:
+    match = re.fullmatch(r"(.*?)-v(\d+)", task_id)
+    return (match[1], int(match[2])) if match else (task_id, 0)
+
+
+def _find(name: str, ids: Mapping[str, str]) -> str | None:
+    if name in ids:
+        return name
+    return _short_names(tuple(ids.items())).get(_key(name))
+
+
+@functools.lru_cache(maxsize=8)
+def _short_names(ids: tuple[tuple[str, str], ...]) -> dict[str, str]:
+    """Ids by short name and by id, in lower case and without punctuation.
+
+    A short name means the newest version in the first family that has it.
+    """
+    newest: dict[str, tuple[str, int, str]] = {}  # short name: family, version, id
+    for task_id, family in ids:
+        base, version = _split(task_id)
+        held = newest.get(_key(base))
+        if held is None or (held[0] == family and held[1] < version):
+            newest[_key(base)] = (family, version, task_id)
+    exact = {_key(task_id): task_id for task_id, _ in reversed(ids)}
+    return exact | {short: task_id for short, (_, _, task_id) in newest.items()}
+
+
+def _proper_name(task_id: str, ids: Mapping[str, str]) -> str:
+    """The short name if it leads back to the id, else the id."""
+    base, _ = _split(task_id)
+    return base if _find(base, ids) == task_id else task_id
+
+
+def _newest(ids: Mapping[str, str]) -> list[str]:
+    """Ids without older versions, second spellings and copies inside a namespace (`phys2d/`)."""
+    short = _short_names(tuple(ids.items()))
+    return [
+        task_id
+        for task_id in ids
+        if short[_key(_split(task_id)[0])] == task_id
+        and ("/" not in task_id or _key(_split(task_id)[0].rpartition("/")[2]) not in short)
+    ]
+
+
+@functools.cache
+def _suggestible() -> tuple[str, ...]:
+    names = [name for listed in list_games().values() for name in listed]
+    return (*names, *_gymnasium_names())
+
+
+def _gymnasium_names() -> list[str]:
+    ids = _gymnasium_ids()
+    return [_proper_name(task_id, ids) for task_id in _newest(ids)]
+
+
+def _unknown(game: str, known: Iterable[str]) -> str:
+    spelling = {_key(name): name for name in reversed(list(known))}
+    near = difflib.get_close_matches(_key(game.rpartition(":")[2]), spelling, n=3, cutoff=0.6)
+    if near:
+        names = " or ".join(spelling[key] for key in near)
+        return f"Unknown game '{game}'. Did you mean {names}?"
+    mend = "Name one as Breakout, CartPole, MiniGrid-Empty-5x5-v0 or my_package:MyEnv-v0."
+    if not _envpool_ids():
+        mend = "envpool is not installed, so only games of Gymnasium can be played."
+    return f"Unknown game '{game}'. {mend}"

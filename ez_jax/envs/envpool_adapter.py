@@ -1,0 +1,207 @@
+"""envpool behind the common interface, with its traps (measured with 1.2.5) kept inside.
+
+- Lost lives are found here from `lives`. envpool's own `episodic_life` plays 1 to 30 no-ops, which
+  nobody chose and whose rewards it drops, after each of them. Here nothing is played: the
+  environment rests for the call that would be the reset, and the next episode starts with the very
+  frame in which the last one ended.
+- Episode limits are counted here, in agent steps of a whole game, and enforced by a reset. envpool
+  reports a game that terminates in the last allowed step as truncated, and some environments
+  (Catch) do not obey its `max_episode_steps` at all.
+- Rewards are clipped here, so that the score is simply what the game gave.
+- Atari takes its frames channels first, and at least one no-op: with `noop_max=0` the process dies.
+- The seed decides only the no-ops and the sticky actions of an Atari game: of 16 environments a few
+  begin alike (30 starts exist), and then differ by their actions and from the second game on.
+"""
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import envpool
+import numpy as np
+
+from ez_jax.config import BadInput, EnvConfig
+from ez_jax.envs.catalogue import Task, is_atari_id
+from ez_jax.envs.observations import Encoder, count_actions, make_encoder, picture
+from ez_jax.structs import EnvSpec, TimeStep
+
+_NEVER = 2**31 - 1
+
+
+class EnvpoolEnv:
+    """N environments stepped by envpool's threads; see `ez_jax.envs.VectorEnv`."""
+
+    def __init__(
+        self, task: Task, config: EnvConfig, *, num_envs: int, seed: int, training: bool
+    ) -> None:
+        """Build the environments.
+
+        Raises:
+            BadInput: actions or observations that cannot be used, or `noop_max` below 1 for Atari.
+        """
+        with _loading(task.task_id):
+            self._env = envpool.make_gymnasium(
+                task.task_id,
+                num_envs=num_envs,
+                seed=[(seed + i) % 2**31 for i in range(num_envs)],
+                render_mode="rgb_array",
+                **_settings(task, config),
+            )
+            self.spec, self._encoder = _describe(self._env, self._env.spec.config, task, config)
+        self.num_envs = num_envs
+        self._limit = config.max_episode_steps if training else config.eval_max_episode_steps
+        self._lives_matter = training and config.episodic_life
+        self._clip = training and config.reward_clip
+        self._observation = np.zeros((num_envs, *self.spec.observation_shape), self._encoder.dtype)
+        self._lives = np.zeros(num_envs, np.int32)
+        self._length = np.zeros(num_envs, np.int64)  # agent steps of the present game
+        self._is_first = np.zeros(num_envs, bool)  # of the next time step
+        self._rests = np.zeros(num_envs, bool)  # a life was lost: the next call steps nothing
+        self._is_cut = np.zeros(num_envs, bool)  # truncated here: the next call has to reset
+        self._sent = np.zeros(0, np.int32)
+
+    def reset(self) -> TimeStep:
+        """Start a new game everywhere."""
+        raw, info = self._env.reset()
+        self._observation = self._encoder.encode(raw)
+        self._lives = np.array(info.get("lives", self._lives))
+        self._length[:] = 0
+        everywhere, nowhere = np.ones(self.num_envs, bool), np.zeros(self.num_envs, bool)
+        self._is_first, self._rests, self._is_cut = nowhere, nowhere, nowhere
+        zeros = np.zeros(self.num_envs, np.float32)
+        return TimeStep(
+            observation=self._observation,
+            reward=zeros,
+            score=zeros,
+            discount=np.ones(self.num_envs, np.float32),
+            is_first=everywhere,
+            is_last=nowhere,
+            game_over=nowhere,
+        )
+
+    def send(self, action: np.ndarray) -> None:
+        """Hand actions i32[N] to envpool's threads."""
+        self._sent = np.flatnonzero(~(self._rests | self._is_cut)).astype(np.int32)
+        if self._sent.size:
+            self._env.send(np.asarray(action, np.int32)[self._sent], self._sent)
+
+    def recv(self) -> TimeStep:
+        """Wait for the environments that were sent an action, and put all N together."""
+        n = self.num_envs
+        observation, lives = self._observation.copy(), self._lives.copy()
+        score, terminated, truncated = np.zeros(n, np.float32), np.zeros(n, bool), np.zeros(n, bool)
+        if self._sent.size:
+            raw, rewards, ended, cut, info = self._env.recv()
+            ids = info["env_id"]  # in the order sent, of one part of the environments
+            observation[ids], score[ids] = self._encoder.encode(raw), rewards
+            terminated[ids], truncated[ids] = ended, cut
+            lives[ids] = info.get("lives", 0)
+        if self._is_cut.any():
+            raw, info = self._env.reset(np.flatnonzero(self._is_cut).astype(np.int32))
+            observation[info["env_id"]] = self._encoder.encode(raw)
+            lives[info["env_id"]] = info.get("lives", 0)
+
+        is_first, has_restarted = self._is_first, self._is_first & ~self._rests
+        self._length = np.where(has_restarted, 0, self._length + ~is_first)
+        # The last life's loss is the end of the game, which some games announce frames later.
+        has_lost = self._lives_matter & ~is_first & (lives < self._lives) & (lives > 0)
+        self._is_cut = ~is_first & ~terminated & ~truncated & (self._length >= self._limit)
+        game_over = terminated | truncated | self._is_cut
+        self._rests = has_lost & ~game_over
+        self._observation, self._lives = observation, lives
+        self._is_first = is_last = has_lost | game_over
+        return TimeStep(
+            observation=observation,
+            reward=np.sign(score) if self._clip else score,
+            score=score,
+            discount=1 - (terminated | has_lost).astype(np.float32),
+            is_first=is_first,
+            is_last=is_last,
+            game_over=game_over,
+        )
+
+    def step(self, action: np.ndarray) -> TimeStep:
+        """Send and receive."""
+        self.send(action)
+        return self.recv()
+
+    def render(self) -> np.ndarray:
+        """Pictures u8[N, H, W, 3]: the game's own, or the observation where it draws none.
+
+        Raises:
+            RuntimeError: the game draws nothing and its observation is no image.
+        """
+        try:
+            return self._env.render(env_ids=np.arange(self.num_envs))
+        except RuntimeError:
+            if not self.spec.is_image:
+                raise
+            return picture(self._observation)
+
+    def close(self) -> None:
+        """Release the environments."""
+        self._env.close()
+
+
+def check(task: Task) -> None:
+    """Refuse a game that cannot be played, without building it.
+
+    Raises:
+        BadInput: several players, or actions or observations that cannot be used.
+    """
+    config = EnvConfig()
+    with _loading(task.task_id):
+        made = envpool.make_spec(task.task_id, **_settings(task, config))
+        _describe(made, made.config, task, config)
+
+
+@contextlib.contextmanager
+def _loading(task_id: str) -> Iterator[None]:
+    with warnings.catch_warnings():  # bounds of spaces lose digits in float32: no concern of ours
+        warnings.simplefilter("ignore", UserWarning)
+        try:
+            yield
+        except ImportError as error:  # Procgen wants libraries of the system
+            raise BadInput(f"'{task_id}' cannot be loaded: {error}") from error
+
+
+def _describe(made: Any, settings: Any, task: Task, config: EnvConfig) -> tuple[EnvSpec, Encoder]:
+    if settings.max_num_players > 1:
+        raise BadInput(f"'{task.task_id}' is for several players; choose a game for one.")
+    is_atari = is_atari_id(task.task_id)
+    encoder = make_encoder(made.observation_space, task.task_id, channels_first=is_atari)
+    spec = EnvSpec(
+        game=task.game,
+        backend="envpool",
+        task_id=task.task_id,
+        num_actions=count_actions(made.action_space, task.task_id),
+        observation_shape=encoder.shape,
+        observation_dtype=encoder.dtype,
+        frame_stack=config.frame_stack,
+        frame_skip=config.frame_skip if is_atari else 1,
+    )
+    return spec, encoder
+
+
+def _settings(task: Task, config: EnvConfig) -> dict[str, Any]:
+    """What envpool is told: for Atari the published protocol, for other games nothing."""
+    if not is_atari_id(task.task_id):
+        return {}
+    if config.noop_max < 1:
+        raise BadInput(f"env.noop_max is {config.noop_max}; Atari needs at least 1.")
+    return {
+        "img_height": config.image_size,
+        "img_width": config.image_size,
+        "gray_scale": config.grayscale,
+        "use_inter_area_resize": True,
+        "stack_num": 1,
+        "frame_skip": config.frame_skip,
+        "noop_max": config.noop_max,
+        "use_fire_reset": False,
+        "full_action_space": False,
+        "repeat_action_probability": config.sticky_actions,
+        "episodic_life": False,
+        "reward_clip": False,
+        "max_episode_steps": _NEVER,
+    }

@@ -1,0 +1,118 @@
+"""Any Gymnasium environment behind the common interface, stepped one after the other in `recv`."""
+
+import functools
+
+import gymnasium
+import numpy as np
+from gymnasium.envs.registration import EnvSpec as Registration
+from gymnasium.envs.registration import load_env_creator
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from ez_jax.config import EnvConfig
+from ez_jax.envs.catalogue import Task
+from ez_jax.envs.observations import count_actions, make_encoder, picture
+from ez_jax.structs import EnvSpec, TimeStep
+
+
+class GymnasiumEnv:
+    """N environments in this process; see `ez_jax.envs.VectorEnv`.
+
+    What an environment raises is not caught: its own traceback is what its author needs.
+    """
+
+    def __init__(
+        self, task: Task, config: EnvConfig, *, num_envs: int, seed: int, training: bool
+    ) -> None:
+        """Build the environments.
+
+        Raises:
+            BadInput: actions or observations that cannot be used.
+        """
+        limit = config.max_episode_steps if training else config.eval_max_episode_steps
+        make = functools.partial(_make, task.task_id, limit)
+        self._env = SyncVectorEnv([make] * num_envs, autoreset_mode=AutoresetMode.NEXT_STEP)
+        self._encoder = make_encoder(self._env.single_observation_space, task.task_id)
+        self.num_envs = num_envs
+        self.spec = EnvSpec(
+            game=task.game,
+            backend="gymnasium",
+            task_id=task.task_id,
+            num_actions=count_actions(self._env.single_action_space, task.task_id),
+            observation_shape=self._encoder.shape,
+            observation_dtype=self._encoder.dtype,
+            frame_stack=config.frame_stack,
+            frame_skip=1,
+        )
+        self._first_action = int(self._env.single_action_space.start)
+        self._clip = training and config.reward_clip
+        self._seeds: list[int] | None = [(seed + i) % 2**31 for i in range(num_envs)]
+        self._is_first = np.zeros(num_envs, bool)  # of the next time step
+        self._observation = np.zeros((num_envs, *self.spec.observation_shape), self._encoder.dtype)
+        self._action = np.zeros(num_envs, np.int64)
+
+    def reset(self) -> TimeStep:
+        """Start a new game everywhere; only the first call seeds."""
+        raw, _ = self._env.reset(seed=self._seeds)
+        self._seeds = None
+        nowhere = np.zeros(self.num_envs, bool)
+        self._is_first = ~nowhere
+        return self._time_step(raw, nowhere, nowhere, nowhere.astype(np.float32))
+
+    def send(self, action: np.ndarray) -> None:
+        """Keep the actions i32[N] for `recv`."""
+        self._action = np.asarray(action, np.int64) + self._first_action
+
+    def recv(self) -> TimeStep:
+        """Step all N environments."""
+        raw, score, terminated, truncated, _ = self._env.step(self._action)
+        return self._time_step(raw, terminated, truncated, score.astype(np.float32))
+
+    def step(self, action: np.ndarray) -> TimeStep:
+        """Send and receive."""
+        self.send(action)
+        return self.recv()
+
+    def render(self) -> np.ndarray:
+        """Pictures u8[N, H, W, 3]: the game's own, or the observation where it draws none.
+
+        Raises:
+            RuntimeError: the game draws nothing and its observation is no image.
+        """
+        if self._env.render_mode == "rgb_array":
+            return np.stack(self._env.render())
+        if not self.spec.is_image:
+            raise RuntimeError(f"'{self.spec.task_id}' has no render mode 'rgb_array'")
+        return picture(self._observation)
+
+    def close(self) -> None:
+        """Close the environments."""
+        self._env.close()
+
+    def _time_step(
+        self, raw: object, terminated: np.ndarray, truncated: np.ndarray, score: np.ndarray
+    ) -> TimeStep:
+        self._observation = self._encoder.encode(raw)
+        is_first, self._is_first = self._is_first, terminated | truncated
+        return TimeStep(
+            observation=self._observation,
+            reward=np.sign(score) if self._clip else score,
+            score=score,
+            discount=1 - terminated.astype(np.float32),
+            is_first=is_first,
+            is_last=self._is_first,
+            game_over=self._is_first,
+        )
+
+
+def _make(task_id: str, limit: int) -> gymnasium.Env:
+    registration = gymnasium.spec(task_id)
+    own_limit = registration.max_episode_steps or limit
+    options = {"render_mode": "rgb_array"} if _can_draw(registration) else {}
+    return gymnasium.make(registration, max_episode_steps=min(limit, own_limit), **options)
+
+
+def _can_draw(registration: Registration) -> bool:
+    """Whether it declares the mode; an environment without need not take the argument."""
+    entry = registration.entry_point
+    creator = load_env_creator(entry) if isinstance(entry, str) else entry
+    return "rgb_array" in getattr(creator, "metadata", {}).get("render_modes", ())

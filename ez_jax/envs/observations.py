@@ -1,0 +1,136 @@
+"""What the networks see of an observation: a uint8 image (H, W, C) or a float32 vector (D,).
+
+| space                                      | becomes                                            |
+|--------------------------------------------|----------------------------------------------------|
+| uint8, 2 or 3 axes                         | image; two axes get one channel                    |
+| booleans or values in [0, 1], 2 or 3 axes  | image, 1.0 is 255 (Catch, MinAtar-like planes)     |
+| any other array                            | vector, flattened, values as they are              |
+| Discrete(n)                                | vector, one-hot                                    |
+| Dict with "image"                          | that entry alone                                   |
+
+MiniGrid's image holds small codes (object 0..10, colour 0..5, state 0..3) and its direction and
+mission are left out, as its view turns with the agent; the codes are multiplied by 25 so that they
+span 0..250. The networks divide images by 255.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from gymnasium import spaces
+
+from ez_jax.config import BadInput
+
+_MINIGRID_SCALE = 25
+_MIN_PIXELS = 160  # height of a picture made from an observation
+_FRAME_SIDE = 16  # from here on a uint8 array with 1, 3 or 4 planes is a picture
+
+
+class Encoder(NamedTuple):
+    """How a batch of observations becomes what the agent sees."""
+
+    shape: tuple[int, ...]  # of one observation
+    dtype: np.dtype
+    encode: Callable[[Any], np.ndarray]  # N raw observations -> dtype[N, *shape], a fresh array
+
+
+def make_encoder(space: spaces.Space, task_id: str, channels_first: bool = False) -> Encoder:
+    """The encoder for one environment's observation space.
+
+    Args:
+        space: of a single environment.
+        task_id: for error messages, and to know MiniGrid.
+        channels_first: whether images come as (C, H, W).
+
+    Raises:
+        BadInput: no network takes such observations.
+    """
+    if isinstance(space, spaces.Dict) and "image" in space.spaces:
+        inner = make_encoder(space["image"], task_id, channels_first)
+        scale = np.uint8(_MINIGRID_SCALE if _is_minigrid(task_id) else 1)
+        return inner._replace(encode=lambda raw: inner.encode(raw["image"]) * scale)
+    if isinstance(space, spaces.Discrete):
+        return _one_hot(int(space.n), int(space.start))
+    if not isinstance(space, spaces.Box | spaces.MultiBinary) or 0 in space.shape:
+        raise BadInput(
+            f"'{task_id}' has observations of kind {type(space).__name__}, which no network takes: "
+            "give it to Gymnasium in a wrapper that returns one array, such as FlattenObservation."
+        )
+    if len(space.shape) in (2, 3) and (space.dtype == np.uint8 or _is_unit(space)):
+        return _image(space, task_id, channels_first)
+    return _vector(space)
+
+
+def count_actions(space: spaces.Space, task_id: str) -> int:
+    """How many actions there are.
+
+    Raises:
+        BadInput: the actions are not one finite set.
+    """
+    if not isinstance(space, spaces.Discrete):
+        raise BadInput(
+            f"'{task_id}' has actions {space}; continuous or composite actions are not supported "
+            "yet, because the search (mctx) needs one fixed, finite set: choose a game with "
+            "Discrete actions or discretise them in a wrapper."
+        )
+    return int(space.n)
+
+
+def picture(observation: np.ndarray) -> np.ndarray:
+    """Pictures u8[N, h, w, 3] of image observations u8[N, H, W, C], enlarged to be looked at."""
+    channels = observation.shape[-1]
+    rgb = observation if channels == 3 else observation.max(axis=-1, keepdims=True)
+    factor = -(-_MIN_PIXELS // observation.shape[1])
+    large = rgb.repeat(factor, axis=1).repeat(factor, axis=2)
+    return np.broadcast_to(large, (*large.shape[:-1], 3)).copy()
+
+
+def _is_minigrid(task_id: str) -> bool:
+    return task_id.startswith(("MiniGrid-", "BabyAI-"))
+
+
+def _is_unit(space: spaces.Box | spaces.MultiBinary) -> bool:
+    if isinstance(space, spaces.MultiBinary) or space.dtype == np.bool_:
+        return True
+    return bool((space.low == 0).all() and (space.high == 1).all())
+
+
+def _image(space: spaces.Box | spaces.MultiBinary, task_id: str, channels_first: bool) -> Encoder:
+    shape = space.shape
+    if channels_first:
+        shape = (*shape[1:], shape[0])
+    elif len(shape) == 3 and shape[0] in (1, 3, 4) and min(shape[1:]) >= _FRAME_SIDE:
+        raise BadInput(
+            f"'{task_id}' has images {shape} with the channels first: move them to the last axis "
+            "in a wrapper."
+        )
+    if len(shape) == 2:
+        shape = (*shape, 1)
+    is_unit = _is_unit(space)
+
+    def encode(raw: np.ndarray) -> np.ndarray:
+        image = np.asarray(raw)
+        if channels_first:
+            image = image.transpose(0, 2, 3, 1)
+        if is_unit:
+            image = np.rint(image * np.float32(255))
+        return image.reshape(-1, *shape).astype(np.uint8, order="C")
+
+    return Encoder(shape, np.dtype(np.uint8), encode)
+
+
+def _vector(space: spaces.Box | spaces.MultiBinary) -> Encoder:
+    width = int(np.prod(space.shape, dtype=int))  # 1 for a scalar
+
+    def encode(raw: np.ndarray) -> np.ndarray:
+        return np.asarray(raw).reshape(-1, width).astype(np.float32)
+
+    return Encoder((width,), np.dtype(np.float32), encode)
+
+
+def _one_hot(count: int, start: int) -> Encoder:
+    def encode(raw: np.ndarray) -> np.ndarray:
+        codes = np.asarray(raw, np.int64).reshape(-1, 1) - start
+        return (codes == np.arange(count)).astype(np.float32)
+
+    return Encoder((count,), np.dtype(np.float32), encode)

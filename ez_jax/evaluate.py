@@ -1,0 +1,196 @@
+"""Evaluation: full games, no noise, own seeds.
+
+    python -m ez_jax.evaluate run=DIR episodes=32 search.num_simulations=50 video=3
+
+Training calls the same functions. Game i is played from `eval.seed + i`, so a score does not
+depend on how many games run side by side.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ez_jax import arguments, cli, config, run_folder
+from ez_jax.actor import init_frames, make_policy
+from ez_jax.agent import load
+from ez_jax.config import BadInput, Config
+from ez_jax.envs import make_env
+from ez_jax.model import Model
+from ez_jax.progress import Progress
+from ez_jax.scores import human_normalised
+from ez_jax.search import make_search
+from ez_jax.structs import Variables
+from ez_jax.video import write_video
+
+OWN_KEYS = {"run": "", "episodes": 0, "video": 0}
+FREE_SECTIONS = ("search.", "eval.", "env.")  # what may differ from the training run
+
+
+@dataclasses.dataclass(frozen=True)
+class Games:
+    """What was played, game by game."""
+
+    returns: np.ndarray  # f64[episodes], the game's own score
+    lengths: np.ndarray  # i64[episodes], agent steps
+    pictures: tuple[np.ndarray, ...] = ()  # u8[t, H, W, 3] of the games that were filmed
+
+
+EvaluateFn = Callable[..., Games]
+
+
+def make_evaluate(config: Config, model: Model) -> EvaluateFn:
+    """`evaluate(variables, film=0)` plays `eval.episodes` games; the first `film` are filmed."""
+    search = make_search(
+        config.search,
+        model,
+        discount=config.discount,
+        explore=False,
+        num_simulations=config.eval.num_simulations,
+    )
+    policy = jax.jit(make_policy(model, search), donate_argnums=1)
+    num_envs = min(config.eval.num_envs, config.eval.episodes)
+
+    def evaluate(variables: Variables, film: int = 0) -> Games:
+        waves = []
+        for first in range(0, config.eval.episodes, num_envs):
+            env = make_env(
+                config.game,
+                config.env,
+                num_envs=num_envs,
+                seed=config.eval.seed + first,
+                training=False,
+            )
+            try:
+                waves.append(_play(policy, variables, env, film=max(0, film - first)))
+            finally:
+                env.close()
+        count = config.eval.episodes  # the last wave may have played more
+        return Games(
+            returns=np.concatenate([games.returns for games in waves])[:count],
+            lengths=np.concatenate([games.lengths for games in waves])[:count],
+            pictures=sum((games.pictures for games in waves), ())[:film],
+        )
+
+    return evaluate
+
+
+def _play(policy: Callable[..., Any], variables: Variables, env: Any, *, film: int) -> Games:
+    """One game in each environment, until the last is over."""
+    num_envs = env.num_envs
+    returns, lengths = np.zeros(num_envs), np.zeros(num_envs, np.int64)
+    playing = np.ones(num_envs, bool)
+    pictures: list[list[np.ndarray]] = [[] for _ in range(min(film, num_envs))]
+    frames, key, no_temperature = init_frames(env.spec, num_envs), jax.random.key(0), jnp.zeros(())
+    step = env.reset()
+    while playing.any():
+        _film(pictures, env, playing)
+        found, frames = policy(variables, frames, step, key, no_temperature)
+        acted = playing & ~step.is_last  # after a lost life an action is swallowed
+        step = env.step(np.asarray(found.action))
+        returns += step.score * playing
+        lengths += acted
+        playing &= ~step.game_over
+    return Games(returns, lengths, tuple(np.stack(film) for film in pictures))
+
+
+def _film(pictures: list[list[np.ndarray]], env: Any, playing: np.ndarray) -> None:
+    if any(playing[: len(pictures)]):
+        for i, picture in enumerate(env.render()[: len(pictures)]):
+            if playing[i]:
+                pictures[i].append(picture)
+
+
+def protocol(config: Config) -> dict[str, Any]:
+    """How the games of an evaluation were played; scores of different protocols do not compare."""
+    env = config.env
+    return {
+        "game": config.game,
+        "frame_skip": env.frame_skip,
+        "sticky_actions": env.sticky_actions,
+        "noop_max": env.noop_max,
+        "max_episode_steps": env.eval_max_episode_steps,
+        "episodic_life": False,
+        "reward_clip": False,
+        "search": config.search.policy,
+        "num_simulations": config.eval.num_simulations or config.search.num_simulations,
+        "first_seed": config.eval.seed,
+    }
+
+
+def summary(config: Config, games: Games) -> dict[str, float]:
+    """Evaluation metrics by name; the human-normalised score where a human has played."""
+    mean = float(games.returns.mean())
+    metrics = {
+        "eval/return_mean": mean,
+        "eval/return_std": float(games.returns.std()),
+        "eval/return_median": float(np.median(games.returns)),
+        "eval/length_mean": float(games.lengths.mean()),
+        "eval/episodes": len(games.returns),
+    }
+    normalised = human_normalised(config.game, mean)
+    return metrics if normalised is None else metrics | {"eval/human_normalised": normalised}
+
+
+def scores(config: Config, games: Games) -> dict[str, Any]:
+    """The content of scores.json, apart from clocks and versions."""
+    mean = float(games.returns.mean())
+    return {
+        "protocol": protocol(config),
+        "seed": config.seed,
+        "preset": config.preset,
+        "episodes": len(games.returns),
+        "returns": games.returns.tolist(),
+        "mean": mean,
+        "human_normalised": human_normalised(config.game, mean),
+    }
+
+
+def main() -> int:
+    """Evaluate the weights of a run folder, print the score and write scores.json."""
+    values, changes = arguments.read(sys.argv[1:], OWN_KEYS)
+    if not values["run"]:
+        raise BadInput("which run? write run=DIR, such as run=runs/CartPole/default/seed0")
+    for key in changes:
+        if not key.startswith(FREE_SECTIONS):
+            raise BadInput(f"{key} belongs to the training run; only search, eval and env may vary")
+    if values["episodes"]:
+        changes["eval.episodes"] = values["episodes"]
+    cli.configure_jax()
+    agent = load(values["run"])
+    chosen = config.validate(config.override(agent.config, changes))
+    progress = Progress()
+    progress.say(
+        f"playing {chosen.eval.episodes} games of {chosen.game} "
+        f"with weights of {agent.clocks.agent_steps:,} agent steps ..."
+    )
+    games = make_evaluate(chosen, agent.model)(agent.variables, film=values["video"])
+    for name, value in summary(chosen, games).items():
+        progress.say(f"{name.removeprefix('eval/'):16} {value:.4g}")
+    for i, pictures in enumerate(games.pictures):
+        fps = 15 if chosen.env.frame_skip > 1 else 30
+        path = Path(values["run"]) / "videos" / f"step{agent.clocks.agent_steps}_game{i}.mp4"
+        progress.say(f"wrote {write_video(path, pictures, fps)}")
+    run_folder.write_scores(values["run"], scores(chosen, games), agent.clocks)
+    return cli.DONE
+
+
+HELP = """usage: python -m ez_jax.evaluate run=DIR [episodes=N] [video=N] [KEY=VALUE ...]
+
+Plays full games with the newest weights of a run, without noise, from seeds of their own.
+  run=DIR                      the run folder
+  episodes=32                  games (default: eval.episodes of the run)
+  video=3                      film the first games into DIR/videos
+  search.num_simulations=50    any key of search, eval and env
+"""
+
+if __name__ == "__main__":
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        sys.stdout.write(HELP)
+        sys.exit(cli.DONE)
+    sys.exit(cli.guarded(main))

@@ -1,0 +1,242 @@
+"""Layers and heads of EfficientZero's networks, computing and initialised as in PyTorch.
+
+The published learning rate and the golden numbers refer to PyTorch's conventions, and Flax differs
+in three of them: initialisation, padding of strided convolutions, running variance. Parameters and
+statistics are float32; `dtype` is the type in which a layer computes and what it returns.
+"""
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Carry = tuple[Float[Array, "B L"], Float[Array, "B L"]]  # LSTM (cell, hidden)
+Dtype = Any  # jnp.float32 or jnp.bfloat16
+
+NORM_EPSILON = 1e-5
+BATCH_NORM_MOMENTUM = 0.9  # PyTorch calls it 0.1
+KERNEL_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # +-1/sqrt(fan_in)
+
+
+def uniform_init(bound: float) -> nn.initializers.Initializer:
+    """Draw uniformly from -bound..bound."""
+
+    def init(key: Array, shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> Array:
+        return jax.random.uniform(key, shape, dtype, minval=-bound, maxval=bound)
+
+    return init
+
+
+class Linear(nn.Module):
+    """Affine map of the last axis with PyTorch's initialisation; on an image a 1x1 convolution."""
+
+    features: int
+    dtype: Dtype = jnp.float32
+    bound: float | None = None  # of the uniform initialisation; None: 1/sqrt(fan_in); 0: zeros
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*b in"]) -> Float[Array, "*b out"]:
+        """Return x W + b."""
+        fan_in = x.shape[-1]
+        init = uniform_init(1 / math.sqrt(fan_in) if self.bound is None else self.bound)
+        kernel = self.param("kernel", init, (fan_in, self.features)).astype(self.dtype)
+        bias = self.param("bias", init, (self.features,)).astype(self.dtype)
+        y = x.astype(self.dtype) @ kernel
+        return y + jnp.broadcast_to(bias, y.shape)
+
+
+def convolution(features: int, stride: int, dtype: Dtype, name: str) -> nn.Conv:
+    """Make a 3x3 convolution without bias, padded by one on every side, as in PyTorch.
+
+    "SAME" would pad an even-sized image on one side only when the stride is 2.
+    """
+    return nn.Conv(
+        features,
+        (3, 3),
+        strides=stride,
+        padding=((1, 1), (1, 1)),
+        use_bias=False,
+        dtype=dtype,
+        kernel_init=KERNEL_INIT,
+        name=name,
+    )
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over all axes but the last, equal to PyTorch's.
+
+    `flax.linen.BatchNorm` differs in one point: its running variance is the biased one. PyTorch
+    normalises by the biased variance of the batch but remembers the unbiased one, which matters
+    in the small batches of vectors. Statistics are computed in float32.
+    """
+
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*b c"], train: bool) -> Float[Array, "*b c"]:
+        """Normalise by the batch (train) or by the running statistics."""
+        channels, x = x.shape[-1:], x.astype(jnp.float32)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
+        running_var = self.variable("batch_stats", "var", jnp.ones, channels)
+        mean, var = running_mean.value, running_var.value
+        if train:
+            axes = tuple(range(x.ndim - 1))
+            count = x.size // x.shape[-1]
+            mean, var = x.mean(axes), x.var(axes)
+            unbiased = var * (count / max(count - 1, 1))
+            if not self.is_initializing():
+                keep = BATCH_NORM_MOMENTUM
+                running_mean.value = keep * running_mean.value + (1 - keep) * mean
+                running_var.value = keep * running_var.value + (1 - keep) * unbiased
+        return _standardise(self, x, mean, var).astype(self.dtype)
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation over the last axis; the batch plays no part, so `train` is ignored."""
+
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*b c"], train: bool) -> Float[Array, "*b c"]:
+        """Normalise every vector by itself, in float32."""
+        x = x.astype(jnp.float32)
+        mean, var = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
+        return _standardise(self, x, mean, var).astype(self.dtype)
+
+
+def _standardise(module: nn.Module, x: Array, mean: Array, var: Array) -> Array:
+    """Return (x - mean) / sqrt(var + epsilon), scaled and shifted by parameters of the module."""
+    scale = module.param("scale", nn.initializers.ones, x.shape[-1:])
+    bias = module.param("bias", nn.initializers.zeros, x.shape[-1:])
+    mean, inverse = jnp.broadcast_to(mean, x.shape), jax.lax.rsqrt(var + NORM_EPSILON)
+    factor = jnp.broadcast_to(inverse, x.shape) * jnp.broadcast_to(scale, x.shape)
+    return (x - mean) * factor + jnp.broadcast_to(bias, x.shape)
+
+
+class LSTM(nn.Module):
+    """One step of a PyTorch LSTM: gates in the order i, f, g, o and two biases that are added."""
+
+    width: int
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B in"], carry: Carry) -> Carry:
+        """Return the next (cell, hidden)."""
+        cell, hidden = (c.astype(self.dtype) for c in carry)
+        bound = 1 / math.sqrt(self.width)
+        gates = Linear(4 * self.width, self.dtype, bound, name="input")(x)
+        gates += Linear(4 * self.width, self.dtype, bound, name="hidden")(hidden)
+        i, f, g, o = jnp.split(gates, 4, axis=-1)
+        cell = nn.sigmoid(f) * cell + nn.sigmoid(i) * jnp.tanh(g)
+        return cell, nn.sigmoid(o) * jnp.tanh(cell)
+
+
+class ResidualBlock(nn.Module):
+    """conv-norm-relu-conv-norm, plus the input, relu; with stride 2 the shortcut is a convolution.
+
+    The shortcut convolution has no normalisation, as in the official code.
+    """
+
+    channels: int
+    dtype: Dtype = jnp.float32
+    stride: int = 1
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B h w c"], train: bool) -> Float[Array, "B h2 w2 c2"]:
+        """Return `channels` planes, smaller by the stride."""
+        y = convolution(self.channels, self.stride, self.dtype, "conv1")(x)
+        y = nn.relu(BatchNorm(self.dtype, name="norm1")(y, train))
+        y = convolution(self.channels, 1, self.dtype, "conv2")(y)
+        y = BatchNorm(self.dtype, name="norm2")(y, train)
+        if self.stride != 1:
+            x = convolution(self.channels, self.stride, self.dtype, "shortcut")(x)
+        return nn.relu(x + y)
+
+
+class PerceptronBlock(nn.Module):
+    """Pre-norm residual block of EfficientZero V2: norm-linear-relu-linear, plus the input."""
+
+    width: int
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B width"], train: bool) -> Float[Array, "B width"]:
+        """Return vectors of the same width; the hidden layer has twice as many units."""
+        y = LayerNorm(self.dtype, name="norm")(x, train)
+        y = nn.relu(Linear(2 * self.width, self.dtype, name="linear1")(y))
+        return x + Linear(self.width, self.dtype, name="linear2")(y)
+
+
+Norm = type[BatchNorm] | type[LayerNorm]
+
+
+class Head(nn.Module):
+    """Linear-norm-relu-linear to float32 logits that are zero at first."""
+
+    hidden: int
+    outputs: int
+    norm: Norm
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B features"], train: bool) -> Float[Array, "B outputs"]:
+        """Return logits."""
+        x = Linear(self.hidden, self.dtype, name="hidden")(x)
+        x = nn.relu(self.norm(self.dtype, name="norm")(x, train))
+        return Linear(self.outputs, bound=0.0, name="out")(x)
+
+
+class PrefixHead(nn.Module):
+    """The value prefix: an LSTM over the states of an imagined path (EfficientZero section 4.2)."""
+
+    lstm_width: int
+    hidden: int
+    outputs: int
+    norm: Norm
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B features"], carry: Carry, train: bool
+    ) -> tuple[Float[Array, "B S"], Carry]:
+        """Return logits and the next carry."""
+        carry = LSTM(self.lstm_width, self.dtype, name="lstm")(x, carry)
+        x = nn.relu(self.norm(self.dtype, name="norm")(carry[1], train))
+        head = Head(self.hidden, self.outputs, self.norm, self.dtype, name="head")
+        return head(x, train), carry
+
+
+class Projector(nn.Module):
+    """SimSiam's projector: three linear-norm with relu between them (EfficientZero section 4.1)."""
+
+    width: int
+    norm: Norm
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B flat"], train: bool) -> Float[Array, "B P"]:
+        """Return float32 projections."""
+        for i in range(2):
+            x = Linear(self.width, self.dtype, name=f"linear{i}")(x)
+            x = nn.relu(self.norm(self.dtype, name=f"norm{i}")(x, train))
+        x = Linear(self.width, self.dtype, name="linear2")(x)
+        return self.norm(jnp.float32, name="norm2")(x, train)
+
+
+class Predictor(nn.Module):
+    """SimSiam's predictor: linear-norm-relu-linear, on the branch that is trained."""
+
+    hidden: int
+    norm: Norm
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B P"], train: bool) -> Float[Array, "B P"]:
+        """Return float32 predictions of another projection."""
+        outputs = x.shape[-1]
+        x = Linear(self.hidden, self.dtype, name="linear0")(x)
+        x = nn.relu(self.norm(self.dtype, name="norm0")(x, train))
+        return Linear(outputs, name="linear1")(x)

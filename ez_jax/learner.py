@@ -1,0 +1,172 @@
+"""Learning: sample, make targets, update, refresh priorities; many updates in one jitted call."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int
+
+from ez_jax import replay as ring
+from ez_jax.config import Config, LearnerConfig
+from ez_jax.losses import unroll_loss
+from ez_jax.model import Model
+from ez_jax.structs import Batch, LossOutput, Replay, Targets, TrainState
+from ez_jax.targets import TargetsFn
+
+Metrics = dict[str, Array]  # f32[] sums over updates, and their number under "count"
+LearnFn = Callable[[TrainState, Replay, Metrics, Array, Int[Array, ""]], tuple]
+
+
+def learning_rate(config: LearnerConfig) -> optax.Schedule:
+    """Linear warm-up from 0, then a drop by `decay_rate` every `decay_every` updates (spec §6)."""
+    decay = optax.exponential_decay(
+        config.learning_rate, config.decay_every, config.decay_rate, staircase=True
+    )
+    warmup = optax.linear_schedule(0.0, config.learning_rate, max(1, config.warmup_updates))
+    return optax.join_schedules([warmup, decay], [config.warmup_updates])
+
+
+OPTIMIZERS: dict[str, Callable[[LearnerConfig], optax.GradientTransformation]] = {
+    "sgd": lambda config: optax.trace(decay=config.momentum),
+    "adam": lambda config: optax.scale_by_adam(),
+}
+
+
+def make_optimizer(config: LearnerConfig) -> optax.GradientTransformation:
+    """Clip the global norm, add the L2 term to all parameters, then the rule and the schedule.
+
+    The order is torch's: the L2 term is not clipped and passes through momentum (spec §12.10).
+    """
+    return optax.chain(
+        optax.clip_by_global_norm(config.max_grad_norm),
+        optax.add_decayed_weights(config.weight_decay),
+        OPTIMIZERS[config.optimizer](config),
+        optax.scale_by_learning_rate(learning_rate(config)),
+    )
+
+
+def init_train_state(config: Config, model: Model, key: Array) -> TrainState:
+    """A learner before its first update; both target copies equal the online network."""
+    variables = model.init(key)
+    copy = lambda tree: jax.tree.map(jnp.copy, tree)  # noqa: E731, donated buffers must differ
+    return TrainState(
+        variables=variables,
+        next_target=copy(variables),
+        target=copy(variables),
+        opt_state=make_optimizer(config.learner).init(variables["params"]),
+        updates=jnp.zeros((), jnp.int32),
+        skipped=jnp.zeros((), jnp.int32),
+    )
+
+
+def importance_exponent(config: Config, updates: Int[Array, ""]) -> Array:
+    """β of prioritised replay: linear over the run (Schaul et al., 2016, §3.4)."""
+    first, last = config.replay.importance_exponent, config.replay.importance_exponent_final
+    return first + (last - first) * jnp.minimum(1.0, updates / max(1, config.total_updates))
+
+
+def refresh_targets(train: TrainState, period: int) -> TrainState:
+    """Every `period` updates the target becomes the copy taken `period` updates earlier.
+
+    The official trainer publishes weights that it saved one period before (spec §4), so the target
+    is one to two periods old.
+    """
+
+    def refreshed(train: TrainState) -> TrainState:
+        return train.replace(target=train.next_target, next_target=train.variables)
+
+    return jax.lax.cond(train.updates % period == 0, refreshed, lambda train: train, train)
+
+
+def make_update(
+    config: Config, model: Model
+) -> Callable[[TrainState, Array, Batch, Targets], tuple[TrainState, LossOutput, Metrics]]:
+    """One optimiser step on given targets. A step that is not finite is skipped and counted."""
+    optimizer = make_optimizer(config.learner)
+    differentiate = jax.grad(unroll_loss, has_aux=True)
+
+    def update(train: TrainState, key: Array, batch: Batch, targets: Targets):
+        params = train.variables["params"]
+        stats = train.variables.get("batch_stats", {})
+        grads, output = differentiate(
+            params, stats, key, batch, targets, model=model, config=config
+        )
+        grad_norm = optax.global_norm(grads)
+        step, opt_state = optimizer.update(grads, train.opt_state, params)
+        variables = {**train.variables, "params": optax.apply_updates(params, step)}
+        if stats:
+            variables["batch_stats"] = output.batch_stats
+        finite = jnp.isfinite(grad_norm) & jnp.isfinite(output.loss)
+        variables, opt_state = jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old),
+            (variables, opt_state),
+            (train.variables, train.opt_state),
+        )
+        train = train.replace(
+            variables=variables,
+            opt_state=opt_state,
+            updates=train.updates + 1,
+            skipped=train.skipped + ~finite,
+        )
+        metrics = {
+            "loss/total": output.loss,
+            **{f"loss/{name}": term for name, term in output.terms.items()},
+            "opt/grad_norm": grad_norm,
+            "value/target_mean": jnp.mean(targets.value[:, 0]),
+            "value/error": jnp.mean(output.priority),
+            "replay/age": jnp.mean(batch.age.astype(jnp.float32)),
+            "count": jnp.ones(()),
+        }
+        return refresh_targets(train, config.learner.target_period), output, metrics
+
+    return update
+
+
+def make_learn(config: Config, model: Model, targets_for: TargetsFn) -> tuple[LearnFn, Metrics]:
+    """The whole learning step, and its metrics before anything was learned.
+
+    `learn(train, replay, metrics, key, num_updates)` returns the first three after `num_updates`
+    updates; they are donated. The draws of update i depend on the key and i alone.
+    """
+    update = make_update(config, model)
+    alpha = config.replay.priority_exponent if config.prioritised else 0.0
+
+    def draw(train: TrainState, replay: Replay, key: Array) -> Batch:
+        return ring.sample(
+            replay,
+            key,
+            batch_size=config.learner.batch_size,
+            unroll_steps=config.learner.unroll_steps,
+            td_steps=config.targets.td_steps,
+            frame_stack=model.spec.frame_stack,
+            priority_exponent=alpha,
+            importance_exponent=importance_exponent(config, train.updates),
+        )
+
+    def once(train: TrainState, replay: Replay, key: Array):
+        sample_key, target_key, loss_key = jax.random.split(
+            jax.random.fold_in(key, train.updates), 3
+        )
+        batch = draw(train, replay, sample_key)
+        targets = targets_for(train.target, target_key, batch)
+        train, output, metrics = update(train, loss_key, batch, targets)
+        return train, ring.update_priorities(replay, batch.index, output.priority), metrics
+
+    def learn(train: TrainState, replay: Replay, metrics: Metrics, key: Array, num_updates: Array):
+        def body(_, carry):
+            train, priority, sums = carry  # the rows are only read: they stay out of the loop
+            train, after, new = once(train, replay.replace(priority=priority), key)
+            return train, after.priority, jax.tree.map(jnp.add, sums, new)
+
+        train, priority, metrics = jax.lax.fori_loop(
+            0, num_updates, body, (train, replay.priority, metrics)
+        )
+        return train, replay.replace(priority=priority), metrics
+
+    names = ["total", "policy", "value", "value_prefix"]
+    names += ["consistency"] if config.consistency else []
+    zero = {f"loss/{name}": jnp.zeros(()) for name in names}
+    others = ["opt/grad_norm", "value/target_mean", "value/error", "replay/age", "count"]
+    zero |= {name: jnp.zeros(()) for name in others}
+    return jax.jit(learn, donate_argnums=(0, 1, 2)), zero

@@ -1,0 +1,136 @@
+"""The unrolled loss: K imagined steps, four terms (EfficientZero §4.1-4.2, MuZero appendix G)."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ez_jax import support
+from ez_jax.augment import augment
+from ez_jax.config import Config
+from ez_jax.model import Model
+from ez_jax.structs import Batch, LossOutput, Targets, Variables
+
+PRIORITY_FLOOR = 1e-6  # keeps every row drawable
+
+
+def cross_entropy(
+    target: Float[Array, "... S"], logits: Float[Array, "... S"]
+) -> Float[Array, "..."]:
+    """Cross entropy of soft targets, in float32."""
+    return -jnp.sum(target * jax.nn.log_softmax(logits.astype(jnp.float32)), axis=-1)
+
+
+def negative_cosine(online: Float[Array, "B P"], target: Float[Array, "B P"]) -> Float[Array, " B"]:
+    """SimSiam's loss (Chen & He, 2021), norms floored at 1e-5."""
+
+    def unit(x: Array) -> Array:
+        x = x.astype(jnp.float32)
+        squared = jnp.sum(x**2, axis=-1, keepdims=True)
+        return x * jax.lax.rsqrt(jnp.maximum(squared, 1e-10))
+
+    return -jnp.sum(unit(online) * unit(target), axis=-1)
+
+
+def loss_weights(config: Config) -> dict[str, float]:
+    """Weight of every term that is computed."""
+    loss = config.loss
+    weights = {"policy": loss.policy, "value": loss.value, "value_prefix": loss.value_prefix}
+    return weights | ({"consistency": loss.consistency} if config.consistency else {})
+
+
+def _views(batch: Batch, model: Model, config: Config, key: Array) -> tuple[Array, Array]:
+    """Frames of the first observation [B, F, *obs] and of the K that follow it [B, F-1+K, *obs].
+
+    Augmented independently of each other; within the second one draw serves all frames (spec §4).
+    """
+    stack, unroll_steps = model.spec.frame_stack, config.learner.unroll_steps
+    first = batch.observation[:, :stack]
+    following = batch.observation[:, 1 : stack + unroll_steps]
+    if not (config.learner.augment and model.spec.is_image):
+        return first, following
+    keys = jax.random.split(key)
+    settings = {
+        "shift": config.learner.augment_shift,
+        "intensity": config.learner.augment_intensity,
+    }
+    return augment(first, keys[0], **settings), augment(following, keys[1], **settings)
+
+
+def unroll_loss(
+    params: dict,
+    batch_stats: dict,
+    key: Array,
+    batch: Batch,
+    targets: Targets,
+    *,
+    model: Model,
+    config: Config,
+) -> tuple[Float[Array, ""], LossOutput]:
+    """Unroll the model along the actions taken and compare each step with its targets.
+
+    Every term is summed over steps, weighted by name and by the sample's importance; the value
+    differentiated carries the published factor 1/K, `LossOutput.loss` does not. The key is
+    consumed.
+    """
+    unroll_steps, stack = config.learner.unroll_steps, model.spec.frame_stack
+    first, following = _views(batch, model, config, key)
+
+    def with_stats(stats: dict) -> Variables:
+        return {"params": params, "batch_stats": stats} if stats else {"params": params}
+
+    def head_losses(logits: tuple[Array, Array], k: Array | int) -> dict[str, Array]:
+        policy_logits, value_logits = logits
+        value = support.encode(targets.value[:, k], config.network.support)
+        return {
+            "policy": targets.policy_mask[:, k]
+            * cross_entropy(targets.policy[:, k], policy_logits),
+            "value": targets.mask[:, k] * cross_entropy(value, value_logits),
+        }
+
+    def consistency(variables: Variables, state: Array, k: Array) -> tuple[Array, Variables]:
+        """Imagined state k against the encoding of what was seen, which gets no gradient."""
+        online, variables = model.projections(variables, state, predict=True)
+        frames = jax.lax.dynamic_slice_in_dim(following, k - 1, stack, axis=1)
+        # Stopped at the parameters, so that nothing of this branch is kept for a gradient.
+        frozen = jax.lax.stop_gradient(variables)
+        observed, frozen = model.encode(frozen, frames, train=True)
+        target, frozen = model.projections(frozen, observed.state, predict=False)
+        return negative_cosine(online, target), {**frozen, "params": params}
+
+    def unroll(carry: tuple, k: Array) -> tuple[tuple, dict[str, Array]]:
+        """Step k of 1..K."""
+        embedding, stats = carry
+        embedding, prefix_logits, variables = model.step(
+            with_stats(stats), embedding, batch.action[:, k - 1], train=True
+        )
+        logits, variables = model.heads(variables, embedding.state, train=True)
+        terms = head_losses(logits, k)
+        prefix = support.encode(targets.value_prefix[:, k - 1], config.network.support)
+        terms["value_prefix"] = targets.mask[:, k] * cross_entropy(prefix, prefix_logits)
+        if config.consistency:
+            cosine, variables = consistency(variables, embedding.state, k)
+            terms["consistency"] = targets.mask[:, k] * cosine
+        return (embedding, variables.get("batch_stats", {})), terms
+
+    root, variables = model.encode(with_stats(batch_stats), first, train=True)
+    root_logits, variables = model.heads(variables, root.state, train=True)
+    (_, batch_stats), unrolled = jax.lax.scan(
+        unroll, (root, variables.get("batch_stats", {})), jnp.arange(1, unroll_steps + 1)
+    )
+    terms = jax.tree.map(lambda x: jnp.sum(x, axis=0), unrolled)  # [B] each
+    for name, at_root in head_losses(root_logits, 0).items():
+        terms[name] = terms[name] + at_root
+
+    weights = loss_weights(config)
+    if terms.keys() != weights.keys():
+        raise ValueError(f"loss terms {sorted(terms)} and weights {sorted(weights)} differ")
+    per_sample = sum(weights[name] * terms[name] for name in weights)
+    loss = jnp.mean(batch.weight * per_sample)
+    error = jnp.abs(support.decode(root_logits[1]) - targets.value[:, 0])
+    output = LossOutput(
+        loss=loss,
+        terms=jax.tree.map(jnp.mean, terms),
+        priority=jax.lax.stop_gradient(error) + PRIORITY_FLOOR,
+        batch_stats=batch_stats,
+    )
+    return loss / unroll_steps, output

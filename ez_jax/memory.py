@@ -1,0 +1,246 @@
+"""What a run will ask for in memory, computed from shapes and compared before anything is taken.
+
+All sizes are bytes. The sums cover what lives for long or is large: replay, learner, search tree,
+one batch with its activations, and the copy that a checkpoint is written from.
+"""
+
+import dataclasses
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.extend
+
+from ez_jax.arrays import tree_bytes
+from ez_jax.config import BadInput
+from ez_jax.structs import EnvSpec
+
+FLOAT = 4  # bytes; also of an int32
+USABLE = 0.9  # of what is available; the rest is for the runtime, the compiler and fragmentation
+RUNTIME_BYTES = 600_000_000  # Python, JAX and compiled programs in host memory
+_CGROUP_LIMITS = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    (
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+    ),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Available:
+    """Memory that can still be had."""
+
+    device: int  # bytes
+    host: int  # bytes
+    is_shared: bool  # the device is a CPU: both are one memory
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """The settings that memory depends on."""
+
+    capacity: int  # agent steps in replay
+    batch_size: int
+    frames: int  # per sampled sequence: stacked frames, unroll and bootstrap (F-1 + K + n + 1)
+    unrolled: int  # states per sequence with activations to keep (K + 1)
+    roots: int  # of the largest search
+    num_simulations: int
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryPlan:
+    """What will be asked for, in bytes by purpose."""
+
+    sizes: Sizes
+    per_step: int  # replay, of one agent step
+    per_sample: int  # batch and activations, of one sampled sequence
+    per_root: int  # search tree, of one root
+    train: int  # parameters, optimiser state, target networks
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """Bytes on the device by purpose."""
+        return {
+            "replay": self.per_step * self.sizes.capacity,
+            "parameters, optimiser, targets": 2 * self.train,  # an update makes the next beside
+            "search tree": self.per_root * self.sizes.roots,
+            "batch and activations": self.per_sample * self.sizes.batch_size,
+        }
+
+    @property
+    def device(self) -> int:
+        """Bytes on the device."""
+        return sum(self.parts.values())
+
+    @property
+    def host(self) -> int:
+        """Bytes in host memory when a checkpoint is written, without what the device holds."""
+        return self.train + self.per_step * self.sizes.capacity + RUNTIME_BYTES
+
+    def describe(self) -> str:
+        """One line for the plan that is shown at the start."""
+        parts = ", ".join(f"{name} {gigabytes(size)}" for name, size in self.parts.items())
+        return f"{gigabytes(self.device)} on the device ({parts}); host {gigabytes(self.host)}"
+
+
+def plan_memory(
+    spec: EnvSpec,
+    sizes: Sizes,
+    *,
+    train_state: Any,
+    embedding: Any,
+    activation_bytes: int,
+) -> MemoryPlan:
+    """Compute the plan.
+
+    Args:
+      spec: the environment; gives the size of a frame.
+      sizes: the settings.
+      train_state: the learner's tree (arrays or `jax.eval_shape`).
+      embedding: one search node, its leaves with a leading axis of 1.
+      activation_bytes: kept for the backward pass of one unrolled state; see `forward_bytes`.
+    """
+    frame = math.prod(spec.observation_shape) * spec.observation_dtype.itemsize
+    # reward, discount, is_first (1 byte), action, value and priority beside frame and policy
+    per_step = frame + spec.num_actions * FLOAT + 5 * FLOAT + 1
+    policies = spec.num_actions * sizes.unrolled * FLOAT
+    # Once as bytes, once as the scaled floats that the network sees.
+    observed = sizes.frames * frame + sizes.frames * math.prod(spec.observation_shape) * FLOAT
+    return MemoryPlan(
+        sizes=sizes,
+        per_step=per_step,
+        per_sample=observed + policies + sizes.unrolled * activation_bytes,
+        per_root=search_bytes(tree_bytes(embedding), spec.num_actions, sizes.num_simulations),
+        train=tree_bytes(train_state),
+    )
+
+
+def search_bytes(embedding_bytes: int, num_actions: int, num_simulations: int) -> int:
+    """Bytes of one root's tree in mctx: simulations + 1 nodes, each with its embedding."""
+    per_node = 5 * FLOAT  # visits, raw value, value, parent, action from parent
+    per_edge = 6 * FLOAT  # child, prior, visits, reward, discount, value
+    return (num_simulations + 1) * (embedding_bytes + per_node + num_actions * per_edge)
+
+
+def forward_bytes(function: Callable[..., Any], *shapes: Any) -> int:
+    """Bytes of every intermediate result of `function`: a bound on what a backward pass keeps.
+
+    Nothing is computed or allocated. XLA fuses operations and keeps about half of it or less.
+    """
+    return _jaxpr_bytes(jax.make_jaxpr(function)(*shapes).jaxpr)
+
+
+def _jaxpr_bytes(jaxpr: Any) -> int:
+    total = 0
+    for equation in jaxpr.eqns:
+        inner = jax.extend.core.jaxprs_in_params(equation.params)
+        times = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
+        inside = times * sum(map(_jaxpr_bytes, inner))
+        results = (variable.aval for variable in equation.outvars)
+        total += inside or sum(aval.size * aval.dtype.itemsize for aval in results)
+    return total
+
+
+def available_memory(device: jax.Device | None = None) -> Available:
+    """What the device and the host can still give."""
+    device = device or jax.devices()[0]
+    host = _host_available()
+    stats: Mapping[str, int] = device.memory_stats() or {}
+    if "bytes_limit" not in stats:  # a CPU keeps no account
+        return Available(device=host, host=host, is_shared=True)
+    free = stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    return Available(device=free, host=host, is_shared=False)
+
+
+def check(plan: MemoryPlan, available: Available) -> None:
+    """Refuse a run that would not fit.
+
+    Raises:
+      BadInput: in one sentence the need, what there is, and a smaller setting that fits.
+    """
+    if _fits(plan, available):
+        return
+    shared = available.is_shared
+    need = plan.device + plan.host if shared else plan.device
+    have = available.device
+    where = "memory"
+    if not shared and plan.device <= USABLE * available.device:
+        need, have, where = plan.host, available.host, "host memory"
+    raise BadInput(
+        f"this run needs about {gigabytes(need)} of {where} and {gigabytes(have)} are available, "
+        f"of which {USABLE:.0%} may be planned; {_advice(plan, available)}"
+    )
+
+
+def gigabytes(size: float) -> str:
+    """A size as people read it: `2.76 GB`, `35 MB`."""
+    return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
+
+
+def _fits(plan: MemoryPlan, available: Available) -> bool:
+    if available.is_shared:
+        return plan.device + plan.host <= USABLE * available.device
+    return plan.device <= USABLE * available.device and plan.host <= USABLE * available.host
+
+
+def _advice(plan: MemoryPlan, available: Available) -> str:
+    """The largest replay that fits; if even a small one does not, a smaller batch too."""
+    smallest = min(plan.sizes.capacity, max(1_000, 4 * plan.sizes.batch_size))
+    batch = plan.sizes.batch_size
+    while batch >= 1:
+        share = batch / plan.sizes.batch_size  # the roots of a search come from the batch
+        roots = max(1, math.ceil(plan.sizes.roots * share))
+        sizes = dataclasses.replace(plan.sizes, batch_size=batch, roots=roots)
+        capacity = _largest_capacity(dataclasses.replace(plan, sizes=sizes), available)
+        if capacity >= smallest:
+            keys = [f"replay.capacity={min(capacity, plan.sizes.capacity)}"]
+            keys += [f"learner.batch_size={batch}"] if share < 1 else []
+            return f"{' '.join(keys)} would fit"
+        batch //= 2
+    return "no replay and batch would fit; choose preset=small or a larger machine"
+
+
+def _largest_capacity(plan: MemoryPlan, available: Available) -> int:
+    """Agent steps of replay that fit beside the rest, rounded down to three digits."""
+    empty = dataclasses.replace(plan, sizes=dataclasses.replace(plan.sizes, capacity=0))
+    if available.is_shared:
+        room = (USABLE * available.device - empty.device - empty.host) / (2 * plan.per_step)
+    else:
+        on_device = (USABLE * available.device - empty.device) / plan.per_step
+        room = min(on_device, (USABLE * available.host - empty.host) / plan.per_step)
+    if room < 1:
+        return 0
+    digits = 10 ** max(0, math.floor(math.log10(room)) - 2)
+    return int(room // digits * digits)
+
+
+def _host_available() -> int:
+    """MemAvailable of the machine, or what is left of a container's limit if that is less."""
+    found = [_mem_available()]
+    for limit_file, used_file in _CGROUP_LIMITS:
+        limit, used = _read_number(limit_file), _read_number(used_file)
+        if limit is not None and used is not None:
+            found.append(max(0, limit - used))
+    return min(found)
+
+
+def _mem_available() -> int:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except FileNotFoundError:  # macOS
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    line = next(line for line in lines if line.startswith("MemAvailable:"))
+    return int(line.split()[1]) * 1024
+
+
+def _read_number(path: str) -> int | None:
+    """The number in a file of the kernel; None if there is none (`max`, or no such file)."""
+    try:
+        text = Path(path).read_text(encoding="ascii").strip()
+    except OSError:
+        return None
+    return int(text) if text.isdecimal() else None

@@ -1,0 +1,169 @@
+"""What a run measured: one JSON object per line, the same numbers as TensorBoard events.
+
+The training loop and the evaluation call `MetricsWriter.write`; nothing else writes metrics. A
+line is written for a clock before the checkpoint of that clock, so that a resumed run keeps
+exactly the lines up to its checkpoint (`truncate_after`).
+"""
+
+import dataclasses
+import json
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ez_jax.config import BadInput
+from ez_jax.structs import Clocks
+
+FILE_NAME = "metrics.jsonl"
+FLUSH_SECONDS = 10  # TensorBoard shows a number at most this late
+
+
+class Every:
+    """Tells, from the clock alone, when something periodic is due.
+
+    Fires once whenever the clock crosses a multiple of `period`, however large the step was. Made
+    with the clock of the restored checkpoint, it goes on as if the run had not been stopped.
+    """
+
+    def __init__(self, period: int, now: int = 0):
+        """`period` and `now` are readings of one clock, say agent_steps; period 0 never fires."""
+        if period < 0:
+            raise ValueError(f"a period cannot be negative: {period}")
+        self._period = period
+        self._crossed = now // period if period else 0
+
+    def __call__(self, now: int) -> bool:
+        """Whether a multiple of the period was crossed since the last call."""
+        if not self._period:
+            return False
+        before, self._crossed = self._crossed, now // self._period
+        return self._crossed > before
+
+
+class MetricsWriter:
+    """Appends to `metrics.jsonl` and to the TensorBoard events of one run folder."""
+
+    def __init__(self, run_dir: str | Path, *, tensorboard: bool):
+        """Open the run folder, which must exist; existing lines are kept."""
+        self._run_dir = Path(run_dir).absolute()
+        self._path = self._run_dir / FILE_NAME
+        self._use_tensorboard = tensorboard
+        self._purge_step: int | None = None
+        self._tensorboard = None
+        # Unbuffered, and in append mode: one line is one system call, which a kill cannot split.
+        self._file = self._path.open("ab", buffering=0)
+
+    def write(self, clocks: Clocks, metrics: Mapping[str, float]) -> None:
+        """Append one line: the clocks first, then the metrics by name.
+
+        Raises:
+          FloatingPointError: a metric is not finite; nothing is written then.
+        """
+        values = {name: float(value) for name, value in metrics.items()}
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise FloatingPointError(f"{name} is {value} at {clocks}")
+        line = dataclasses.asdict(clocks)
+        if clash := line.keys() & values.keys():
+            raise ValueError(f"{sorted(clash)} are clocks and cannot be metrics")
+        self._file.write(json.dumps(line | values).encode() + b"\n")
+        if self._use_tensorboard:
+            self._write_events(clocks, values)
+
+    def write_config(self, text: str) -> None:
+        """Show the configuration on TensorBoard's text tab; call it once, in a new run."""
+        if self._use_tensorboard:
+            # Four spaces make a block of code in TensorBoard's markdown.
+            indented = "\n".join("    " + line for line in text.splitlines())
+            self._events().add_text("config", indented, global_step=0)
+
+    def truncate_after(self, clocks: Clocks) -> int:
+        """Drop what is later than a restored checkpoint, and a torn last line.
+
+        Both agent_steps and updates count, because updates go on after the last agent step.
+        Call it before the first `write`.
+
+        Returns:
+          The number of lines dropped.
+        """
+        lines = _complete_lines(self._path)
+        kept = [line for line in lines if _reading(line[1]) <= (clocks.agent_steps, clocks.updates)]
+        part = self._path.with_name(FILE_NAME + ".part")
+        part.write_bytes(b"".join(raw for raw, _ in kept))
+        self._file.close()
+        os.replace(part, self._path)
+        self._file = self._path.open("ab", buffering=0)
+        self._purge_step = clocks.agent_steps + 1
+        return len(lines) - len(kept)
+
+    def close(self) -> None:
+        """Write out what TensorBoard still holds back and close the files."""
+        self._file.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+            self._tensorboard = None
+
+    def __enter__(self) -> "MetricsWriter":
+        """Use it in a `with` statement."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the files."""
+        self.close()
+
+    def _write_events(self, clocks: Clocks, values: Mapping[str, float]) -> None:
+        events = self._events()
+        for name, value in values.items():
+            events.add_scalar(name, value, global_step=clocks.agent_steps)
+        events.add_scalar("time/env_frames", clocks.env_frames, global_step=clocks.agent_steps)
+        events.add_scalar("time/updates", clocks.updates, global_step=clocks.agent_steps)
+
+    def _events(self) -> Any:
+        if self._tensorboard is None:
+            # Imported and opened late: the import takes a while, and purge_step must be known.
+            from tensorboardX import SummaryWriter
+
+            self._tensorboard = SummaryWriter(
+                str(self._run_dir),
+                purge_step=self._purge_step,
+                flush_secs=FLUSH_SECONDS,
+                # Else a run resumed within the same second would overwrite the file before.
+                filename_suffix=f".{time.time_ns()}",
+            )
+        return self._tensorboard
+
+
+def read_metrics(path: str | Path) -> list[dict[str, float]]:
+    """The lines of a `metrics.jsonl` or of the one in a run folder; a torn last line is left out.
+
+    Raises:
+      BadInput: there is no such file, or a line in it is no metrics line.
+    """
+    path = Path(path)
+    path = path / FILE_NAME if path.is_dir() else path
+    return [line for _, line in _complete_lines(path)]
+
+
+def _complete_lines(path: Path) -> list[tuple[bytes, dict[str, float]]]:
+    """Each line as stored and as read; a line without its newline was torn and does not count."""
+    try:
+        raw_lines = path.read_bytes().split(b"\n")[:-1]
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror}") from error
+    return [(raw + b"\n", _parse(path, number, raw)) for number, raw in enumerate(raw_lines, 1)]
+
+
+def _parse(path: Path, number: int, raw: bytes) -> dict[str, float]:
+    try:
+        line = json.loads(raw)
+        _reading(line)
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"line {number} of {path} is damaged; delete the line to go on") from error
+    return line
+
+
+def _reading(line: Mapping[str, float]) -> tuple[int, int]:
+    return int(line["agent_steps"]), int(line["updates"])

@@ -1,0 +1,150 @@
+"""The learned model as pure functions of its variables: represent, dynamics, predict, project.
+
+They can be used with mctx by someone who takes nothing else from here. The value-prefix rule
+(EfficientZero §4.2: what a search calls a reward, and when the LSTM starts anew) stands in
+`Model.step` and nowhere else; search and training unroll both go through it.
+"""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Shaped
+
+from ez_jax import support
+from ez_jax.config import Config
+from ez_jax.networks import make_network
+from ez_jax.structs import Embedding, EnvSpec, Root, Variables
+
+
+def scale_gradient(x: Array, scale: float) -> Array:
+    """The identity, whose gradient is multiplied by `scale`."""
+    return x * scale + jax.lax.stop_gradient(x) * (1 - scale)
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """EfficientZero's model; hashable, holds no arrays."""
+
+    network: nn.Module
+    spec: EnvSpec
+    horizon: int  # model steps per value prefix
+    support: int
+
+    def init(self, key: Array) -> Variables:
+        """Fresh variables, as torch would draw them (spec: the published initialisation)."""
+        frames = jnp.zeros((1, self.spec.frame_stack, *self.spec.observation_shape))
+        return self.network.init(key, self._inputs(frames))
+
+    def represent(self, variables: Variables, frames: Shaped[Array, "B F *obs"]) -> Embedding:
+        """Encode F stacked frames, oldest first; images as uint8 0..255, vectors as float32."""
+        return self.encode(variables, frames)[0]
+
+    def dynamics(
+        self, variables: Variables, embedding: Embedding, action: Int[Array, " B"]
+    ) -> tuple[Embedding, Float[Array, " B"]]:
+        """Imagine one action: the next embedding and the reward on the way."""
+        following, logits, _ = self.step(variables, embedding, action)
+        return following, support.decode(logits) - embedding.value_prefix
+
+    def predict(
+        self, variables: Variables, embedding: Embedding
+    ) -> tuple[Float[Array, "B A"], Float[Array, " B"]]:
+        """Policy logits and value (a scalar, float32) of an embedding."""
+        (policy_logits, value_logits), _ = self.heads(variables, embedding.state)
+        return policy_logits, support.decode(value_logits)
+
+    def project(self, variables: Variables, embedding: Embedding) -> Float[Array, "B P"]:
+        """SimSiam projection of an embedding (the side without a gradient)."""
+        return self._call(variables, "project", embedding.state)[0]
+
+    def root(self, variables: Variables, frames: Shaped[Array, "B F *obs"]) -> Root:
+        """Represent and predict: where a search starts."""
+        embedding = self.represent(variables, frames)
+        policy_logits, value = self.predict(variables, embedding)
+        return Root(embedding=embedding, policy_logits=policy_logits, value=value)
+
+    # What follows also serves the training pass: each returns the variables after it, because
+    # BatchNorm moves its statistics there.
+
+    def encode(
+        self, variables: Variables, frames: Array, *, train: bool = False
+    ) -> tuple[Embedding, Variables]:
+        """As `represent`; frames may also be float images in 0..1."""
+        state, variables = self._call(variables, "represent", self._inputs(frames), train=train)
+        batch = state.shape[0]
+        embedding = Embedding(
+            state=state,
+            carry=self.network.initial_carry(batch),
+            value_prefix=jnp.zeros(batch),
+            step=jnp.zeros(batch, jnp.int32),
+        )
+        return embedding, variables
+
+    def step(
+        self, variables: Variables, embedding: Embedding, action: Array, *, train: bool = False
+    ) -> tuple[Embedding, Float[Array, "B S"], Variables]:
+        """Imagine one action; also the logits of the value prefix after it.
+
+        The prefix is the undiscounted reward since the last reset. After `horizon` steps carry,
+        prefix and count start anew, so the next reward is counted from zero.
+        """
+        state, variables = self._call(variables, "transition", embedding.state, action, train=train)
+        if train:
+            # Halved before all heads, not only on the way to the next step (spec §0.8).
+            state = scale_gradient(state, 0.5)
+        (logits, carry), variables = self._call(
+            variables, "value_prefix", state, embedding.carry, train=train
+        )
+        step = embedding.step + 1
+        ends = step == self.horizon
+        following = Embedding(
+            state=state,
+            carry=jax.tree.map(lambda x: jnp.where(ends[:, None], jnp.zeros_like(x), x), carry),
+            value_prefix=jnp.where(ends, 0.0, support.decode(logits)),
+            step=jnp.where(ends, 0, step),
+        )
+        return following, logits, variables
+
+    def heads(
+        self, variables: Variables, state: Array, *, train: bool = False
+    ) -> tuple[tuple[Float[Array, "B A"], Float[Array, "B S"]], Variables]:
+        """Logits of policy and value."""
+        return self._call(variables, "predict", state, train=train)
+
+    def projections(
+        self, variables: Variables, state: Array, *, predict: bool
+    ) -> tuple[Float[Array, "B P"], Variables]:
+        """SimSiam projection in training mode, through the predictor if asked."""
+        projection, variables = self._call(variables, "project", state, train=True)
+        if predict:
+            projection, variables = self._call(
+                variables, "predict_projection", projection, train=True
+            )
+        return projection, variables
+
+    def _inputs(self, frames: Array) -> Array:
+        """[B, F, *obs] to what the network takes: frames side by side in the channels, floats."""
+        if frames.dtype == jnp.uint8:
+            frames = frames.astype(jnp.float32) / 255
+        stacked = jnp.moveaxis(frames, 1, -2)  # [B, H, W, F, C] or [B, F, D]
+        return stacked.reshape(*stacked.shape[:-2], -1)
+
+    def _call(self, variables: Variables, method: str, *inputs: Array, train: bool = False):
+        if not train:
+            return self.network.apply(variables, *inputs, train=False, method=method), variables
+        output, updated = self.network.apply(
+            variables, *inputs, train=True, method=method, mutable=["batch_stats"]
+        )
+        return output, {**variables, **updated}
+
+
+def make_model(config: Config, spec: EnvSpec) -> Model:
+    """The model for an environment; raises BadInput where no network fits its observations."""
+    return Model(
+        network=make_network(config.network, spec, jnp.dtype(config.precision)),
+        spec=spec,
+        horizon=config.horizon,
+        support=config.network.support,
+    )

@@ -1,0 +1,188 @@
+"""Named sets of settings, as differences from the defaults of `config.py`.
+
+Later wins: defaults, preset (with what it sets for this kind of game), game, ablation, command
+line. Hydra composes the same tables on the command line (`cli.py`); `make_config` does it for
+Python code and notebooks.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ez_jax import config as configs
+from ez_jax.config import BadInput, Config
+
+Differences = Mapping[str, Any]  # nested like the configuration
+
+PRESETS: dict[str, Differences] = {
+    # The published V1 settings are the defaults themselves.
+    "efficientzero": {},
+    # Numbers for a laptop: a small network, few simulations, fewer updates.
+    "small": {
+        "updates_per_step": 0.5,
+        "final_updates": 0,
+        "network": {
+            "channels": 16,
+            "head_hidden": 32,
+            "lstm_width": 64,
+            "projection": 128,
+            "predictor_hidden": 64,
+        },
+        "search": {"policy": "gumbel", "num_simulations": 16, "max_considered_actions": 4},
+        "learner": {
+            "batch_size": 64,
+            "start": 500,
+            "optimizer": "adam",
+            "learning_rate": 3e-3,
+            "warmup_updates": 0,
+            "target_period": 50,
+        },
+        "eval": {"every": 2_500, "episodes": 20, "num_envs": 20},
+        "checkpoint": {"every": 5_000},
+        "log": {"every": 500},
+    },
+}
+
+# What a preset sets for one family of games or for one game, on top of the above.
+PRESETS_FOR: dict[tuple[str, str], Differences] = {
+    ("small", "atari"): {
+        "env": {"image_size": 84, "grayscale": True},
+        "eval": {"every": 10_000},
+        "checkpoint": {"every": 10_000},
+        "log": {"every": 1_000},
+    },
+    ("small", "control"): {"network": {"support": 20}},
+    ("small", "grid"): {"network": {"support": 20}},
+}
+
+_NOT_ATARI: Differences = {
+    "discount": 0.997,
+    "env": {
+        "frame_stack": 1,
+        "frame_skip": 1,
+        "noop_max": 0,
+        "episodic_life": False,
+        "reward_clip": False,
+        # Large enough not to cut games that end by themselves.
+        "max_episode_steps": 10_000,
+        "eval_max_episode_steps": 10_000,
+    },
+}
+FAMILIES: dict[str, Differences] = {
+    "atari": {},
+    "control": {**_NOT_ATARI, "total_agent_steps": 25_000},
+    "grid": {**_NOT_ATARI, "total_agent_steps": 25_000},
+    "other": _NOT_ATARI,
+}
+DEFAULT_PRESETS = {
+    "atari": "efficientzero",
+    "control": "small",
+    "grid": "small",
+    "other": "small",
+}
+
+
+def _episode(steps: int) -> dict[str, Any]:
+    return {"env": {"max_episode_steps": steps, "eval_max_episode_steps": steps}}
+
+
+# Games known beyond their family: (family, differences).
+GAMES: dict[str, tuple[str, Differences]] = {
+    "CartPole": ("control", _episode(500)),
+    "LunarLander": ("control", {**_episode(1_000), "total_agent_steps": 300_000}),
+    "Acrobot": ("control", {**_episode(500), "total_agent_steps": 50_000}),
+    "MountainCar": ("control", {**_episode(200), "total_agent_steps": 100_000}),
+    "Catch": ("grid", _episode(100)),
+}
+
+ABLATIONS: dict[str, Differences] = {
+    "no_consistency": {"consistency": False},
+    "no_value_prefix": {"value_prefix": False},
+    "no_off_policy_correction": {"off_policy_correction": False},
+    "no_reanalyse": {"reanalyse": {"ratio": 0.0}},
+    "no_prioritised": {"prioritised": False},
+    "no_augmentation": {"learner": {"augment": False}},
+}
+
+# How Atari is played; the defaults are Atari-100k.
+PROTOCOLS: dict[str, Differences] = {
+    "atari100k": {},
+    "sticky": {"env": {"sticky_actions": 0.25}},
+}
+
+
+def merge(*layers: Differences) -> dict[str, Any]:
+    """Nested dictionaries laid over each other; the last one wins."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            if isinstance(value, Mapping):
+                merged[key] = merge(merged.get(key, {}), value)
+            else:
+                merged[key] = value
+    return merged
+
+
+def tuning(preset: str, game: str, family: str) -> dict[str, Any]:
+    """What a preset sets for a game beyond what it sets for all."""
+    special = [PRESETS_FOR.get((preset, scope), {}) for scope in (family, game)]
+    return merge(*special, {"preset": preset})
+
+
+def game_differences(game: str, family: str) -> dict[str, Any]:
+    """What a game sets under any preset."""
+    return merge(FAMILIES[family], GAMES.get(game, (family, {}))[1], {"game": game})
+
+
+def make_config(
+    game: str = "CartPole",
+    preset: str = "",
+    ablations: Sequence[str] = (),
+    changes: Mapping[str, Any] | None = None,
+) -> Config:
+    """The configuration that the command line makes of the same choices.
+
+    Args:
+        game: a name or id, in any case.
+        preset: empty for the preset of that kind of game.
+        ablations: names from `ABLATIONS`.
+        changes: by dotted key, such as `{"learner.batch_size": 64}`; they win.
+
+    Raises:
+        BadInput: an unknown name or key, a wrong type or an impossible combination.
+    """
+    game, family = find_game(game)
+    preset = preset or DEFAULT_PRESETS[family]
+    for name, group in [(preset, PRESETS), *((ablation, ABLATIONS) for ablation in ablations)]:
+        if name not in group:
+            raise BadInput(f"'{name}' is none of {', '.join(group)}")
+    config = configs.from_dict(
+        merge(
+            PRESETS[preset],
+            tuning(preset, game, family),
+            game_differences(game, family),
+            *(ABLATIONS[ablation] for ablation in ablations),
+        )
+    )
+    return configs.validate(configs.override(config, changes or {}))
+
+
+def find_game(name: str) -> tuple[str, str]:
+    """The proper name of a game and its family.
+
+    Raises:
+        BadInput: no backend has it.
+    """
+    by_lower = {game.lower(): game for game in GAMES}
+    game = by_lower.get(name.lower())
+    if game is None:
+        # Looking a name up costs an import of the environments: only for those not known here.
+        from ez_jax import envs
+
+        # `gym:CartPole-v1` asks for Gymnasium: the proper name alone would not.
+        proper = envs.resolve(name).name
+        game = name if ":" in name else proper
+        if envs.is_atari(game):
+            return game, "atari"
+    if game in GAMES:
+        return game, GAMES[game][0]
+    return game, "grid" if game.startswith(("MiniGrid", "BabyAI")) else "other"

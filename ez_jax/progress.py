@@ -1,0 +1,198 @@
+"""What a person sees of a run: a plan, what is being compiled, one live bar; nobody else prints.
+
+On a terminal the bar stays at the bottom and everything else goes above it. Anywhere else (a file,
+a pipe, a notebook) the same facts come as plain lines, one per log interval, without control
+characters.
+"""
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TextIO
+
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as RichProgress
+from rich.table import Table
+from rich.text import Text
+
+from ez_jax.structs import Clocks
+
+RETURN, LOSS, EVALUATION = "rollout/return", "loss/total", "eval/return_mean"
+RATE_SECONDS = 20.0  # speeds are means over at least this long, and over the start before
+
+CPU_FLOP_PER_S = 2.5e10  # of one core, convolutions in float32, measured on a server
+WEEK, DAY, HOUR, MINUTE = 604_800.0, 86_400.0, 3_600.0, 60.0
+
+
+class Progress:
+    """Speaks to the person at the terminal, or to the log file that stands in for one."""
+
+    def __init__(self, *, live: bool = True, stream: TextIO | None = None):
+        """`live=False` gives plain lines on a terminal too; `stream` is stdout by default."""
+        self._console = Console(file=stream, highlight=False)
+        is_screen = self._console.is_terminal and not self._console.is_dumb_terminal
+        self._is_live = live and is_screen and not self._console.is_jupyter
+        self._bar: _Bar | None = None
+        self._speed = _Speed()
+        self._totals = (0, 0)  # agent steps, updates
+        self._seen: dict[str, float] = {}
+
+    def plan(self, rows: Mapping[str, str], warnings: Sequence[str] = ()) -> None:
+        """Show what is about to happen: a name and a sentence per row, then the warnings."""
+        width = max(map(len, rows), default=0)
+        if self._is_live:
+            table = Table.grid(padding=(0, 2))
+            for name, value in rows.items():
+                table.add_row(Text(name, style="bold"), Text(value))
+            self._console.print(table)
+        else:
+            for name, value in rows.items():
+                self.say(f"{name:{width}}  {value}")
+        for warning in warnings:
+            self.warn(warning)
+
+    def say(self, sentence: str) -> None:
+        """One line."""
+        self._line(Text(sentence))
+
+    def warn(self, sentence: str) -> None:
+        """One line that should not be missed."""
+        self._line(Text(f"warning: {sentence}", style="yellow"))
+
+    @contextlib.contextmanager
+    def compiling(self, what: str) -> Iterator[None]:
+        """Say that `what` is being compiled, and afterwards how long it took."""
+        began = time.perf_counter()
+        if self._is_live and self._bar is None:
+            with self._console.status(Text(f"compiling {what} ...")):
+                yield
+        else:
+            self.say(f"compiling {what} ...")
+            yield
+        self.say(f"compiled {what} in {time.perf_counter() - began:.1f} s")
+
+    @contextlib.contextmanager
+    def running(self, name: str, total_agent_steps: int, total_updates: int) -> Iterator[None]:
+        """Show the bar while the run lasts; it counts agent steps and updates together."""
+        self._totals = (total_agent_steps, total_updates)
+        if not self._is_live:
+            yield
+            return
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.percentage:.0f}%{task.fields[left]}", markup=False),
+        )
+        with _Bar(*columns, console=self._console) as self._bar:
+            total = total_agent_steps + total_updates
+            self._bar.add_task(name, total=total, left="")
+            try:
+                yield
+            finally:
+                self._bar.refresh()
+                self._bar = None
+
+    def update(self, clocks: Clocks, metrics: Mapping[str, float] | None = None) -> None:
+        """Move the bar; with `metrics`, of a log interval or an evaluation, show these too."""
+        self._speed.add(clocks)
+        self._seen |= metrics or {}
+        left = self._left(clocks)
+        if self._bar is not None:
+            done = clocks.agent_steps + clocks.updates
+            self._bar.facts = self._facts(clocks)
+            self._bar.update(self._bar.task_ids[0], completed=done, left=f", {left}")
+        if metrics is None:
+            return
+        if EVALUATION in metrics:
+            score = f"{metrics[EVALUATION]:.5g}"
+            self.say(f"evaluation at {clocks.agent_steps:,} steps: return {score}")
+        elif self._bar is None:
+            self.say(f"{self._facts(clocks)}, {left}")
+
+    def _facts(self, clocks: Clocks) -> str:
+        steps_per_s, updates_per_s = self._speed.per_second()
+        facts = [f"{clocks.agent_steps:,}/{self._totals[0]:,} steps"]
+        if clocks.agent_steps >= self._totals[0]:
+            facts = [f"{clocks.updates:,}/{self._totals[1]:,} updates"]
+        facts += [f"{n} {self._seen[k]:.4g}" for n, k in _SHOWN.items() if k in self._seen]
+        facts += [f"{_rate(steps_per_s)} steps/s", f"{_rate(updates_per_s)} updates/s"]
+        return ", ".join(facts)
+
+    def _left(self, clocks: Clocks) -> str:
+        steps_per_s, updates_per_s = self._speed.per_second()
+        steps = max(0, self._totals[0] - clocks.agent_steps)
+        updates = max(0, self._totals[1] - clocks.updates)
+        # Before the first update the speed of mere play would promise too much.
+        if (steps and not steps_per_s) or (updates and not updates_per_s):
+            return "? left"
+        by_steps = steps / steps_per_s if steps else 0.0
+        by_updates = updates / updates_per_s if updates else 0.0
+        return f"{duration(max(by_steps, by_updates))} left"
+
+    def _line(self, text: Text) -> None:
+        # soft_wrap: a line of a log file stays one line.
+        self._console.print(text, soft_wrap=True)
+        self._console.file.flush()
+
+
+_SHOWN = {"return": RETURN, "loss": LOSS}
+
+
+def _rate(per_second: float) -> str:
+    return f"{per_second:,.0f}" if per_second >= 10 else f"{per_second:.2g}"
+
+
+class _Bar(RichProgress):
+    """The bar, and the facts below it: together they fit 80 columns."""
+
+    facts = ""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        yield from super().get_renderables()
+        yield Text(self.facts, no_wrap=True, overflow="ellipsis")
+
+
+class _Speed:
+    """Steps and updates per second over the last readings of the clocks."""
+
+    def __init__(self) -> None:
+        self._readings: list[Clocks] = []
+
+    def add(self, clocks: Clocks) -> None:
+        self._readings.append(clocks)
+        while len(self._readings) > 2 and clocks.seconds - self._readings[1].seconds > RATE_SECONDS:
+            self._readings.pop(0)
+
+    def per_second(self) -> tuple[float, float]:
+        if not self._readings:
+            return 0.0, 0.0
+        first, last = self._readings[0], self._readings[-1]
+        seconds = last.seconds - first.seconds
+        if seconds <= 0:
+            return 0.0, 0.0
+        steps, updates = last.agent_steps - first.agent_steps, last.updates - first.updates
+        return steps / seconds, updates / seconds
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words that a person plans with: `45 s`, `2 min 05 s`, `3 h 20 min`, `5 weeks`."""
+    whole = round(seconds)
+    if whole < MINUTE:
+        return f"{whole} s"
+    if whole < HOUR:
+        return f"{whole // 60} min {whole % 60:02} s"
+    if whole < 2 * DAY:
+        return f"{whole // 3600} h {whole // 60 % 60:02} min"
+    if whole < 2 * WEEK:
+        return f"{whole / DAY:.0f} days"
+    return f"{whole / WEEK:.0f} weeks"
+
+
+def cpu_warning(preset: str, updates: int, flop_per_update: float, *, cores: int) -> str:
+    """What to tell a person who starts a long run on a CPU; 3e12 FLOP an update as published."""
+    seconds = updates * flop_per_update / (CPU_FLOP_PER_S * cores)
+    return (
+        f"on this CPU preset={preset} would take about {duration(seconds)}; "
+        "preset=small is made for CPUs"
+    )

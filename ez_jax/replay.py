@@ -1,0 +1,136 @@
+"""Prioritised replay on the device: a ring of rows, contiguous in time for each environment.
+
+Frames are stored once, unstacked; stacks are gathered when a batch is made. Episodes follow each
+other in the ring, `is_first` marks the seams. A row can be sampled when the whole window behind
+and ahead of it is in the ring and its action has a recorded result.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from ez_jax.structs import Batch, EnvSpec, Replay, Row
+
+
+def ring_rows(capacity: int, num_envs: int, window: int) -> int:
+    """Rows of a ring that holds `capacity` agent steps which can be sampled."""
+    return -(-capacity // num_envs) + window
+
+
+def init_replay(spec: EnvSpec, *, rows: int, num_envs: int) -> Replay:
+    """An empty ring [rows, num_envs]."""
+    shape = (rows, num_envs)
+    return Replay(
+        rows=Row(
+            observation=jnp.zeros((*shape, *spec.observation_shape), spec.observation_dtype),
+            reward=jnp.zeros(shape),
+            discount=jnp.ones(shape),
+            is_first=jnp.zeros(shape, bool),
+            action=jnp.zeros(shape, jnp.int32),
+            policy=jnp.zeros((*shape, spec.num_actions)),
+            value=jnp.zeros(shape),
+        ),
+        priority=jnp.zeros(shape),
+        count=jnp.zeros((), jnp.int32),
+    )
+
+
+def add(replay: Replay, row: Row) -> Replay:
+    """Write one row per environment over the oldest; it gets the largest priority there is."""
+    position = replay.count % replay.priority.shape[0]
+    highest = jnp.max(replay.priority)
+    return Replay(
+        rows=jax.tree.map(lambda ring, new: ring.at[position].set(new), replay.rows, row),
+        priority=replay.priority.at[position].set(jnp.where(highest > 0, highest, 1.0)),
+        count=replay.count + 1,
+    )
+
+
+def can_be_sampled(replay: Replay, *, behind: int, ahead: int) -> Bool[Array, "T N"]:
+    """Rows with `behind` rows before them, `ahead` after them, and a result of their action."""
+    size = replay.priority.shape[0]
+    newer = (replay.count - 1 - jnp.arange(size)) % size  # rows written later
+    older = jnp.minimum(replay.count, size) - 1 - newer  # negative: never written
+    # While nothing has been overwritten, the first rows are first in their episodes and need no
+    # history.
+    needed = jnp.where(replay.count > size, behind, 0)
+    in_ring = (newer >= ahead) & (older >= needed)
+    is_final = jnp.roll(replay.rows.is_first, -1, axis=0)
+    return in_ring[:, None] & ~is_final
+
+
+def sample(
+    replay: Replay,
+    key: Array,
+    *,
+    batch_size: int,
+    unroll_steps: int,
+    td_steps: int,
+    frame_stack: int,
+    priority_exponent: float,
+    importance_exponent: Float[Array, ""],
+) -> Batch:
+    """Draw sequences without replacement, p ∝ priority^α (Schaul et al., 2016; spec §5).
+
+    The ring must hold `batch_size` rows that can be sampled. Importance weights are (M p)^-β over
+    the M candidates, divided by the largest in the batch. The key is consumed.
+    """
+    behind, ahead = frame_stack - 1, unroll_steps + td_steps
+    allowed = can_be_sampled(replay, behind=behind, ahead=ahead).reshape(-1)
+    logits = priority_exponent * jnp.log(jnp.maximum(replay.priority.reshape(-1), 1e-12))
+    logits = jnp.where(allowed, logits, -jnp.inf)
+    # The largest of the logits + Gumbel noise are draws without replacement.
+    _, index = jax.lax.top_k(logits + jax.random.gumbel(key, logits.shape), batch_size)
+    log_p = jax.nn.log_softmax(logits)[index] + jnp.log(jnp.sum(allowed))
+    log_weight = -importance_exponent * log_p
+    return _gather(
+        replay,
+        index,
+        jnp.exp(log_weight - jnp.max(log_weight)),
+        unroll_steps=unroll_steps,
+        behind=behind,
+        ahead=ahead,
+    )
+
+
+def _gather(
+    replay: Replay, index: Int[Array, " B"], weight: Array, *, unroll_steps: int, behind: int,
+    ahead: int,
+) -> Batch:  # fmt: skip
+    """The sequences around the rows at flat positions `index`."""
+    size, num_envs = replay.priority.shape
+    start, env = index // num_envs, index % num_envs
+    time = jnp.arange(-behind, ahead + 1)
+
+    def rows_at(ring: Array, relative: Int[Array, "B W"]) -> Array:
+        return ring[(start[:, None] + relative) % size, env[:, None]]
+
+    is_first = rows_at(replay.rows.is_first, jnp.broadcast_to(time, (len(index), len(time))))
+    # The episode of row 0 within the window: from its last first row up to the row before the
+    # next first row. Outside of it the nearest row inside is repeated.
+    begin = jnp.max(jnp.where(is_first & (time <= 0), time, -behind), axis=1)
+    last = jnp.min(jnp.where(is_first & (time > 0), time - 1, ahead), axis=1)
+    inside = jnp.clip(time, begin[:, None], last[:, None])  # [B, W]
+    now = slice(behind, None)  # positions 0..ahead
+    return Batch(
+        observation=rows_at(replay.rows.observation, inside),
+        action=rows_at(replay.rows.action, inside[:, now][:, :unroll_steps]),
+        reward=rows_at(replay.rows.reward, inside[:, behind + 1 :]),
+        discount=rows_at(replay.rows.discount, inside[:, now]),
+        policy=rows_at(replay.rows.policy, inside[:, now][:, : unroll_steps + 1]),
+        value=rows_at(replay.rows.value, inside[:, now]),
+        last=last,
+        age=((replay.count - 1 - start) % size) * num_envs,
+        index=index,
+        weight=weight,
+    )
+
+
+def update_priorities(
+    replay: Replay, index: Int[Array, " B"], priority: Float[Array, " B"]
+) -> Replay:
+    """Give the rows at flat positions `index` new priorities."""
+    num_envs = replay.priority.shape[1]
+    return replay.replace(
+        priority=replay.priority.at[index // num_envs, index % num_envs].set(priority)
+    )

@@ -1,0 +1,320 @@
+"""A run in progress: its state, its jitted steps and its folder. `train.py` says what happens when.
+
+`Run` is the only mutable object of a training run. Everything on the device is in `RunState`; what
+the host knows besides are the clocks, from which every periodic thing and every draw follows.
+"""
+
+import contextlib
+import dataclasses
+import signal
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import yaml
+
+from ez_jax import config as configs
+from ez_jax import memory, run_folder
+from ez_jax import replay as ring
+from ez_jax.actor import init_frames, make_act
+from ez_jax.checkpoint import Checkpointer
+from ez_jax.config import Config
+from ez_jax.envs import VectorEnv, make_env
+from ez_jax.evaluate import make_evaluate, scores, summary
+from ez_jax.learner import init_train_state, make_learn
+from ez_jax.metrics import Every, MetricsWriter
+from ez_jax.model import make_model
+from ez_jax.plan import memory_plan, plan_rows, plan_warnings
+from ez_jax.progress import Progress
+from ez_jax.search import acting_temperature, make_search
+from ez_jax.structs import Clocks, RunState, TimeStep
+from ez_jax.targets import make_targets
+
+# Streams of randomness of a run, folded into its key.
+INIT, ACT, LEARN = range(3)
+
+
+class Interrupt:
+    """Turns ctrl-C and SIGTERM into a flag, so that the step at hand is finished first.
+
+    A second ctrl-C does not wait.
+    """
+
+    def __init__(self) -> None:
+        """Not watching yet."""
+        self.requested = False
+        self._handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> "Interrupt":
+        """Watch."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._handlers[number] = signal.signal(number, self._request)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give the signals back."""
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        if self.requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.requested = True
+
+
+class Run:
+    """One training run, new or resumed."""
+
+    def __init__(self, config: Config, progress: Progress):
+        """Build everything; nothing large is allocated before the memory plan has been checked.
+
+        Raises:
+          BadInput: no room in memory or on the disk, or a folder of another configuration.
+        """
+        self.config, self.progress = config, progress
+        self._open = contextlib.ExitStack()
+        self.folder = run_folder.make_run_dir(configs.run_folder(config))
+        is_new = not (self.folder / run_folder.CONFIG_FILE).exists()
+        if not is_new:
+            run_folder.check_same_config(self.folder, configs.to_dict(config))
+        self.checkpointer = Checkpointer(self.folder, config.checkpoint.keep, progress.warn)
+        self._open.callback(self.checkpointer.close)
+        saved = self.checkpointer.latest()
+        self.env: VectorEnv = self._make_env(saved or 0)
+        self._open.callback(self.env.close)
+        self.model = make_model(config, self.env.spec)
+        plan = memory_plan(config, self.model)
+        rows = plan_rows(config, self.model, plan, self.folder, saved)
+        progress.plan(rows, plan_warnings(config, self.model))
+        memory.check(plan, memory.available_memory())
+        if is_new:
+            run_folder.write_config(self.folder, configs.to_dict(config))
+        self._make_steps()
+        self.clocks, self.state = Clocks(), self._init_state()
+        self.writer = MetricsWriter(self.folder, tensorboard=config.log.tensorboard)
+        self._open.callback(self.writer.close)
+        if saved is None:
+            self.writer.truncate_after(Clocks(agent_steps=-1))
+            self.writer.write_config(yaml.safe_dump(configs.to_dict(config), sort_keys=False))
+        else:
+            self._restore()
+        self._start_clocks()
+
+    def _make_env(self, agent_steps: int) -> VectorEnv:
+        """Environments with seeds of this run; a resumed run does not repeat its first games."""
+        config = self.config
+        seeds = np.random.SeedSequence([config.seed, agent_steps])
+        return make_env(
+            config.game,
+            config.env,
+            num_envs=config.actor.num_envs,
+            seed=int(seeds.generate_state(1)[0] % 2**30),
+            training=True,
+        )
+
+    def _make_steps(self) -> None:
+        """The jitted steps of the loop."""
+        config, model = self.config, self.model
+        search = make_search(config.search, model, discount=config.discount, explore=True)
+        learn, self._no_metrics = make_learn(config, model, make_targets(config, model, search))
+        self._act = self._announced("acting", make_act(model, search))
+        self._learn = self._announced("learning", learn)
+        self._evaluate = make_evaluate(config, model)
+
+    def _announced(self, what: str, function: Any) -> Callable[..., Any]:
+        """A jitted function that is compiled once, at its first call, and says so."""
+        compiled: list[Callable[..., Any]] = []
+
+        def call(*args: Any) -> Any:
+            if not compiled:
+                with self.progress.compiling(what):
+                    compiled.append(function.lower(*args).compile())
+            return compiled[0](*args)
+
+        return call
+
+    def _init_state(self) -> RunState:
+        config, spec = self.config, self.env.spec
+        key = jax.random.key(config.seed)
+        window = spec.frame_stack + config.learner.unroll_steps + config.targets.td_steps
+        rows = ring.ring_rows(config.replay.capacity, config.actor.num_envs, window)
+        return RunState(
+            train=init_train_state(config, self.model, jax.random.fold_in(key, INIT)),
+            replay=ring.init_replay(spec, rows=rows, num_envs=config.actor.num_envs),
+            metrics=jax.tree.map(jnp.copy, self._no_metrics),
+            key=key,
+        )
+
+    def _restore(self) -> None:
+        """Go on from the newest sound checkpoint; episodes begin anew."""
+        items = self._items()
+        restored = self.checkpointer.restore_newest(jax.eval_shape(lambda: items))
+        train, rest = restored.state["train"], restored.state["rest"]
+        self.state = RunState(train=train, **rest)
+        self.clocks = Clocks(**restored.meta["clocks"])
+        self.writer.truncate_after(self.clocks)
+        self.progress.say(f"resumed at {self.clocks.agent_steps:,} agent steps")
+
+    def _items(self) -> dict[str, Any]:
+        """The state as a checkpoint has it: what evaluation needs, and the rest."""
+        state = self.state
+        rest = {"replay": state.replay, "metrics": state.metrics, "key": state.key}
+        return {"train": state.train, "rest": rest}
+
+    def _start_clocks(self) -> None:
+        way = self._way()
+        self._resumed_at = self.clocks
+        self._began = time.perf_counter() - self.clocks.seconds
+        self._log_due = Every(self.config.log.every, way)
+        self._eval_due = Every(self.config.eval.every, way)
+        self._save_due = Every(self.config.checkpoint.every, way)
+        self._frames = init_frames(self.env.spec, self.env.num_envs)
+        self._score = np.zeros(self.env.num_envs)
+        self._length = np.zeros(self.env.num_envs, np.int64)
+        self._games: list[tuple[float, int]] = []
+
+    # What the loop of train.py does with it.
+
+    def decide(self, step: TimeStep) -> np.ndarray:
+        """Search in all environments and record the decisions: the actions i32[N]."""
+        state, steps = self.state, self.clocks.agent_steps
+        action, replay, self._frames = self._act(
+            state.train.variables,
+            state.replay,
+            self._frames,
+            step,
+            jax.random.fold_in(state.key, ACT),
+            self._temperature(),
+            jnp.asarray(steps < self.config.learner.start),
+        )
+        self.state = state.replace(replay=replay)
+        self._tick(agent_steps=int(np.sum(~step.is_last)))
+        return np.asarray(action)
+
+    def _temperature(self) -> jax.Array:
+        planned = max(1, self.config.total_updates - self.config.final_updates)
+        return acting_temperature(self.config.search, jnp.asarray(self.clocks.updates / planned))
+
+    def updates_due(self) -> int:
+        """Updates that the data collected so far is owed: exact pacing by `updates_per_step`."""
+        config, steps = self.config, self.clocks.agent_steps
+        owed = int(max(0, steps - config.learner.start) * config.updates_per_step)
+        return max(0, owed - self.clocks.updates)
+
+    def updates_left(self) -> int:
+        """A handful of the updates that run past the data; 0 when all are done."""
+        left = self.config.total_updates - self.clocks.updates
+        return min(left, max(1, round(self.config.updates_per_step * self.env.num_envs)))
+
+    def learn(self, num_updates: int) -> None:
+        """Dispatch updates; returns before they are done."""
+        if not num_updates:
+            return
+        state = self.state
+        train, replay, metrics = self._learn(
+            state.train,
+            state.replay,
+            state.metrics,
+            jax.random.fold_in(state.key, LEARN),
+            jnp.asarray(num_updates, jnp.int32),
+        )
+        self.state = state.replace(train=train, replay=replay, metrics=metrics)
+        self._tick(updates=num_updates)
+
+    def observe(self, step: TimeStep) -> TimeStep:
+        """Keep the score of the games being played."""
+        self._score += step.score
+        self._length += ~step.is_first
+        for i in np.flatnonzero(step.game_over):
+            self._games.append((self._score[i], int(self._length[i])))
+            self._score[i], self._length[i] = 0.0, 0
+        return step
+
+    def report(self) -> None:
+        """Log, evaluate and save, each when it is due."""
+        way = self._way()
+        if self._log_due(way):
+            self.log()
+        if self._eval_due(way):
+            self.evaluate()
+        if self._save_due(way):
+            self.save()
+        self.progress.update(self._now())
+
+    def _way(self) -> int:
+        """Agent steps; past the data, where these stand still, what the updates are worth."""
+        config, clocks = self.config, self.clocks
+        past = clocks.updates - (config.total_updates - config.final_updates)
+        if clocks.agent_steps < config.total_agent_steps or past <= 0:
+            return clocks.agent_steps
+        return clocks.agent_steps + round(past / (config.updates_per_step or 1))
+
+    def log(self) -> None:
+        """Fetch what was summed on the device and write one line."""
+        sums = jax.device_get(self.state.metrics)
+        count = sums.pop("count")
+        metrics = {name: float(value / count) for name, value in sums.items()} if count else {}
+        if self._games:
+            returns, lengths = zip(*self._games, strict=True)
+            metrics |= {"rollout/return": np.mean(returns), "rollout/length": np.mean(lengths)}
+            metrics["rollout/games"] = len(returns)
+            self._games.clear()
+        metrics["opt/skipped"] = int(self.state.train.skipped)
+        self.state = self.state.replace(metrics=jax.tree.map(jnp.copy, self._no_metrics))
+        self._write(metrics)
+
+    def evaluate(self) -> None:
+        """Play full games without noise; write the score."""
+        games = self._evaluate(self.state.train.variables)
+        self._write(summary(self.config, games))
+        run_folder.write_scores(self.folder, scores(self.config, games), self._now())
+
+    def save(self) -> None:
+        """Save everything; the writing goes on in the background."""
+        meta = {"clocks": dataclasses.asdict(self._now())}
+        self.checkpointer.save(self.clocks.agent_steps, self._items(), meta)
+
+    def finish(self, *, interrupted: bool) -> None:
+        """Log, evaluate and save once more, unless nothing has happened since that was done."""
+        if self.clocks == self._resumed_at:
+            self.progress.say("this run is complete; a longer one needs another name= or run_dir=")
+            return
+        self.log()
+        if not interrupted:
+            self.evaluate()
+        self.save()
+        self.checkpointer.wait()
+        stands = f"{self.clocks.agent_steps:,} agent steps, {self.clocks.updates:,} updates"
+        done = "stopped; the same command goes on from here" if interrupted else "done"
+        self.progress.say(f"{done}: {stands}, {self.folder}")
+
+    def __enter__(self) -> "Run":
+        """Show the progress bar while the run lasts."""
+        config = self.config
+        bar = self.progress.running(config.game, config.total_agent_steps, config.total_updates)
+        self._open.enter_context(bar)
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        """Finish what is being written and let go of everything."""
+        self._open.close()
+
+    def _write(self, metrics: dict[str, Any]) -> None:
+        self.writer.write(self._now(), metrics)
+        self.progress.update(self._now(), metrics)
+
+    def _tick(self, agent_steps: int = 0, updates: int = 0) -> None:
+        steps = self.clocks.agent_steps + agent_steps
+        self.clocks = dataclasses.replace(
+            self.clocks,
+            agent_steps=steps,
+            env_frames=steps * self.env.spec.frame_skip,
+            updates=self.clocks.updates + updates,
+        )
+
+    def _now(self) -> Clocks:
+        return dataclasses.replace(self.clocks, seconds=time.perf_counter() - self._began)

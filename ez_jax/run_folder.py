@@ -1,0 +1,155 @@
+"""The readable part of a run folder: configuration, scores, and what produced them.
+
+Everything here is YAML or JSON, written whole or not at all, and read as data only.
+"""
+
+import dataclasses
+import functools
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import yaml
+
+from ez_jax.config import BadInput
+from ez_jax.structs import Clocks
+
+CONFIG_FILE = "config.yaml"
+SCORES_FILE = "scores.json"
+PACKAGES = ("ez_jax", "jax", "jaxlib", "flax", "optax", "mctx", "orbax-checkpoint", "numpy")
+GAME_PACKAGES = ("envpool", "gymnasium")
+
+# Keys that may change when a run is resumed, because what is learned does not depend on them:
+# where the folder lies, the name of the preset (its numbers are compared one by one), how often
+# the run is evaluated, logged and saved. Not total_agent_steps: schedules are shares of it.
+FREE_KEYS = ("name", "run_dir", "preset")
+FREE_GROUPS = ("eval.", "log.", "checkpoint.")
+
+
+def make_run_dir(run_dir: str | Path) -> Path:
+    """Create a run folder and make sure that it can be written; the absolute path.
+
+    Raises:
+      BadInput: it cannot.
+    """
+    path = Path(run_dir).expanduser().absolute()
+    probe = path / f".write-test-{os.getpid()}"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        reason = error.strerror
+        raise BadInput(f"{path} cannot be written ({reason}); choose another run_dir=") from error
+    return path
+
+
+def write_config(run_dir: str | Path, config: Mapping[str, Any]) -> None:
+    """Write the resolved configuration, a nested dictionary of plain values."""
+    _write_whole(Path(run_dir) / CONFIG_FILE, yaml.safe_dump(dict(config), sort_keys=False))
+
+
+def read_config(run_dir: str | Path) -> dict[str, Any]:
+    """The configuration that a run was started with.
+
+    Raises:
+      BadInput: this is no run folder, or the file in it is damaged.
+    """
+    path = Path(run_dir).expanduser().absolute() / CONFIG_FILE
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        where, reason = path.parent, error.strerror
+        raise BadInput(f"{where} is no run folder: {CONFIG_FILE}: {reason}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} is damaged: it is no YAML") from error
+    if not isinstance(config, dict):
+        raise BadInput(f"{path} is damaged: it holds no settings")
+    return config
+
+
+def check_same_config(run_dir: str | Path, config: Mapping[str, Any]) -> None:
+    """Refuse to resume a run under other settings than it was started with.
+
+    Raises:
+      BadInput: a setting differs that is not among FREE_KEYS and FREE_GROUPS; names the first.
+    """
+    there, here = _flat(read_config(run_dir)), _flat(config)
+    keys = [key for key in sorted(there | here) if not _is_free(key)]
+    differing = [key for key in keys if there.get(key) != here.get(key)]
+    if differing:
+        shown = [f"{k} is {there.get(k)} there and {here.get(k)} here" for k in differing[:3]]
+        more = f" (and {len(differing) - 3} more)" if len(differing) > 3 else ""
+        raise BadInput(
+            f"{run_dir} holds a run with another configuration: {', '.join(shown)}{more}; "
+            "choose another name= or run_dir=, or delete the folder"
+        )
+
+
+def write_scores(run_dir: str | Path, scores: Mapping[str, Any], clocks: Clocks) -> None:
+    """Write the last evaluation with its clocks and provenance to `scores.json`."""
+    content = dict(scores) | dataclasses.asdict(clocks) | provenance()
+    text = json.dumps(content, indent=2, allow_nan=False)
+    _write_whole(Path(run_dir) / SCORES_FILE, text + "\n")
+
+
+@functools.cache
+def provenance() -> dict[str, Any]:
+    """What a result was made with: versions by package, device, and commit (None outside git)."""
+    device = jax.devices()[0]
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES + GAME_PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None  # a game package that is not needed, or ez_jax not installed
+    return {
+        "device": f"{device.platform}: {device.device_kind}",
+        "devices": jax.device_count(),
+        "versions": versions,
+        "commit": _commit(),
+    }
+
+
+def _commit() -> str | None:
+    """The commit of this source tree, with `-dirty` where it was changed since."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():  # installed: an enclosing repository would be someone else's
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run([*command, "--exclude=*"], capture_output=True, text=True)
+    except FileNotFoundError:  # no git on this machine
+        return None
+    return done.stdout.strip() or None
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings by dotted key; tuples as lists, as YAML has them."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def _is_free(key: str) -> bool:
+    return key in FREE_KEYS or key.startswith(FREE_GROUPS)
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file such that a kill leaves the old one or the new one."""
+    part = path.with_name(path.name + ".part")
+    with part.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)

@@ -1,0 +1,131 @@
+"""Search in the learned model: mctx with EfficientZero's model behind it.
+
+A search policy is one function in `SEARCHES`: from a root to the action to execute, the improved
+policy and the value of the root. Noise belongs to exploring (acting while training and
+reanalysis); without it a search is deterministic.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import chex
+import jax.numpy as jnp
+import mctx
+from jaxtyping import Array, Float
+
+from ez_jax.config import SearchConfig
+from ez_jax.model import Model
+from ez_jax.structs import Embedding, Root, SearchOutput, Variables
+
+# (variables, root, key, temperature, invalid_actions) -> SearchOutput; the key is consumed.
+SearchFn = Callable[..., SearchOutput]
+
+
+def make_recurrent_fn(model: Model, discount: float) -> Callable[..., Any]:
+    """The model as mctx wants it; `discount` per agent step.
+
+    Values and logits are float32 whatever the network computes in, because mctx takes the
+    precision of its tree from them.
+    """
+
+    def recurrent_fn(variables: Variables, key: Array, action: Array, embedding: Embedding):
+        del key  # the model is deterministic
+        following, reward = model.dynamics(variables, embedding, action)
+        policy_logits, value = model.predict(variables, following)
+        output = mctx.RecurrentFnOutput(
+            reward=reward,
+            discount=jnp.full_like(reward, discount),
+            prior_logits=policy_logits,
+            value=value,
+        )
+        return output, following
+
+    return recurrent_fn
+
+
+def _gumbel(config: SearchConfig, explore: bool) -> Callable[..., mctx.PolicyOutput]:
+    """Gumbel MuZero (Danihelka et al., 2022), as EfficientZero V2 uses it."""
+    policy = functools.partial(
+        mctx.gumbel_muzero_policy,
+        max_num_considered_actions=config.max_considered_actions,
+        gumbel_scale=config.gumbel_scale if explore else 0.0,
+        qtransform=functools.partial(
+            mctx.qtransform_completed_by_mix_value,
+            value_scale=config.value_scale,
+            maxvisit_init=config.maxvisit_init,
+        ),
+    )
+    # The winner of the halving is executed; a temperature has no place in it.
+    return lambda *args, temperature, **kwargs: policy(*args, **kwargs)
+
+
+def _puct(config: SearchConfig, explore: bool) -> Callable[..., mctx.PolicyOutput]:
+    """MuZero's PUCT (Schrittwieser et al., 2020) with root noise, actions drawn from the visits."""
+    policy = functools.partial(
+        mctx.muzero_policy,
+        dirichlet_fraction=config.dirichlet_fraction if explore else 0.0,
+        dirichlet_alpha=config.dirichlet_alpha,
+        pb_c_init=config.pb_c_init,
+        pb_c_base=config.pb_c_base,
+    )
+    if explore:
+        return policy
+    return lambda *args, temperature, **kwargs: policy(*args, temperature=0.0, **kwargs)
+
+
+SEARCHES = {"gumbel": _gumbel, "puct": _puct}
+
+
+def make_search(
+    config: SearchConfig,
+    model: Model,
+    *,
+    discount: float,
+    explore: bool,
+    num_simulations: int = 0,
+) -> SearchFn:
+    """The configured search; `num_simulations` 0 means as configured.
+
+    Args of the function returned:
+      variables: of the model.
+      root: where to start, batch `B`.
+      key: consumed.
+      temperature: f32[], of the acting policy; ignored without `explore`.
+      invalid_actions: optional bool[B, A], True where an action must not be taken at the root.
+    """
+    policy = SEARCHES[config.policy](config, explore)
+    recurrent_fn = make_recurrent_fn(model, discount)
+
+    def search(
+        variables: Variables,
+        root: Root,
+        key: Array,
+        temperature: Float[Array, ""] | float = 1.0,
+        invalid_actions: Array | None = None,
+    ) -> SearchOutput:
+        chex.assert_equal_shape_prefix([root.policy_logits, root.value], 1)
+        output = policy(
+            variables,
+            key,
+            mctx.RootFnOutput(
+                prior_logits=root.policy_logits, value=root.value, embedding=root.embedding
+            ),
+            recurrent_fn,
+            num_simulations=num_simulations or config.num_simulations,
+            invalid_actions=invalid_actions,
+            temperature=temperature,
+        )
+        return SearchOutput(
+            action=output.action,
+            policy=output.action_weights,
+            value=output.search_tree.summary().value,
+        )
+
+    return search
+
+
+def acting_temperature(config: SearchConfig, progress: Float[Array, ""]) -> Float[Array, ""]:
+    """Temperature by the share of the training done, 0..1 (spec §3.1)."""
+    phase = jnp.searchsorted(jnp.array(config.temperature_fractions), progress, side="right")
+    return jnp.array(config.temperatures)[phase]

@@ -1,0 +1,159 @@
+"""Every value that crosses a file, as a named pytree with shapes. Read this second.
+
+Letters: `B` batch, `N` environments, `T` rows of the replay ring, `K` unroll_steps, `n` td_steps,
+`A` actions, `S` support bins, `F` stacked frames, `L` LSTM width, `obs` the shape of one frame
+(`H W C` or `D`).
+
+Time follows dm_env: the row of time t holds what arrived at t (observation, reward, discount,
+is_first) and what was decided at t (action, policy, value). The reward of the action at t stands in
+row t+1. The last row of an episode holds its final observation; its action was never executed.
+"""
+
+import dataclasses
+from typing import Any
+
+import flax.struct
+import jax
+import numpy as np
+
+Variables = dict[str, Any]  # Flax collections: params and batch_stats
+
+
+@dataclasses.dataclass(frozen=True)
+class EnvSpec:
+    """What the agent needs to know of an environment."""
+
+    game: str  # as the user named it
+    backend: str  # envpool | gymnasium
+    task_id: str  # the backend's own id
+    num_actions: int
+    observation_shape: tuple[int, ...]  # one frame: (H, W, C) or (D,)
+    observation_dtype: np.dtype  # uint8 images, float32 vectors
+    frame_stack: int  # frames per observation
+    frame_skip: int  # env_frames per agent step
+
+    @property
+    def is_image(self) -> bool:
+        """Whether a frame is an image (H, W, C)."""
+        return len(self.observation_shape) == 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Clocks:
+    """Where a run stands (on the host); every line of metrics begins with it."""
+
+    agent_steps: int = 0  # decisions of the agent, over all environments
+    env_frames: int = 0  # agent_steps times the frame skip
+    updates: int = 0  # optimiser steps
+    seconds: float = 0.0  # of work so far, without the time between stop and resume
+
+
+class TimeStep(flax.struct.PyTreeNode, kw_only=True):
+    """What N environments returned (numpy, on the host)."""
+
+    observation: np.ndarray  # dtype[N, *obs], the newest frame
+    reward: np.ndarray  # f32[N], clipped if the configuration says so; 0 where is_first
+    score: np.ndarray  # f32[N], the game's own reward
+    discount: np.ndarray  # f32[N], 0 where the episode terminated (a lost life may count), else 1
+    is_first: np.ndarray  # bool[N], first observation of an episode; the last action was swallowed
+    is_last: np.ndarray  # bool[N], final observation; the next action will be swallowed
+    game_over: np.ndarray  # bool[N], as is_last, but a lost life alone does not count
+
+
+class Row(flax.struct.PyTreeNode, kw_only=True):
+    """One row of replay: N environments at one time."""
+
+    observation: jax.Array  # dtype[N, *obs]
+    reward: jax.Array  # f32[N], arriving
+    discount: jax.Array  # f32[N], arriving; 0 at termination
+    is_first: jax.Array  # bool[N]
+    action: jax.Array  # i32[N]
+    policy: jax.Array  # f32[N, A], of the search that chose the action
+    value: jax.Array  # f32[N], of its root
+
+
+class Replay(flax.struct.PyTreeNode, kw_only=True):
+    """Ring of rows, contiguous in time for each environment."""
+
+    rows: Row  # every field with a leading axis T
+    priority: jax.Array  # f32[T, N], |value - target| or the largest so far for new rows
+    count: jax.Array  # i32[], rows ever written
+
+
+class Batch(flax.struct.PyTreeNode, kw_only=True):
+    """Sampled sequences; time is relative to the sampled row, 0."""
+
+    observation: jax.Array  # dtype[B, F-1+K+n+1, *obs], frames -(F-1)..K+n kept inside the episode
+    action: jax.Array  # i32[B, K]
+    reward: jax.Array  # f32[B, K+n], entry j is the reward of action j
+    discount: jax.Array  # f32[B, K+n+1], arriving
+    policy: jax.Array  # f32[B, K+1, A], as stored
+    value: jax.Array  # f32[B, K+n+1], as stored
+    last: jax.Array  # i32[B], time of the last row known of the episode, at most K+n
+    age: jax.Array  # i32[B], agent steps since the row was collected
+    index: jax.Array  # i32[B], flat position in the ring
+    weight: jax.Array  # f32[B], importance weight, at most 1
+
+
+class Targets(flax.struct.PyTreeNode, kw_only=True):
+    """What the unrolled predictions are regressed to: scalars, encoding is the loss's job."""
+
+    value: jax.Array  # f32[B, K+1]
+    value_prefix: jax.Array  # f32[B, K], entry k after action k
+    policy: jax.Array  # f32[B, K+1, A]
+    mask: jax.Array  # f32[B, K+1], 1 up to the episode's final observation
+    policy_mask: jax.Array  # f32[B, K+1], 1 where an action was still to be taken
+
+
+class Embedding(flax.struct.PyTreeNode, kw_only=True):
+    """A node of the model: what mctx carries in its tree."""
+
+    state: jax.Array  # f[B, h, w, c] or f[B, width]
+    carry: tuple[jax.Array, jax.Array]  # LSTM (cell, hidden), f[B, L] each
+    value_prefix: jax.Array  # f32[B], predicted since the last reset
+    step: jax.Array  # i32[B], model steps since the last reset
+
+
+class Root(flax.struct.PyTreeNode, kw_only=True):
+    """Where a search starts."""
+
+    embedding: Embedding
+    policy_logits: jax.Array  # f32[B, A]
+    value: jax.Array  # f32[B]
+
+
+class SearchOutput(flax.struct.PyTreeNode, kw_only=True):
+    """What a search found."""
+
+    action: jax.Array  # i32[B], to be executed
+    policy: jax.Array  # f32[B, A], the improved policy: the regression target
+    value: jax.Array  # f32[B], mean return through the root
+
+
+class LossOutput(flax.struct.PyTreeNode, kw_only=True):
+    """One evaluation of the unrolled loss."""
+
+    loss: jax.Array  # f32[], weighted, summed over steps, mean over the batch
+    terms: dict[str, jax.Array]  # f32[] each, unweighted
+    priority: jax.Array  # f32[B]
+    batch_stats: Any  # after the pass
+
+
+class TrainState(flax.struct.PyTreeNode, kw_only=True):
+    """The learner."""
+
+    variables: Variables
+    next_target: Variables  # becomes the target at the next refresh
+    target: Variables  # one to two target periods old
+    opt_state: Any
+    updates: jax.Array  # i32[]
+    skipped: jax.Array  # i32[], updates dropped because they were not finite
+
+
+class RunState(flax.struct.PyTreeNode, kw_only=True):
+    """All there is to save of a run beside its clocks."""
+
+    train: TrainState
+    replay: Replay
+    metrics: dict[str, jax.Array]  # f32[] sums since the last line of metrics
+    key: jax.Array  # of the whole run; draws are made from it and a clock

@@ -1,0 +1,301 @@
+import json
+import os
+import shutil
+import threading
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import optax
+import pytest
+
+from ez_jax import checkpoint
+from ez_jax.checkpoint import Checkpointer, DamagedCheckpoint
+from ez_jax.config import BadInput, Config, to_dict
+from ez_jax.run_folder import (
+    check_same_config,
+    make_run_dir,
+    provenance,
+    read_config,
+    write_config,
+    write_scores,
+)
+from ez_jax.structs import Clocks
+
+
+class Learner(flax.struct.PyTreeNode):
+    params: dict
+    opt_state: tuple
+    nothing: None
+    updates: jax.Array
+
+
+def make_state(seed=0, width=5):
+    key = jax.random.key(seed)
+    params = {"dense": {"w": jax.random.normal(key, (4, width)), "b": jnp.arange(3.0)}}
+    chain = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))
+    sgd = optax.sgd(0.1, momentum=0.9)
+    half = {"w": jnp.full((2, 3), 1 / 3, jnp.bfloat16)}
+    updates = jnp.array(seed, jnp.int32)
+    rest = {
+        "frames": np.random.default_rng(seed).integers(0, 255, (50, 4, 8, 8, 3), np.uint8),
+        "is_first": jnp.array([True, False]),
+        "keys": (key, jax.random.split(key, 3), jax.random.key(seed, impl="rbg")),
+        "clock": np.array(2**40 + seed, np.int64),
+        "half": np.array([1.5, -2.25], ml_dtypes.bfloat16),
+        "odd": [jnp.array([np.nan, -0.0, np.inf]), jnp.zeros((0, 3))],
+    }
+    opt_state = (chain.init(params), sgd.init(params), chain.init(half))
+    return {"train": Learner(params, opt_state, None, updates), "rest": rest}
+
+
+def bits(leaf):
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return str(leaf.dtype), leaf.shape, np.asarray(jax.random.key_data(leaf)).tobytes()
+    return str(leaf.dtype), leaf.shape, np.asarray(leaf).tobytes()
+
+
+def assert_same(one, other):
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        assert isinstance(a, np.ndarray) == isinstance(b, np.ndarray)
+        assert bits(a) == bits(b)
+
+
+def save_all(run_dir, *steps, keep=2):
+    with Checkpointer(run_dir, keep=keep) as checkpointer:
+        for step in steps:
+            checkpointer.save(step, make_state(step), {"agent_steps": step})
+
+
+def test_a_round_trip_is_bit_exact_and_keeps_types(tmp_path):
+    save_all(tmp_path, 7)
+    restored = Checkpointer(tmp_path).restore(7, make_state(0))
+    assert restored.meta == {"agent_steps": 7}
+    assert_same(restored.state, make_state(7))
+
+
+def test_a_template_of_shapes_is_enough(tmp_path):
+    save_all(tmp_path, 7)
+    shapes = jax.tree.map(
+        lambda x: x if isinstance(x, np.ndarray) else jax.ShapeDtypeStruct(x.shape, x.dtype),
+        make_state(),
+    )
+    assert_same(Checkpointer(tmp_path).restore(7, shapes).state, make_state(7))
+
+
+def test_the_small_item_is_restored_without_the_others(tmp_path):
+    save_all(tmp_path, 7)
+    shutil.rmtree(tmp_path / "checkpoints" / "7" / "rest")
+    train = {"train": make_state()["train"]}
+    assert_same(Checkpointer(tmp_path).restore(7, train).state, {"train": make_state(7)["train"]})
+    with pytest.raises(DamagedCheckpoint, match="rest"):
+        Checkpointer(tmp_path).restore(7, make_state())
+
+
+def test_donating_right_after_save_does_no_harm(tmp_path, monkeypatch):
+    may_write = threading.Event()
+    save_item = checkpoint.save_item
+    monkeypatch.setattr(checkpoint, "save_item", lambda *a: may_write.wait(60) and save_item(*a))
+    bump = jax.jit(lambda x: x + 1, donate_argnums=0)
+    array, host = jnp.zeros((256, 256)), np.zeros(10)
+    with Checkpointer(tmp_path) as checkpointer:
+        checkpointer.save(1, {"train": {"a": array, "h": host}}, {})
+        changed = bump(array)
+        host += 1
+        changed.block_until_ready()
+        assert array.is_deleted()
+        assert checkpointer.latest() is None
+        may_write.set()
+    template = {"train": {"a": jax.ShapeDtypeStruct((256, 256), jnp.float32), "h": np.zeros(10)}}
+    restored = Checkpointer(tmp_path).restore(1, template).state["train"]
+    assert not restored["a"].any()
+    assert not restored["h"].any()
+    assert bump(bump(restored["a"])).max() == 2  # what was restored can be donated
+
+
+def test_the_newest_are_kept(tmp_path):
+    save_all(tmp_path, 1, 2, 3, 10, keep=2)
+    assert Checkpointer(tmp_path).steps() == [3, 10]
+    assert Checkpointer(tmp_path).latest() == 10
+
+
+def test_the_same_step_is_replaced_and_later_ones_are_given_up(tmp_path):
+    save_all(tmp_path, 5, 20, keep=3)
+    with Checkpointer(tmp_path, keep=3) as checkpointer:
+        checkpointer.save(5, make_state(6), {"again": True})
+        checkpointer.wait()
+        assert checkpointer.steps() == [5]
+        assert checkpointer.restore(5, make_state()).meta == {"again": True}
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["5"]
+
+
+def files(folder):
+    return sorted(p for p in folder.rglob("*") if p.is_file() and p.stat().st_size)
+
+
+def flip(path):
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    path.write_bytes(raw)
+
+
+def truncate(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+@pytest.mark.parametrize("damage", [flip, truncate, os.unlink])
+def test_whatever_file_is_damaged_the_one_before_is_used(tmp_path, damage):
+    save_all(tmp_path, 1, 2)
+    newest, template = tmp_path / "checkpoints" / "2", make_state()
+    assert len(files(newest)) > 6
+    for path in files(newest):
+        whole, told = path.read_bytes(), []
+        damage(path)
+        restored = Checkpointer(tmp_path, warn=told.append).restore_newest(template)
+        assert restored.step == 1, path
+        assert len(told) == 1
+        assert f"{newest} is damaged" in told[0]
+        path.write_bytes(whole)
+    assert Checkpointer(tmp_path).restore_newest(template).step == 2
+
+
+def test_the_last_one_damaged_is_refused_and_none_at_all_is_a_new_run(tmp_path):
+    assert Checkpointer(tmp_path).restore_newest(make_state()) is None
+    save_all(tmp_path, 1)
+    flip(tmp_path / "checkpoints" / "1" / "meta.json")
+    with pytest.raises(BadInput, match="no sound checkpoint is left"):
+        Checkpointer(tmp_path, warn=str).restore_newest(make_state())
+
+
+def test_going_on_after_a_damaged_one_keeps_the_sound_one_until_the_next(tmp_path):
+    save_all(tmp_path, 1, 2)
+    flip(tmp_path / "checkpoints" / "2" / "meta.json")
+    with Checkpointer(tmp_path, keep=1, warn=str) as checkpointer:
+        assert checkpointer.restore_newest(make_state()).step == 1
+        checkpointer.save(2, make_state(2), {})
+        checkpointer.wait()
+        assert checkpointer.restore_newest(make_state()).step == 2
+
+
+@pytest.mark.parametrize("suffix", ["part", "old"])
+def test_leftovers_of_a_killed_save_do_no_harm(tmp_path, suffix):
+    save_all(tmp_path, 1, 2)
+    folder = tmp_path / "checkpoints"
+    (folder / "2").rename(folder / f"2.{suffix}")
+    assert Checkpointer(tmp_path).latest() == 1
+    save_all(tmp_path, 3, keep=3)
+    kept = {"part": {"1", "3"}, "old": {"1", "2", "3"}}[suffix]
+    assert {path.name for path in folder.iterdir()} == kept
+
+
+def test_arrays_of_another_configuration_are_refused(tmp_path):
+    save_all(tmp_path, 1)
+    with pytest.raises(BadInput, match=r"another configuration: train/\S*dense/w is float32\[4, 5"):
+        Checkpointer(tmp_path).restore(1, make_state(width=6))
+    template = make_state()
+    template["rest"]["keys"] = template["rest"]["keys"][:2]
+    with pytest.raises(BadInput, match=r"rest/keys/2 is key<rbg>\[\] there and absent here"):
+        Checkpointer(tmp_path).restore(1, template)
+    with pytest.raises(BadInput, match="other/x is absent there"):
+        Checkpointer(tmp_path).restore(1, {"other": {"x": np.zeros(2)}})
+    with pytest.raises(BadInput, match="there is no checkpoint"):
+        Checkpointer(tmp_path).restore(9, template)
+
+
+def test_another_format_is_told_apart(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "FORMAT", 2)
+    save_all(tmp_path, 1)
+    monkeypatch.undo()
+    with pytest.raises(BadInput, match="format 2, and this version of ez_jax reads format 1"):
+        Checkpointer(tmp_path).restore_newest(make_state())
+
+
+def test_what_fails_in_the_background_is_raised_and_loses_nothing(tmp_path, monkeypatch):
+    save_all(tmp_path, 1)
+
+    def full(folder, tree):
+        raise OSError(28, "No space left on device")
+
+    checkpointer = Checkpointer(tmp_path)
+    monkeypatch.setattr(checkpoint, "save_item", full)
+    checkpointer.save(2, make_state(), {})
+    with pytest.raises(OSError, match="No space"):
+        checkpointer.wait()
+    monkeypatch.undo()
+    assert checkpointer.latest() == 1
+    checkpointer.save(2, make_state(), {})
+    checkpointer.close()
+    assert Checkpointer(tmp_path).steps() == [2]
+
+
+def test_a_full_disk_is_refused_beforehand(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
+    with (
+        Checkpointer(tmp_path) as checkpointer,
+        pytest.raises(BadInput, match="make room, or choose a run_dir="),
+    ):
+        checkpointer.save(1, make_state(), {})
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    for run_dir in (tmp_path / "file", "/proc/ez_jax"):
+        with pytest.raises(BadInput, match=f"{run_dir} cannot be written"):
+            make_run_dir(run_dir)
+
+
+def test_plain_values_belong_into_meta(tmp_path):
+    with Checkpointer(tmp_path) as checkpointer, pytest.raises(TypeError, match="go into meta"):
+        checkpointer.save(1, {"train": {"a": 3}}, {})
+
+
+def test_nothing_in_a_checkpoint_is_a_pickle(tmp_path):
+    save_all(tmp_path, 1)
+    assert not any(path.read_bytes().startswith(b"\x80\x04") for path in files(tmp_path))
+
+
+def test_a_configuration_comes_back(tmp_path):
+    config = to_dict(Config(game="Catch"))
+    write_config(tmp_path, config)
+    assert read_config(tmp_path) == config
+    check_same_config(tmp_path, config)
+
+
+def test_what_does_not_change_learning_may_change(tmp_path):
+    write_config(tmp_path, to_dict(Config()))
+    config = to_dict(Config(run_dir="elsewhere"))
+    config["eval"]["every"] = config["log"]["every"] = config["checkpoint"]["keep"] = 3
+    check_same_config(tmp_path, config)
+
+
+def test_another_configuration_is_refused_by_its_keys(tmp_path):
+    write_config(tmp_path, to_dict(Config()))
+    config = to_dict(Config(seed=3))
+    config["learner"]["batch_size"] = 64
+    sentence = "learner.batch_size is 256 there and 64 here, seed is 0 there and 3 here; choose"
+    with pytest.raises(BadInput, match=sentence):
+        check_same_config(tmp_path, config)
+
+
+@pytest.mark.parametrize("text", ["[1", "just words", "!!python/object/apply:os.getcwd []", "\0"])
+def test_a_damaged_configuration_is_refused(tmp_path, text):
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(BadInput, match="is damaged"):
+        read_config(tmp_path)
+
+
+def test_no_run_folder(tmp_path):
+    with pytest.raises(BadInput, match="is no run folder"):
+        read_config(tmp_path / "nowhere")
+
+
+def test_scores_carry_clocks_and_provenance(tmp_path):
+    write_scores(tmp_path, {"mean": 2.5, "returns": [2.0, 3.0]}, Clocks(agent_steps=9))
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert (scores["mean"], scores["returns"], scores["agent_steps"]) == (2.5, [2.0, 3.0], 9)
+    assert scores["versions"]["jax"] == jax.__version__
+    assert scores["device"].startswith(jax.default_backend())
+    assert provenance().keys() <= scores.keys()

@@ -1,0 +1,214 @@
+"""The command line: spelling, precedence, messages, exit codes.
+
+What Hydra composes is tested inside this process; a few real processes test what only they can.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize
+from omegaconf import OmegaConf
+
+from ez_jax import arguments, cli, config, presets
+from ez_jax.config import BadInput
+
+ROOT = Path(__file__).parent.parent
+
+
+def composed(*words):
+    arguments.register_base()
+    with initialize(version_base="1.3", config_path=None):
+        node = compose("config", overrides=arguments.rewrite(words))
+    return config.from_dict(OmegaConf.to_container(node, resolve=True))
+
+
+def command(*words, cwd):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("HYDRA_FULL_ERROR", None)
+    return subprocess.run(
+        [sys.executable, "-m", "tests.print_config", *words],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_without_words_cartpole_is_trained_with_the_small_preset():
+    assert composed() == presets.make_config("CartPole", "small")
+
+
+@pytest.mark.parametrize(
+    "word", ["game=LunarLander", "+game=LunarLander", "++game=LunarLander", "game=lunarlander"]
+)
+def test_every_spelling_of_a_game_works(word):
+    assert composed(word) == presets.make_config("LunarLander")
+
+
+def test_atari_is_played_with_the_published_settings_in_any_case():
+    chosen = composed("game=breakout")
+    assert (chosen.game, chosen.preset) == ("Breakout", "efficientzero")
+    assert chosen == config.Config(game="Breakout")
+
+
+def test_any_gymnasium_id_is_a_game():
+    gymnasium = pytest.importorskip("gymnasium")
+    gymnasium.register("EzJaxTest-v0", entry_point="gymnasium.envs.classic_control:CartPoleEnv")
+    chosen = composed("+game=gymnasium:EzJaxTest-v0")
+    assert (chosen.game, chosen.preset) == ("gymnasium:EzJaxTest-v0", "small")
+
+
+def test_an_explicit_preset_wins_over_the_games_own():
+    assert composed("game=CartPole", "preset=efficientzero").search.policy == "puct"
+    atari = composed("preset=small", "game=Pong")
+    assert (atari.preset, atari.env.image_size, atari.env.grayscale) == ("small", 84, True)
+    assert atari == presets.make_config("Pong", "small")
+
+
+def test_an_explicit_number_wins_over_everything():
+    chosen = composed("learner.batch_size=8", "+env.frame_stack=2", "preset=small", "game=CartPole")
+    assert (chosen.learner.batch_size, chosen.env.frame_stack) == (8, 2)
+
+
+@pytest.mark.parametrize("word", ["ablation=no_consistency", "+ablation=no_consistency"])
+def test_an_ablation_switches_one_idea_off(word):
+    assert composed(word) == presets.make_config(ablations=["no_consistency"])
+
+
+def test_ablations_can_be_combined():
+    names = ["no_consistency", "no_reanalyse"]
+    assert composed("ablation=[no_consistency,no_reanalyse]") == presets.make_config(
+        ablations=names
+    )
+
+
+def test_the_sticky_protocol_makes_actions_stick():
+    assert composed("game=Pong", "protocol=sticky").env.sticky_actions == 0.25
+
+
+def test_a_path_may_hold_any_character():
+    assert composed("run_dir=/tmp/it's a=b, {c}\\d").run_dir == "/tmp/it's a=b, {c}\\d"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["learner.batchsize=64"], "unknown key 'learner.batchsize'; did you mean .*batch_size"),
+        (["sed=1"], "did you mean seed"),
+        (["presett=small"], "did you mean preset"),
+        (["search=gumbel"], "'search' is a section"),
+        (["preset=smal"], "unknown preset 'smal'; did you mean small"),
+        (["preset=zzz"], "unknown preset 'zzz'; choose efficientzero or small"),
+        (["-m", "ablation=no_consistency,no_consistancy"], "did you mean no_consistency"),
+        (["game=breakot"], "Breakout"),
+        (["game=[Pong,Breakout]"], "write -m game=A,B"),
+        (["game=Pong,Breakout"], "add -m"),
+        (["seed=0,1"], "add -m"),
+        (["learner.batch_size=[1"], "cannot read"),
+        (["~learner.batch_size=8"], "would remove a key"),
+        (["-m", "seed=0,1", "run_dir=here"], "run_dir is one folder"),
+    ],
+)
+def test_mistakes_are_refused_with_what_would_mend_them(words, message):
+    with pytest.raises(BadInput, match=message):
+        arguments.rewrite(words)
+
+
+def test_cells_of_a_sweep_have_names_of_their_own():
+    cell = ["+game=Pong", "seed=1", "search.num_simulations=8", "learner.batch_size=64"]
+    assert arguments.cell_name(cell) == "search.num_simulations-8_batch_size-64"
+    assert arguments.cell_name(["+game=Pong", "seed=1"]) == "default"
+    long = [f"learner.learning_rate={'1' * n}" for n in (200, 201)]
+    assert len({arguments.cell_name([cell]) for cell in long}) == 2
+    assert max(len(arguments.cell_name([cell])) for cell in long) < 120
+
+
+def test_read_tells_own_keys_from_the_configurations():
+    own = {"run": "", "episodes": 32, "video": 0}
+    values, changes = arguments.read(
+        ["run=runs/a=b", "episodes=4", "search.num_simulations=50"], own
+    )
+    assert values == {"run": "runs/a=b", "episodes": 4, "video": 0}
+    assert changes == {"search.num_simulations": 50}
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [("epsodes=3", "did you mean episodes"), ("episodes=x", "whole number"), ("4", "cannot read")],
+)
+def test_read_refuses_mistakes(word, message):
+    with pytest.raises(BadInput, match=message):
+        arguments.read([word], {"run": "", "episodes": 32})
+
+
+def _raise(error):
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("action", "code", "told"),
+    [
+        (lambda: None, 0, ""),
+        (lambda: 3, 3, ""),
+        (lambda: _raise(BadInput("no such game")), 2, "error: no such game\n"),
+        (lambda: _raise(KeyboardInterrupt()), 130, "interrupted\n"),
+    ],
+)
+def test_guarded_turns_endings_into_exit_codes(action, code, told, capsys):
+    assert cli.guarded(action) == code
+    assert capsys.readouterr().err == told
+
+
+def test_a_crash_shows_its_own_traceback_and_exits_with_1(tmp_path):
+    result = command("name=crash", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "in show" in result.stderr
+    assert result.stderr.endswith("ZeroDivisionError: the original message\n")
+
+
+def test_a_single_run_leaves_nothing_behind_and_says_nothing(tmp_path):
+    result = command("total_agent_steps=1e5", cwd=tmp_path)
+    assert json.loads(result.stdout)["total_agent_steps"] == 100_000
+    assert (result.returncode, result.stderr) == (0, "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_values_exit_with_2_in_one_sentence(tmp_path):
+    result = command("learner.batch_size=many", cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr == "error: learner.batch_size is 'many': expected a whole number\n"
+
+
+def test_a_sweep_gives_each_cell_a_folder_and_ends_with_1_if_one_failed(tmp_path):
+    words = ["game=CartPole,Acrobot", "preset=small,efficientzero", "learner.batch_size=4,8"]
+    result = command("-m", "seed=13,0", *words, cwd=tmp_path)
+    runs = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
+    folders = {config.run_folder(config.from_dict(run)) for run in runs}
+    assert result.returncode == 1
+    assert len(folders) == 16
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["runs"]
+
+
+def test_an_interrupt_ends_a_sweep(tmp_path):
+    result = command("-m", "seed=7,0", cwd=tmp_path)
+    assert result.returncode == 130
+    assert result.stdout.count("sweep, run") == 1
+
+
+def test_cfg_job_prints_the_resolved_configuration(tmp_path):
+    result = command("--cfg", "job", "seed=5", cwd=tmp_path)
+    assert config.from_dict(OmegaConf.to_container(OmegaConf.create(result.stdout))).seed == 5
+
+
+def test_help_names_games_presets_and_ablations(tmp_path):
+    result = command("--help", cwd=tmp_path)
+    assert result.returncode == 0
+    for word in ("Prints the configuration.", "Breakout", "LunarLander", *presets.ABLATIONS):
+        assert word in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 100

@@ -1,0 +1,138 @@
+import dataclasses
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import mctx
+import numpy as np
+import pytest
+
+from ez_jax.arrays import tree_bytes
+from ez_jax.config import BadInput
+from ez_jax.memory import (
+    Available,
+    Sizes,
+    available_memory,
+    check,
+    forward_bytes,
+    plan_memory,
+    search_bytes,
+)
+from ez_jax.structs import EnvSpec
+
+GB = 10**9
+ATARI = EnvSpec(
+    game="Breakout",
+    backend="envpool",
+    task_id="Breakout-v5",
+    num_actions=4,
+    observation_shape=(96, 96, 3),
+    observation_dtype=np.dtype(np.uint8),
+    frame_stack=4,
+    frame_skip=4,
+)
+PUBLISHED = Sizes(
+    capacity=100_000, batch_size=256, frames=14, unrolled=6, roots=1536, num_simulations=50
+)
+
+
+class Node(flax.struct.PyTreeNode):
+    state: jax.Array
+    step: jax.Array
+
+
+def node(batch):
+    return Node(state=jnp.zeros((batch, 6, 6, 64)), step=jnp.zeros(batch, jnp.int32))
+
+
+def make_plan(**changes):
+    return plan_memory(
+        ATARI,
+        dataclasses.replace(PUBLISHED, **changes),
+        train_state=jax.ShapeDtypeStruct((33_000_000,), jnp.float32),
+        embedding=jax.eval_shape(lambda: node(1)),
+        activation_bytes=4_000_000,
+    )
+
+
+def test_published_sizes():
+    parts = make_plan().parts
+    assert parts["replay"] == pytest.approx(2.77 * GB, rel=0.01)
+    assert parts["search tree"] == pytest.approx(1536 * 51 * 36 * 64 * 4, rel=0.02)
+
+
+def test_search_bytes_are_those_of_the_tree_that_mctx_makes():
+    batch, actions, simulations = 2, 3, 4
+
+    def run():
+        root = mctx.RootFnOutput(
+            prior_logits=jnp.zeros((batch, actions)), value=jnp.zeros(batch), embedding=node(batch)
+        )
+
+        def recurrent_fn(params, key, action, embedding):
+            zeros = jnp.zeros(batch)
+            output = mctx.RecurrentFnOutput(
+                reward=zeros,
+                discount=zeros,
+                prior_logits=jnp.zeros((batch, actions)),
+                value=zeros,
+            )
+            return output, embedding
+
+        key = jax.random.key(0)
+        return mctx.gumbel_muzero_policy((), key, root, recurrent_fn, simulations).search_tree
+
+    tree = jax.eval_shape(run)
+    plain = dataclasses.replace(tree, extra_data=None, root_invalid_actions=None)
+    expected = search_bytes(tree_bytes(jax.eval_shape(lambda: node(1))), actions, simulations)
+    assert tree_bytes(plain) == batch * expected
+
+
+def test_forward_bytes_counts_every_result_and_every_turn_of_a_scan():
+    def forward(x):
+        y = jnp.sin(x) * 2  # two results
+        return jax.lax.scan(lambda c, _: (jnp.cos(c), None), y, length=5)[0]  # five
+
+    assert forward_bytes(forward, jax.ShapeDtypeStruct((10,), jnp.float32)) == 7 * 40
+
+
+def test_a_run_that_fits_passes():
+    check(make_plan(), Available(device=80 * GB, host=80 * GB, is_shared=False))
+
+
+@pytest.mark.parametrize(
+    "available",
+    [
+        Available(device=12 * GB, host=12 * GB, is_shared=True),
+        Available(device=9 * GB, host=64 * GB, is_shared=False),
+        Available(device=80 * GB, host=2 * GB, is_shared=False),
+    ],
+)
+def test_the_replay_that_is_advised_fits_and_is_the_largest(available):
+    plan = make_plan()
+    with pytest.raises(BadInput, match="would fit") as refusal:
+        check(plan, available)
+    sentence = str(refusal.value)
+    assert "GB are available" in sentence
+    assert "batch_size" not in sentence
+    capacity = int(sentence.split("replay.capacity=")[1].split()[0])
+    check(make_plan(capacity=capacity), available)
+    with pytest.raises(BadInput):
+        check(make_plan(capacity=int(capacity * 1.02)), available)
+
+
+def test_a_smaller_batch_is_advised_where_no_replay_would_do():
+    available = Available(device=4 * GB, host=64 * GB, is_shared=False)
+    with pytest.raises(BadInput, match=r"replay.capacity=\d+ learner.batch_size=64 would fit"):
+        check(make_plan(), available)
+
+
+def test_nothing_fits():
+    with pytest.raises(BadInput, match="preset=small or a larger machine"):
+        check(make_plan(), Available(device=GB // 10, host=GB, is_shared=False))
+
+
+def test_this_machine_has_some_memory():
+    available = available_memory()
+    assert 10**8 < available.host < 10**14
+    assert available.is_shared == (jax.default_backend() == "cpu")

@@ -1,0 +1,170 @@
+import io
+import json
+
+import numpy as np
+import pytest
+from tensorboardX.proto.event_pb2 import Event
+
+from ez_jax.config import BadInput
+from ez_jax.metrics import Every, MetricsWriter, read_metrics
+from ez_jax.progress import Progress, cpu_warning, duration
+from ez_jax.structs import Clocks
+
+
+def clocks(step, updates=0):
+    return Clocks(agent_steps=step, env_frames=4 * step, updates=updates, seconds=step / 10)
+
+
+def write_steps(run_dir, *readings):
+    with MetricsWriter(run_dir, tensorboard=False) as writer:
+        for step, updates in readings:
+            writer.write(clocks(step, updates), {"loss/total": float(updates)})
+
+
+def test_every_fires_once_per_crossing():
+    every = Every(10)
+    assert [every(now) for now in (0, 4, 9, 12, 19, 20, 55, 59)] == [
+        False, False, False, True, False, True, True, False,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("stop", range(0, 60, 4))
+def test_every_resumed_from_the_clock_goes_on_alike(stop):
+    unbroken = Every(10)
+    fired = [now for now in range(0, 60, 4) if unbroken(now)]
+    first, second = Every(10), Every(10, now=stop)
+    parts = [now for now in range(0, stop + 1, 4) if first(now)]
+    parts += [now for now in range(stop + 4, 60, 4) if second(now)]
+    assert parts == fired
+
+
+def test_every_zero_never_fires():
+    assert not any(map(Every(0), range(5)))
+
+
+def test_a_line_has_the_clocks_first_and_numbers_come_back_exactly(tmp_path):
+    with MetricsWriter(tmp_path, tensorboard=False) as writer:
+        writer.write(clocks(8, 2), {"a": 0.1, "b": np.float32(1 / 3)})
+    (line,) = read_metrics(tmp_path)
+    assert list(line) == ["agent_steps", "env_frames", "updates", "seconds", "a", "b"]
+    assert line["a"] == 0.1
+    assert np.float32(line["b"]) == np.float32(1 / 3)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_metric_that_is_not_finite_is_named_and_not_written(tmp_path, bad):
+    with MetricsWriter(tmp_path, tensorboard=False) as writer:
+        with pytest.raises(FloatingPointError, match=r"loss/policy is (nan|inf) at .*steps=7"):
+            writer.write(clocks(7), {"fine": 1.0, "loss/policy": bad})
+        writer.write(clocks(8), {"fine": 1.0})
+    assert [line["agent_steps"] for line in read_metrics(tmp_path)] == [8]
+
+
+def test_resume_drops_later_lines_and_a_torn_one(tmp_path):
+    write_steps(tmp_path, (10, 1), (20, 2), (30, 3), (30, 9))
+    with (tmp_path / "metrics.jsonl").open("ab") as file:
+        file.write(b'{"agent_steps": 40, "env')
+    with MetricsWriter(tmp_path, tensorboard=False) as writer:
+        assert writer.truncate_after(clocks(30, 3)) == 1
+        writer.write(clocks(30, 9), {"loss/total": 9.0})
+    readings = [(line["agent_steps"], line["updates"]) for line in read_metrics(tmp_path)]
+    assert readings == [(10, 1), (20, 2), (30, 3), (30, 9)]
+
+
+def test_every_torn_prefix_of_the_last_line_is_left_out(tmp_path):
+    write_steps(tmp_path, (10, 1), (20, 2))
+    path = tmp_path / "metrics.jsonl"
+    whole = path.read_bytes()
+    for length in range(whole.index(b"\n") + 1, len(whole)):
+        path.write_bytes(whole[:length])
+        assert [line["agent_steps"] for line in read_metrics(path)] == [10]
+
+
+def test_damage_in_the_middle_is_refused(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text("garbage\n{}\n")
+    with pytest.raises(BadInput, match="line 1 of"):
+        read_metrics(tmp_path)
+
+
+def test_tensorboard_has_the_same_numbers_by_agent_step(tmp_path):
+    with MetricsWriter(tmp_path, tensorboard=True) as writer:
+        writer.write_config("game: Catch")
+        writer.write(clocks(8), {"loss/total": 0.25})
+        writer.write(clocks(16), {"loss/total": 0.5})
+    with MetricsWriter(tmp_path, tensorboard=True) as writer:
+        writer.truncate_after(clocks(8))
+        writer.write(clocks(16), {"loss/total": 0.75})
+    first, resumed = sorted(tmp_path.glob("events.*"), key=lambda path: path.suffix)
+    assert scalars(first, "loss/total") == [(8, 0.25), (16, 0.5)]
+    assert scalars(resumed, "loss/total") == [(16, 0.75)]
+    assert [e.step for e in events(resumed) if e.HasField("session_log")] == [9]
+    assert b"game: Catch" in first.read_bytes()
+
+
+def events(path):
+    raw, at = path.read_bytes(), 0
+    while at < len(raw):  # TFRecord: u64 length, u32 checksum, data, u32 checksum
+        length = int.from_bytes(raw[at : at + 8], "little")
+        yield Event.FromString(raw[at + 12 : at + 12 + length])
+        at += 16 + length
+
+
+def scalars(path, tag):
+    values = [(e.step, v) for e in events(path) for v in e.summary.value if v.tag == tag]
+    return [(step, value.simple_value) for step, value in values]
+
+
+def shown(**kwargs):
+    stream = io.StringIO()
+    progress = Progress(stream=stream, **kwargs)
+    progress.plan({"game": "CartPole [x]", "device": "cpu"}, ["this takes 5 weeks " * 10])
+    with progress.compiling("the search"):
+        pass
+    with progress.running("CartPole", 100, 50):
+        progress.update(Clocks())
+        progress.update(Clocks(40, 40, 10, 2.0), {"rollout/return": 21.5, "loss/total": 2.25})
+        progress.update(Clocks(40, 40, 10, 2.0), {"eval/return_mean": 33.0})
+    return stream.getvalue()
+
+
+def test_a_file_gets_plain_lines_without_control_characters():
+    text = shown()
+    assert "\x1b" not in text
+    assert "\r" not in text
+    lines = text.splitlines()
+    assert lines[0] == "game    CartPole [x]"
+    assert lines[2].startswith("warning: ")
+    assert lines[3] == "compiling the search ..."
+    assert lines[4].startswith("compiled the search in 0.0 s")
+    assert lines[5:] == [
+        "40/100 steps, return 21.5, loss 2.25, 20 steps/s, 5 updates/s, 8 s left",
+        "evaluation at 40 steps: return 33",
+    ]
+
+
+def test_time_left_is_unknown_before_the_first_update():
+    stream = io.StringIO()
+    progress = Progress(stream=stream)
+    with progress.running("CartPole", 100, 50):
+        progress.update(Clocks())
+        progress.update(Clocks(40, 40, 0, 2.0), {})
+    assert stream.getvalue().endswith("? left\n")
+
+
+def test_a_metric_line_is_json(tmp_path):
+    write_steps(tmp_path, (10, 1))
+    assert json.loads((tmp_path / "metrics.jsonl").read_text())["updates"] == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(4, "4 s"), (65, "1 min 05 s"), (3 * 3600 + 60, "3 h 01 min"), (5 * 604_800, "5 weeks")],
+)
+def test_durations_are_in_words(seconds, words):
+    assert duration(seconds) == words
+
+
+def test_the_published_preset_on_a_cpu_is_measured_in_weeks():
+    warning = cpu_warning("efficientzero", 120_000, 3.0e12, cores=2)
+    assert "preset=efficientzero would take about 12 weeks" in warning
+    assert "preset=small" in warning

@@ -1,0 +1,293 @@
+"""Networks: parity with the official code, sizes, initialisation, types."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from golden_params import convert, load, under
+
+from ez_jax.config import BadInput, NetworkConfig
+from ez_jax.layers import BatchNorm
+from ez_jax.networks import ImageNetwork, make_network, normalise_state
+from ez_jax.structs import EnvSpec
+from ez_jax.support import decode
+
+SMALL = NetworkConfig(
+    channels=8,
+    head_channels=4,
+    head_hidden=8,
+    lstm_width=16,
+    projection=32,
+    predictor_hidden=16,
+    support=10,
+    vector_width=16,
+)
+ACTIONS = 4
+LATENT = 2  # side of the golden latent images
+MODES = ["eval", "train", "eval_statenorm", "train_statenorm"]
+TOLERANCES = {  # name in the golden file: (rtol, atol)
+    "latent": (1e-4, 1e-4),
+    "policy_logits": (1e-4, 1e-4),
+    "value_logits": (1e-4, 1e-4),
+    "value_prefix_logits": (1e-4, 1e-4),
+    "project_grad": (1e-4, 1e-4),
+    "project_nograd": (1e-4, 1e-4),
+    "reward_h": (0, 1e-5),
+    "reward_c": (0, 1e-5),
+    "value": (0, 5e-3),
+    "value_prefix": (0, 5e-3),
+}
+
+
+def spec(*shape: int, stack: int = 1) -> EnvSpec:
+    return EnvSpec(
+        game="Game",
+        backend="gymnasium",
+        task_id="Game-v0",
+        num_actions=ACTIONS,
+        observation_shape=shape,
+        observation_dtype=np.dtype(np.uint8 if len(shape) == 3 else np.float32),
+        frame_stack=stack,
+        frame_skip=1,
+    )
+
+
+def shapes_of(network: nn.Module, *observation: int) -> dict:
+    return jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, *observation)))
+
+
+def caller(network: nn.Module, train: bool):
+    """Return call(variables, method, *inputs) -> (output, variables)."""
+
+    def call(variables: dict, method: str, *inputs: jax.Array):
+        if not train:
+            return network.apply(variables, *inputs, train=False, method=method), variables
+        output, updated = network.apply(
+            variables, *inputs, train=True, method=method, mutable=["batch_stats"]
+        )
+        return output, variables | updated
+
+    return call
+
+
+@functools.partial(jax.jit, static_argnames=("train", "normalise"))
+def unroll(variables: dict, inputs: tuple, *, train: bool, normalise: bool):
+    """The golden pass: outputs named as in the file, and the variables before any projection."""
+    observation, actions, carry = inputs
+    call = caller(ImageNetwork(SMALL, ACTIONS), train)
+    scale = normalise_state if normalise else lambda state: state
+    outputs, states = {}, []
+    for k in range(4):
+        if k == 0:
+            raw, variables = call(variables, "represent", observation)
+        else:
+            raw, variables = call(variables, "transition", states[-1], actions[k - 1])
+            (logits, carry), variables = call(variables, "value_prefix", raw, carry)
+            outputs |= {
+                f"step{k}/reward_c": carry[0][None],
+                f"step{k}/reward_h": carry[1][None],
+                f"step{k}/value_prefix_logits": logits,
+                f"step{k}/value_prefix": decode(logits),
+            }
+        states.append(scale(raw))
+        (policy_logits, value_logits), variables = call(variables, "predict", states[-1])
+        outputs |= {
+            f"step{k}/latent": states[-1].transpose(0, 3, 1, 2),
+            f"step{k}/policy_logits": policy_logits,
+            f"step{k}/value_logits": value_logits,
+            f"step{k}/value": decode(value_logits),
+        }
+    for k, state in enumerate(states):
+        projection, _ = call(variables, "project", state)
+        outputs[f"step{k}/project_nograd"] = projection
+        outputs[f"step{k}/project_grad"] = call(variables, "predict_projection", projection)[0]
+    return outputs, variables
+
+
+@pytest.fixture(scope="module")
+def golden() -> dict[str, np.ndarray]:
+    return load("network")
+
+
+@pytest.fixture(scope="module")
+def run_golden(golden):
+    """Return run(mode) -> (outputs, variables)."""
+
+    @functools.cache
+    def run(mode: str):
+        return unroll(
+            convert(under(golden, "param/"), LATENT),
+            (
+                golden["obs"].transpose(0, 2, 3, 1),
+                golden["actions"],
+                (golden["c0"][0], golden["h0"][0]),
+            ),
+            train=mode.startswith("train"),
+            normalise=mode.endswith("statenorm"),
+        )
+
+    return run
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_three_unrolled_steps_equal_the_official_code(golden, run_golden, mode):
+    outputs, _ = run_golden(mode)
+    expected = {k: v for k, v in under(golden, f"{mode}/").items() if k.startswith("step")}
+    assert outputs.keys() == expected.keys()
+    for name, value in expected.items():
+        rtol, atol = TOLERANCES[name.split("/")[1]]
+        np.testing.assert_allclose(outputs[name], value, rtol=rtol, atol=atol, err_msg=name)
+
+
+def test_running_statistics_after_a_training_pass_equal_the_official_code(golden, run_golden):
+    _, variables = run_golden("train")
+    expected = convert(under(golden, "train/buffers_after/"), LATENT)["batch_stats"]
+    jax.tree.map(
+        lambda ours, theirs: np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6),
+        variables["batch_stats"],
+        expected,
+    )
+
+
+def test_evaluation_leaves_the_running_statistics_alone(golden, run_golden):
+    _, variables = run_golden("eval")
+    before = convert(under(golden, "param/"), LATENT)["batch_stats"]
+    jax.tree.map(np.testing.assert_array_equal, variables["batch_stats"], before)
+
+
+@pytest.mark.parametrize(("actions", "count"), [(4, 8_350_246), (6, 8_350_312), (18, 8_350_708)])
+def test_published_sizes_give_the_published_parameter_count(actions, count):
+    variables = shapes_of(ImageNetwork(NetworkConfig(), actions), 96, 96, 12)
+    assert sum(x.size for x in jax.tree.leaves(variables["params"])) == count
+
+
+@pytest.mark.parametrize(
+    ("observation", "latent"),
+    [
+        ((96, 96, 12), (6, 6)),
+        ((84, 84, 4), (6, 6)),
+        ((65, 70, 3), (5, 5)),
+        ((32, 32, 3), (8, 8)),
+        ((28, 17, 1), (7, 5)),
+        ((10, 10, 4), (10, 10)),
+        ((10, 5, 1), (10, 5)),
+        ((7, 7, 3), (7, 7)),
+    ],
+)
+def test_the_stem_follows_the_size_of_the_image(observation, latent):
+    network = make_network(SMALL, spec(*observation))
+    represent = functools.partial(network.apply, train=False, method="represent")
+    variables = shapes_of(network, *observation)
+    state = jax.eval_shape(represent, variables, jnp.zeros((2, *observation)))
+    assert state.shape == (2, *latent, SMALL.channels)
+
+
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("shape", "latent"), [((6, 5, 3), (6, 5, 8)), ((7,), (16,))])
+def test_all_methods_have_the_documented_shapes_and_types(shape, latent, dtype, train):
+    network = make_network(SMALL, spec(*shape), jnp.dtype(dtype))
+    variables = shapes_of(network, *shape)
+    call, batch, bins = caller(network, train), 3, 2 * SMALL.support + 1
+
+    def all_methods(variables: dict, observation: jax.Array):
+        state, _ = call(variables, "represent", observation)
+        following, _ = call(variables, "transition", state, jnp.arange(batch))
+        prefix, _ = call(variables, "value_prefix", following, network.initial_carry(batch))
+        projection, _ = call(variables, "project", following)
+        predicted, _ = call(variables, "predict_projection", projection)
+        predictions, _ = call(variables, "predict", state)
+        return (state, following, *prefix[1]), (prefix[0], *predictions, projection, predicted)
+
+    inside, outputs = jax.eval_shape(all_methods, variables, jnp.zeros((batch, *shape)))
+    width = SMALL.lstm_width
+    assert [x.shape[1:] for x in inside] == [latent, latent, (width,), (width,)]
+    assert {str(x.dtype) for x in inside} == {dtype}
+    assert [x.shape[1:] for x in outputs] == [(bins,), (ACTIONS,), (bins,), (32,), (32,)]
+    assert {x.dtype for x in outputs} == {jnp.dtype("float32")}
+    assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+
+
+@pytest.fixture(scope="module", params=[(5, 5, 3), (7,)], ids=["image", "vector"])
+def fresh(request):
+    """A new network with its variables, and what it says about three observations."""
+    network = make_network(SMALL, spec(*request.param))
+    call = caller(network, train=False)
+
+    @jax.jit
+    def start(key: jax.Array, observation: jax.Array):
+        variables = network.init(key, observation)
+        state, _ = call(variables, "represent", observation)
+        predictions, _ = call(variables, "predict", state)
+        prefix, _ = call(variables, "value_prefix", state, network.initial_carry(3))
+        states = jnp.repeat(state[:1], ACTIONS, axis=0)
+        following, _ = call(variables, "transition", states, jnp.arange(ACTIONS))
+        return variables, (*predictions, prefix[0]), following
+
+    key = jax.random.key(0, impl="unsafe_rbg")  # compiles in a third of the default's time
+    observation = jnp.asarray(np.random.default_rng(0).uniform(size=(3, *request.param)))
+    return network, *start(key, observation)
+
+
+def test_a_new_network_knows_nothing(fresh):
+    _, _, (policy_logits, value_logits, prefix_logits), _ = fresh
+    np.testing.assert_array_equal(policy_logits, 0)
+    np.testing.assert_array_equal(decode(value_logits), 0)
+    np.testing.assert_array_equal(decode(prefix_logits), 0)
+
+
+def test_the_next_state_depends_on_the_action(fresh):
+    _, _, _, following = fresh
+    assert len(np.unique(following, axis=0)) == ACTIONS
+
+
+def test_initial_weights_fill_pytorchs_bounds(fresh):
+    _, variables, _, _ = fresh
+    params = variables["params"]
+    lstm = params["prefix_head"]["lstm"]
+    bounded = [
+        (params["projector"]["linear1"], SMALL.projection),
+        (lstm["input"], SMALL.lstm_width),
+        (lstm["hidden"], SMALL.lstm_width),
+    ]
+    if "conv" in params["dynamics"]:
+        bounded.append((params["dynamics"]["conv"], 9 * (SMALL.channels + 1)))
+    for layer, fan_in in bounded:
+        for weights in layer.values():
+            assert 0.85 < np.abs(weights).max() * np.sqrt(fan_in) <= 1 + 1e-6
+
+
+@pytest.mark.parametrize("fresh", [(7,)], ids=["vector"], indirect=True)
+def test_vector_networks_treat_every_sample_alone(fresh):
+    network, variables, _, _ = fresh
+    assert "batch_stats" not in variables
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(3, 7)), jnp.float32)
+    together, _ = caller(network, train=True)(variables, "represent", 100 * x)
+    alone, _ = caller(network, train=False)(variables, "represent", 100 * x[:1])
+    np.testing.assert_allclose(together[:1], alone, rtol=1e-5, atol=1e-6)
+
+
+def test_batch_norm_remembers_the_unbiased_variance():
+    x = jnp.array([[0.0], [2.0]])
+    variables = BatchNorm().init(jax.random.key(0), x, train=True)
+    np.testing.assert_array_equal(variables["batch_stats"]["var"], 1)
+    y, updated = BatchNorm().apply(variables, x, train=True, mutable=["batch_stats"])
+    np.testing.assert_allclose(y, [[-1], [1]], rtol=1e-4)
+    np.testing.assert_allclose(updated["batch_stats"]["mean"], [0.1], rtol=1e-6)
+    np.testing.assert_allclose(updated["batch_stats"]["var"], [0.9 + 0.1 * 2], rtol=1e-6)
+
+
+def test_normalised_states_span_zero_to_one_in_every_sample():
+    state = jax.random.normal(jax.random.key(0), (3, 2, 2, 4))
+    scaled = normalise_state(state)
+    np.testing.assert_array_equal(scaled.min((1, 2, 3)), 0)
+    np.testing.assert_array_equal(scaled.max((1, 2, 3)), 1)
+
+
+@pytest.mark.parametrize(("kind", "shape"), [("vector", (84, 84, 3)), ("image", (7,))])
+def test_a_network_that_does_not_fit_the_observation_is_refused(kind, shape):
+    with pytest.raises(BadInput, match=f"network.kind={kind} does not fit Game"):
+        make_network(NetworkConfig(kind=kind), spec(*shape))
