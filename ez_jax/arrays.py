@@ -16,6 +16,13 @@ from ez_jax.config import BadInput
 # Large arrays are cut into chunks of this size: compression and reading then use several threads.
 CHUNK_BYTES = 2**24
 
+# What is saved is a copy already, so orbax need not make a second one. (No leaf is a jax.Array, but
+# orbax warns if it would not know what to do with one.)
+_HANDLERS = ocp.type_handlers.create_type_handler_registry(
+    (np.ndarray, ocp.type_handlers.NumpyHandler(deepcopy_host_arrays=False)),
+    (jax.Array, ocp.type_handlers.ArrayHandler()),
+)
+
 PyTree = Any
 
 
@@ -73,18 +80,22 @@ def _nested(tree: PyTree) -> dict[str, Any]:
     return root
 
 
+def _orbax_handler() -> ocp.PyTreeCheckpointHandler:
+    return ocp.PyTreeCheckpointHandler(use_ocdbt=True, type_handler_registry=_HANDLERS)
+
+
 def save_item(folder: Path, tree: PyTree) -> None:
     """Write a tree of NumPy arrays as a new orbax folder, compressed."""
     nested = _nested(tree)
     chunks = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES), nested)
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=True)) as orbax:
+    with ocp.Checkpointer(_orbax_handler()) as orbax:
         orbax.save(folder, args=ocp.args.PyTreeSave(nested, save_args=chunks))
 
 
 def restore_item(folder: Path, template: PyTree) -> PyTree:
     """Read an orbax folder into the types and onto the devices of `template`."""
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), _nested(template))
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=True)) as orbax:
+    with ocp.Checkpointer(_orbax_handler()) as orbax:
         nested = orbax.restore(folder, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
     leaves, structure = jax.tree.flatten(template)
     arrays = [

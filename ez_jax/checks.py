@@ -155,15 +155,17 @@ def _impossible_sizes(config: "Config") -> Iterator[str]:
         )
     # One sequence of every environment, with the states its targets look ahead to.
     sequences = config.actor.num_envs * (learner.unroll_steps + config.targets.td_steps + 1)
+    first_batch = sequences + learner.batch_size
     if replay.capacity < sequences:
         yield (
             f"replay.capacity {replay.capacity} does not hold one sequence of each of the "
             f"{config.actor.num_envs} environments: set replay.capacity to {sequences} or more"
         )
-    if learner.start < sequences:
+    if learner.start < first_batch:
         yield (
-            f"learner.start {learner.start} does not fill one sequence of each of the "
-            f"{config.actor.num_envs} environments: set learner.start to {sequences} or more"
+            f"learner.start {learner.start} does not fill the first batch of {learner.batch_size} "
+            f"sequences from {config.actor.num_envs} environments: "
+            f"set learner.start to {first_batch} or more"
         )
     if learner.start > config.total_agent_steps:
         yield (

@@ -45,6 +45,7 @@ class NetworkConfig:
 
     kind: str = "auto"  # image | vector | auto (from the observation space)
     channels: int = 64  # latent image channels
+    patch: int = 0  # large images: 0 for the published stem, or pixels per side of patches
     blocks: int = 1  # residual blocks at the latent resolution
     head_channels: int = 16  # 1x1 convolution in front of each head
     head_hidden: int = 32  # hidden width of the value, policy and prefix heads
@@ -299,7 +300,7 @@ def _nearest_keys(key: str) -> list[str]:
     similar = difflib.get_close_matches(leaf, by_leaf, n=2, cutoff=0.75)
     names = [name for near in similar for name in by_leaf[near]]
     same_section = [name for name in names if name.rpartition(".")[0] == section]
-    return same_section or names or difflib.get_close_matches(key, dotted_keys(), n=1, cutoff=0.7)
+    return same_section or names or difflib.get_close_matches(key, dotted_keys(), n=1, cutoff=0.8)
 
 
 def _build(kind: type, values: Any, prefix: str) -> Any:

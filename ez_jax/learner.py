@@ -1,4 +1,4 @@
-"""Learning: sample, make targets, update, refresh priorities; many updates in one jitted call."""
+"""Learning: sample, make targets, update, refresh priorities, in one jitted call."""
 
 from collections.abc import Callable
 
@@ -9,13 +9,13 @@ from jaxtyping import Array, Int
 
 from ez_jax import replay as ring
 from ez_jax.config import Config, LearnerConfig
-from ez_jax.losses import unroll_loss
+from ez_jax.losses import loss_weights, unroll_loss
 from ez_jax.model import Model
 from ez_jax.structs import Batch, LossOutput, Replay, Targets, TrainState
 from ez_jax.targets import TargetsFn
 
 Metrics = dict[str, Array]  # f32[] sums over updates, and their number under "count"
-LearnFn = Callable[[TrainState, Replay, Metrics, Array, Int[Array, ""]], tuple]
+LearnFn = Callable[[TrainState, Replay, Metrics, Array], tuple[TrainState, Replay, Metrics]]
 
 
 def learning_rate(config: LearnerConfig) -> optax.Schedule:
@@ -118,6 +118,7 @@ def make_update(
             "replay/age": jnp.mean(batch.age.astype(jnp.float32)),
             "count": jnp.ones(()),
         }
+        metrics = jax.tree.map(lambda x: jnp.where(finite, x, 0.0), metrics)  # skipped: no count
         return refresh_targets(train, config.learner.target_period), output, metrics
 
     return update
@@ -126,8 +127,10 @@ def make_update(
 def make_learn(config: Config, model: Model, targets_for: TargetsFn) -> tuple[LearnFn, Metrics]:
     """The whole learning step, and its metrics before anything was learned.
 
-    `learn(train, replay, metrics, key, num_updates)` returns the first three after `num_updates`
-    updates; they are donated. The draws of update i depend on the key and i alone.
+    `learn(train, replay, metrics, key)` returns the first three after one update; they are donated
+    and nothing waits for the result, so the caller queues as many as are due. (As a loop inside
+    the program the backward convolutions take four times the CPU time.) The draws of update i
+    depend on the key and i alone.
     """
     update = make_update(config, model)
     alpha = config.replay.priority_exponent if config.prioritised else 0.0
@@ -144,29 +147,17 @@ def make_learn(config: Config, model: Model, targets_for: TargetsFn) -> tuple[Le
             importance_exponent=importance_exponent(config, train.updates),
         )
 
-    def once(train: TrainState, replay: Replay, key: Array):
+    def learn(train: TrainState, replay: Replay, sums: Metrics, key: Array):
         sample_key, target_key, loss_key = jax.random.split(
             jax.random.fold_in(key, train.updates), 3
         )
         batch = draw(train, replay, sample_key)
         targets = targets_for(train.target, target_key, batch)
         train, output, metrics = update(train, loss_key, batch, targets)
-        return train, ring.update_priorities(replay, batch.index, output.priority), metrics
+        replay = ring.update_priorities(replay, batch.index, output.priority)
+        return train, replay, jax.tree.map(jnp.add, sums, metrics)
 
-    def learn(train: TrainState, replay: Replay, metrics: Metrics, key: Array, num_updates: Array):
-        def body(_, carry):
-            train, priority, sums = carry  # the rows are only read: they stay out of the loop
-            train, after, new = once(train, replay.replace(priority=priority), key)
-            return train, after.priority, jax.tree.map(jnp.add, sums, new)
-
-        train, priority, metrics = jax.lax.fori_loop(
-            0, num_updates, body, (train, replay.priority, metrics)
-        )
-        return train, replay.replace(priority=priority), metrics
-
-    names = ["total", "policy", "value", "value_prefix"]
-    names += ["consistency"] if config.consistency else []
-    zero = {f"loss/{name}": jnp.zeros(()) for name in names}
-    others = ["opt/grad_norm", "value/target_mean", "value/error", "replay/age", "count"]
-    zero |= {name: jnp.zeros(()) for name in others}
+    names = [f"loss/{name}" for name in ("total", *loss_weights(config))]
+    names += ["opt/grad_norm", "value/target_mean", "value/error", "replay/age", "count"]
+    zero = {name: jnp.zeros(()) for name in names}
     return jax.jit(learn, donate_argnums=(0, 1, 2)), zero

@@ -28,12 +28,14 @@ PRESETS: dict[str, Differences] = {
             "predictor_hidden": 64,
         },
         "search": {"policy": "gumbel", "num_simulations": 16, "max_considered_actions": 4},
+        "reanalyse": {"ratio": 0.25},
         "learner": {
             "batch_size": 64,
             "start": 500,
             "optimizer": "adam",
             "learning_rate": 3e-3,
-            "warmup_updates": 0,
+            "warmup_updates": 100,
+            "weight_decay": 1e-5,
             "target_period": 50,
         },
         "eval": {"every": 2_500, "episodes": 20, "num_envs": 20},
@@ -45,12 +47,18 @@ PRESETS: dict[str, Differences] = {
 # What a preset sets for one family of games or for one game, on top of the above.
 PRESETS_FOR: dict[tuple[str, str], Differences] = {
     ("small", "atari"): {
+        "updates_per_step": 0.25,
         "env": {"image_size": 84, "grayscale": True},
-        "eval": {"every": 10_000},
+        "network": {"patch": 4},
+        "learner": {"start": 2_000, "learning_rate": 1e-3, "target_period": 100},
+        "eval": {"every": 10_000, "episodes": 10, "num_envs": 10},
         "checkpoint": {"every": 10_000},
         "log": {"every": 1_000},
     },
-    ("small", "control"): {"network": {"support": 20}},
+    ("small", "control"): {
+        "network": {"support": 20, "vector_width": 64, "vector_blocks": 1},
+        "targets": {"td_steps": 20},
+    },
     ("small", "grid"): {"network": {"support": 20}},
 }
 

@@ -129,8 +129,9 @@ def _gather(
 def update_priorities(
     replay: Replay, index: Int[Array, " B"], priority: Float[Array, " B"]
 ) -> Replay:
-    """Give the rows at flat positions `index` new priorities."""
+    """Give the rows at flat positions `index` new priorities; one that is not finite is dropped."""
     num_envs = replay.priority.shape[1]
-    return replay.replace(
-        priority=replay.priority.at[index // num_envs, index % num_envs].set(priority)
-    )
+    row, env = index // num_envs, index % num_envs
+    # A single NaN in the ring would make every later draw NaN.
+    priority = jnp.where(jnp.isfinite(priority), priority, replay.priority[row, env])
+    return replay.replace(priority=replay.priority.at[row, env].set(priority))

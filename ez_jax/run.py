@@ -212,16 +212,11 @@ class Run:
 
     def learn(self, num_updates: int) -> None:
         """Dispatch updates; returns before they are done."""
-        if not num_updates:
-            return
         state = self.state
-        train, replay, metrics = self._learn(
-            state.train,
-            state.replay,
-            state.metrics,
-            jax.random.fold_in(state.key, LEARN),
-            jnp.asarray(num_updates, jnp.int32),
-        )
+        key = jax.random.fold_in(state.key, LEARN)
+        train, replay, metrics = state.train, state.replay, state.metrics
+        for _ in range(num_updates):
+            train, replay, metrics = self._learn(train, replay, metrics, key)
         self.state = state.replace(train=train, replay=replay, metrics=metrics)
         self._tick(updates=num_updates)
 

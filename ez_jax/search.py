@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import chex
+import jax
 import jax.numpy as jnp
 import mctx
 from jaxtyping import Array, Float
@@ -71,7 +72,12 @@ def _puct(config: SearchConfig, explore: bool) -> Callable[..., mctx.PolicyOutpu
     )
     if explore:
         return policy
-    return lambda *args, temperature, **kwargs: policy(*args, temperature=0.0, **kwargs)
+
+    def greedy(variables: Variables, key: Array, *args, temperature: Array, **kwargs):
+        del key, temperature  # mctx breaks ties at random: always in the same way
+        return policy(variables, jax.random.key(0), *args, temperature=0.0, **kwargs)
+
+    return greedy
 
 
 SEARCHES = {"gumbel": _gumbel, "puct": _puct}

@@ -69,7 +69,8 @@ def value_prefixes(batch: Batch, *, unroll_steps: int, horizon: int) -> Float[Ar
     steps = jnp.arange(unroll_steps)
     reward = jnp.where(steps < batch.last[:, None], batch.reward[:, :unroll_steps], 0.0)
     same_prefix = (steps[:, None] // horizon == steps // horizon) & (steps[:, None] >= steps)
-    return reward @ same_prefix.T.astype(reward.dtype)
+    # Not a matrix product, which would round to TF32 on a GPU.
+    return jnp.sum(jnp.where(same_prefix, reward[:, None], 0.0), axis=-1)
 
 
 def _search_roots(search: SearchFn, variables: Variables, roots: Root, key: Array) -> SearchOutput:

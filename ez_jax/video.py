@@ -1,5 +1,6 @@
 """Writes episodes as files that any player shows: mp4 (H.264) or gif, by the name of the file."""
 
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -24,50 +25,45 @@ def write_video(path: str | Path, frames: np.ndarray, fps: float = 15.0) -> Path
     writers = {".mp4": _write_mp4, ".gif": _write_gif}
     if path.suffix not in writers:
         raise BadInput(f"a video file ends in .mp4 or .gif, not in {path.suffix!r}: {path}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    writers[path.suffix](path, _watchable(frames), fps)
-    return path
-
-
-def _watchable(frames: np.ndarray) -> np.ndarray:
-    """Enlarged RGB frames of even height and width, as H.264 with yuv420p needs: u8[T, H, W, 3]."""
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] not in (1, 3):
         raise ValueError(f"frames must be u8[T, H, W, 1 or 3], not {frames.dtype}{frames.shape}")
     if not frames.size:
         raise ValueError("a video needs at least one frame")
+    path.parent.mkdir(parents=True, exist_ok=True)
     factor = -(-MIN_SIZE // min(frames.shape[1:3]))
-    large = frames.repeat(factor, axis=1).repeat(factor, axis=2)
-    odd = [(0, size % 2) for size in large.shape[1:3]]
-    even = np.pad(large, [(0, 0), *odd, (0, 0)], mode="edge")
-    return np.ascontiguousarray(np.broadcast_to(even, (*even.shape[:3], 3)))
+    writers[path.suffix](path, frames, fps, factor)
+    return path
 
 
-def _write_mp4(path: Path, frames: np.ndarray, fps: float) -> None:
+def _write_mp4(path: Path, frames: np.ndarray, fps: float, factor: int) -> None:
     # Imported late: only whoever asks for a video needs the ffmpeg wheel.
     import imageio_ffmpeg
 
-    height, width = frames.shape[1:3]
-    writer = imageio_ffmpeg.write_frames(
-        str(path),
-        (width, height),
-        fps=fps,
-        codec="libx264",
-        pix_fmt_out="yuv420p",
-        macro_block_size=2,
-        output_params=["-movflags", "+faststart"],  # a browser may start before the end
-        ffmpeg_log_level="error",
+    _, height, width, channels = frames.shape
+    pixels = "gray" if channels == 1 else "rgb24"
+    # yuv420p, the only format that every player shows, wants even sizes.
+    enlarge = f"scale=iw*{factor}:ih*{factor}:flags=neighbor,pad=ceil(iw/2)*2:ceil(ih/2)*2"
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error"]
+    command += ["-f", "rawvideo", "-pix_fmt", pixels, "-s", f"{width}x{height}", "-r", str(fps)]
+    command += ["-i", "-", "-vf", enlarge, "-c:v", "libx264", "-pix_fmt", "yuv420p"]
+    command += ["-movflags", "+faststart", str(path)]  # a browser may start before the end
+    # Its own session: ctrl-C lets the file be finished.
+    done = subprocess.run(
+        command,
+        input=np.ascontiguousarray(frames).data,
+        capture_output=True,
+        start_new_session=True,
     )
-    writer.send(None)
-    try:
-        for frame in frames:
-            writer.send(frame)
-    finally:
-        writer.close()
+    if done.returncode:
+        reason = done.stderr.decode(errors="replace").strip()
+        raise OSError(f"ffmpeg could not write {path}: {reason}")
 
 
-def _write_gif(path: Path, frames: np.ndarray, fps: float) -> None:
+def _write_gif(path: Path, frames: np.ndarray, fps: float, factor: int) -> None:
     from PIL import Image
 
-    first, *rest = [Image.fromarray(frame) for frame in frames]
+    size = (frames.shape[2] * factor, frames.shape[1] * factor)
+    plain = frames[..., 0] if frames.shape[-1] == 1 else frames
+    first, *rest = [Image.fromarray(f).resize(size, Image.Resampling.NEAREST) for f in plain]
     milliseconds = round(1000 / fps)
     first.save(path, save_all=True, append_images=rest, duration=milliseconds, loop=0)

@@ -208,7 +208,7 @@ def test_cfg_job_prints_the_resolved_configuration(tmp_path):
 
 def test_help_names_games_presets_and_ablations(tmp_path):
     result = command("--help", cwd=tmp_path)
-    assert result.returncode == 0
+    assert (result.returncode, result.stderr) == (0, "")
     for word in ("Prints the configuration.", "Breakout", "LunarLander", *presets.ABLATIONS):
         assert word in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 100

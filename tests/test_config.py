@@ -1,4 +1,4 @@
-"""Configuration: conversion, refusals, run folders."""
+"""Configuration: conversion, refusals, run folders, presets."""
 
 import dataclasses
 from pathlib import Path
