@@ -94,7 +94,7 @@ class ReplayConfig:
 
 @dataclass(frozen=True)
 class ReanalyseConfig:
-    """Making targets anew with the target network."""
+    """Searching anew with the target network."""
 
     ratio: float = 0.99  # share of each batch; the rest keeps what the actor's search found
 

@@ -58,6 +58,7 @@ PRESETS_FOR: dict[tuple[str, str], Differences] = {
     ("small", "control"): {
         "network": {"support": 20, "vector_width": 64, "vector_blocks": 1},
         "targets": {"td_steps": 20},
+        "eval": {"every": 1_000},
     },
     ("small", "grid"): {"network": {"support": 20}},
 }
@@ -95,7 +96,7 @@ def _episode(steps: int) -> dict[str, Any]:
 
 # Games known beyond their family: (family, differences).
 GAMES: dict[str, tuple[str, Differences]] = {
-    "CartPole": ("control", _episode(500)),
+    "CartPole": ("control", {**_episode(500), "total_agent_steps": 10_000}),
     "LunarLander": ("control", {**_episode(1_000), "total_agent_steps": 300_000}),
     "Acrobot": ("control", {**_episode(500), "total_agent_steps": 50_000}),
     "MountainCar": ("control", {**_episode(200), "total_agent_steps": 100_000}),

@@ -72,8 +72,9 @@ def sample(
 ) -> Batch:
     """Draw sequences without replacement, p ∝ priority^α (Schaul et al., 2016; spec §5).
 
-    The ring must hold `batch_size` rows that can be sampled. Importance weights are (M p)^-β over
-    the M candidates, divided by the largest in the batch. The key is consumed.
+    Importance weights are (M p)^-β over the M candidates, divided by the largest in the batch (so
+    that M cancels). Where fewer rows than `batch_size` can be sampled, the others drawn weigh 0.
+    The key is consumed.
     """
     behind, ahead = frame_stack - 1, unroll_steps + td_steps
     allowed = can_be_sampled(replay, behind=behind, ahead=ahead).reshape(-1)
@@ -81,8 +82,8 @@ def sample(
     logits = jnp.where(allowed, logits, -jnp.inf)
     # The largest of the logits + Gumbel noise are draws without replacement.
     _, index = jax.lax.top_k(logits + jax.random.gumbel(key, logits.shape), batch_size)
-    log_p = jax.nn.log_softmax(logits)[index] + jnp.log(jnp.sum(allowed))
-    log_weight = -importance_exponent * log_p
+    log_weight = -importance_exponent * jax.nn.log_softmax(logits)[index]
+    log_weight = jnp.where(allowed[index], log_weight, -jnp.inf)
     return _gather(
         replay,
         index,
@@ -118,7 +119,7 @@ def _gather(
         reward=rows_at(replay.rows.reward, inside[:, behind + 1 :]),
         discount=rows_at(replay.rows.discount, inside[:, now]),
         policy=rows_at(replay.rows.policy, inside[:, now][:, : unroll_steps + 1]),
-        value=rows_at(replay.rows.value, inside[:, now]),
+        value=rows_at(replay.rows.value, inside[:, now][:, : unroll_steps + 1]),
         last=last,
         age=((replay.count - 1 - start) % size) * num_envs,
         index=index,

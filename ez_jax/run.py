@@ -168,6 +168,7 @@ class Run:
     def _start_clocks(self) -> None:
         way = self._way()
         self._resumed_at = self.clocks
+        self._done_at: dict[str, Clocks] = {}
         self._began = time.perf_counter() - self.clocks.seconds
         self._log_due = Every(self.config.log.every, way)
         self._eval_due = Every(self.config.eval.every, way)
@@ -261,27 +262,30 @@ class Run:
         metrics["opt/skipped"] = int(self.state.train.skipped)
         self.state = self.state.replace(metrics=jax.tree.map(jnp.copy, self._no_metrics))
         self._write(metrics)
+        self._done_at["log"] = self.clocks
 
     def evaluate(self) -> None:
         """Play full games without noise; write the score."""
         games = self._evaluate(self.state.train.variables)
         self._write(summary(self.config, games))
         run_folder.write_scores(self.folder, scores(self.config, games), self._now())
+        self._done_at["evaluate"] = self.clocks
 
     def save(self) -> None:
         """Save everything; the writing goes on in the background."""
         meta = {"clocks": dataclasses.asdict(self._now())}
         self.checkpointer.save(self.clocks.agent_steps, self._items(), meta)
+        self._done_at["save"] = self.clocks
 
     def finish(self, *, interrupted: bool) -> None:
         """Log, evaluate and save once more, unless nothing has happened since that was done."""
         if self.clocks == self._resumed_at:
             self.progress.say("this run is complete; a longer one needs another name= or run_dir=")
             return
-        self.log()
-        if not interrupted:
-            self.evaluate()
-        self.save()
+        missing = [self.log, self.save] if interrupted else [self.log, self.evaluate, self.save]
+        for action in missing:
+            if self._done_at.get(action.__name__) != self.clocks:
+                action()
         self.checkpointer.wait()
         stands = f"{self.clocks.agent_steps:,} agent steps, {self.clocks.updates:,} updates"
         done = "stopped; the same command goes on from here" if interrupted else "done"

@@ -22,6 +22,9 @@ from ez_jax.structs import Embedding, Root, SearchOutput, Variables
 # (variables, root, key, temperature, invalid_actions) -> SearchOutput; the key is consumed.
 SearchFn = Callable[..., SearchOutput]
 
+MIN_Q_RANGE = 0.01  # a smaller spread of Qs in a tree is not stretched to 0..1 (spec §3.2)
+TINY = 1e-8
+
 
 def make_recurrent_fn(model: Model, discount: float) -> Callable[..., Any]:
     """The model as mctx wants it; `discount` per agent step.
@@ -45,6 +48,37 @@ def make_recurrent_fn(model: Model, discount: float) -> Callable[..., Any]:
     return recurrent_fn
 
 
+def completed_q(
+    tree: mctx.Tree, node_index: Array, *, value_scale: float, maxvisit_init: float
+) -> Float[Array, " A"]:
+    """σ(completed Q) of Gumbel MuZero, on the scale of the whole tree; an mctx `qtransform`.
+
+    Actions not visited get the mixed value (Danihelka et al., 2022, eq. 33). mctx stretches the Qs
+    of every node to 0..1, so that with two actions any noise decides between them; as in
+    EfficientZero V2 the smallest and largest Q of the tree are 0 and 1 here (spec §3.2).
+
+    Args:
+      tree: one search tree, not batched.
+      node_index: i32[], whose actions are wanted.
+      value_scale: c_scale.
+      maxvisit_init: c_visit.
+    """
+    visits = tree.children_visits[node_index]
+    prior = jax.nn.softmax(tree.children_prior_logits[node_index])
+    all_qs = tree.children_rewards + tree.children_discounts * tree.children_values
+    qs, visited = all_qs[node_index], visits > 0
+    mean_q = jnp.sum(visited * prior * qs) / jnp.maximum(jnp.sum(visited * prior), TINY)
+    num_visits = jnp.sum(visits)
+    mixed = (tree.raw_values[node_index] + num_visits * mean_q) / (1 + num_visits)
+    expanded = tree.children_visits > 0
+    low = jnp.min(jnp.where(expanded, all_qs, jnp.inf))
+    high = jnp.max(jnp.where(expanded, all_qs, -jnp.inf))
+    scaled = (jnp.where(visited, qs, mixed) - low) / jnp.maximum(high - low, MIN_Q_RANGE)
+    # Before the first visit there is no scale and no difference: everything is 0.
+    scaled = jnp.where(num_visits > 0, jnp.clip(scaled, 0.0, 1.0), 0.0)
+    return (maxvisit_init + jnp.max(visits)) * value_scale * scaled
+
+
 def _gumbel(config: SearchConfig, explore: bool) -> Callable[..., mctx.PolicyOutput]:
     """Gumbel MuZero (Danihelka et al., 2022), as EfficientZero V2 uses it."""
     policy = functools.partial(
@@ -52,7 +86,7 @@ def _gumbel(config: SearchConfig, explore: bool) -> Callable[..., mctx.PolicyOut
         max_num_considered_actions=config.max_considered_actions,
         gumbel_scale=config.gumbel_scale if explore else 0.0,
         qtransform=functools.partial(
-            mctx.qtransform_completed_by_mix_value,
+            completed_q,
             value_scale=config.value_scale,
             maxvisit_init=config.maxvisit_init,
         ),

@@ -88,7 +88,7 @@ class Batch(flax.struct.PyTreeNode, kw_only=True):
     reward: jax.Array  # f32[B, K+n], entry j is the reward of action j
     discount: jax.Array  # f32[B, K+n+1], arriving
     policy: jax.Array  # f32[B, K+1, A], as stored
-    value: jax.Array  # f32[B, K+n+1], as stored
+    value: jax.Array  # f32[B, K+1], as stored
     last: jax.Array  # i32[B], time of the last row known of the episode, at most K+n
     age: jax.Array  # i32[B], agent steps since the row was collected
     index: jax.Array  # i32[B], flat position in the ring

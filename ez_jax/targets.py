@@ -31,37 +31,41 @@ def corrected_td_steps(
     return jnp.clip(td_steps - older, 1, td_steps)
 
 
+def steps_ahead(
+    batch: Batch, td_steps: Int[Array, " B"], *, unroll_steps: int
+) -> Int[Array, "B K+1"]:
+    """Steps from each unroll position to its bootstrap: `td_steps`, fewer at an episode's end."""
+    left = batch.last[:, None] - jnp.arange(unroll_steps + 1)
+    return jnp.clip(left, 0, td_steps[:, None])
+
+
 def n_step_value(
     batch: Batch,
-    bootstrap: Float[Array, "B W"],
-    td_steps: Int[Array, " B"],
+    bootstrap: Float[Array, "B K+1"],
+    steps: Int[Array, "B K+1"],
     *,
-    unroll_steps: int,
     discount: float,
 ) -> Float[Array, "B K+1"]:
-    """Discounted rewards of up to `td_steps` steps plus the discounted value after them.
+    """Discounted rewards of the next steps plus the discounted value after them.
 
-    With n = min(td_steps, steps left), for each unroll position k:
-    z_k = Σ_{j<n} γ^j u_{k+j+1} + γ^n v_{k+n}, where v is 0 at a terminal observation. At a
-    truncated end n shrinks and the bootstrap stays.
+    z_k = Σ_{j<n} γ^j u_{k+j+1} + γ^n v_{k+n}, n = steps_k, where v is 0 at a terminal observation.
+    At a truncated end n shrinks and the bootstrap stays.
 
     Args:
-      batch: the sampled sequences; W = K + n + 1 positions.
-      bootstrap: values of the observations 0..K+n.
-      td_steps: per sample, at most W - K - 1.
-      unroll_steps: K.
+      batch: the sampled sequences.
+      bootstrap: values of the observations k + n.
+      steps: n, from `steps_ahead`.
       discount: γ per agent step.
     """
-    max_steps = bootstrap.shape[1] - unroll_steps - 1
-    position = jnp.arange(unroll_steps + 1)
-    steps = jnp.clip(batch.last[:, None] - position, 0, td_steps[:, None])  # [B, K+1]
-    ahead = position[:, None] + jnp.arange(max_steps)  # [K+1, n]
-    counts = jnp.arange(max_steps) < steps[..., None]  # [B, K+1, n]
+    num_positions = steps.shape[1]
+    max_steps = batch.reward.shape[1] - num_positions + 1
+    position = jnp.arange(num_positions)
+    ahead = position[:, None] + jnp.arange(max_steps)  # [K+1, max_steps]
+    counts = jnp.arange(max_steps) < steps[..., None]  # [B, K+1, max_steps]
     rewards = jnp.where(counts, batch.reward[:, ahead], 0.0)
     summed = jnp.sum(rewards * discount ** jnp.arange(max_steps), axis=-1)
-    end = jnp.minimum(position + steps, batch.last[:, None])
-    value_after = jnp.take_along_axis(bootstrap * batch.discount, end, axis=1)
-    return summed + discount**steps * value_after
+    arriving = jnp.take_along_axis(batch.discount, position + steps, axis=1)
+    return summed + discount**steps * arriving * bootstrap
 
 
 def value_prefixes(batch: Batch, *, unroll_steps: int, horizon: int) -> Float[Array, "B K"]:
@@ -86,65 +90,72 @@ def _time_second(x: Array) -> Array:
 
 
 def make_targets(config: Config, model: Model, search: SearchFn) -> TargetsFn:
-    """Targets of a batch; the first `reanalyse.ratio` of it is made anew by the target network.
+    """Targets of a batch, by the target network.
 
-    Each observation is encoded once and serves as the root of a search and as a bootstrap. The
-    rest of the batch keeps the policy and the root values that the actor's search found.
+    Values bootstrap from its predictions. The first `reanalyse.ratio` of the batch is searched
+    anew for its policies (and root values, where `targets.value` wants them); the rest keeps what
+    the actor's search found.
     """
     unroll_steps, stack = config.learner.unroll_steps, model.spec.frame_stack
     td_steps = config.targets.td_steps
-    positions = unroll_steps + td_steps + 1
     num_fresh = round(config.reanalyse.ratio * config.learner.batch_size)
     decrement = config.targets.age_fraction * config.total_agent_steps
 
-    def encode(variables: Variables, batch: Batch) -> Root:
-        """Roots of all positions of the fresh samples, [K+n+1, fresh, ...].
+    def roots_at(variables: Variables, batch: Batch, position: Int[Array, "G K+1"]) -> Root:
+        """Roots [K+1, G, ...] of the first G samples at the positions given.
 
-        One position at a time bounds the memory of large images (chunks of one batch still fill
-        a device); small observations go through at once.
+        One unroll position at a time bounds the memory of large images, and a batch still fills a
+        device; vectors go through at once.
         """
-        frames = jnp.stack([batch.observation[:num_fresh, k : k + stack] for k in range(positions)])
-        one = lambda x: model.root(variables, x)  # noqa: E731
-        return jax.lax.map(one, frames) if model.spec.is_image else jax.vmap(one)(frames)
 
-    def reanalyse(variables: Variables, key: Array, batch: Batch) -> tuple[Array, Array, Array]:
-        """Bootstrap values, policies and values at the roots: stored ones, the first made anew."""
-        bootstrap, policy = batch.value, batch.policy
-        root_value = batch.value[:, : unroll_steps + 1]
-        if num_fresh:
-            roots = encode(variables, batch)
-            bootstrap = bootstrap.at[:num_fresh].set(_time_second(roots.value))
-            first = jax.tree.map(lambda x: x[: unroll_steps + 1], roots)
-            found = _search_roots(search, variables, first, key)
-            policy = policy.at[:num_fresh].set(_time_second(found.policy))
-            root_value = root_value.at[:num_fresh].set(_time_second(found.value))
-        return bootstrap, policy, root_value
+        def stacked(frames: Array, at: Array) -> Array:
+            return jax.lax.dynamic_slice_in_dim(frames, at, stack)
 
-    def td_value(batch: Batch, bootstrap: Array, root_value: Array) -> Array:
-        """Published V1: n steps of reward, then the value of the target network."""
-        del root_value
-        steps = jnp.full_like(batch.age, td_steps)
-        if config.off_policy_correction:
-            steps = corrected_td_steps(batch.age, td_steps=td_steps, steps_per_decrement=decrement)
-        return n_step_value(
-            batch, bootstrap, steps, unroll_steps=unroll_steps, discount=config.discount
+        def roots(at: Int[Array, " G"]) -> Root:
+            frames = jax.vmap(stacked)(batch.observation[: len(at)], at)
+            return model.root(variables, frames)
+
+        return (
+            jax.lax.map(roots, position.T) if model.spec.is_image else jax.vmap(roots)(position.T)
         )
 
-    def search_value(batch: Batch, bootstrap: Array, root_value: Array) -> Array:
+    def td_value(variables: Variables, batch: Batch, root_value: Array) -> Array:
+        """Published V1: n steps of reward, then the value of the target network."""
+        del root_value
+        most = jnp.full_like(batch.age, td_steps)
+        if config.off_policy_correction:
+            most = corrected_td_steps(batch.age, td_steps=td_steps, steps_per_decrement=decrement)
+        steps = steps_ahead(batch, most, unroll_steps=unroll_steps)
+        end = jnp.arange(unroll_steps + 1) + steps
+        bootstrap = _time_second(roots_at(variables, batch, end).value)
+        return n_step_value(batch, bootstrap, steps, discount=config.discount)
+
+    def search_value(variables: Variables, batch: Batch, root_value: Array) -> Array:
         """Search-based value estimation (EfficientZero V2 §3.3): the root's own search value."""
-        del bootstrap
+        del variables
         # A final observation has nothing to search: it is worth 0 if the episode terminated.
         return root_value * batch.discount[:, : unroll_steps + 1]
 
     value_target = {"td": td_value, "search": search_value}[config.targets.value]
 
+    def reanalyse(variables: Variables, key: Array, batch: Batch) -> tuple[Array, Array]:
+        """Policies and root values: as stored, the first `num_fresh` from a search made now."""
+        if not num_fresh:
+            return batch.policy, batch.value
+        at = jnp.broadcast_to(jnp.arange(unroll_steps + 1), (num_fresh, unroll_steps + 1))
+        found = _search_roots(search, variables, roots_at(variables, batch, at), key)
+        return (
+            batch.policy.at[:num_fresh].set(_time_second(found.policy)),
+            batch.value.at[:num_fresh].set(_time_second(found.value)),
+        )
+
     def targets(variables: Variables, key: Array, batch: Batch) -> Targets:
-        bootstrap, policy, root_value = reanalyse(variables, key, batch)
+        policy, root_value = reanalyse(variables, key, batch)
         position = jnp.arange(unroll_steps + 1)
         inside = position <= batch.last[:, None]
         acting = position < batch.last[:, None]
         return Targets(
-            value=value_target(batch, bootstrap, root_value),
+            value=value_target(variables, batch, root_value),
             value_prefix=value_prefixes(batch, unroll_steps=unroll_steps, horizon=config.horizon),
             policy=policy,
             mask=inside.astype(jnp.float32),
