@@ -199,6 +199,14 @@ def test_importance_weights_undo_the_priorities(full, importance):
     np.testing.assert_allclose(batch.weight, expected / expected.max(), rtol=1e-5)
 
 
+def test_rows_drawn_for_want_of_candidates_weigh_nothing():
+    replay = fill([one_long_episode(AHEAD + 3)] * ENVS)
+    batch = jax.device_get(sample(replay, 0))
+    allowed = [time < 3 for time, _ in where(batch.index, AHEAD + 3)]
+    assert sum(allowed) == 3 * ENVS < len(batch.index)
+    np.testing.assert_array_equal(batch.weight, allowed)
+
+
 def test_new_priorities_go_to_the_rows_that_were_drawn(full):
     replay, _ = full
     batch = sample(replay, 0)
