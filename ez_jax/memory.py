@@ -102,7 +102,7 @@ def plan_memory(
       sizes: the settings.
       train_state: the learner's tree (arrays or `jax.eval_shape`).
       embedding: one search node, its leaves with a leading axis of 1.
-      activation_bytes: kept for the backward pass of one unrolled state; see `forward_bytes`.
+      activation_bytes: kept for the backward pass of one sampled sequence; see `forward_bytes`.
     """
     frame = math.prod(spec.observation_shape) * spec.observation_dtype.itemsize
     # reward, discount, is_first (1 byte), action, value and priority beside frame and policy
@@ -113,7 +113,7 @@ def plan_memory(
     return MemoryPlan(
         sizes=sizes,
         per_step=per_step,
-        per_sample=observed + policies + sizes.unrolled * activation_bytes,
+        per_sample=observed + policies + activation_bytes,
         per_root=search_bytes(tree_bytes(embedding), spec.num_actions, sizes.num_simulations),
         train=tree_bytes(train_state),
     )

@@ -15,6 +15,9 @@ from ez_jax.learner import init_train_state
 from ez_jax.model import Model
 from ez_jax.progress import cpu_warning
 
+# Share of the intermediate results that is in memory at once: XLA fuses most of the others away.
+KEPT = 0.5
+
 
 def _shapes(config: Config, model: Model) -> tuple[Any, Any, Any]:
     """Train state, one observation and its embedding, as shapes; nothing is computed."""
@@ -28,7 +31,7 @@ def _shapes(config: Config, model: Model) -> tuple[Any, Any, Any]:
 
 def memory_plan(config: Config, model: Model) -> memory.MemoryPlan:
     """The memory that the run will ask for."""
-    train, frames, embedding = _shapes(config, model)
+    train, _, embedding = _shapes(config, model)
     unroll_steps, td_steps = config.learner.unroll_steps, config.targets.td_steps
     fresh = round(config.reanalyse.ratio * config.learner.batch_size)
     sizes = memory.Sizes(
@@ -44,8 +47,18 @@ def memory_plan(config: Config, model: Model) -> memory.MemoryPlan:
         sizes,
         train_state=train,
         embedding=embedding,
-        activation_bytes=memory.forward_bytes(model.represent, train.variables, frames),
+        activation_bytes=round(KEPT * _unroll_bytes(config, model)),
     )
+
+
+def _unroll_bytes(config: Config, model: Model) -> int:
+    """All intermediate results of one unrolled sample that a gradient passes through."""
+    train, frames, embedding = _shapes(config, model)
+    action = jax.ShapeDtypeStruct((1,), jnp.int32)
+    encode = memory.forward_bytes(model.represent, train.variables, frames)
+    step = memory.forward_bytes(model.dynamics, train.variables, embedding, action)
+    heads = memory.forward_bytes(model.predict, train.variables, embedding)
+    return encode + heads + config.learner.unroll_steps * (step + heads)
 
 
 def update_flops(config: Config, model: Model) -> float:
@@ -60,16 +73,15 @@ def update_flops(config: Config, model: Model) -> float:
     represent = _flops(model.represent, train.variables, frames)
     step = _flops(imagine, train.variables, embedding, action)
     project = _flops(model.project, train.variables, embedding)
-    unroll_steps, batch = config.learner.unroll_steps, config.learner.batch_size
-    fresh = config.reanalyse.ratio * batch
-    encoded = unroll_steps + config.targets.td_steps + 1
-    searched = (unroll_steps + 1) * config.search.num_simulations
-    reanalysis = fresh * (encoded * represent + searched * step)
-    # A backward pass costs two forward passes; consistency encodes and projects without one.
-    learning = 3 * represent + 3 * unroll_steps * step
+    unroll_steps, positions = config.learner.unroll_steps, config.learner.unroll_steps + 1
+    # Per sample: bootstrap values, searches of the share that is made anew, and the update, whose
+    # backward pass costs two forward passes; consistency encodes and projects without one.
+    search = represent + config.search.num_simulations * step
+    sample = positions * (represent + config.reanalyse.ratio * search)
+    sample += 3 * represent + 3 * unroll_steps * step
     if config.consistency:
-        learning += unroll_steps * (represent + 5 * project)
-    return reanalysis + batch * learning
+        sample += unroll_steps * (represent + 5 * project)
+    return config.learner.batch_size * sample
 
 
 def _flops(function: Any, *shapes: Any) -> float:

@@ -60,7 +60,15 @@ PRESETS_FOR: dict[tuple[str, str], Differences] = {
         "targets": {"td_steps": 20},
         "eval": {"every": 1_000},
     },
-    ("small", "grid"): {"network": {"support": 20}},
+    ("small", "LunarLander"): {
+        "updates_per_step": 0.2,
+        "actor": {"num_envs": 8},
+        "learner": {"start": 2_000},
+        "eval": {"every": 25_000},
+        "checkpoint": {"every": 25_000},
+        "log": {"every": 5_000},
+    },
+    ("small", "grid"): {"network": {"support": 20}, "eval": {"every": 1_000}},
 }
 
 _NOT_ATARI: Differences = {

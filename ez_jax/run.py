@@ -6,6 +6,7 @@ the host knows besides are the clocks, from which every periodic thing and every
 
 import contextlib
 import dataclasses
+import functools
 import signal
 import time
 from collections.abc import Callable
@@ -66,6 +67,12 @@ class Interrupt:
         self.requested = True
 
 
+def _items(state: RunState) -> dict[str, Any]:
+    """The state as a checkpoint has it: what evaluation needs, and the rest."""
+    rest = {"replay": state.replay, "metrics": state.metrics, "key": state.key}
+    return {"train": state.train, "rest": rest}
+
+
 class Run:
     """One training run, new or resumed."""
 
@@ -94,12 +101,10 @@ class Run:
         if is_new:
             run_folder.write_config(self.folder, configs.to_dict(config))
         self._make_steps()
-        self.clocks, self.state = Clocks(), self._init_state()
         self.writer = MetricsWriter(self.folder, tensorboard=config.log.tensorboard)
         self._open.callback(self.writer.close)
         if saved is None:
-            self.writer.truncate_after(Clocks(agent_steps=-1))
-            self.writer.write_config(yaml.safe_dump(configs.to_dict(config), sort_keys=False))
+            self._start()
         else:
             self._restore()
         self._start_clocks()
@@ -140,30 +145,32 @@ class Run:
     def _init_state(self) -> RunState:
         config, spec = self.config, self.env.spec
         key = jax.random.key(config.seed)
+        # Jitted: one program to compile (or to find in the cache) instead of hundreds.
+        init = jax.jit(functools.partial(init_train_state, config, self.model))
         window = spec.frame_stack + config.learner.unroll_steps + config.targets.td_steps
         rows = ring.ring_rows(config.replay.capacity, config.actor.num_envs, window)
         return RunState(
-            train=init_train_state(config, self.model, jax.random.fold_in(key, INIT)),
+            train=init(jax.random.fold_in(key, INIT)),
             replay=ring.init_replay(spec, rows=rows, num_envs=config.actor.num_envs),
             metrics=jax.tree.map(jnp.copy, self._no_metrics),
             key=key,
         )
 
+    def _start(self) -> None:
+        """Begin at the beginning; lines of a run that never saved anything go."""
+        self.clocks, self.state = Clocks(), self._init_state()
+        self.writer.truncate_after(Clocks(agent_steps=-1))
+        config = configs.to_dict(self.config)
+        self.writer.write_config(yaml.safe_dump(config, sort_keys=False))
+
     def _restore(self) -> None:
         """Go on from the newest sound checkpoint; episodes begin anew."""
-        items = self._items()
-        restored = self.checkpointer.restore_newest(jax.eval_shape(lambda: items))
-        train, rest = restored.state["train"], restored.state["rest"]
-        self.state = RunState(train=train, **rest)
+        template = _items(jax.eval_shape(self._init_state))
+        restored = self.checkpointer.restore_newest(template)
+        self.state = RunState(train=restored.state["train"], **restored.state["rest"])
         self.clocks = Clocks(**restored.meta["clocks"])
         self.writer.truncate_after(self.clocks)
         self.progress.say(f"resumed at {self.clocks.agent_steps:,} agent steps")
-
-    def _items(self) -> dict[str, Any]:
-        """The state as a checkpoint has it: what evaluation needs, and the rest."""
-        state = self.state
-        rest = {"replay": state.replay, "metrics": state.metrics, "key": state.key}
-        return {"train": state.train, "rest": rest}
 
     def _start_clocks(self) -> None:
         way = self._way()
@@ -274,7 +281,7 @@ class Run:
     def save(self) -> None:
         """Save everything; the writing goes on in the background."""
         meta = {"clocks": dataclasses.asdict(self._now())}
-        self.checkpointer.save(self.clocks.agent_steps, self._items(), meta)
+        self.checkpointer.save(self.clocks.agent_steps, _items(self.state), meta)
         self._done_at["save"] = self.clocks
 
     def finish(self, *, interrupted: bool) -> None:

@@ -1,0 +1,1 @@
+"""Measurements and figures; not part of the installed package."""

@@ -1,0 +1,105 @@
+"""Evaluation curves of runs as one figure and one JSON file that can be committed.
+
+    python -m experiments.curves experiments/results/cartpole runs/CartPole/default/seed*
+
+writes `cartpole.json` (per run: the points of the curve, when the threshold was reached, settings
+that were changed, device, versions, commit) and `cartpole.png`. `--solved 475` sets the threshold.
+Needs matplotlib (`pip install -e ".[notebooks]"`).
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+from ez_jax.metrics import read_metrics
+from ez_jax.run_folder import read_config
+
+KEPT = ("eval/return_mean", "eval/return_std", "eval/return_median")
+
+
+def curve(run: Path, solved: float | None) -> dict[str, Any]:
+    """What one run folder says of its evaluations."""
+    lines = [line for line in read_metrics(run) if "eval/return_mean" in line]
+    scores = json.loads((run / "scores.json").read_text(encoding="utf-8"))
+    config = read_config(run)
+    clocks = ("agent_steps", "updates", "seconds")
+    points = [{name: line[name] for name in clocks + KEPT} for line in lines]
+    found: dict[str, Any] = {
+        "game": config["game"],
+        "preset": config["preset"],
+        "seed": config["seed"],
+        "total_agent_steps": config["total_agent_steps"],
+        "episodes": scores["episodes"],
+        "final_mean": scores["mean"],
+        "human_normalised": scores["human_normalised"],
+        "device": scores["device"],
+        "versions": scores["versions"],
+        "commit": scores["commit"],
+        "curve": points,
+    }
+    if solved is not None:
+        reached = [point for point in points if point["eval/return_mean"] >= solved]
+        first = reached[0] if reached else None
+        found["solved_at"] = first and {name: first[name] for name in clocks}
+    return found
+
+
+def draw(runs: list[dict[str, Any]], solved: float | None, path: Path) -> None:
+    """One line per seed, and the threshold."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6.4, 4.0), constrained_layout=True)
+    for run in runs:
+        steps = [point["agent_steps"] for point in run["curve"]]
+        means = [point["eval/return_mean"] for point in run["curve"]]
+        axes.plot(steps, means, marker="o", markersize=3, label=f"seed {run['seed']}")
+    if solved is not None:
+        axes.axhline(solved, color="grey", linestyle="--", linewidth=1)
+        axes.annotate(f"{solved:g}", (0, solved), color="grey", va="bottom")
+    first = runs[0]
+    axes.set_title(f"{first['game']}, preset={first['preset']}, {first['device']}")
+    axes.set_xlabel("agent steps")
+    axes.set_ylabel(f"mean return of {first['episodes']} evaluation games")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
+    figure.savefig(path, dpi=120)
+
+
+def main(words: list[str]) -> None:
+    """Read the run folders, write the JSON and the figure, print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("out", type=Path, help="where to, without an ending")
+    parser.add_argument("runs", type=Path, nargs="+", help="run folders")
+    parser.add_argument("--solved", type=float, help="return that counts as solved")
+    arguments = parser.parse_args(words)
+    runs = [curve(run, arguments.solved) for run in arguments.runs]
+    runs.sort(key=lambda run: run["seed"])
+    command = f"python -m ez_jax.train game={runs[0]['game']} preset={runs[0]['preset']} seed=SEED"
+    content = {"command": command, "solved": arguments.solved, "runs": runs}
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.with_suffix(".json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+    draw(runs, arguments.solved, arguments.out.with_suffix(".png"))
+    for run in runs:
+        reached = run.get("solved_at")
+        when = (
+            f"reached at {reached['agent_steps']} steps, {reached['seconds']:.0f} s"
+            if reached
+            else ""
+        )
+        sys.stdout.write(f"seed {run['seed']}: final {run['final_mean']:.1f} {when}\n")
+    if arguments.solved is not None and all(run["solved_at"] for run in runs):
+        steps = statistics.median(run["solved_at"]["agent_steps"] for run in runs)
+        seconds = statistics.median(run["solved_at"]["seconds"] for run in runs)
+        sys.stdout.write(f"median: {steps:.0f} agent steps, {seconds:.0f} s\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
