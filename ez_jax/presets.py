@@ -61,14 +61,19 @@ PRESETS_FOR: dict[tuple[str, str], Differences] = {
         "eval": {"every": 1_000},
     },
     ("small", "LunarLander"): {
-        "updates_per_step": 0.2,
+        "updates_per_step": 0.1,
         "actor": {"num_envs": 8},
         "learner": {"start": 2_000},
         "eval": {"every": 25_000},
         "checkpoint": {"every": 25_000},
         "log": {"every": 5_000},
     },
-    ("small", "grid"): {"network": {"support": 20}, "eval": {"every": 1_000}},
+    ("small", "grid"): {
+        "network": {"support": 20},
+        "targets": {"td_steps": 10},
+        "learner": {"batch_size": 32},
+        "eval": {"every": 1_000},
+    },
 }
 
 _NOT_ATARI: Differences = {
@@ -108,7 +113,7 @@ GAMES: dict[str, tuple[str, Differences]] = {
     "LunarLander": ("control", {**_episode(1_000), "total_agent_steps": 300_000}),
     "Acrobot": ("control", {**_episode(500), "total_agent_steps": 50_000}),
     "MountainCar": ("control", {**_episode(200), "total_agent_steps": 100_000}),
-    "Catch": ("grid", _episode(100)),
+    "Catch": ("grid", {**_episode(100), "total_agent_steps": 5_000}),
 }
 
 ABLATIONS: dict[str, Differences] = {

@@ -27,10 +27,10 @@ from ez_jax.config import Config
 from ez_jax.envs import VectorEnv, make_env
 from ez_jax.evaluate import make_evaluate, scores, summary
 from ez_jax.learner import init_train_state, make_learn
-from ez_jax.metrics import Every, MetricsWriter
+from ez_jax.metrics import Every, MetricsWriter, read_metrics
 from ez_jax.model import make_model
 from ez_jax.plan import memory_plan, plan_rows, plan_warnings
-from ez_jax.progress import Progress
+from ez_jax.progress import EVALUATION, Progress
 from ez_jax.search import acting_temperature, make_search
 from ez_jax.structs import Clocks, RunState, TimeStep
 from ez_jax.targets import make_targets
@@ -103,6 +103,7 @@ class Run:
         self._make_steps()
         self.writer = MetricsWriter(self.folder, tensorboard=config.log.tensorboard)
         self._open.callback(self.writer.close)
+        self._done_at: dict[str, Clocks] = {}  # by method: when it was last called
         if saved is None:
             self._start()
         else:
@@ -168,14 +169,17 @@ class Run:
         template = _items(jax.eval_shape(self._init_state))
         restored = self.checkpointer.restore_newest(template)
         self.state = RunState(train=restored.state["train"], **restored.state["rest"])
-        self.clocks = Clocks(**restored.meta["clocks"])
-        self.writer.truncate_after(self.clocks)
+        self.clocks = clocks = Clocks(**restored.meta["clocks"])
+        self.writer.truncate_after(clocks)
+        self._done_at["save"] = clocks
+        for line in read_metrics(self.folder):
+            if (line["agent_steps"], line["updates"]) == (clocks.agent_steps, clocks.updates):
+                self._done_at["evaluate" if EVALUATION in line else "log"] = clocks
         self.progress.say(f"resumed at {self.clocks.agent_steps:,} agent steps")
 
     def _start_clocks(self) -> None:
         way = self._way()
         self._resumed_at = self.clocks
-        self._done_at: dict[str, Clocks] = {}
         self._began = time.perf_counter() - self.clocks.seconds
         self._log_due = Every(self.config.log.every, way)
         self._eval_due = Every(self.config.eval.every, way)
@@ -274,8 +278,8 @@ class Run:
     def evaluate(self) -> None:
         """Play full games without noise; write the score."""
         games = self._evaluate(self.state.train.variables)
-        self._write(summary(self.config, games))
         run_folder.write_scores(self.folder, scores(self.config, games), self._now())
+        self._write(summary(self.config, games))  # last: the line says that it was done
         self._done_at["evaluate"] = self.clocks
 
     def save(self) -> None:
@@ -286,13 +290,13 @@ class Run:
 
     def finish(self, *, interrupted: bool) -> None:
         """Log, evaluate and save once more, unless nothing has happened since that was done."""
-        if self.clocks == self._resumed_at:
+        wanted = [self.log, self.save] if interrupted else [self.log, self.evaluate, self.save]
+        missing = [action for action in wanted if self._done_at.get(action.__name__) != self.clocks]
+        if not missing and not interrupted and self.clocks == self._resumed_at:
             self.progress.say("this run is complete; a longer one needs another name= or run_dir=")
             return
-        missing = [self.log, self.save] if interrupted else [self.log, self.evaluate, self.save]
         for action in missing:
-            if self._done_at.get(action.__name__) != self.clocks:
-                action()
+            action()
         self.checkpointer.wait()
         stands = f"{self.clocks.agent_steps:,} agent steps, {self.clocks.updates:,} updates"
         done = "stopped; the same command goes on from here" if interrupted else "done"

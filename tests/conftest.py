@@ -1,6 +1,35 @@
-"""Settings of all tests."""
+"""Settings of all tests, and the training run that several of them look at."""
+
+import atexit
+import os
+import shutil
+import tempfile
+
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    # Compiled programs are shared between the tests, their subprocesses and xdist's workers.
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="ez_jax-tests-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import jax
+import pytest
+import runs
 
 # On a GPU, float32 products are rounded to ten bits otherwise.
 jax.config.update("jax_default_matmul_precision", "highest")
+
+
+@pytest.fixture(scope="module")
+def quick_compiling():
+    """Programs are compiled in less time and run for longer, as in the subprocesses of `runs`."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A whole training run by the command line; not to be written to."""
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    done = runs.train(folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return runs.Finished(folder, done.stdout, done.stderr)

@@ -128,7 +128,7 @@ def test_sampled_stacks_are_those_that_were_searched(searched):
         replay,
         jax.random.key(0),
         batch_size=16,
-        unroll_steps=2,
+        unroll_steps=3,
         td_steps=1,
         frame_stack=STACK,
         priority_exponent=0.0,

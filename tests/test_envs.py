@@ -492,11 +492,11 @@ def test_names_are_found(game, backend, task_id):
 @pytest.mark.parametrize(
     ("game", "backend", "words"),
     [
-        ("breakot", "auto", "Unknown game 'breakot'. Did you mean Breakout?"),
-        ("LunarLandr", "auto", "Did you mean LunarLander"),
-        ("gym:CartPol-v1", "auto", "Did you mean CartPole"),
-        ("zzzzzzzz", "auto", "Name one as Breakout"),
-        ("", "auto", "Name one as Breakout"),
+        ("breakot", "auto", "unknown game 'breakot'; did you mean Breakout?"),
+        ("LunarLandr", "auto", "did you mean LunarLander"),
+        ("gym:CartPol-v1", "auto", "did you mean CartPole"),
+        ("zzzzzzzz", "auto", "name one as Breakout"),
+        ("", "auto", "name one as Breakout"),
         ("no_such_package:My-v0", "auto", "Cannot import 'no_such_package'"),
         ("gym:Breakout", "auto", "env.backend=auto or envpool"),
         ("Breakout", "gymnasium", "env.backend=auto or envpool"),

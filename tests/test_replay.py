@@ -114,7 +114,7 @@ def window(history: list[Moment], t: int) -> dict[str, np.ndarray]:
         "reward": [at(t + k + 1).reward for k in range(AHEAD)],
         "discount": [at(t + k).discount for k in range(AHEAD + 1)],
         "policy": [[at(t + k).action + a for a in range(tiny.ACTIONS)] for k in range(UNROLL + 1)],
-        "value": [at(t + k).value for k in range(AHEAD + 1)],
+        "value": [at(t + k).value for k in range(UNROLL + 1)],
         "last": last - t,
         "age": (len(history) - 1 - t) * ENVS,
     }

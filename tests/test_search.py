@@ -4,12 +4,13 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import mctx
 import numpy as np
 import pytest
 import tiny
 
 from ez_jax.config import SearchConfig
-from ez_jax.search import SEARCHES, acting_temperature, make_search
+from ez_jax.search import SEARCHES, acting_temperature, completed_q, make_search
 from ez_jax.structs import Embedding, Root
 
 BATCH, ARMS, SIMULATIONS = 3, 4, 16
@@ -156,3 +157,71 @@ def test_a_bfloat16_model_is_searched_in_float32(policy):
 
     found = jax.eval_shape(run, jax.random.key(0))
     assert found.value.dtype == found.policy.dtype == jnp.float32
+
+
+VALUE_SCALE, MAXVISIT_INIT = 0.5, 2.0
+
+
+def tree_of(visits: np.ndarray, rewards: np.ndarray, values: np.ndarray) -> mctx.Tree:
+    """A tree of as many nodes as rows; raw values 1, discounts 0.5, priors from logits 0, 1, ..."""
+    nodes, actions = visits.shape
+    logits = np.broadcast_to(np.arange(actions, dtype=np.float32), visits.shape)
+    unused = jnp.zeros(nodes)
+    return mctx.Tree(
+        node_visits=unused,
+        raw_values=jnp.ones(nodes),
+        node_values=unused,
+        parents=unused,
+        action_from_parent=unused,
+        children_index=unused,
+        children_prior_logits=jnp.asarray(logits),
+        children_visits=jnp.asarray(visits, jnp.int32),
+        children_rewards=jnp.asarray(rewards, jnp.float32),
+        children_discounts=jnp.full(visits.shape, 0.5),
+        children_values=jnp.asarray(values, jnp.float32),
+        root_invalid_actions=unused,
+        embeddings=unused,
+        extra_data=None,
+    )
+
+
+def completed_q_by_hand(visits, rewards, values, node: int) -> list[float]:
+    """Danihelka et al. (2022), eqs. 8 and 33, with the Qs of the whole tree stretched to 0..1."""
+    nodes, actions = visits.shape
+    qs = [[rewards[n, a] + 0.5 * values[n, a] for a in range(actions)] for n in range(nodes)]
+    visited = [qs[n][a] for n in range(nodes) for a in range(actions) if visits[n, a]]
+    if not visits[node].any():
+        return [0.0] * actions
+    prior = np.exp(np.arange(actions)) / np.exp(np.arange(actions)).sum()
+    tried = [a for a in range(actions) if visits[node, a]]
+    mean = sum(prior[a] * qs[node][a] for a in tried) / sum(prior[a] for a in tried)
+    count = visits[node].sum()
+    mixed = (1.0 + count * mean) / (1 + count)
+    low, spread = min(visited), max(max(visited) - min(visited), 0.01)
+    completed = [qs[node][a] if a in tried else mixed for a in range(actions)]
+    scaled = [min(1.0, max(0.0, (q - low) / spread)) for q in completed]
+    return [(MAXVISIT_INIT + visits[node].max()) * VALUE_SCALE * q for q in scaled]
+
+
+@pytest.mark.parametrize("spread", [1.0, 1e-4], ids=["wide", "narrower than the smallest range"])
+def test_completed_qs_are_those_of_the_paper_on_the_scale_of_the_tree(spread):
+    rng = np.random.default_rng(0)
+    transform = jax.jit(
+        functools.partial(completed_q, value_scale=VALUE_SCALE, maxvisit_init=MAXVISIT_INIT)
+    )
+    for _ in range(10):
+        visits = rng.integers(0, 3, (4, 3))
+        visits[3] = 0  # a leaf
+        rewards, values = 1 + spread * rng.normal(size=(2, 4, 3)).astype(np.float32)
+        tree = tree_of(visits, rewards, values)
+        for node in range(4):
+            expected = completed_q_by_hand(visits, rewards, values, node)
+            found = transform(tree, jnp.asarray(node))
+            np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_with_no_difference_between_the_arms_the_policy_stays_the_prior(run):
+    # Stretched node by node, any noise of two equal arms would become the whole range 0..1.
+    noise = 1e-4 * np.random.default_rng(0).normal(size=PAYS.shape).astype(np.float32)
+    found = run("gumbel", False, pays=noise)
+    np.testing.assert_allclose(found.policy, 1 / ARMS, atol=0.05)

@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 
 from ez_jax import replay as ring
 from ez_jax.structs import Batch, Embedding, Root, Row, SearchOutput
-from ez_jax.targets import corrected_td_steps, make_targets, n_step_value, value_prefixes
+from ez_jax.targets import (
+    corrected_td_steps,
+    make_targets,
+    n_step_value,
+    steps_ahead,
+    value_prefixes,
+)
 
 UNROLL, TD, DISCOUNT = 3, 4, 0.9
 AHEAD = UNROLL + TD
@@ -37,18 +43,25 @@ def random_batch(seed: int, size: int = 16) -> Batch:
     config = tiny.make_config({**CONFIG, "learner.batch_size": size})
     rng = np.random.default_rng(seed)
     last = rng.integers(0, AHEAD + 1, size)
-    return ended(tiny.random_batch(config, tiny.make_spec(1), seed), last, rng.random(size) < 0.5)
+    return ended(
+        tiny.random_batch(config, tiny.make_spec(1, stack=Stub.STACK), seed),
+        last,
+        rng.random(size) < 0.5,
+    )
 
 
-def value_by_hand(batch: Batch, bootstrap: np.ndarray, b: int, k: int, td_steps: int) -> float:
-    """MuZero, appendix G: z_k = sum_j gamma^j u_{k+j+1} + gamma^n v_{k+n}, within the episode."""
+def value_by_hand(batch: Batch, worth: np.ndarray, b: int, k: int, td_steps: int) -> float:
+    """MuZero, appendix G: z_k = sum_j gamma^j u_{k+j+1} + gamma^n v_{k+n}, within the episode.
+
+    `worth` f32[B, K+n+1] holds v of every observation of the window.
+    """
     last = int(batch.last[b])
     steps = min(td_steps, last - k)
     total = 0.0
     for j in range(steps):
         total += DISCOUNT**j * batch.reward[b, k + j]  # entry k + j is u_{k+j+1}
     is_terminal = batch.discount[b, k + steps] == 0
-    return total + (0.0 if is_terminal else DISCOUNT**steps * bootstrap[b, k + steps])
+    return total + (0.0 if is_terminal else DISCOUNT**steps * worth[b, k + steps])
 
 
 @settings(max_examples=25, deadline=None)
@@ -56,35 +69,38 @@ def value_by_hand(batch: Batch, bootstrap: np.ndarray, b: int, k: int, td_steps:
 def test_values_are_n_step_returns_within_the_episode(seed):
     batch = random_batch(seed)
     rng = np.random.default_rng(seed)
-    bootstrap = rng.normal(size=batch.value.shape).astype(np.float32)
+    worth = rng.normal(size=batch.discount.shape).astype(np.float32)
     td_steps = rng.integers(1, TD + 1, len(batch.last)).astype(np.int32)
-    values = jitted_n_step(batch, bootstrap, td_steps)
+    values = jitted_n_step(batch, worth, td_steps)
     batch = jax.device_get(batch)
     for b in range(len(batch.last)):
         for k in range(min(UNROLL, batch.last[b]) + 1):
-            expected = value_by_hand(batch, bootstrap, b, k, td_steps[b])
+            expected = value_by_hand(batch, worth, b, k, td_steps[b])
             assert values[b, k] == pytest.approx(expected, rel=1e-5, abs=1e-5)
 
 
 @jax.jit
-def jitted_n_step(batch, bootstrap, td_steps):
-    return n_step_value(batch, bootstrap, td_steps, unroll_steps=UNROLL, discount=DISCOUNT)
+def jitted_n_step(batch, worth, td_steps):
+    steps = steps_ahead(batch, td_steps, unroll_steps=UNROLL)
+    bootstrap = jnp.take_along_axis(worth, jnp.arange(UNROLL + 1) + steps, axis=1)
+    return n_step_value(batch, bootstrap, steps, discount=DISCOUNT)
 
 
 def test_a_constant_reward_has_one_value_throughout_a_long_episode():
-    # Reward 1 for ever is worth 1 / (1 - gamma) at every step: a seam anywhere would show.
+    # Reward 1 for ever is worth 1 / (1 - gamma) at every step, and the network says so: a seam
+    # anywhere, or a bootstrap dropped, would show.
     length, value = 450, 1 / (1 - DISCOUNT)
     replay = ring.init_replay(tiny.make_spec(1), rows=500, num_envs=1)
     for t in range(length + 20):
         is_first = t in (0, length)  # truncated after 449 steps
         row = Row(
-            observation=np.zeros((1, 1), np.float32),
+            observation=np.ones((1, 1), np.float32),
             reward=np.array([0.0 if is_first else 1.0], np.float32),
             discount=np.ones(1, np.float32),
             is_first=np.array([is_first]),
             action=np.zeros(1, np.int32),
             policy=np.full((1, tiny.ACTIONS), 1 / tiny.ACTIONS, np.float32),
-            value=np.full(1, value, np.float32),
+            value=np.full(1, -1e6, np.float32),  # what the actor's search said plays no part
         )
         replay = add(replay, row)
     size = 449 + 20 - AHEAD  # all that can be sampled
@@ -94,12 +110,13 @@ def test_a_constant_reward_has_one_value_throughout_a_long_episode():
         batch_size=size,
         unroll_steps=UNROLL,
         td_steps=TD,
-        frame_stack=1,
+        frame_stack=Stub.STACK,
         priority_exponent=0.0,
         importance_exponent=0.0,
     )
     config = tiny.make_config({**CONFIG, "learner.batch_size": size, "reanalyse.ratio": 0.0})
-    targets = make_targets(config, Stub((1,)), no_search)({}, jax.random.key(0), batch)
+    variables = {"scale": value}
+    targets = make_targets(config, Stub((1,)), no_search)(variables, jax.random.key(0), batch)
     assert np.all(batch.weight > 0)
     inside = np.asarray(targets.mask) == 1
     np.testing.assert_allclose(np.asarray(targets.value)[inside], value, rtol=1e-5)
@@ -121,12 +138,12 @@ def test_old_samples_get_shorter_returns():
     config |= {"off_policy_correction": True, "targets.age_fraction": 0.1}
     config = tiny.make_config(config)  # 1_000 agent steps in all: a step less per 100
     batch = random_batch(0).replace(age=jnp.arange(16) * 50)
-    targets = make_targets(config, Stub((1,)), no_search)({}, jax.random.key(0), batch)
+    targets = make_targets(config, Stub((1,)), no_search)(SCALE, jax.random.key(0), batch)
     batch = jax.device_get(batch)
     for b in range(16):
         for k in range(min(UNROLL, batch.last[b]) + 1):
             steps = max(1, TD - b * 50 // 100)
-            expected = value_by_hand(batch, batch.value, b, k, steps)
+            expected = value_by_hand(batch, network_values(batch), b, k, steps)
             assert targets.value[b, k] == pytest.approx(expected, rel=1e-5, abs=1e-5)
 
 
@@ -148,10 +165,12 @@ def test_prefixes_sum_rewards_since_the_reset_without_discount(horizon):
 
 
 class Stub:
-    """Stands in for a model: the value of an observation is ten times its newest frame."""
+    """Stands in for a model: the value of an observation is its newest frame times `scale`."""
+
+    STACK = 2
 
     def __init__(self, shape: tuple[int, ...]):
-        self.spec = tiny.make_spec(*shape, stack=2)
+        self.spec = tiny.make_spec(*shape, stack=self.STACK)
 
     def root(self, variables, frames):
         size = len(frames)
@@ -163,6 +182,15 @@ class Stub:
             step=jnp.zeros(size, jnp.int32),
         )
         return Root(embedding=embedding, policy_logits=jnp.zeros((size, 3)), value=value)
+
+
+SCALE = {"scale": 10.0}  # the variables of the stub
+
+
+def network_values(batch: Batch) -> np.ndarray:
+    """What the stub says of the observations 0..K+n; frame t+1 of the stack of 2 is newest at t."""
+    size = len(batch.last)
+    return 10.0 * batch.observation[:, 1:].reshape(size, AHEAD + 1).astype(np.float32)
 
 
 def no_search(*_: object) -> SearchOutput:
@@ -192,37 +220,40 @@ def reanalysed(request):
             np.array([False, True, True, False] * 2),
         )
         targets = jax.jit(make_targets(config, model, stub_search))
-        return jax.device_get((batch, targets({"scale": 10.0}, jax.random.key(0), batch)))
+        return jax.device_get((batch, targets(SCALE, jax.random.key(0), batch)))
 
     return make
 
 
-def fresh_values(batch: Batch) -> np.ndarray:
-    """What the stub says of the observations 0..K+n; frame t+1 of the stack of 2 is newest at t."""
-    size = len(batch.last)
-    return 10.0 * batch.observation[:, 1:].reshape(size, AHEAD + 1).astype(np.float32)
-
-
-def test_the_first_samples_are_made_anew_and_the_others_are_as_stored(reanalysed):
-    batch, targets = reanalysed(0.5, "td")
-    fresh = fresh_values(batch)
+@pytest.mark.parametrize("ratio", [0.0, 0.5, 1.0])
+def test_every_sample_bootstraps_from_the_network_whatever_is_searched(reanalysed, ratio):
+    batch, targets = reanalysed(ratio, "td")
     for b in range(8):
-        is_fresh = b < 4
-        bootstrap = fresh if is_fresh else batch.value
         for k in range(min(UNROLL, batch.last[b]) + 1):
-            expected = value_by_hand(batch, bootstrap, b, k, TD)
+            expected = value_by_hand(batch, network_values(batch), b, k, TD)
             assert targets.value[b, k] == pytest.approx(expected, rel=1e-4, abs=1e-4)
-            policy = [0, 0, 1] if is_fresh else batch.policy[b, k]
-            np.testing.assert_allclose(targets.policy[b, k], policy)
 
 
-def test_search_values_are_the_searched_roots_except_at_termination(reanalysed):
-    batch, targets = reanalysed(1.0, "search")
-    expected = fresh_values(batch) + 1
+@pytest.mark.parametrize(("ratio", "num_fresh"), [(0.5, 4), (0.3, 2), (1.0, 8)])
+def test_the_first_policies_are_searched_anew_and_the_others_are_as_stored(
+    reanalysed, ratio, num_fresh
+):
+    batch, targets = reanalysed(ratio, "td")
+    np.testing.assert_array_equal(
+        targets.policy[:num_fresh], np.broadcast_to([0, 0, 1], (num_fresh, UNROLL + 1, 3))
+    )
+    np.testing.assert_array_equal(targets.policy[num_fresh:], batch.policy[num_fresh:])
+
+
+@pytest.mark.parametrize(("ratio", "num_fresh"), [(0.5, 4), (1.0, 8)])
+def test_search_values_are_the_roots_except_at_termination(reanalysed, ratio, num_fresh):
+    batch, targets = reanalysed(ratio, "search")
+    searched = network_values(batch) + 1
     for b in range(8):
+        root_value = searched if b < num_fresh else batch.value  # searched now, or by the actor
         for k in range(min(UNROLL, batch.last[b]) + 1):
             is_terminal = batch.discount[b, k] == 0
-            value = 0.0 if is_terminal else expected[b, k]
+            value = 0.0 if is_terminal else root_value[b, k]
             assert targets.value[b, k] == pytest.approx(value, rel=1e-4, abs=1e-4)
 
 
@@ -238,5 +269,5 @@ def test_masks_end_with_the_final_observation(reanalysed):
 def test_without_reanalysis_nothing_is_searched():
     config = tiny.make_config({**CONFIG, "learner.batch_size": 16, "reanalyse.ratio": 0.0})
     batch = random_batch(0)
-    targets = make_targets(config, Stub((1,)), no_search)({}, jax.random.key(0), batch)
+    targets = make_targets(config, Stub((1,)), no_search)(SCALE, jax.random.key(0), batch)
     np.testing.assert_array_equal(targets.policy, batch.policy)

@@ -84,7 +84,7 @@ def random_batch(config: Config, spec: EnvSpec, seed: int = 0) -> Batch:
         reward=jnp.asarray(rng.normal(size=(size, ahead)), jnp.float32),
         discount=jnp.ones((size, ahead + 1)),
         policy=jnp.asarray(policy, jnp.float32),
-        value=jnp.asarray(rng.normal(size=(size, ahead + 1)), jnp.float32),
+        value=jnp.asarray(rng.normal(size=(size, steps + 1)), jnp.float32),
         last=jnp.full(size, ahead, jnp.int32),
         age=jnp.zeros(size, jnp.int32),
         index=jnp.arange(size),

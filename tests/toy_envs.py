@@ -82,8 +82,40 @@ class Pair(Counter):
 
 
 class Broken(Counter):
+    """Breaks at a step of its own, counted over all episodes."""
+
+    def __init__(self, lasts=0):
+        super().__init__()
+        self.lasts = lasts
+
     def step(self, action):
-        raise ZeroDivisionError("fault in the user's own code")
+        if self.lasts == 0:
+            raise ZeroDivisionError("fault in the user's own code")
+        self.lasts -= 1
+        return super().step(action)
+
+
+class Cue(gymnasium.Env):
+    """Shows which of three actions is worth 1 now, in turn from a random first one, and the time.
+
+    After LENGTH steps it ends: the best return is LENGTH.
+    """
+
+    observation_space = spaces.Box(0, 1, (4,), np.float32)
+    action_space = spaces.Discrete(3)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.time, self.right = 0, self.np_random.integers(3)
+        return self._observe(), {}
+
+    def step(self, action):
+        reward = float(action == self.right)
+        self.time, self.right = self.time + 1, (self.right + 1) % 3
+        return self._observe(), reward, self.time == LENGTH, False, {}
+
+    def _observe(self):
+        return np.array([*np.eye(3)[self.right], self.time / LENGTH], np.float32)
 
 
 class Drawn(Counter):
@@ -100,8 +132,9 @@ class Drawn(Counter):
 
 
 for _class in (
-    Counter, Starts, Camera, ChannelsFirst, Code, Table, Steering, Pair, Broken, Drawn,
+    Counter, Starts, Camera, ChannelsFirst, Code, Table, Steering, Pair, Broken, Cue, Drawn,
 ):  # fmt: skip
     gymnasium.register(f"Toy{_class.__name__}-v0", _class)
 for _ending in ("truncated", "both"):
     gymnasium.register(f"Toy{_ending.title()}-v0", Counter, kwargs={"ending": _ending})
+gymnasium.register("ToyWearing-v0", Broken, kwargs={"lasts": 15})

@@ -230,8 +230,8 @@ def _unknown(game: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(_key(game.rpartition(":")[2]), spelling, n=3, cutoff=0.6)
     if near:
         names = " or ".join(spelling[key] for key in near)
-        return f"Unknown game '{game}'. Did you mean {names}?"
-    mend = "Name one as Breakout, CartPole, MiniGrid-Empty-5x5-v0 or my_package:MyEnv-v0."
+        return f"unknown game '{game}'; did you mean {names}?"
+    mend = "name one as Breakout, CartPole, MiniGrid-Empty-5x5-v0 or my_package:MyEnv-v0"
     if not _envpool_ids():
-        mend = "envpool is not installed, so only games of Gymnasium can be played."
-    return f"Unknown game '{game}'. {mend}"
+        mend = "envpool is not installed, so only games of Gymnasium can be played"
+    return f"unknown game '{game}'; {mend}"

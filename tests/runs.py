@@ -1,0 +1,110 @@
+"""Real training runs of CartPole that are over in seconds, in other processes and in this one."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ez_jax import presets
+from ez_jax.checkpoint import Checkpointer
+from ez_jax.config import Config
+
+ROOT = Path(__file__).parent.parent
+START, STEPS, UPDATES_PER_STEP, FINAL_UPDATES = 20, 160, 0.3, 6
+LOG_EVERY, EVAL_EVERY = 20, 50
+
+# Every part of the algorithm is on, as small as it gets.
+SETTINGS: dict[str, Any] = {
+    "total_agent_steps": STEPS,
+    "updates_per_step": UPDATES_PER_STEP,
+    "final_updates": FINAL_UPDATES,
+    "actor.num_envs": 2,
+    "env.eval_max_episode_steps": 30,
+    "search.num_simulations": 2,
+    "targets.td_steps": 1,
+    "reanalyse.ratio": 0.5,
+    "replay.capacity": 100,
+    "learner.start": START,
+    "learner.batch_size": 4,
+    "learner.unroll_steps": 1,
+    "network.vector_width": 8,
+    "network.vector_blocks": 1,
+    "network.support": 5,
+    "network.lstm_width": 8,
+    "network.head_hidden": 8,
+    "network.projection": 8,
+    "network.predictor_hidden": 8,
+    "eval.every": EVAL_EVERY,
+    "eval.episodes": 3,
+    "eval.num_envs": 3,
+    "log.every": LOG_EVERY,
+}
+
+
+class Finished(NamedTuple):
+    """A run that is complete, and what it said."""
+
+    folder: Path
+    stdout: str
+    stderr: str
+
+
+def config(
+    folder: Path, changes: Mapping[str, Any] | None = None, game: str = "CartPole"
+) -> Config:
+    """The configuration that `train` below gives to its process."""
+    return presets.make_config(
+        game, changes={**SETTINGS, "run_dir": str(folder), **(changes or {})}
+    )
+
+
+def start(module: str, *words: str) -> subprocess.Popen[str]:
+    """Start a command of ez_jax; its output comes line by line."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiles in half the time
+        "JAX_DEFAULT_MATMUL_PRECISION": "highest",
+    }
+    environment.pop("HYDRA_FULL_ERROR", None)
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *words],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+    """Wait for the end of a command."""
+    try:
+        stdout, stderr = process.communicate(timeout=300)
+    finally:
+        process.kill()
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def train_words(folder: Path, *words: str) -> list[str]:
+    """The command line of a tiny run."""
+    settings = [f"{key}={value}" for key, value in SETTINGS.items()]
+    return ["+game=CartPole", *settings, f"run_dir={folder}", *words]
+
+
+def train(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """A tiny run from start to end, or to its end."""
+    return wait(start("ez_jax.train", *train_words(folder, *words)))
+
+
+def latest_checkpoint(folder: Path) -> int | None:
+    """Agent steps of the newest checkpoint of a run."""
+    with Checkpointer(folder) as checkpointer:
+        return checkpointer.latest()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder by name."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}

@@ -1,0 +1,127 @@
+"""Evaluation of a run folder by the command line, and its agent in somebody else's code."""
+
+import json
+import shutil
+
+import gymnasium
+import imageio_ffmpeg
+import numpy as np
+import pytest
+import runs
+
+import ez_jax
+from ez_jax import cli, evaluate
+from ez_jax.config import override
+from ez_jax.metrics import read_metrics
+
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """A copy of the finished run, to be written to."""
+    return shutil.copytree(finished.folder, tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def agent(finished):
+    return ez_jax.load(finished.folder)
+
+
+def evaluated(monkeypatch, *words):
+    """The exit code of the command with these words."""
+    monkeypatch.setattr("sys.argv", ["evaluate", *map(str, words)])
+    return cli.guarded(evaluate.main)
+
+
+def test_the_command_writes_scores_and_a_video_that_can_be_watched(run):
+    words = [f"run={run}", "episodes=4", "video=1", "search.num_simulations=3"]
+    done = runs.wait(runs.start("ez_jax.evaluate", *words))
+    assert (done.returncode, done.stderr) == (cli.DONE, "")
+    scores = json.loads((run / "scores.json").read_text())
+    assert scores["episodes"] == len(scores["returns"]) == 4
+    assert scores["mean"] == np.mean(scores["returns"])
+    assert scores["protocol"]["num_simulations"] == 3
+    assert scores["agent_steps"] == runs.latest_checkpoint(run)
+    assert f"return_mean      {scores['mean']:.4g}" in done.stdout
+    (video,) = run.glob("videos/*.mp4")
+    # One picture before every step of the first game, whose every step is worth 1.
+    assert imageio_ffmpeg.count_frames_and_secs(str(video))[0] == scores["returns"][0]
+    assert f"wrote {video}" in done.stdout
+
+
+def test_evaluation_of_the_last_checkpoint_gives_the_training_logs_number(run, monkeypatch):
+    logged = read_metrics(run)[-1]["eval/return_mean"]
+    before = json.loads((run / "scores.json").read_text())
+    assert evaluated(monkeypatch, f"run={run}") == cli.DONE
+    after = json.loads((run / "scores.json").read_text())
+    assert after["mean"] == logged
+    assert after | {"seconds": before["seconds"]} == before
+
+
+def test_each_game_has_its_own_seed_however_many_run_side_by_side(agent):
+    def returns(**changes):
+        config = override(agent.config, {f"eval.{key}": value for key, value in changes.items()})
+        return evaluate.make_evaluate(config, agent.model)(agent.variables).returns.tolist()
+
+    together = returns(episodes=5, num_envs=5)
+    assert returns(episodes=5, num_envs=2) == together  # in three waves, the last one half empty
+    assert returns(episodes=2, num_envs=2, seed=agent.config.eval.seed + 3) == together[3:]
+    assert len(set(together)) > 1, "games from different seeds differ"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "which run? write run=DIR"),
+        (["run=/nowhere/at/all"], "is no run folder"),
+        (["run={run}", "learner.batch_size=8"], "learner.batch_size belongs to the training run"),
+        (["run={run}", "epsodes=8"], "did you mean episodes"),
+        (["run={run}", "eval.num_envs=0"], "eval.num_envs"),
+    ],
+)
+def test_bad_input_is_refused_in_one_sentence(finished, monkeypatch, capsys, words, message):
+    before = runs.contents(finished.folder)
+    words = [word.format(run=finished.folder) for word in words]
+    assert evaluated(monkeypatch, *words) == cli.BAD_INPUT
+    told = capsys.readouterr().err
+    assert message in told
+    assert told.count("\n") == 1
+    assert runs.contents(finished.folder) == before
+
+
+def test_a_run_without_a_checkpoint_is_refused(run, monkeypatch, capsys):
+    shutil.rmtree(run / "checkpoints")
+    assert evaluated(monkeypatch, f"run={run}") == cli.BAD_INPUT
+    assert "holds no checkpoint yet" in capsys.readouterr().err
+
+
+# The agent in somebody else's code.
+
+
+def test_a_loaded_agent_plays_a_whole_gymnasium_episode(finished):
+    agent, env = ez_jax.load(finished.folder), gymnasium.make("CartPole-v1")
+    observation, ended = env.reset(seed=0)[0], False
+    while not ended:
+        observation, reward, terminated, truncated, _ = env.step(agent.act(observation))
+        ended = terminated or truncated
+    assert reward == 1
+    np.testing.assert_allclose(agent.found.policy.sum(), 1, rtol=1e-5)
+
+
+def test_acting_is_deterministic_and_takes_any_number_of_simulations(agent):
+    observation = np.array([0.1, -0.2, 0.05, 0.3], np.float32)
+    first = agent.act(observation)
+    policy = agent.found.policy
+    agent.reset()
+    assert agent.act(observation) == first
+    np.testing.assert_array_equal(agent.found.policy, policy)
+    assert agent.act(observation, num_simulations=5) in (0, 1)
+    assert np.any(agent.found.policy != policy), "more simulations find another policy"
+
+
+@pytest.mark.parametrize("observation", [np.zeros(3), np.zeros((1, 4)), 0.0])
+def test_an_observation_of_another_shape_is_refused_with_both_shapes(agent, observation):
+    with pytest.raises(ez_jax.BadInput, match=r"shape \(4,\), but this one is") as caught:
+        agent.act(observation)
+    assert str(np.shape(observation)) in str(caught.value)

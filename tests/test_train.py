@@ -1,0 +1,278 @@
+"""Whole training runs: what they leave behind, their pace, interruption, resumption, refusals."""
+
+import json
+import math
+import shutil
+import signal
+
+import jax
+import pytest
+import runs
+import yaml
+
+from ez_jax import cli
+from ez_jax.config import to_dict
+from ez_jax.metrics import read_metrics
+from ez_jax.run import Run
+from ez_jax.train import train
+
+CLOCKS = {"agent_steps", "env_frames", "updates", "seconds"}
+
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
+
+def untimed(lines):
+    """Lines of metrics without the one number that no two runs share."""
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+
+
+def is_evaluation(line):
+    return "eval/return_mean" in line
+
+
+def steps_of(lines, *, evaluations):
+    return [line["agent_steps"] for line in lines if is_evaluation(line) == evaluations]
+
+
+def assert_complete_without_seams(lines):
+    """Every line that was due is there once, in order, at the exact pace, up to the end."""
+    clocks = [(line["agent_steps"], line["updates"], is_evaluation(line)) for line in lines]
+    assert clocks == sorted(set(clocks)), "a line is doubled or out of order"
+    for every, evaluations in [(runs.LOG_EVERY, False), (runs.EVAL_EVERY, True)]:
+        periods = {steps // every for steps in steps_of(lines, evaluations=evaluations)}
+        assert periods - {0} == set(range(1, runs.STEPS // every + 1)), "a line is missing"
+    seconds = [line["seconds"] for line in lines]
+    assert seconds == sorted(seconds)
+    for line in lines:
+        assert line["updates"] == due(line["agent_steps"]) or line["agent_steps"] >= runs.STEPS
+    last = lines[-1]
+    assert last["agent_steps"] >= runs.STEPS
+    assert last["updates"] == due(runs.STEPS) + runs.FINAL_UPDATES
+    assert is_evaluation(last)
+
+
+def due(agent_steps):
+    return math.floor(max(0, agent_steps - runs.START) * runs.UPDATES_PER_STEP)
+
+
+# A run from start to end.
+
+
+def test_a_run_leaves_its_configuration_scores_events_and_last_checkpoint(finished):
+    folder = finished.folder
+    assert yaml.safe_load((folder / "config.yaml").read_text()) == to_dict(runs.config(folder))
+    last = read_metrics(folder)[-1]
+    assert runs.latest_checkpoint(folder) == last["agent_steps"]
+    assert [path.stat().st_size > 1000 for path in folder.glob("events.out.tfevents.*")] == [True]
+    leftovers = [name for name in runs.contents(folder) if ".part" in name or ".write-test" in name]
+    assert leftovers == []
+
+
+def test_the_scores_are_those_of_the_last_evaluation_with_their_provenance(finished):
+    scores = json.loads((finished.folder / "scores.json").read_text())
+    last = read_metrics(finished.folder)[-1]
+    assert scores["mean"] == last["eval/return_mean"] == sum(scores["returns"]) / 3
+    assert scores["episodes"] == len(scores["returns"]) == 3
+    assert (scores["agent_steps"], scores["updates"]) == (last["agent_steps"], last["updates"])
+    assert scores["protocol"] == {
+        "game": "CartPole",
+        "frame_skip": 1,
+        "sticky_actions": 0.0,
+        "noop_max": 0,
+        "max_episode_steps": 30,
+        "episodic_life": False,
+        "reward_clip": False,
+        "search": "gumbel",
+        "num_simulations": 2,
+        "first_seed": 1_000_000,
+    }
+    assert scores["device"].startswith(jax.devices()[0].platform)
+    assert scores["versions"]["jax"] == jax.__version__
+    assert scores["human_normalised"] is None
+
+
+def test_every_line_of_metrics_begins_with_the_clocks(finished):
+    lines = read_metrics(finished.folder)
+    for line in lines:
+        assert line.keys() > CLOCKS
+        assert line["env_frames"] == line["agent_steps"]  # no frame is skipped in CartPole
+    learned = [line for line in lines if line["updates"] and not is_evaluation(line)]
+    for name in ("loss/total", "loss/value", "loss/value_prefix", "loss/policy"):
+        assert all(name in line for line in learned)
+
+
+def test_updates_keep_the_exact_pace_and_the_final_ones_are_done(finished):
+    assert_complete_without_seams(read_metrics(finished.folder))
+
+
+def test_without_a_terminal_the_output_is_plain_lines_that_tell_the_whole_story(finished):
+    assert finished.stderr == ""
+    lines = finished.stdout.splitlines()
+    assert all(character.isprintable() for line in lines for character in line)
+    story = ["game ", "device ", "memory ", "folder ", "compiling acting", "compiled acting"]
+    story += ["compiling learning", "evaluation at", "done:"]
+    positions = [next(i for i, line in enumerate(lines) if told in line) for told in story]
+    assert positions == sorted(positions)
+
+
+def test_the_same_command_on_a_complete_run_says_so_and_changes_nothing(finished, capsys):
+    before = runs.contents(finished.folder)
+    assert train(runs.config(finished.folder)) == cli.DONE
+    assert "this run is complete" in capsys.readouterr().out
+    assert runs.contents(finished.folder) == before
+
+
+# Interrupted and resumed.
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """A run stopped by ctrl-C while it learned, then resumed: both processes, lines after each."""
+    folder = tmp_path_factory.mktemp("runs") / "interrupted"
+    often = "checkpoint.every=10"  # it also slows the run down, so that the signal is in time
+    process = runs.start("ez_jax.train", *runs.train_words(folder, often))
+    for line in process.stdout:
+        steps, _, rest = line.partition("/")
+        if f"{runs.STEPS} steps" in rest and int(steps) >= 3 * runs.LOG_EVERY:
+            process.send_signal(signal.SIGINT)
+            break
+    stopped = runs.wait(process)
+    lines, saved = read_metrics(folder), runs.latest_checkpoint(folder)
+    return stopped, lines, saved, runs.train(folder, often), read_metrics(folder)
+
+
+def test_ctrl_c_finishes_the_step_saves_and_exits_with_130(interrupted):
+    stopped, lines, saved, _, _ = interrupted
+    assert (stopped.returncode, stopped.stderr) == (cli.INTERRUPTED, "")
+    assert "stopped; the same command goes on from here" in stopped.stdout
+    assert lines[-1]["agent_steps"] == saved < runs.STEPS
+    assert lines[-1]["updates"] == due(saved)
+
+
+def test_the_same_command_resumes_and_completes_an_interrupted_run(interrupted):
+    _, before, saved, resumed, lines = interrupted
+    assert resumed.returncode == cli.DONE, resumed.stderr
+    assert f"resumed at {saved} agent steps" in resumed.stdout
+    assert lines[: len(before)] == before
+    assert_complete_without_seams(lines)
+
+
+def test_the_same_seed_gives_the_same_numbers_in_another_process(finished, interrupted):
+    expected, lines = read_metrics(finished.folder), interrupted[1]
+    same = untimed(lines[:-1])  # the last one was written out of turn
+    assert any("loss/total" in line for line in same)
+    assert same == untimed(expected[: len(same)])
+
+
+@pytest.fixture(scope="module")
+def terminated(tmp_path_factory):
+    """A run with another seed in this process, told to end by SIGTERM in the middle."""
+    folder = tmp_path_factory.mktemp("runs") / "terminated"
+    observe = Run.observe
+
+    def ask_to_end(self, step):
+        if self.clocks.agent_steps == 60:
+            signal.raise_signal(signal.SIGTERM)
+        return observe(self, step)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "observe", ask_to_end)
+        code = train(runs.config(folder, {"seed": 1}))
+    return folder, code
+
+
+def test_sigterm_saves_and_the_same_command_completes_the_run(terminated):
+    folder, code = terminated
+    assert code == cli.INTERRUPTED
+    assert runs.latest_checkpoint(folder) == 60
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, "the signal was given back"
+    assert train(runs.config(folder, {"seed": 1})) == cli.DONE
+    assert_complete_without_seams(read_metrics(folder))
+
+
+def test_another_seed_gives_other_numbers(finished, terminated):
+    one, other = (read_metrics(folder) for folder in (finished.folder, terminated[0]))
+    for name in ("loss/total", "rollout/return"):
+        first, second = (
+            next(line[name] for line in lines if name in line) for lines in (one, other)
+        )
+        assert first != second
+
+
+def test_a_fault_in_the_environment_shows_its_own_traceback_and_loses_no_checkpoint(
+    tmp_path, capsys
+):
+    changes = {"learner.start": 100, "eval.every": 0, "checkpoint.every": 10}
+    config = runs.config(tmp_path, changes, game="toy_envs:ToyWearing-v0")
+    assert cli.guarded(lambda: train(config)) == cli.FAILED
+    told = capsys.readouterr().err
+    assert "toy_envs.py" in told
+    assert told.endswith("ZeroDivisionError: fault in the user's own code\n")
+    assert runs.latest_checkpoint(tmp_path) >= 10
+
+
+def test_a_run_stopped_before_its_last_evaluation_makes_it_when_resumed(finished, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished.folder, folder)
+    lines = (folder / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "metrics.jsonl").write_bytes(b"".join(lines[:-1]))
+    (folder / "scores.json").unlink()
+    assert train(runs.config(folder)) == cli.DONE
+    assert untimed(read_metrics(folder)) == untimed(read_metrics(finished.folder))
+    expected, scores = (
+        json.loads((d / "scores.json").read_text()) for d in (finished.folder, folder)
+    )
+    assert scores["returns"] == expected["returns"]
+
+
+# Refused.
+
+
+def refusal(config, capsys):
+    """What is said of a run that cannot begin."""
+    capsys.readouterr()
+    assert cli.guarded(lambda: train(config)) == cli.BAD_INPUT
+    told = capsys.readouterr().err
+    assert told.startswith("error: ")
+    assert told.count("\n") == 1, "one sentence"
+    return told
+
+
+def test_a_run_folder_of_another_configuration_is_refused_by_key(finished, capsys):
+    before = runs.contents(finished.folder)
+    config = runs.config(finished.folder, {"seed": 7, "learner.batch_size": 8})
+    told = refusal(config, capsys)
+    assert "learner.batch_size is 4 there and 8 here, seed is 0 there and 7 here" in told
+    assert runs.contents(finished.folder) == before
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    told = refusal(runs.config(tmp_path / "file" / "run"), capsys)
+    assert "cannot be written" in told
+    assert "run_dir=" in told
+
+
+def test_more_memory_than_there_is_is_refused_with_a_setting_that_fits(tmp_path, capsys):
+    held = sum(array.nbytes for array in jax.live_arrays())
+    told = refusal(runs.config(tmp_path, {"replay.capacity": 10**11}), capsys)
+    assert sum(array.nbytes for array in jax.live_arrays()) <= held, "nothing was allocated"
+    proposed = int(told.partition("replay.capacity=")[2].split()[0])
+    assert 1_000 <= proposed < 10**11
+    assert runs.contents(tmp_path) == {}, "the folder stays free for the smaller run"
+
+
+def test_a_misspelt_game_is_refused_with_the_nearest_name():
+    done = runs.wait(runs.start("ez_jax.train", "+game=Cartpol"))
+    assert (done.returncode, done.stdout) == (cli.BAD_INPUT, "")
+    assert "unknown game 'Cartpol'; did you mean CartPole?" in done.stderr
+
+
+def test_a_folder_whose_checkpoints_are_all_damaged_is_refused_and_kept(finished, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(finished.folder, folder)
+    step = runs.latest_checkpoint(folder)
+    (folder / "checkpoints" / str(step) / "meta.json").write_text("{}")
+    before = runs.contents(folder)
+    assert "no sound checkpoint is left" in refusal(runs.config(folder), capsys)
+    assert runs.contents(folder) == before
