@@ -50,6 +50,9 @@ PRESETS_FOR: dict[tuple[str, str], Differences] = {
         "updates_per_step": 0.25,
         "env": {"image_size": 84, "grayscale": True},
         "network": {"patch": 4},
+        # Most of the first policies are uniform: where little is learned from much data, old
+        # policies hold the network back.
+        "reanalyse": {"ratio": 0.99},
         "learner": {"start": 2_000, "learning_rate": 1e-3, "target_period": 100},
         "eval": {"every": 10_000, "episodes": 10, "num_envs": 10},
         "checkpoint": {"every": 10_000},

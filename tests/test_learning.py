@@ -9,15 +9,15 @@ from ez_jax.metrics import read_metrics
 from ez_jax.train import train
 
 CUE = {
-    "total_agent_steps": 800,
-    "updates_per_step": 0.5,
-    "learner.start": 200,
-    "learner.batch_size": 32,
-    "learner.learning_rate": 0.01,
+    "total_agent_steps": 900,
+    "updates_per_step": 0.7,
+    "learner.start": 100,
+    "learner.batch_size": 64,
+    "learner.learning_rate": 0.005,
     "learner.warmup_updates": 10,
     "learner.unroll_steps": 2,
     "targets.td_steps": 3,
-    "search.num_simulations": 6,
+    "search.num_simulations": 4,
     "network.vector_width": 32,
     "network.support": 6,
     "network.lstm_width": 16,
@@ -30,12 +30,32 @@ CUE = {
 
 
 def learn(folder, game, **changes):
-    """Scores and metrics of a run from start to end."""
+    """The scores of a run from start to end."""
     changes = {"run_dir": str(folder), "log.tensorboard": False, **changes}
     assert train(presets.make_config(game, changes=changes)) == cli.DONE
-    return json.loads((folder / "scores.json").read_text()), read_metrics(folder)
+    return json.loads((folder / "scores.json").read_text())
 
 
+def best_evaluation(folder):
+    """The highest mean return of the evaluations during a run."""
+    return max(line.get("eval/return_mean", float("-inf")) for line in read_metrics(folder))
+
+
+@pytest.mark.xfail(strict=True, reason="the projections of vector networks collapse into one")
+@pytest.mark.usefixtures("quick_compiling")
 def test_where_the_observation_names_the_right_action_every_game_is_won(tmp_path):
-    scores, lines = learn(tmp_path, "toy_envs:ToyCue-v0", **CUE)
-    assert scores["mean"] > 4.8, "a random player gets 5/3 of 5"
+    scores = learn(tmp_path, "toy_envs:ToyCue-v0", **CUE)
+    assert scores["mean"] >= 4.9, "a random player gets 5/3 of 5"
+
+
+@pytest.mark.slow
+def test_cartpole_is_balanced_within_ten_thousand_steps(tmp_path):
+    scores = learn(tmp_path, "CartPole", total_agent_steps=10_000)
+    assert scores["episodes"] >= 20
+    assert best_evaluation(tmp_path) >= 475
+
+
+@pytest.mark.slow
+def test_catch_is_solved_from_its_pictures(tmp_path):
+    learn(tmp_path, "Catch")
+    assert best_evaluation(tmp_path) == 1
