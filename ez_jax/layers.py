@@ -210,10 +210,13 @@ class PrefixHead(nn.Module):
 
 
 class Projector(nn.Module):
-    """SimSiam's projector: three linear-norm with relu between them (EfficientZero section 4.1)."""
+    """SimSiam's projector: three linear-norm with relu between them (EfficientZero section 4.1).
+
+    Batch-normalised for vectors too: without the batch in it all projections would become one
+    (Chen and He, 2021, section 4.4).
+    """
 
     width: int
-    norm: Norm
     dtype: Dtype
 
     @nn.compact
@@ -221,16 +224,15 @@ class Projector(nn.Module):
         """Return float32 projections."""
         for i in range(2):
             x = Linear(self.width, self.dtype, name=f"linear{i}")(x)
-            x = nn.relu(self.norm(self.dtype, name=f"norm{i}")(x, train))
+            x = nn.relu(BatchNorm(self.dtype, name=f"norm{i}")(x, train))
         x = Linear(self.width, self.dtype, name="linear2")(x)
-        return self.norm(jnp.float32, name="norm2")(x, train)
+        return BatchNorm(jnp.float32, name="norm2")(x, train)
 
 
 class Predictor(nn.Module):
     """SimSiam's predictor: linear-norm-relu-linear, on the branch that is trained."""
 
     hidden: int
-    norm: Norm
     dtype: Dtype
 
     @nn.compact
@@ -238,5 +240,5 @@ class Predictor(nn.Module):
         """Return float32 predictions of another projection."""
         outputs = x.shape[-1]
         x = Linear(self.hidden, self.dtype, name="linear0")(x)
-        x = nn.relu(self.norm(self.dtype, name="norm0")(x, train))
+        x = nn.relu(BatchNorm(self.dtype, name="norm0")(x, train))
         return Linear(outputs, name="linear1")(x)

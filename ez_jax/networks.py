@@ -229,8 +229,8 @@ class Network(nn.Module):
         self.policy_head = Head(c.head_hidden, self.num_actions, self.norm, self.dtype)
         self.value_neck = self.neck(c, self.dtype)
         self.value_head = Head(c.head_hidden, bins, self.norm, self.dtype)
-        self.projector = Projector(c.projection, self.norm, self.dtype)
-        self.predictor = Predictor(c.predictor_hidden, self.norm, self.dtype)
+        self.projector = Projector(c.projection, self.dtype)
+        self.predictor = Predictor(c.predictor_hidden, self.dtype)
 
     def represent(self, observation: Observation, train: bool) -> State:
         """Encode stacked observations: f32[B, H, W, F*C] in 0..1, oldest first, or f32[B, F*D]."""
@@ -296,7 +296,10 @@ class ImageNetwork(Network):
 
 
 class VectorNetwork(Network):
-    """Perceptrons over vectors, layer-normalised, so that acting and training agree exactly."""
+    """Perceptrons over vectors, layer-normalised, so that acting and training agree exactly.
+
+    Only the consistency loss, which acting never asks, is batch-normalised.
+    """
 
     norm = LayerNorm
     neck = VectorNeck

@@ -41,7 +41,6 @@ def best_evaluation(folder):
     return max(line.get("eval/return_mean", float("-inf")) for line in read_metrics(folder))
 
 
-@pytest.mark.xfail(strict=True, reason="the projections of vector networks collapse into one")
 @pytest.mark.usefixtures("quick_compiling")
 def test_where_the_observation_names_the_right_action_every_game_is_won(tmp_path):
     scores = learn(tmp_path, "toy_envs:ToyCue-v0", **CUE)

@@ -9,11 +9,12 @@ import pytest
 import tiny
 
 from ez_jax import losses
+from ez_jax.config import override
 from ez_jax.losses import negative_cosine, unroll_loss
 from ez_jax.model import Model
 from ez_jax.structs import Batch, Embedding, Targets
 
-# The vector network: nothing mixes the samples of a batch.
+# The vector network: only the batch norm of the projections mixes the samples of a batch.
 CONFIG = tiny.make_config()
 STEPS, SUPPORT = CONFIG.learner.unroll_steps, CONFIG.network.support
 
@@ -52,14 +53,16 @@ def targets(batch) -> Targets:
 
 @pytest.fixture(scope="module")
 def differentiate(model, variables):
-    """Return call(batch, targets) -> (gradient of the parameters, LossOutput)."""
+    """Return call(batch, targets, config) -> (gradient of the parameters, LossOutput)."""
 
-    def loss(params, batch, targets):
-        key = jax.random.key(0)
-        return unroll_loss(params, {}, key, batch, targets, model=model, config=CONFIG)
+    def loss(params, batch, targets, config):
+        key, stats = jax.random.key(0), variables["batch_stats"]
+        return unroll_loss(params, stats, key, batch, targets, model=model, config=config)
 
-    gradient = jax.jit(jax.grad(loss, has_aux=True))
-    return lambda batch, targets: jax.device_get(gradient(variables["params"], batch, targets))
+    gradient = jax.jit(jax.grad(loss, has_aux=True), static_argnums=3)
+    return lambda batch, targets, config=CONFIG: jax.device_get(
+        gradient(variables["params"], batch, targets, config)
+    )
 
 
 def assert_trees_close(one, other, atol=1e-6) -> None:
@@ -152,8 +155,9 @@ def test_nothing_after_the_end_of_an_episode_reaches_the_loss(differentiate, bat
         value_prefix=targets.value_prefix.at[1, 1:].add(3.0),
         policy=targets.policy.at[1, 2:].set(jax.nn.one_hot(0, tiny.ACTIONS)),
     )
-    gradient, output = differentiate(batch, targets)
-    same_gradient, same_output = differentiate(other, elsewhere)
+    config = override(CONFIG, {"consistency": False})  # its batch norm mixes the samples
+    gradient, output = differentiate(batch, targets, config)
+    same_gradient, same_output = differentiate(other, elsewhere, config)
     assert_trees_close(gradient, same_gradient)
     np.testing.assert_allclose(output.loss, same_output.loss, rtol=1e-6)
 

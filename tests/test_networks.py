@@ -263,11 +263,21 @@ def test_initial_weights_fill_pytorchs_bounds(fresh):
 @pytest.mark.parametrize("fresh", [(7,)], ids=["vector"], indirect=True)
 def test_vector_networks_treat_every_sample_alone(fresh):
     network, variables, _, _ = fresh
-    assert "batch_stats" not in variables
+    assert variables["batch_stats"].keys() == {"projector", "predictor"}
     x = jnp.asarray(np.random.default_rng(1).normal(size=(3, 7)), jnp.float32)
     together, _ = caller(network, train=True)(variables, "represent", 100 * x)
     alone, _ = caller(network, train=False)(variables, "represent", 100 * x[:1])
     np.testing.assert_allclose(together[:1], alone, rtol=1e-5, atol=1e-6)
+
+
+def test_projections_cannot_all_be_one(fresh):
+    # Else the consistency loss is at its smallest when all states look alike.
+    network, variables, _, states = fresh
+    rng = np.random.default_rng(1)
+    alike = jnp.asarray(5 + 0.1 * rng.normal(size=(8, *states.shape[1:])), jnp.float32)
+    projection, _ = caller(network, train=True)(variables, "project", alike)
+    unit = projection / np.linalg.norm(projection, axis=1, keepdims=True)
+    assert (unit @ unit.T)[~np.eye(8, dtype=bool)].mean() < 0.1
 
 
 def test_batch_norm_remembers_the_unbiased_variance():
