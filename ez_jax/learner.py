@@ -92,7 +92,7 @@ def make_update(
         grads, output = differentiate(
             params, stats, key, batch, targets, model=model, config=config
         )
-        grad_norm = optax.global_norm(grads)
+        grad_norm = optax.tree.norm(grads)
         step, opt_state = optimizer.update(grads, train.opt_state, params)
         variables = {**train.variables, "params": optax.apply_updates(params, step)}
         if stats:

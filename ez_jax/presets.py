@@ -113,7 +113,7 @@ def _episode(steps: int) -> dict[str, Any]:
 # Games known beyond their family: (family, differences).
 GAMES: dict[str, tuple[str, Differences]] = {
     "CartPole": ("control", {**_episode(500), "total_agent_steps": 10_000}),
-    "LunarLander": ("control", {**_episode(1_000), "total_agent_steps": 300_000}),
+    "LunarLander": ("control", {**_episode(1_000), "total_agent_steps": 150_000}),
     "Acrobot": ("control", {**_episode(500), "total_agent_steps": 50_000}),
     "MountainCar": ("control", {**_episode(200), "total_agent_steps": 100_000}),
     "Catch": ("grid", {**_episode(100), "total_agent_steps": 5_000}),

@@ -83,16 +83,21 @@ class Run:
           BadInput: no room in memory or on the disk, or a folder of another configuration.
         """
         self.config, self.progress = config, progress
-        self._open = contextlib.ExitStack()
+        with contextlib.ExitStack() as opened:  # closes what is open if something is refused
+            self._build(opened)
+            self._open = opened.pop_all()
+
+    def _build(self, opened: contextlib.ExitStack) -> None:
+        config, progress = self.config, self.progress
         self.folder = run_folder.make_run_dir(configs.run_folder(config))
         is_new = not (self.folder / run_folder.CONFIG_FILE).exists()
         if not is_new:
             run_folder.check_same_config(self.folder, configs.to_dict(config))
         self.checkpointer = Checkpointer(self.folder, config.checkpoint.keep, progress.warn)
-        self._open.callback(self.checkpointer.close)
+        opened.callback(self.checkpointer.close)
         saved = self.checkpointer.latest()
         self.env: VectorEnv = self._make_env(saved or 0)
-        self._open.callback(self.env.close)
+        opened.callback(self.env.close)
         self.model = make_model(config, self.env.spec)
         plan = memory_plan(config, self.model)
         rows = plan_rows(config, self.model, plan, self.folder, saved)
@@ -102,7 +107,7 @@ class Run:
             run_folder.write_config(self.folder, configs.to_dict(config))
         self._make_steps()
         self.writer = MetricsWriter(self.folder, tensorboard=config.log.tensorboard)
-        self._open.callback(self.writer.close)
+        opened.callback(self.writer.close)
         self._done_at: dict[str, Clocks] = {}  # by method: when it was last called
         if saved is None:
             self._start()
