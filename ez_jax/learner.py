@@ -19,7 +19,7 @@ LearnFn = Callable[[TrainState, Replay, Metrics, Array], tuple[TrainState, Repla
 
 
 def learning_rate(config: LearnerConfig) -> optax.Schedule:
-    """Linear warm-up from 0, then a drop by `decay_rate` every `decay_every` updates (spec §6)."""
+    """Linear warm-up from 0, then a drop by `decay_rate` every `decay_every` updates."""
     decay = optax.exponential_decay(
         config.learning_rate, config.decay_every, config.decay_rate, staircase=True
     )
@@ -36,7 +36,7 @@ OPTIMIZERS: dict[str, Callable[[LearnerConfig], optax.GradientTransformation]] =
 def make_optimizer(config: LearnerConfig) -> optax.GradientTransformation:
     """Clip the global norm, add the L2 term to all parameters, then the rule and the schedule.
 
-    The order is torch's: the L2 term is not clipped and passes through momentum (spec §12.10).
+    The order is torch's: the L2 term is not clipped and passes through momentum.
     """
     return optax.chain(
         optax.clip_by_global_norm(config.max_grad_norm),
@@ -69,7 +69,7 @@ def importance_exponent(config: Config, updates: Int[Array, ""]) -> Array:
 def refresh_targets(train: TrainState, period: int) -> TrainState:
     """Every `period` updates the target becomes the copy taken `period` updates earlier.
 
-    The official trainer publishes weights that it saved one period before (spec §4), so the target
+    The official trainer publishes weights that it saved one period before, so the target
     is one to two periods old.
     """
 

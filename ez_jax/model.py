@@ -92,7 +92,7 @@ class Model:
         """
         state, variables = self._call(variables, "transition", embedding.state, action, train=train)
         if train:
-            # Halved before all heads, not only on the way to the next step (spec §0.8).
+            # Halved before all heads, not only on the way to the next step: as the official code.
             state = scale_gradient(state, 0.5)
         (logits, carry), variables = self._call(
             variables, "value_prefix", state, embedding.carry, train=train

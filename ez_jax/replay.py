@@ -70,7 +70,7 @@ def sample(
     priority_exponent: float,
     importance_exponent: Float[Array, ""],
 ) -> Batch:
-    """Draw sequences without replacement, p ∝ priority^α (Schaul et al., 2016; spec §5).
+    """Draw sequences without replacement, p ∝ priority^α (Schaul et al., 2016).
 
     Importance weights are (M p)^-β over the M candidates, divided by the largest in the batch (so
     that M cancels). Where fewer rows than `batch_size` can be sampled, the others drawn weigh 0.

@@ -22,7 +22,7 @@ from ez_jax.structs import Embedding, Root, SearchOutput, Variables
 # (variables, root, key, temperature, invalid_actions) -> SearchOutput; the key is consumed.
 SearchFn = Callable[..., SearchOutput]
 
-MIN_Q_RANGE = 0.01  # a smaller spread of Qs in a tree is not stretched to 0..1 (spec §3.2)
+MIN_Q_RANGE = 0.01  # a smaller spread of Qs in a tree is not stretched to 0..1
 TINY = 1e-8
 
 
@@ -55,7 +55,7 @@ def completed_q(
 
     Actions not visited get the mixed value (Danihelka et al., 2022, eq. 33). mctx stretches the Qs
     of every node to 0..1, so that with two actions any noise decides between them; as in
-    EfficientZero V2 the smallest and largest Q of the tree are 0 and 1 here (spec §3.2).
+    EfficientZero V2 the smallest and largest Q of the tree are 0 and 1 here.
 
     Args:
       tree: one search tree, not batched.
@@ -166,6 +166,6 @@ def make_search(
 
 
 def acting_temperature(config: SearchConfig, progress: Float[Array, ""]) -> Float[Array, ""]:
-    """Temperature by the share of the training done, 0..1 (spec §3.1)."""
+    """Temperature by the share of the training done, 0..1 (MuZero appendix D)."""
     phase = jnp.searchsorted(jnp.array(config.temperature_fractions), progress, side="right")
     return jnp.array(config.temperatures)[phase]
