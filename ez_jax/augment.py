@@ -1,4 +1,4 @@
-"""Image augmentation of the consistency loss: random shift and intensity (DrQ: Kostrikov et al., 2021)."""
+"""Image augmentation: random shift and intensity (DrQ, Kostrikov et al., 2021)."""
 
 import jax
 import jax.numpy as jnp

@@ -41,7 +41,8 @@ def loss_weights(config: Config) -> dict[str, float]:
 def _views(batch: Batch, model: Model, config: Config, key: Array) -> tuple[Array, Array]:
     """Frames of the first observation [B, F, *obs] and of the K that follow it [B, F-1+K, *obs].
 
-    Augmented independently of each other; within the second one draw serves all frames, as in the official code.
+    Augmented independently of each other; within the second one draw serves all frames, as in the
+    official code.
     """
     stack, unroll_steps = model.spec.frame_stack, config.learner.unroll_steps
     first = batch.observation[:, :stack]

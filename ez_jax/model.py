@@ -33,7 +33,7 @@ class Model:
     support: int
 
     def init(self, key: Array) -> Variables:
-        """Fresh variables, as torch would draw them (spec: the published initialisation)."""
+        """Fresh variables, as torch would draw them."""
         frames = jnp.zeros((1, self.spec.frame_stack, *self.spec.observation_shape))
         return self.network.init(key, self._inputs(frames))
 

@@ -1,8 +1,8 @@
 """What the model is trained towards: value, value prefix and policy (EfficientZero §4.2-4.3).
 
 Episodes are contiguous in the replay, so sums and bootstraps cross no seam: the official code cuts
-episodes into blocks of 400 steps and drops the bootstrap at their ends. Truncation is
-not termination: a truncated episode bootstraps from its final observation.
+episodes into blocks of 400 steps and drops the bootstrap at their ends. Truncation is not
+termination: a truncated episode bootstraps from its final observation.
 """
 
 from collections.abc import Callable
