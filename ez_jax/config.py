@@ -135,7 +135,7 @@ class LearnerConfig:
     decay_every: int = 100_000  # updates after the warm-up between two decays
     decay_rate: float = 0.1
     target_period: int = 200  # updates; the target network is one to two periods old
-    augment: bool = True  # random shift and intensity, images only
+    augment: bool = True  # random shift and intensity, of images not below 16 shifts
     augment_shift: int = 4  # pixels
     augment_intensity: float = 0.05
 

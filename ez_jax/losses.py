@@ -11,6 +11,7 @@ from ez_jax.model import Model
 from ez_jax.structs import Batch, LossOutput, Targets, Variables
 
 PRIORITY_FLOOR = 1e-6  # keeps every row drawable
+MIN_SIZE_PER_SHIFT = 16  # images below 64 pixels are not shifted by 4
 
 
 def cross_entropy(
@@ -38,6 +39,12 @@ def loss_weights(config: Config) -> dict[str, float]:
     return weights | ({"consistency": loss.consistency} if config.consistency else {})
 
 
+def _can_be_shifted(model: Model, shift: int) -> bool:
+    """Whether a shift leaves an image what it was: not so on a board, where every cell counts."""
+    spec = model.spec
+    return spec.is_image and min(spec.observation_shape[:2]) >= MIN_SIZE_PER_SHIFT * shift
+
+
 def _views(batch: Batch, model: Model, config: Config, key: Array) -> tuple[Array, Array]:
     """Frames of the first observation [B, F, *obs] and of the K that follow it [B, F-1+K, *obs].
 
@@ -47,7 +54,7 @@ def _views(batch: Batch, model: Model, config: Config, key: Array) -> tuple[Arra
     stack, unroll_steps = model.spec.frame_stack, config.learner.unroll_steps
     first = batch.observation[:, :stack]
     following = batch.observation[:, 1 : stack + unroll_steps]
-    if not (config.learner.augment and model.spec.is_image):
+    if not (config.learner.augment and _can_be_shifted(model, config.learner.augment_shift)):
         return first, following
     keys = jax.random.split(key)
     settings = {

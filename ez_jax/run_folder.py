@@ -102,7 +102,6 @@ def write_scores(run_dir: str | Path, scores: Mapping[str, Any], clocks: Clocks)
 @functools.cache
 def provenance() -> dict[str, Any]:
     """What a result was made with: versions by package, device, and commit (None outside git)."""
-    device = jax.devices()[0]
     versions = {"python": platform.python_version()}
     for package in PACKAGES + GAME_PACKAGES:
         try:
@@ -110,11 +109,22 @@ def provenance() -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:
             versions[package] = None  # a game package that is not needed, or ez_jax not installed
     return {
-        "device": f"{device.platform}: {device.device_kind}",
+        "device": _device_name(jax.devices()[0]),
         "devices": jax.device_count(),
         "versions": versions,
         "commit": _commit(),
     }
+
+
+def _device_name(device: jax.Device) -> str:
+    """The accelerator's kind; of a CPU, for which JAX has no name, the model and its cores."""
+    if device.platform != "cpu":
+        return f"{device.platform}: {device.device_kind}"
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    model = models[0] if models else platform.machine()
+    return f"cpu: {model}, {os.cpu_count()} cores"
 
 
 def _commit() -> str | None:
