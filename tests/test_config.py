@@ -91,7 +91,7 @@ def test_wrong_keys_and_types_are_refused_by_name(values, message):
         ({"learner.momentum": 1}, "it must be below 1"),
         ({"learner.batch_size": 200_000}, "lower the batch or raise the capacity"),
         ({"learner.batch_size": 8, "replay.capacity": 9}, "set replay.capacity to 44 or more"),
-        ({"learner.start": 10}, "set learner.start to 44 or more"),
+        ({"learner.start": 10}, "set learner.start to 300 or more"),
         ({"total_agent_steps": 100}, "raise total_agent_steps or lower learner.start"),
         ({"learner.augment_shift": 48}, "lower learner.augment_shift"),
         ({"targets.value": "search", "reanalyse.ratio": 0}, "set targets.value=td"),

@@ -51,7 +51,7 @@ def make_plan(**changes):
         dataclasses.replace(PUBLISHED, **changes),
         train_state=jax.ShapeDtypeStruct((33_000_000,), jnp.float32),
         embedding=jax.eval_shape(lambda: node(1)),
-        activation_bytes=4_000_000,
+        activation_bytes=24_000_000,
     )
 
 
