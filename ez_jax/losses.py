@@ -10,6 +10,8 @@ from ez_jax.config import Config
 from ez_jax.model import Model
 from ez_jax.structs import Batch, LossOutput, Targets, Variables
 
+Terms = dict[str, Float[Array, "*steps B"]]  # by name, per sample
+
 PRIORITY_FLOOR = 1e-6  # keeps every row drawable
 MIN_SIZE_PER_SHIFT = 16  # images below 64 pixels are not shifted by 4
 
@@ -64,6 +66,44 @@ def _views(batch: Batch, model: Model, config: Config, key: Array) -> tuple[Arra
     return augment(first, keys[0], **settings), augment(following, keys[1], **settings)
 
 
+def _head_losses(
+    logits: tuple[Array, Array], targets: Targets, k: Array | int, support_size: int
+) -> Terms:
+    """Policy and value at step k of the unroll; k = 0 is the root."""
+    policy_logits, value_logits = logits
+    value = support.encode(targets.value[:, k], support_size)
+    policy = cross_entropy(targets.policy[:, k], policy_logits)
+    return {
+        "policy": targets.policy_mask[:, k] * policy,
+        "value": targets.mask[:, k] * cross_entropy(value, value_logits),
+    }
+
+
+def _consistency(
+    model: Model, variables: Variables, state: Array, frames: Array
+) -> tuple[Float[Array, " B"], Variables]:
+    """An imagined state against the encoding of what was seen, which gets no gradient."""
+    online, variables = model.projections(variables, state, predict=True)
+    # Stopped at the parameters, so that nothing of this branch is kept for a gradient.
+    frozen = jax.lax.stop_gradient(variables)
+    observed, frozen = model.encode(frozen, frames, train=True)
+    target, frozen = model.projections(frozen, observed.state, predict=False)
+    return negative_cosine(online, target), {**frozen, "params": variables["params"]}
+
+
+def _sum_over_steps(at_root: Terms, unrolled: Terms) -> Terms:
+    """Add what the K steps [K, B] and the root [B] give to each term: [B]."""
+    terms = jax.tree.map(lambda x: jnp.sum(x, axis=0), unrolled)
+    return terms | {name: terms[name] + value for name, value in at_root.items()}
+
+
+def _weighted_sum(terms: Terms, weights: dict[str, float]) -> Float[Array, " B"]:
+    """Add up the terms; one without a weight, or a weight without its term, is a mistake."""
+    if terms.keys() != weights.keys():
+        raise ValueError(f"loss terms {sorted(terms)} and weights {sorted(weights)} differ")
+    return sum(weights[name] * terms[name] for name in weights)
+
+
 def unroll_loss(
     params: dict,
     batch_stats: dict,
@@ -81,63 +121,36 @@ def unroll_loss(
     consumed.
     """
     unroll_steps, stack = config.learner.unroll_steps, model.spec.frame_stack
+    support_size = config.network.support
     first, following = _views(batch, model, config, key)
 
     def with_stats(stats: dict) -> Variables:
         return {"params": params, "batch_stats": stats} if stats else {"params": params}
 
-    def head_losses(logits: tuple[Array, Array], k: Array | int) -> dict[str, Array]:
-        policy_logits, value_logits = logits
-        value = support.encode(targets.value[:, k], config.network.support)
-        return {
-            "policy": targets.policy_mask[:, k]
-            * cross_entropy(targets.policy[:, k], policy_logits),
-            "value": targets.mask[:, k] * cross_entropy(value, value_logits),
-        }
-
-    def consistency(variables: Variables, state: Array, k: Array) -> tuple[Array, Variables]:
-        """Imagined state k against the encoding of what was seen, which gets no gradient."""
-        online, variables = model.projections(variables, state, predict=True)
-        frames = jax.lax.dynamic_slice_in_dim(following, k - 1, stack, axis=1)
-        # Stopped at the parameters, so that nothing of this branch is kept for a gradient.
-        frozen = jax.lax.stop_gradient(variables)
-        observed, frozen = model.encode(frozen, frames, train=True)
-        target, frozen = model.projections(frozen, observed.state, predict=False)
-        return negative_cosine(online, target), {**frozen, "params": params}
-
-    def unroll(carry: tuple, k: Array) -> tuple[tuple, dict[str, Array]]:
+    def unroll(carry: tuple, k: Array) -> tuple[tuple, Terms]:
         """Step k of 1..K."""
         embedding, stats = carry
         embedding, prefix_logits, variables = model.step(
             with_stats(stats), embedding, batch.action[:, k - 1], train=True
         )
         logits, variables = model.heads(variables, embedding.state, train=True)
-        terms = head_losses(logits, k)
-        prefix = support.encode(targets.value_prefix[:, k - 1], config.network.support)
+        terms = _head_losses(logits, targets, k, support_size)
+        prefix = support.encode(targets.value_prefix[:, k - 1], support_size)
         terms["value_prefix"] = targets.mask[:, k] * cross_entropy(prefix, prefix_logits)
         if config.consistency:
-            cosine, variables = consistency(variables, embedding.state, k)
+            frames = jax.lax.dynamic_slice_in_dim(following, k - 1, stack, axis=1)
+            cosine, variables = _consistency(model, variables, embedding.state, frames)
             terms["consistency"] = targets.mask[:, k] * cosine
         return (embedding, variables.get("batch_stats", {})), terms
 
     root, variables = model.encode(with_stats(batch_stats), first, train=True)
     root_logits, variables = model.heads(variables, root.state, train=True)
+    steps, start = jnp.arange(1, unroll_steps + 1), (root, variables.get("batch_stats", {}))
     # Unrolled: as a loop the backward convolutions take three times the CPU time.
-    (_, batch_stats), unrolled = jax.lax.scan(
-        unroll,
-        (root, variables.get("batch_stats", {})),
-        jnp.arange(1, unroll_steps + 1),
-        unroll=True,
-    )
-    terms = jax.tree.map(lambda x: jnp.sum(x, axis=0), unrolled)  # [B] each
-    for name, at_root in head_losses(root_logits, 0).items():
-        terms[name] = terms[name] + at_root
+    (_, batch_stats), unrolled = jax.lax.scan(unroll, start, steps, unroll=True)
 
-    weights = loss_weights(config)
-    if terms.keys() != weights.keys():
-        raise ValueError(f"loss terms {sorted(terms)} and weights {sorted(weights)} differ")
-    per_sample = sum(weights[name] * terms[name] for name in weights)
-    loss = jnp.mean(batch.weight * per_sample)
+    terms = _sum_over_steps(_head_losses(root_logits, targets, 0, support_size), unrolled)
+    loss = jnp.mean(batch.weight * _weighted_sum(terms, loss_weights(config)))
     error = jnp.abs(support.decode(root_logits[1]) - targets.value[:, 0])
     output = LossOutput(
         loss=loss,

@@ -18,6 +18,8 @@ from ez_jax.structs import Batch, Root, SearchOutput, Targets, Variables
 
 # (target variables, key, batch) -> Targets; the key is consumed.
 TargetsFn = Callable[[Variables, Array, Batch], Targets]
+# (target variables, batch, values of the roots' searches f32[B, K+1]) -> f32[B, K+1]
+ValueTargetFn = Callable[[Variables, Batch, Array], Array]
 
 
 def corrected_td_steps(
@@ -77,89 +79,117 @@ def value_prefixes(batch: Batch, *, unroll_steps: int, horizon: int) -> Float[Ar
     return jnp.sum(jnp.where(same_prefix, reward[:, None], 0.0), axis=-1)
 
 
-def _search_roots(search: SearchFn, variables: Variables, roots: Root, key: Array) -> SearchOutput:
-    """Search roots [G, B, ...] as one batch."""
-    groups, batch = roots.value.shape
-    flat = jax.tree.map(lambda x: x.reshape(groups * batch, *x.shape[2:]), roots)
-    found = search(variables, flat, key)
-    return jax.tree.map(lambda x: x.reshape(groups, batch, *x.shape[1:]), found)
-
-
 def _time_second(x: Array) -> Array:
     return jnp.moveaxis(x, 0, 1)
 
 
-def make_targets(config: Config, model: Model, search: SearchFn) -> TargetsFn:
-    """Targets of a batch, by the target network.
+def roots_at(
+    model: Model, variables: Variables, batch: Batch, position: Int[Array, "G K+1"]
+) -> Root:
+    """Roots [K+1, G, ...] of the first G samples at the positions given.
 
-    Values bootstrap from its predictions. The first `reanalyse.ratio` of the batch is searched
-    anew for its policies (and root values, where `targets.value` wants them); the rest keeps what
-    the actor's search found.
+    One unroll position at a time bounds the memory of large images, and a batch still fills a
+    device; vectors go through at once.
     """
-    unroll_steps, stack = config.learner.unroll_steps, model.spec.frame_stack
-    td_steps = config.targets.td_steps
-    num_fresh = round(config.reanalyse.ratio * config.learner.batch_size)
+    stack = model.spec.frame_stack
+
+    def stacked(frames: Array, at: Array) -> Array:
+        return jax.lax.dynamic_slice_in_dim(frames, at, stack)
+
+    def roots(at: Int[Array, " G"]) -> Root:
+        frames = jax.vmap(stacked)(batch.observation[: len(at)], at)
+        return model.root(variables, frames)
+
+    over_positions = jax.lax.map if model.spec.is_image else lambda f, xs: jax.vmap(f)(xs)
+    return over_positions(roots, position.T)
+
+
+def make_td_value(config: Config, model: Model) -> ValueTargetFn:
+    """Published V1: n steps of reward, then the value of the target network."""
+    td_steps, unroll_steps = config.targets.td_steps, config.learner.unroll_steps
     decrement = config.targets.age_fraction * config.total_agent_steps
 
-    def roots_at(variables: Variables, batch: Batch, position: Int[Array, "G K+1"]) -> Root:
-        """Roots [K+1, G, ...] of the first G samples at the positions given.
-
-        One unroll position at a time bounds the memory of large images, and a batch still fills a
-        device; vectors go through at once.
-        """
-
-        def stacked(frames: Array, at: Array) -> Array:
-            return jax.lax.dynamic_slice_in_dim(frames, at, stack)
-
-        def roots(at: Int[Array, " G"]) -> Root:
-            frames = jax.vmap(stacked)(batch.observation[: len(at)], at)
-            return model.root(variables, frames)
-
-        return (
-            jax.lax.map(roots, position.T) if model.spec.is_image else jax.vmap(roots)(position.T)
-        )
-
     def td_value(variables: Variables, batch: Batch, root_value: Array) -> Array:
-        """Published V1: n steps of reward, then the value of the target network."""
         del root_value
         most = jnp.full_like(batch.age, td_steps)
         if config.off_policy_correction:
             most = corrected_td_steps(batch.age, td_steps=td_steps, steps_per_decrement=decrement)
         steps = steps_ahead(batch, most, unroll_steps=unroll_steps)
         end = jnp.arange(unroll_steps + 1) + steps
-        bootstrap = _time_second(roots_at(variables, batch, end).value)
+        bootstrap = _time_second(roots_at(model, variables, batch, end).value)
         return n_step_value(batch, bootstrap, steps, discount=config.discount)
 
+    return td_value
+
+
+def make_search_value(config: Config, model: Model) -> ValueTargetFn:
+    """Search-based value estimation (EfficientZero V2 §3.3): the root's own search value."""
+    del model
+    num_positions = config.learner.unroll_steps + 1
+
     def search_value(variables: Variables, batch: Batch, root_value: Array) -> Array:
-        """Search-based value estimation (EfficientZero V2 §3.3): the root's own search value."""
         del variables
         # A final observation has nothing to search: it is worth 0 if the episode terminated.
-        return root_value * batch.discount[:, : unroll_steps + 1]
+        return root_value * batch.discount[:, :num_positions]
 
-    value_target = {"td": td_value, "search": search_value}[config.targets.value]
+    return search_value
+
+
+VALUE_TARGETS: dict[str, Callable[[Config, Model], ValueTargetFn]] = {
+    "td": make_td_value,
+    "search": make_search_value,
+}
+
+
+def make_reanalyse(
+    config: Config, model: Model, search: SearchFn
+) -> Callable[[Variables, Array, Batch], tuple[Float[Array, "B K+1 A"], Float[Array, "B K+1"]]]:
+    """Policies and root values of a batch: the first `reanalyse.ratio` searched now, rest stored.
+
+    The new ones are searched with the variables given; all their roots are one batch.
+    """
+    num_fresh = round(config.reanalyse.ratio * config.learner.batch_size)
+    num_positions = config.learner.unroll_steps + 1
+
+    def search_again(variables: Variables, key: Array, batch: Batch) -> SearchOutput:
+        """Search every unroll position of the first samples: [K+1, num_fresh, ...]."""
+        position = jnp.broadcast_to(jnp.arange(num_positions), (num_fresh, num_positions))
+        roots = roots_at(model, variables, batch, position)
+        as_one_batch = lambda x: x.reshape(num_positions * num_fresh, *x.shape[2:])  # noqa: E731
+        found = search(variables, jax.tree.map(as_one_batch, roots), key)
+        return jax.tree.map(lambda x: x.reshape(num_positions, num_fresh, *x.shape[1:]), found)
 
     def reanalyse(variables: Variables, key: Array, batch: Batch) -> tuple[Array, Array]:
-        """Policies and root values: as stored, the first `num_fresh` from a search made now."""
         if not num_fresh:
             return batch.policy, batch.value
-        at = jnp.broadcast_to(jnp.arange(unroll_steps + 1), (num_fresh, unroll_steps + 1))
-        found = _search_roots(search, variables, roots_at(variables, batch, at), key)
+        found = search_again(variables, key, batch)
         return (
             batch.policy.at[:num_fresh].set(_time_second(found.policy)),
             batch.value.at[:num_fresh].set(_time_second(found.value)),
         )
 
+    return reanalyse
+
+
+def make_targets(config: Config, model: Model, search: SearchFn) -> TargetsFn:
+    """Targets of a batch, by the target network.
+
+    Values bootstrap from its predictions; policies come from searches (and so do values, where
+    `targets.value` wants them), made now or kept from when the action was chosen.
+    """
+    value_target = VALUE_TARGETS[config.targets.value](config, model)
+    reanalyse = make_reanalyse(config, model, search)
+    unroll_steps, horizon = config.learner.unroll_steps, config.horizon
+
     def targets(variables: Variables, key: Array, batch: Batch) -> Targets:
         policy, root_value = reanalyse(variables, key, batch)
-        position = jnp.arange(unroll_steps + 1)
-        inside = position <= batch.last[:, None]
-        acting = position < batch.last[:, None]
+        position, last = jnp.arange(unroll_steps + 1), batch.last[:, None]
         return Targets(
             value=value_target(variables, batch, root_value),
-            value_prefix=value_prefixes(batch, unroll_steps=unroll_steps, horizon=config.horizon),
+            value_prefix=value_prefixes(batch, unroll_steps=unroll_steps, horizon=horizon),
             policy=policy,
-            mask=inside.astype(jnp.float32),
-            policy_mask=acting.astype(jnp.float32),
+            mask=(position <= last).astype(jnp.float32),
+            policy_mask=(position < last).astype(jnp.float32),
         )
 
     return targets
