@@ -64,9 +64,9 @@ PRESETS_FOR: dict[tuple[str, str], Differences] = {
         "eval": {"every": 1_000},
     },
     ("small", "LunarLander"): {
-        "updates_per_step": 0.1,
+        "updates_per_step": 0.2,
         "actor": {"num_envs": 8},
-        "learner": {"start": 2_000},
+        "learner": {"start": 2_000, "decay_every": 40_000},
         "eval": {"every": 25_000},
         "checkpoint": {"every": 25_000},
         "log": {"every": 5_000},
@@ -113,7 +113,11 @@ def _episode(steps: int) -> dict[str, Any]:
 # Games known beyond their family: (family, differences).
 GAMES: dict[str, tuple[str, Differences]] = {
     "CartPole": ("control", {**_episode(500), "total_agent_steps": 10_000}),
-    "LunarLander": ("control", {**_episode(1_000), "total_agent_steps": 150_000}),
+    # Discounted more than the rest, so that a craft that hovers feels that time passes.
+    "LunarLander": (
+        "control",
+        {**_episode(1_000), "total_agent_steps": 300_000, "discount": 0.99},
+    ),
     "Acrobot": ("control", {**_episode(500), "total_agent_steps": 50_000}),
     "MountainCar": ("control", {**_episode(200), "total_agent_steps": 100_000}),
     "Catch": ("grid", {**_episode(100), "total_agent_steps": 5_000}),
