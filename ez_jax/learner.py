@@ -124,18 +124,11 @@ def make_update(
     return update
 
 
-def make_learn(config: Config, model: Model, targets_for: TargetsFn) -> tuple[LearnFn, Metrics]:
-    """The whole learning step, and its metrics before anything was learned.
-
-    `learn(train, replay, metrics, key)` returns the first three after one update; they are donated
-    and nothing waits for the result, so the caller queues as many as are due. (As a loop inside
-    the program the backward convolutions take four times the CPU time.) The draws of update i
-    depend on the key and i alone.
-    """
-    update = make_update(config, model)
+def make_draw(config: Config, model: Model) -> Callable[[Replay, Array, Array], Batch]:
+    """`draw(replay, key, updates)`: the batch of an update, by priority or evenly."""
     alpha = config.replay.priority_exponent if config.prioritised else 0.0
 
-    def draw(train: TrainState, replay: Replay, key: Array) -> Batch:
+    def draw(replay: Replay, key: Array, updates: Int[Array, ""]) -> Batch:
         return ring.sample(
             replay,
             key,
@@ -144,14 +137,27 @@ def make_learn(config: Config, model: Model, targets_for: TargetsFn) -> tuple[Le
             td_steps=config.targets.td_steps,
             frame_stack=model.spec.frame_stack,
             priority_exponent=alpha,
-            importance_exponent=importance_exponent(config, train.updates),
+            importance_exponent=importance_exponent(config, updates),
         )
+
+    return draw
+
+
+def make_learn(config: Config, model: Model, targets_for: TargetsFn) -> tuple[LearnFn, Metrics]:
+    """The whole learning step, and its metrics before anything was learned.
+
+    `learn(train, replay, metrics, key)` returns the first three after one update; they are donated
+    and nothing waits for the result, so the caller queues as many as are due. (As a loop inside
+    the program the backward convolutions take four times the CPU time.) The draws of update i
+    depend on the key and i alone.
+    """
+    draw, update = make_draw(config, model), make_update(config, model)
 
     def learn(train: TrainState, replay: Replay, sums: Metrics, key: Array):
         sample_key, target_key, loss_key = jax.random.split(
             jax.random.fold_in(key, train.updates), 3
         )
-        batch = draw(train, replay, sample_key)
+        batch = draw(replay, sample_key, train.updates)
         targets = targets_for(train.target, target_key, batch)
         train, output, metrics = update(train, loss_key, batch, targets)
         replay = ring.update_priorities(replay, batch.index, output.priority)
