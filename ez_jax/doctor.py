@@ -1,0 +1,195 @@
+"""Is everything here as a run needs it? Versions, machine, and checks that say what to mend.
+
+    python -m ez_jax.doctor
+
+The last part flips every switch of the algorithm and looks whether exactly what should change
+does (see `switches.py`).
+"""
+
+import functools
+import sys
+import textwrap
+import time
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.text import Text
+
+from ez_jax import arguments, cli, health, machine
+from ez_jax.config import BadInput
+
+if TYPE_CHECKING:
+    from ez_jax.switches import Switch
+
+OWN_KEYS = {"quick": False, "verbose": False}
+WIDTH, INDENT, CLAIM = 80, 8, 33  # columns: of a line, before a name, of a claim
+STYLES = {"OK": "green", "FAIL": "bold red"}
+
+
+class Report:
+    """What a person sees; plain lines where there is no terminal."""
+
+    def __init__(self, *, verbose: bool):
+        """`verbose` shows whole tracebacks."""
+        self.checked, self.failed = 0, 0
+        self._verbose = verbose
+        self._console = Console(highlight=False)
+
+    def section(self, title: str) -> None:
+        """Begin a part."""
+        self._line(Text(f"\n{title}", style="bold"))
+
+    def rows(self, rows: Mapping[str, str]) -> None:
+        """Names and what they are, in two columns."""
+        width = max(map(len, rows))
+        for name, value in rows.items():
+            self._paragraph(f"  {name:{width}}  ", value)
+
+    def columns(self, rows: Mapping[str, str], count: int = 2) -> None:
+        """Short rows, several in a line, down one column and then the next."""
+        cells = [f"{name:18}{value}" for name, value in rows.items()]
+        height = -(-len(cells) // count)
+        for i in range(height):
+            self.say("  " + "".join(f"{cell:39}" for cell in cells[i::height]).rstrip())
+
+    def say(self, line: str) -> None:
+        """One line."""
+        self._line(Text(line))
+
+    def check(self, check: health.Check) -> bool:
+        """Make a check and tell how it went; whether it succeeded."""
+        began = time.perf_counter()
+        try:
+            with self._console.status(Text(f"{check.name} ...")):
+                remark = check.run()
+        except Exception as error:  # noqa: BLE001 told with its text, and the exit code says so
+            self._verdict("FAIL", check.name, check.claim, began)
+            self._fault(error, check.mend(error))
+            return False
+        self._verdict("OK", check.name, remark or check.claim, began)
+        return True
+
+    def _verdict(self, verdict: str, name: str, claim: str, began: float) -> None:
+        self.checked += 1
+        self.failed += verdict == "FAIL"
+        seconds = f"{time.perf_counter() - began:.1f} s"
+        first, *rest = textwrap.wrap(claim, CLAIM, break_on_hyphens=False)
+        self._line(
+            Text(f"  {verdict:{INDENT - 2}}", style=STYLES[verdict]).append(
+                f"{name:{WIDTH - INDENT - CLAIM - 8}}{first:{CLAIM}}{seconds:>8}", style="default"
+            )
+        )
+        for part in rest:
+            self.say(" " * (WIDTH - CLAIM - 8) + part)
+
+    def _fault(self, error: Exception, mend: str) -> None:
+        self._paragraph(" " * INDENT + "mend: ", mend, style="yellow")
+        told = f"{type(error).__name__}: {error}"
+        if self._verbose or not str(error):
+            told = "".join(traceback.format_exception(error))
+        for line in told.rstrip().splitlines():
+            self.say(" " * INDENT + line)
+
+    def _paragraph(self, begin: str, text: str, style: str = "") -> None:
+        lines = textwrap.wrap(
+            text,
+            WIDTH,
+            initial_indent=begin,
+            subsequent_indent=" " * len(begin),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        self._line(Text("\n".join(lines), style=style))
+
+    def _line(self, text: Text) -> None:
+        # soft_wrap: in a file a line stays a line, however long a path in it is.
+        self._console.print(text, soft_wrap=True)
+
+
+def switch_checks() -> Iterator[health.Check]:
+    """One check for each row of the table of switches."""
+    from ez_jax.switches import SWITCHES
+
+    for switch in SWITCHES:
+        yield health.Check(
+            name=str(switch),
+            claim=_claim(switch),
+            run=functools.partial(_flip, switch),
+            mend=lambda error: (
+                "this is a fault of the code, not of the machine: see the row of this switch in "
+                "ez_jax/switches.py, or report it"
+            ),
+        )
+
+
+def _flip(switch: "Switch") -> None:
+    from ez_jax.switches import flip
+
+    result = flip(switch)
+    if result.dead or result.leaks:
+        dead, leaks = _names(sorted(result.dead)), _names(sorted(result.leaks))
+        raise AssertionError(f"did not change: {dead}; changed though it should not: {leaks}")
+
+
+def _claim(switch: "Switch") -> str:
+    given = " ".join(f"{key}={value}" for key, value in switch.given)
+    return _names(switch.changes) + (f"; with {given}" if given else "")
+
+
+def _names(observables: Iterable[str]) -> str:
+    """Observables by group: `search, targets: policy value`."""
+    groups: dict[str, list[str]] = {}
+    for name in observables:
+        group, _, member = name.partition("/")
+        groups.setdefault(group, []).append(member)
+    shown = [f"{group}: {' '.join(members)}".rstrip(": ") for group, members in groups.items()]
+    return ", ".join(shown) or "nothing"
+
+
+def main() -> int:
+    """Tell everything; the exit code says whether all checks succeeded."""
+    values, changes = arguments.read([_as_key(word) for word in sys.argv[1:]], OWN_KEYS)
+    if changes:
+        raise BadInput(f"{next(iter(changes))} belongs to a run; only {_own()} may be given")
+    report = Report(verbose=values["verbose"])
+    report.section("versions")
+    report.columns(machine.versions())
+    report.section("machine")
+    report.rows(machine.facts())
+    report.section("checks")
+    succeeded = [report.check(check) for check in health.CHECKS]
+    if not values["quick"] and succeeded[0]:  # without a device there is nothing to flip
+        report.section("switches, each flipped alone: only what is named may change, and it must")
+        for check in switch_checks():
+            report.check(check)
+    if report.failed:
+        report.say(f"\n{report.failed} of {report.checked} checks failed")
+        return cli.FAILED
+    report.say(f"\nall {report.checked} checks succeeded")
+    return cli.DONE
+
+
+def _own() -> str:
+    return " and ".join(f"{key}=true" for key in OWN_KEYS)
+
+
+def _as_key(word: str) -> str:
+    """`--quick` means `quick=true`."""
+    return f"{word[2:]}=true" if word[2:] in OWN_KEYS and word.startswith("--") else word
+
+
+HELP = """usage: python -m ez_jax.doctor [quick=true] [verbose=true]
+
+Shows versions and machine, tries everything that a run relies on, and says what to mend.
+  quick=true                   leave out the switches of the algorithm (half a minute)
+  verbose=true                 whole tracebacks of what failed
+exit codes: 0 all checks succeeded, 1 something failed, 2 bad input, 130 interrupted
+"""
+
+if __name__ == "__main__":
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        sys.stdout.write(HELP)
+        sys.exit(cli.DONE)
+    sys.exit(cli.guarded(main))

@@ -1,0 +1,130 @@
+"""What this installation and this machine are, row by row, for `python -m ez_jax.doctor`.
+
+Nothing of it may fail: a fact that cannot be found out is told as such.
+"""
+
+import importlib
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import ez_jax
+
+PACKAGES = (
+    "jax", "jaxlib", "flax", "optax", "mctx", "envpool", "orbax-checkpoint", "gymnasium", "numpy",
+)  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """Version by package."""
+    found = {"python": platform.python_version(), "ez_jax": ez_jax.__version__}
+    return found | {package: installed(package) or "not installed" for package in PACKAGES}
+
+
+def installed(package: str) -> str | None:
+    """The version of a package; None where it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def facts() -> dict[str, str]:
+    """What a run has to work with, by name."""
+    rows = {
+        "platform": platform.platform,
+        "processors": _processors,
+        "memory": _memory,
+        "devices": _devices,
+        "compiled programs": _cache,
+    }
+    return {name: _told(row) for name, row in rows.items()}
+
+
+def nvidia_gpus() -> list[str]:
+    """Names of the NVIDIA GPUs that the driver knows, whether JAX uses them or not."""
+    lines = _nvidia_smi("-L")
+    names = re.findall(r"^GPU \d+: (.*?)(?: \(UUID|$)", lines, re.MULTILINE)
+    if not names and Path("/dev/nvidia0").exists():
+        return ["an NVIDIA GPU (/dev/nvidia0)"]
+    return names
+
+
+def cuda_extra() -> str:
+    """The extra of ez_jax for the installed NVIDIA driver; newer drivers take the older one too."""
+    version = re.search(r"CUDA(?: \w+)? Version: (\d+)", _nvidia_smi())
+    return "cuda13" if version is not None and int(version[1]) >= 13 else "cuda12"
+
+
+def _nvidia_smi(*words: str) -> str:
+    """What nvidia-smi says; empty without it, or where it finds no driver."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return ""
+    try:
+        done = subprocess.run([program, *words], capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):  # a driver that hangs is as good as none
+        return ""
+    return done.stdout if done.returncode == 0 else ""
+
+
+def _told(row: Callable[[], str]) -> str:
+    try:
+        return row()
+    except Exception as error:  # noqa: BLE001 told, and the checks that follow show what is wrong
+        return f"unknown ({error!r})"
+
+
+def _jax() -> ModuleType:
+    """JAX as a run has it."""
+    from ez_jax import cli
+
+    cli.configure_jax()
+    return importlib.import_module("jax")
+
+
+def _processors() -> str:
+    total = os.cpu_count() or 1
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else total
+    return f"{total}" + (f", of which this process may use {usable}" if usable < total else "")
+
+
+def _memory() -> str:
+    from ez_jax import memory
+
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    free = memory.available_memory().host
+    return f"{memory.gigabytes(free)} available of {memory.gigabytes(total)}"
+
+
+def _devices() -> str:
+    jax = _jax()
+    from ez_jax import memory, run_folder
+
+    name, count = run_folder.provenance()["device"], jax.device_count()
+    available = memory.available_memory()
+    free = "memory as above" if available.is_shared else memory.gigabytes(available.device)
+    return f"{count} x {name}, {free}" + ("" if available.is_shared else " available on each")
+
+
+def _cache() -> str:
+    jax = _jax()
+    folder = jax.config.jax_compilation_cache_dir
+    if not folder or not jax.config.jax_enable_compilation_cache:
+        return "not kept: every start compiles anew"
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return f"kept in {folder}, which can be written"
+    except OSError as error:
+        return (
+            f"{folder} cannot be written ({error.strerror}), so every start compiles anew: "
+            "set JAX_COMPILATION_CACHE_DIR to another folder"
+        )

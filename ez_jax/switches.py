@@ -1,0 +1,123 @@
+"""Every switch of the algorithm, and what changes when it alone is flipped: nothing else may.
+
+A switch that changes nothing is dead, one that changes too much leaks. Names of what changes are
+those of `probe.py`. `python -m ez_jax.doctor` and the tests check every row.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from ez_jax.config import override
+from ez_jax.probe import BASE, UPDATES, probe
+from ez_jax.search import SEARCHES
+from ez_jax.targets import VALUE_TARGETS
+
+ROUNDING = 1e-6  # of the largest entry: two programs may round differently
+
+
+@dataclasses.dataclass(frozen=True)
+class Switch:
+    """One row of the table: a key, its other value, and what has to change."""
+
+    key: str
+    off: Any
+    changes: tuple[str, ...]  # observables, or groups of them: "loss" is all of "loss/..."
+    given: tuple[tuple[str, Any], ...] = ()  # settings under which it is flipped
+
+    def __str__(self) -> str:
+        """As on the command line: `consistency=false`."""
+        return f"{self.key}={str(self.off).lower() if isinstance(self.off, bool) else self.off}"
+
+
+def _switch(key: str, off: Any, *changes: str, given: Mapping[str, Any] | None = None) -> Switch:
+    return Switch(key, off, changes, tuple((given or {}).items()))
+
+
+_BACKWARD = ("loss/total", "loss/gradient")
+SWITCHES = (
+    _switch(
+        "value_prefix",
+        False,
+        *("search", "targets/policy", "targets/value_prefix", "loss/value_prefix", *_BACKWARD),
+    ),
+    _switch("consistency", False, "loss/consistency", *_BACKWARD),
+    _switch("off_policy_correction", False, "targets/value"),
+    _switch("reanalyse.ratio", 0.0, "targets/policy"),
+    _switch("prioritised", False, "draw/index", "draw/weight"),
+    _switch("replay.importance_exponent", 0.0, "draw/weight"),
+    _switch("learner.augment", False, "loss"),
+    _switch("learner.optimizer", "adam", "update/params"),
+    _switch("learner.target_period", UPDATES, "update/target"),
+    *(
+        _switch("targets.value", name, "targets/value")
+        for name in VALUE_TARGETS
+        if name != BASE.targets.value
+    ),
+    *(
+        _switch("search.policy", name, "search", "targets/policy")
+        for name in SEARCHES
+        if name != BASE.search.policy
+    ),
+    _switch("search.dirichlet_fraction", 0.0, "search", "targets/policy"),
+    _switch(
+        *("search.gumbel_scale", 0.0, "search", "targets/policy"),
+        given={"search.policy": "gumbel"},
+    ),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """A switch before and after: arrays by observable."""
+
+    switch: Switch
+    before: dict[str, np.ndarray]
+    after: dict[str, np.ndarray]
+
+    @property
+    def expected(self) -> frozenset[str]:
+        """Observables that the table names; a name that does not exist stays as it is."""
+        names = self.before.keys() | self.after.keys()
+        members = {
+            wanted: {name for name in names if name == wanted or name.startswith(f"{wanted}/")}
+            for wanted in self.switch.changes
+        }
+        return frozenset().union(*(found or {wanted} for wanted, found in members.items()))
+
+    @property
+    def changed(self) -> frozenset[str]:
+        """Observables that differ by more than rounding, or are there only once."""
+        names = self.before.keys() | self.after.keys()
+        return frozenset(name for name in names if self._differs(name))
+
+    @property
+    def dead(self) -> frozenset[str]:
+        """What should have changed and did not."""
+        return self.expected - self.changed
+
+    @property
+    def leaks(self) -> frozenset[str]:
+        """What changed and should not have."""
+        return self.changed - self.expected
+
+    def _differs(self, name: str) -> bool:
+        before, after = self.before.get(name), self.after.get(name)
+        if before is None or after is None or before.shape != after.shape:
+            return True
+        largest = np.max(np.abs(before), initial=0.0)
+        # Not >: whatever is not a number differs from everything.
+        return not np.all(np.abs(after - before) <= ROUNDING * largest)
+
+
+def check() -> Iterator[Result]:
+    """Flip every switch of the table, one after another; the first takes longest."""
+    return map(flip, SWITCHES)
+
+
+def flip(switch: Switch) -> Result:
+    """Flip one switch and leave everything else as it is."""
+    given = override(BASE, dict(switch.given))
+    return Result(switch, probe(given), probe(override(given, {switch.key: switch.off})))
