@@ -26,6 +26,7 @@ GROUPS = {
     "preset": presets.PRESETS,
     "ablation": presets.ABLATIONS,
     "protocol": presets.PROTOCOLS,
+    "compat": presets.COMPAT,
 }
 # Free text: Hydra's grammar has a meaning for many characters of a path.
 _TEXT_KEYS = ("name", "run_dir")

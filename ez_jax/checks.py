@@ -18,7 +18,8 @@ CHOICES = {
     "precision": ("float32", "bfloat16"),
     "env.backend": ("auto", "envpool", "gymnasium"),
     "network.kind": ("auto", "image", "vector"),
-    "search.policy": ("puct", "gumbel"),
+    "search.policy": ("puct_ez", "puct", "gumbel"),
+    "search.minmax": ("parent", "official"),
     "targets.value": ("td", "search"),
     "learner.optimizer": ("sgd", "adam"),
 }

@@ -52,6 +52,7 @@ class NetworkConfig:
     lstm_width: int = 512  # value-prefix LSTM
     projection: int = 1024  # SimSiam projector: hidden and output width
     predictor_hidden: int = 512  # SimSiam predictor
+    state_norm: bool = False  # scale every state to 0..1, as MuZero and an option of EfficientZero
     support: int = 300  # value and prefix bins cover -support..support in transformed units
     vector_width: int = 128  # latent width for vector observations
     vector_blocks: int = 2  # residual blocks for vector observations
@@ -61,9 +62,10 @@ class NetworkConfig:
 class SearchConfig:
     """Monte-Carlo tree search in the learned model (mctx)."""
 
-    policy: str = "puct"  # puct | gumbel
+    policy: str = "puct_ez"  # puct_ez (published V1) | puct (mctx's MuZero) | gumbel
     num_simulations: int = 50
-    dirichlet_fraction: float = 0.25  # puct: share of noise in the root prior
+    minmax: str = "parent"  # puct_ez: rewards in the tree's bounds since the parent | official
+    dirichlet_fraction: float = 0.25  # puct*: share of noise in the root prior
     dirichlet_alpha: float = 0.3
     pb_c_init: float = 1.25
     pb_c_base: float = 19_652.0
@@ -71,7 +73,7 @@ class SearchConfig:
     gumbel_scale: float = 1.0  # gumbel: noise at the root while training
     value_scale: float = 0.1  # gumbel: weight of the values in the improved policy (c_scale)
     maxvisit_init: float = 50.0  # gumbel: c_visit
-    temperatures: tuple[float, ...] = (1.0, 0.5, 0.25)  # puct: acting temperature by phase
+    temperatures: tuple[float, ...] = (1.0, 0.5, 0.25)  # puct*: acting temperature by phase
     temperature_fractions: tuple[float, ...] = (0.5, 0.75)  # of total_agent_steps, phase starts
 
 
@@ -106,6 +108,7 @@ class TargetsConfig:
     value: str = "td"  # td | search (value of a fresh search at the state itself)
     td_steps: int = 5  # n of the n-step value; also the ceiling of the off-policy correction
     age_fraction: float = 0.3  # td_steps shrinks by 1 per this share of total_agent_steps in age
+    block_length: int = 0  # episodes cut into blocks of so many steps, as official: 400; 0: whole
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ keys that matter (every other one: --cfg job, explained in ez_jax/config.py)
   updates_per_step=X       optimiser steps per agent step
   learner.batch_size=N     sequences per update          learner.unroll_steps=N  model steps
   targets.td_steps=N       n of the n-step value         targets.value=td|search
-  search.policy=P          puct|gumbel                   search.num_simulations=N
+  search.policy=P          puct_ez|puct|gumbel           search.num_simulations=N
   actor.num_envs=N         environments side by side     replay.capacity=N       agent steps kept
   eval.every=N             agent steps (0: at the end)   eval.episodes=N
   checkpoint.every=N       agent steps (0: at the end)   precision=float32|bfloat16
@@ -61,6 +61,7 @@ def _groups() -> str:
             ("presets", presets.PRESETS),
             ("ablations", presets.ABLATIONS),
             ("protocols", presets.PROTOCOLS),
+            ("compat", presets.COMPAT),
         )
     )
 

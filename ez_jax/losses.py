@@ -1,5 +1,7 @@
 """The unrolled loss: K imagined steps, four terms (EfficientZero §4.1-4.2, MuZero appendix G)."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -91,38 +93,32 @@ def _consistency(
     return negative_cosine(online, target), {**frozen, "params": variables["params"]}
 
 
-def _sum_over_steps(at_root: Terms, unrolled: Terms) -> Terms:
-    """Add what the K steps [K, B] and the root [B] give to each term: [B]."""
-    terms = jax.tree.map(lambda x: jnp.sum(x, axis=0), unrolled)
-    return terms | {name: terms[name] + value for name, value in at_root.items()}
+class Unrolled(NamedTuple):
+    """What one pass over a batch gave, before anything is summed or weighted."""
+
+    at_root: Terms  # policy and value, f32[B]
+    steps: Terms  # all terms, f32[K, B]
+    root_value: Array  # f32[B], predicted
+    batch_stats: dict  # after the pass
 
 
-def _weighted_sum(terms: Terms, weights: dict[str, float]) -> Float[Array, " B"]:
-    """Add up the terms; one without a weight, or a weight without its term, is a mistake."""
-    if terms.keys() != weights.keys():
-        raise ValueError(f"loss terms {sorted(terms)} and weights {sorted(weights)} differ")
-    return sum(weights[name] * terms[name] for name in weights)
-
-
-def unroll_loss(
-    params: dict,
-    batch_stats: dict,
+def unroll_terms(
+    variables: Variables,
     key: Array,
     batch: Batch,
     targets: Targets,
     *,
     model: Model,
     config: Config,
-) -> tuple[Float[Array, ""], LossOutput]:
+) -> Unrolled:
     """Unroll the model along the actions taken and compare each step with its targets.
 
-    Every term is summed over steps, weighted by name and by the sample's importance; the value
-    differentiated carries the published factor 1/K, `LossOutput.loss` does not. The key is
-    consumed.
+    Terms are masked; the key is consumed.
     """
     unroll_steps, stack = config.learner.unroll_steps, model.spec.frame_stack
     support_size = config.network.support
     first, following = _views(batch, model, config, key)
+    params = variables["params"]
 
     def with_stats(stats: dict) -> Variables:
         return {"params": params, "batch_stats": stats} if stats else {"params": params}
@@ -143,19 +139,51 @@ def unroll_loss(
             terms["consistency"] = targets.mask[:, k] * cosine
         return (embedding, variables.get("batch_stats", {})), terms
 
-    root, variables = model.encode(with_stats(batch_stats), first, train=True)
-    root_logits, variables = model.heads(variables, root.state, train=True)
-    steps, start = jnp.arange(1, unroll_steps + 1), (root, variables.get("batch_stats", {}))
+    root, variables = model.encode(variables, first, train=True)
+    logits, variables = model.heads(variables, root.state, train=True)
+    start = root, variables.get("batch_stats", {})
     # Unrolled: as a loop the backward convolutions take three times the CPU time.
-    (_, batch_stats), unrolled = jax.lax.scan(unroll, start, steps, unroll=True)
+    (_, batch_stats), steps = jax.lax.scan(
+        unroll, start, jnp.arange(1, unroll_steps + 1), unroll=True
+    )
+    at_root = _head_losses(logits, targets, 0, support_size)
+    return Unrolled(at_root, steps, support.decode(logits[1]), batch_stats)
 
-    terms = _sum_over_steps(_head_losses(root_logits, targets, 0, support_size), unrolled)
+
+def _weighted_sum(terms: Terms, weights: dict[str, float]) -> Float[Array, " B"]:
+    """Add up the terms; one without a weight, or a weight without its term, is a mistake."""
+    if terms.keys() != weights.keys():
+        raise ValueError(f"loss terms {sorted(terms)} and weights {sorted(weights)} differ")
+    return sum(weights[name] * terms[name] for name in weights)
+
+
+def unroll_loss(
+    params: dict,
+    batch_stats: dict,
+    key: Array,
+    batch: Batch,
+    targets: Targets,
+    *,
+    model: Model,
+    config: Config,
+) -> tuple[Float[Array, ""], LossOutput]:
+    """Terms summed over steps, weighted by name and by the sample's importance: mean of the batch.
+
+    The value differentiated carries the published factor 1/K, `LossOutput.loss` does not. The key
+    is consumed.
+    """
+    variables = (
+        {"params": params, "batch_stats": batch_stats} if batch_stats else {"params": params}
+    )
+    unrolled = unroll_terms(variables, key, batch, targets, model=model, config=config)
+    terms = jax.tree.map(lambda x: jnp.sum(x, axis=0), unrolled.steps)
+    terms |= {name: terms[name] + value for name, value in unrolled.at_root.items()}
     loss = jnp.mean(batch.weight * _weighted_sum(terms, loss_weights(config)))
-    error = jnp.abs(support.decode(root_logits[1]) - targets.value[:, 0])
+    error = jnp.abs(unrolled.root_value - targets.value[:, 0])
     output = LossOutput(
         loss=loss,
         terms=jax.tree.map(jnp.mean, terms),
         priority=jax.lax.stop_gradient(error) + PRIORITY_FLOOR,
-        batch_stats=batch_stats,
+        batch_stats=unrolled.batch_stats,
     )
-    return loss / unroll_steps, output
+    return loss / config.learner.unroll_steps, output

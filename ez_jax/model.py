@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from ez_jax import support
 from ez_jax.config import Config
-from ez_jax.networks import make_network
+from ez_jax.networks import make_network, normalise_state
 from ez_jax.structs import Embedding, EnvSpec, Root, Variables
 
 
@@ -31,6 +31,7 @@ class Model:
     spec: EnvSpec
     horizon: int  # model steps per value prefix
     support: int
+    state_norm: bool = False
 
     def init(self, key: Array) -> Variables:
         """Fresh variables, as torch would draw them."""
@@ -75,7 +76,7 @@ class Model:
         state, variables = self._call(variables, "represent", self._inputs(frames), train=train)
         batch = state.shape[0]
         embedding = Embedding(
-            state=state,
+            state=normalise_state(state) if self.state_norm else state,
             carry=self.network.initial_carry(batch),
             value_prefix=jnp.zeros(batch),
             step=jnp.zeros(batch, jnp.int32),
@@ -90,12 +91,18 @@ class Model:
         The prefix is the undiscounted reward since the last reset. After `horizon` steps carry,
         prefix and count start anew, so the next reward is counted from zero.
         """
-        state, variables = self._call(variables, "transition", embedding.state, action, train=train)
+        raw, variables = self._call(variables, "transition", embedding.state, action, train=train)
+        state = normalise_state(raw) if self.state_norm else raw
         if train:
             # Halved before all heads, not only on the way to the next step: as the official code.
             state = scale_gradient(state, 0.5)
+        # The official reward head reads the state before it is scaled to 0..1.
         (logits, carry), variables = self._call(
-            variables, "value_prefix", state, embedding.carry, train=train
+            variables,
+            "value_prefix",
+            raw if self.state_norm else state,
+            embedding.carry,
+            train=train,
         )
         step = embedding.step + 1
         ends = step == self.horizon
@@ -147,4 +154,5 @@ def make_model(config: Config, spec: EnvSpec) -> Model:
         spec=spec,
         horizon=config.horizon,
         support=config.network.support,
+        state_norm=config.network.state_norm,
     )

@@ -47,9 +47,12 @@ def normalise_state(state: State) -> State:
     MuZero's latent normalisation; an option of the official code that EfficientZero leaves off.
     There is no epsilon, so a constant state becomes NaN, as it does there.
     """
-    axes = tuple(range(1, state.ndim))
-    low = state.min(axes, keepdims=True)
-    return (state - low) / (state.max(axes, keepdims=True) - low)
+    flat = state.reshape(state.shape[0], -1)
+    # By index: the gradient of a plain maximum compares with it, which a compiler that computes
+    # the state twice turns into 0/0.
+    entry = lambda index: jnp.take_along_axis(flat, index[:, None], axis=1)  # noqa: E731
+    low, high = entry(jnp.argmin(flat, axis=1)), entry(jnp.argmax(flat, axis=1))
+    return ((flat - low) / (high - low)).reshape(state.shape)
 
 
 def downsampling(height: int, width: int) -> int:

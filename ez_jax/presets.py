@@ -138,6 +138,15 @@ PROTOCOLS: dict[str, Differences] = {
     "sticky": {"env": {"sticky_actions": 0.25}},
 }
 
+# What the official code gets wrong, for those who want its numbers.
+COMPAT: dict[str, Differences] = {
+    "none": {},
+    "official": {
+        "search": {"policy": "puct_ez", "minmax": "official"},
+        "targets": {"block_length": 400},
+    },
+}
+
 
 def merge(*layers: Differences) -> dict[str, Any]:
     """Nested dictionaries laid over each other; the last one wins."""

@@ -82,19 +82,31 @@ def sample(
     logits = jnp.where(allowed, logits, -jnp.inf)
     # The largest of the logits + Gumbel noise are draws without replacement.
     _, index = jax.lax.top_k(logits + jax.random.gumbel(key, logits.shape), batch_size)
-    log_weight = -importance_exponent * jax.nn.log_softmax(logits)[index]
-    log_weight = jnp.where(allowed[index], log_weight, -jnp.inf)
-    return _gather(
-        replay,
-        index,
-        jnp.exp(log_weight - jnp.max(log_weight)),
-        unroll_steps=unroll_steps,
-        behind=behind,
-        ahead=ahead,
-    )
+    weight = importance_weights(logits, index, importance_exponent)
+    return gather(replay, index, weight, unroll_steps=unroll_steps, behind=behind, ahead=ahead)
 
 
-def _gather(
+def importance_weights(
+    logits: Float[Array, " R"], index: Int[Array, " B"], exponent: Float[Array, ""]
+) -> Float[Array, " B"]:
+    """Weights of the rows drawn, (M p)^-β over the largest of them; 0 where p is 0."""
+    log_p = jax.nn.log_softmax(logits)[index]
+    log_weight = jnp.where(jnp.isfinite(log_p), -exponent * log_p, -jnp.inf)
+    return jnp.exp(log_weight - jnp.max(log_weight))
+
+
+def episode_positions(replay: Replay) -> Int[Array, "T N"]:
+    """Agent steps of its episode before each row; of one whose start is lost, those in the ring."""
+    size = replay.priority.shape[0]
+    oldest = jnp.where(replay.count > size, replay.count % size, 0)
+    time = (jnp.arange(size) - oldest) % size
+    # In the order of time: the newest first row so far.
+    is_first = jnp.roll(replay.rows.is_first, -oldest, axis=0)
+    begin = jax.lax.cummax(jnp.where(is_first, jnp.arange(size)[:, None], 0), axis=0)
+    return time[:, None] - jnp.roll(begin, oldest, axis=0)
+
+
+def gather(
     replay: Replay, index: Int[Array, " B"], weight: Array, *, unroll_steps: int, behind: int,
     ahead: int,
 ) -> Batch:  # fmt: skip
@@ -121,6 +133,7 @@ def _gather(
         policy=rows_at(replay.rows.policy, inside[:, now][:, : unroll_steps + 1]),
         value=rows_at(replay.rows.value, inside[:, now][:, : unroll_steps + 1]),
         last=last,
+        position=episode_positions(replay)[start, env],
         age=((replay.count - 1 - start) % size) * num_envs,
         index=index,
         weight=weight,

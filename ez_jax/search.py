@@ -15,12 +15,15 @@ import jax.numpy as jnp
 import mctx
 from jaxtyping import Array, Float
 
+from ez_jax import puct_ez
 from ez_jax.config import SearchConfig
 from ez_jax.model import Model
 from ez_jax.structs import Embedding, Root, SearchOutput, Variables
 
 # (variables, root, key, temperature, invalid_actions) -> SearchOutput; the key is consumed.
 SearchFn = Callable[..., SearchOutput]
+# The same, over mctx's root and recurrent_fn: one of `SEARCHES`.
+PolicyFn = Callable[..., SearchOutput]
 
 MIN_Q_RANGE = 0.01  # a smaller spread of Qs in a tree is not stretched to 0..1
 TINY = 1e-8
@@ -79,7 +82,15 @@ def completed_q(
     return (maxvisit_init + jnp.max(visits)) * value_scale * scaled
 
 
-def _gumbel(config: SearchConfig, explore: bool) -> Callable[..., mctx.PolicyOutput]:
+def _found(output: mctx.PolicyOutput) -> SearchOutput:
+    return SearchOutput(
+        action=output.action,
+        policy=output.action_weights,
+        value=output.search_tree.summary().value,
+    )
+
+
+def _gumbel(config: SearchConfig, explore: bool) -> PolicyFn:
     """Gumbel MuZero (Danihelka et al., 2022), as EfficientZero V2 uses it."""
     policy = functools.partial(
         mctx.gumbel_muzero_policy,
@@ -92,10 +103,10 @@ def _gumbel(config: SearchConfig, explore: bool) -> Callable[..., mctx.PolicyOut
         ),
     )
     # The winner of the halving is executed; a temperature has no place in it.
-    return lambda *args, temperature, **kwargs: policy(*args, **kwargs)
+    return lambda *args, temperature, **kwargs: _found(policy(*args, **kwargs))
 
 
-def _puct(config: SearchConfig, explore: bool) -> Callable[..., mctx.PolicyOutput]:
+def _puct(config: SearchConfig, explore: bool) -> PolicyFn:
     """MuZero's PUCT (Schrittwieser et al., 2020) with root noise, actions drawn from the visits."""
     policy = functools.partial(
         mctx.muzero_policy,
@@ -105,16 +116,66 @@ def _puct(config: SearchConfig, explore: bool) -> Callable[..., mctx.PolicyOutpu
         pb_c_base=config.pb_c_base,
     )
     if explore:
-        return policy
+        return lambda *args, **kwargs: _found(policy(*args, **kwargs))
 
     def greedy(variables: Variables, key: Array, *args, temperature: Array, **kwargs):
         del key, temperature  # mctx breaks ties at random: always in the same way
-        return policy(variables, jax.random.key(0), *args, temperature=0.0, **kwargs)
+        return _found(policy(variables, jax.random.key(0), *args, temperature=0.0, **kwargs))
 
     return greedy
 
 
-SEARCHES = {"gumbel": _gumbel, "puct": _puct}
+def _puct_ez(config: SearchConfig, explore: bool) -> PolicyFn:
+    """EfficientZero's published PUCT, with MuZero's root noise and acting temperature."""
+
+    def noisy(prior: Float[Array, "B A"], key: Array) -> Float[Array, "B A"]:
+        alpha = jnp.full(prior.shape[-1], config.dirichlet_alpha)
+        noise = jax.random.dirichlet(key, alpha, prior.shape[:-1])
+        return prior + config.dirichlet_fraction * (noise - prior)
+
+    def policy(
+        variables: Variables,
+        key: Array,
+        root: mctx.RootFnOutput,
+        recurrent_fn: mctx.RecurrentFn,
+        num_simulations: int,
+        *,
+        invalid_actions: Array | None,
+        temperature: Array,
+    ) -> SearchOutput:
+        # Without exploring ties are broken at random, too, but always in the same way.
+        key = key if explore else jax.random.key(0)
+        noise_key, tie_key, act_key, key = jax.random.split(key, 4)
+        prior = jax.nn.softmax(root.prior_logits)
+        if explore:
+            prior = noisy(prior, noise_key)
+        batch, num_actions = prior.shape
+        tree = puct_ez.search(
+            variables,
+            key,
+            root.replace(prior_logits=jnp.log(prior)),
+            recurrent_fn,
+            num_simulations,
+            config=config,
+            tie_break=jax.random.uniform(tie_key, (batch, num_simulations + 1, num_actions)),
+            invalid_actions=invalid_actions,
+        )
+        visits = tree.children_visits[:, mctx.Tree.ROOT_INDEX]
+        drawn = jax.random.categorical(act_key, jnp.log(visits) / temperature)
+        return SearchOutput(
+            action=drawn if explore else jnp.argmax(visits, axis=-1),
+            policy=visits / num_simulations,
+            value=puct_ez.root_value(tree),
+        )
+
+    return policy
+
+
+SEARCHES: dict[str, Callable[[SearchConfig, bool], PolicyFn]] = {
+    "gumbel": _gumbel,
+    "puct": _puct,
+    "puct_ez": _puct_ez,
+}
 
 
 def make_search(
@@ -145,7 +206,7 @@ def make_search(
         invalid_actions: Array | None = None,
     ) -> SearchOutput:
         chex.assert_equal_shape_prefix([root.policy_logits, root.value], 1)
-        output = policy(
+        return policy(
             variables,
             key,
             mctx.RootFnOutput(
@@ -155,11 +216,6 @@ def make_search(
             num_simulations=num_simulations or config.num_simulations,
             invalid_actions=invalid_actions,
             temperature=temperature,
-        )
-        return SearchOutput(
-            action=output.action,
-            policy=output.action_weights,
-            value=output.search_tree.summary().value,
         )
 
     return search

@@ -66,6 +66,11 @@ SWITCHES = (
         *("search.gumbel_scale", 0.0, "search", "targets/policy"),
         given={"search.policy": "gumbel"},
     ),
+    _switch(
+        *("search.minmax", "official", "search/policy", "search/value", "targets/policy"),
+        given={"search.policy": "puct_ez"},
+    ),
+    _switch("targets.block_length", 4, "targets/value", "targets/mask", "targets/policy_mask"),
 )
 
 

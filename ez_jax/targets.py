@@ -1,8 +1,8 @@
 """What the model is trained towards: value, value prefix and policy (EfficientZero §4.2-4.3).
 
 Episodes are contiguous in the replay, so sums and bootstraps cross no seam: the official code cuts
-episodes into blocks of 400 steps and drops the bootstrap at their ends. Truncation is not
-termination: a truncated episode bootstraps from its final observation.
+episodes into blocks of 400 steps and drops the bootstrap at their ends (`targets.block_length` does
+so, too). Truncation is not termination: a truncated episode bootstraps from its final observation.
 """
 
 from collections.abc import Callable
@@ -70,6 +70,20 @@ def n_step_value(
     return summed + discount**steps * arriving * bootstrap
 
 
+def target_end(batch: Batch, block_length: int) -> Int[Array, " B"]:
+    """Time of the first row without a target: the episode's last row, or the end of its block.
+
+    Official blocks begin with their episode and are `block_length` steps long; 0 means none.
+    """
+    if not block_length:
+        return batch.last
+    # An episode that goes on after the last row known ends later. (A truncation in that very row
+    # cannot be seen.)
+    arriving = jnp.take_along_axis(batch.discount, batch.last[:, None], axis=1)[:, 0]
+    goes_on = (batch.last == batch.reward.shape[1]) & (arriving > 0)
+    return jnp.minimum(batch.last + goes_on, block_length - batch.position % block_length)
+
+
 def value_prefixes(batch: Batch, *, unroll_steps: int, horizon: int) -> Float[Array, "B K"]:
     """Undiscounted reward since the last reset, which comes every `horizon` steps of the unroll."""
     steps = jnp.arange(unroll_steps)
@@ -108,6 +122,7 @@ def make_td_value(config: Config, model: Model) -> ValueTargetFn:
     """Published V1: n steps of reward, then the value of the target network."""
     td_steps, unroll_steps = config.targets.td_steps, config.learner.unroll_steps
     decrement = config.targets.age_fraction * config.total_agent_steps
+    block_length = config.targets.block_length
 
     def td_value(variables: Variables, batch: Batch, root_value: Array) -> Array:
         del root_value
@@ -115,8 +130,12 @@ def make_td_value(config: Config, model: Model) -> ValueTargetFn:
         if config.off_policy_correction:
             most = corrected_td_steps(batch.age, td_steps=td_steps, steps_per_decrement=decrement)
         steps = steps_ahead(batch, most, unroll_steps=unroll_steps)
-        end = jnp.arange(unroll_steps + 1) + steps
-        bootstrap = _time_second(roots_at(model, variables, batch, end).value)
+        position = jnp.arange(unroll_steps + 1)
+        bootstrap = _time_second(roots_at(model, variables, batch, position + steps).value)
+        if block_length:
+            # The rewards of the next block count, the value after them does not: as official.
+            end = target_end(batch, block_length)
+            bootstrap = jnp.where(position + most[:, None] < end[:, None], bootstrap, 0.0)
         return n_step_value(batch, bootstrap, steps, discount=config.discount)
 
     return td_value
@@ -180,16 +199,18 @@ def make_targets(config: Config, model: Model, search: SearchFn) -> TargetsFn:
     value_target = VALUE_TARGETS[config.targets.value](config, model)
     reanalyse = make_reanalyse(config, model, search)
     unroll_steps, horizon = config.learner.unroll_steps, config.horizon
+    block_length = config.targets.block_length
 
     def targets(variables: Variables, key: Array, batch: Batch) -> Targets:
         policy, root_value = reanalyse(variables, key, batch)
-        position, last = jnp.arange(unroll_steps + 1), batch.last[:, None]
+        value = value_target(variables, batch, root_value)
+        position, end = jnp.arange(unroll_steps + 1), target_end(batch, block_length)[:, None]
         return Targets(
-            value=value_target(variables, batch, root_value),
+            value=jnp.where(position < end, value, 0.0) if block_length else value,
             value_prefix=value_prefixes(batch, unroll_steps=unroll_steps, horizon=horizon),
             policy=policy,
-            mask=(position <= last).astype(jnp.float32),
-            policy_mask=(position < last).astype(jnp.float32),
+            mask=(position <= end).astype(jnp.float32),
+            policy_mask=(position < end).astype(jnp.float32),
         )
 
     return targets

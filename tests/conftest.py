@@ -4,6 +4,7 @@ import atexit
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     # Compiled programs are shared between the tests, their subprocesses and xdist's workers.
@@ -13,9 +14,21 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 import jax
 import pytest
 import runs
+from golden_params import GOLDEN, Golden
 
 # On a GPU, float32 products are rounded to ten bits otherwise.
 jax.config.update("jax_default_matmul_precision", "highest")
+
+
+def pytest_addoption(parser):
+    """Let `pytest tests/test_parity.py --golden DIR` check another folder of golden files."""
+    parser.addoption("--golden", type=Path, default=GOLDEN, help="folder of golden files")
+
+
+@pytest.fixture(scope="session")
+def golden(request):
+    """The golden files."""
+    return Golden(request.config.getoption("golden"))
 
 
 @pytest.fixture(scope="module")

@@ -65,7 +65,7 @@ def test_any_gymnasium_id_is_a_game():
 
 
 def test_an_explicit_preset_wins_over_the_games_own():
-    assert composed("game=CartPole", "preset=efficientzero").search.policy == "puct"
+    assert composed("game=CartPole", "preset=efficientzero").search.policy == "puct_ez"
     atari = composed("preset=small", "game=Pong")
     assert (atari.preset, atari.env.image_size, atari.env.grayscale) == ("small", 84, True)
     assert atari == presets.make_config("Pong", "small")
@@ -90,6 +90,14 @@ def test_ablations_can_be_combined():
 
 def test_the_sticky_protocol_makes_actions_stick():
     assert composed("game=Pong", "protocol=sticky").env.sticky_actions == 0.25
+
+
+@pytest.mark.parametrize("word", ["compat=official", "+compat=official"])
+def test_compat_asks_for_what_the_official_code_gets_wrong(word):
+    chosen = composed("game=Pong", word)
+    assert (chosen.search.policy, chosen.search.minmax) == ("puct_ez", "official")
+    assert chosen.targets.block_length == 400
+    assert composed("game=Pong", "compat=none") == composed("game=Pong")
 
 
 def test_a_path_may_hold_any_character():

@@ -1,4 +1,4 @@
-"""Networks: parity with the official code, sizes, initialisation, types."""
+"""Networks: sizes, initialisation, types (parity with the official code: test_parity.py)."""
 
 import functools
 
@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden_params import convert, load, under
 
 from ez_jax.config import BadInput, NetworkConfig
 from ez_jax.layers import BatchNorm
@@ -26,20 +25,6 @@ SMALL = NetworkConfig(
     vector_width=16,
 )
 ACTIONS = 4
-LATENT = 2  # side of the golden latent images
-MODES = ["eval", "train", "eval_statenorm", "train_statenorm"]
-TOLERANCES = {  # name in the golden file: (rtol, atol)
-    "latent": (1e-4, 1e-4),
-    "policy_logits": (1e-4, 1e-4),
-    "value_logits": (1e-4, 1e-4),
-    "value_prefix_logits": (1e-4, 1e-4),
-    "project_grad": (1e-4, 1e-4),
-    "project_nograd": (1e-4, 1e-4),
-    "reward_h": (0, 1e-5),
-    "reward_c": (0, 1e-5),
-    "value": (0, 5e-3),
-    "value_prefix": (0, 5e-3),
-}
 
 
 def spec(*shape: int, stack: int = 1) -> EnvSpec:
@@ -71,91 +56,6 @@ def caller(network: nn.Module, train: bool):
         return output, variables | updated
 
     return call
-
-
-@functools.partial(jax.jit, static_argnames=("train", "normalise"))
-def unroll(variables: dict, inputs: tuple, *, train: bool, normalise: bool):
-    """The golden pass: outputs named as in the file, and the variables before any projection."""
-    observation, actions, carry = inputs
-    call = caller(ImageNetwork(SMALL, ACTIONS), train)
-    scale = normalise_state if normalise else lambda state: state
-    outputs, states = {}, []
-    for k in range(4):
-        if k == 0:
-            raw, variables = call(variables, "represent", observation)
-        else:
-            raw, variables = call(variables, "transition", states[-1], actions[k - 1])
-            (logits, carry), variables = call(variables, "value_prefix", raw, carry)
-            outputs |= {
-                f"step{k}/reward_c": carry[0][None],
-                f"step{k}/reward_h": carry[1][None],
-                f"step{k}/value_prefix_logits": logits,
-                f"step{k}/value_prefix": decode(logits),
-            }
-        states.append(scale(raw))
-        (policy_logits, value_logits), variables = call(variables, "predict", states[-1])
-        outputs |= {
-            f"step{k}/latent": states[-1].transpose(0, 3, 1, 2),
-            f"step{k}/policy_logits": policy_logits,
-            f"step{k}/value_logits": value_logits,
-            f"step{k}/value": decode(value_logits),
-        }
-    for k, state in enumerate(states):
-        projection, _ = call(variables, "project", state)
-        outputs[f"step{k}/project_nograd"] = projection
-        outputs[f"step{k}/project_grad"] = call(variables, "predict_projection", projection)[0]
-    return outputs, variables
-
-
-@pytest.fixture(scope="module")
-def golden() -> dict[str, np.ndarray]:
-    return load("network")
-
-
-@pytest.fixture(scope="module")
-def run_golden(golden):
-    """Return run(mode) -> (outputs, variables)."""
-
-    @functools.cache
-    def run(mode: str):
-        return unroll(
-            convert(under(golden, "param/"), LATENT),
-            (
-                golden["obs"].transpose(0, 2, 3, 1),
-                golden["actions"],
-                (golden["c0"][0], golden["h0"][0]),
-            ),
-            train=mode.startswith("train"),
-            normalise=mode.endswith("statenorm"),
-        )
-
-    return run
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_three_unrolled_steps_equal_the_official_code(golden, run_golden, mode):
-    outputs, _ = run_golden(mode)
-    expected = {k: v for k, v in under(golden, f"{mode}/").items() if k.startswith("step")}
-    assert outputs.keys() == expected.keys()
-    for name, value in expected.items():
-        rtol, atol = TOLERANCES[name.split("/")[1]]
-        np.testing.assert_allclose(outputs[name], value, rtol=rtol, atol=atol, err_msg=name)
-
-
-def test_running_statistics_after_a_training_pass_equal_the_official_code(golden, run_golden):
-    _, variables = run_golden("train")
-    expected = convert(under(golden, "train/buffers_after/"), LATENT)["batch_stats"]
-    jax.tree.map(
-        lambda ours, theirs: np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6),
-        variables["batch_stats"],
-        expected,
-    )
-
-
-def test_evaluation_leaves_the_running_statistics_alone(golden, run_golden):
-    _, variables = run_golden("eval")
-    before = convert(under(golden, "param/"), LATENT)["batch_stats"]
-    jax.tree.map(np.testing.assert_array_equal, variables["batch_stats"], before)
 
 
 @pytest.mark.parametrize(("actions", "count"), [(4, 8_350_246), (6, 8_350_312), (18, 8_350_708)])

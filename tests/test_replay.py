@@ -242,3 +242,16 @@ def test_a_ring_of_the_planned_size_holds_the_capacity():
     replay = fill([one_long_episode(3 * rows)] * ENVS, rows)
     allowed = ring.can_be_sampled(replay, behind=BEHIND, ahead=AHEAD)
     assert capacity <= np.asarray(allowed).sum() < capacity + 2 * ENVS
+
+
+@pytest.mark.parametrize("length", [ROWS - 5, ROWS, ROWS + 1, 3 * ROWS + 7])
+def test_positions_count_from_the_start_of_the_episode_as_far_as_it_is_kept(length):
+    rng = np.random.default_rng(length)
+    histories = [play(rng, length) for _ in range(ENVS)]
+    positions = np.asarray(jax.jit(ring.episode_positions)(fill(histories)))
+    oldest = max(0, length - ROWS)
+    for env, history in enumerate(histories):
+        begin = oldest
+        for t in range(oldest, length):
+            begin = t if history[t].is_first else begin
+            assert positions[t % ROWS, env] == t - begin

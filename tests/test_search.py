@@ -119,20 +119,25 @@ def test_roots_of_a_batch_do_not_influence_each_other(run, policy):
     jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[0], y[0]), alone, together)
 
 
-def test_a_low_temperature_takes_the_most_visited_action(run):
+by_visits = pytest.mark.parametrize("policy", ["puct", "puct_ez"])
+
+
+@by_visits
+def test_a_low_temperature_takes_the_most_visited_action(run, policy):
     pays = np.array([[0.0, 0.4, 0.5, 0.0]] * BATCH, np.float32)
-    cold = [run("puct", True, pays=pays, seed=seed, temperature=0.01) for seed in range(10)]
+    cold = [run(policy, True, pays=pays, seed=seed, temperature=0.01) for seed in range(10)]
     for found in cold:
         visits = np.round(found.policy * SIMULATIONS)
         chosen = visits[np.arange(BATCH), found.action]
         np.testing.assert_array_equal(chosen, visits.max(-1))
-    hot = [run("puct", True, pays=pays, seed=seed, temperature=1.0).action for seed in range(10)]
+    hot = [run(policy, True, pays=pays, seed=seed, temperature=1.0).action for seed in range(10)]
     assert len(np.unique(hot)) > 2
 
 
-def test_the_number_of_simulations_can_be_overridden(run):
+@by_visits
+def test_the_number_of_simulations_can_be_overridden(run, policy):
     for simulations, given in [(SIMULATIONS, 0), (3, 3)]:
-        visits = simulations * run("puct", False, sims=given).policy
+        visits = simulations * run(policy, False, sims=given).policy
         np.testing.assert_allclose(visits, np.round(visits), atol=1e-5)
     assert np.any(np.round(visits) == 1), "three simulations, not a multiple"
 

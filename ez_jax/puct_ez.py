@@ -1,0 +1,229 @@
+"""EfficientZero's own PUCT on mctx's tree, without a fork of mctx (Ye et al., 2021, appendix A).
+
+It differs from MuZero's PUCT, which mctx has, in four places. The visits that scale the priors are
+those of the children, so that every first choice at a node is a tie. A child not visited yet is
+worth the mean of its visited siblings and of what the node itself inherited. Qs are on the scale of
+the whole tree, whose range counts as at least `MIN_Q_RANGE`. And the root's value is the sum of the
+returns through it divided by one more than their number: its own network value plays no part.
+
+After every simulation the choice at *every* node is computed at once, in a few wide operations;
+the descent only looks it up. mctx recomputes it node by node on the way down.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import mctx
+from jaxtyping import Array, Bool, Float, Int
+
+from ez_jax.config import SearchConfig
+
+MIN_Q_RANGE = 0.01  # δ of the soft minimum and maximum: a smaller spread is not stretched to 0..1
+TIE = 1e-6  # scores this close to the best are equal
+
+
+class Guide(flax.struct.PyTreeNode, kw_only=True):
+    """What the search knows of its M nodes beside mctx's tree, in `tree.extra_data`."""
+
+    choice: Int[Array, "B M"]  # the action that a descent takes at each node
+    tie_break: Float[Array, "B M A"]  # among equal scores the largest wins, then the lowest action
+
+
+def edge_qs(tree: mctx.Tree) -> Float[Array, "B M A"]:
+    """Reward plus discounted mean value of every edge; anything where none was followed."""
+    return tree.children_rewards + tree.children_discounts * tree.children_values
+
+
+def _at(values: Array, node: Int[Array, "B M"]) -> Array:
+    """`values[b, node[b, m]]`, for values [B, M]."""
+    return jnp.take_along_axis(values, node, axis=1)
+
+
+def _doubling(step: Callable[[Any], Any], start: Any) -> Any:
+    """Apply a pointer-doubling step until it has gone down a chain through all nodes.
+
+    A loop of the program: written out, the compiler would fuse gathers into gathers, which takes
+    minutes to compile.
+    """
+    num_nodes = jax.tree.leaves(start)[0].shape[1]
+    return jax.lax.fori_loop(0, num_nodes.bit_length(), lambda _, state: step(state), start)
+
+
+def inherited_q(tree: mctx.Tree, qs: Float[Array, "B M A"]) -> Float[Array, "B M"]:
+    """What a child of each node counts before its first visit.
+
+    At the root the mean Q of its visited children, 0 if there is none; below,
+    m(node) = (m(parent) + Σ visited Q) / (1 + number of visited). This is linear in m(parent), so
+    chains of any depth are composed by pointer doubling.
+    """
+    visited = tree.children_visits > 0
+    number = jnp.sum(visited, axis=-1)
+    total = jnp.sum(jnp.where(visited, qs, 0.0), axis=-1)
+    is_root = jnp.arange(number.shape[1]) == mctx.Tree.ROOT_INDEX
+    # m(node) = offset + slope * m(parent)
+    slope = jnp.where(is_root, 0.0, 1 / (1 + number))
+    offset = total / jnp.where(is_root, jnp.maximum(number, 1), 1 + number)
+    parent = jnp.maximum(tree.parents, mctx.Tree.ROOT_INDEX)
+
+    def compose(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        offset, slope, parent = state
+        offset = offset + slope * _at(offset, parent)
+        return offset, slope * _at(slope, parent), _at(parent, parent)
+
+    return _doubling(compose, (offset, slope, parent))[0]
+
+
+Bounds = tuple[Float[Array, "B 1 1"], Float[Array, "B 1 1"]]
+
+
+def tree_bounds(tree: mctx.Tree, qs: Float[Array, "B M A"]) -> Bounds:
+    """Smallest and largest Q of the tree; +inf and -inf before the first."""
+    visited = tree.children_visits > 0
+    low = jnp.min(qs, axis=(1, 2), keepdims=True, where=visited, initial=jnp.inf)
+    high = jnp.max(qs, axis=(1, 2), keepdims=True, where=visited, initial=-jnp.inf)
+    return low, high
+
+
+def official_bounds(tree: mctx.Tree, qs: Float[Array, "B M A"]) -> Bounds:
+    """The bounds of the official code, which takes rewards relative to the wrong node.
+
+    It walks the tree with a stack and subtracts from each value prefix that of the node popped
+    just before, which is the parent for one child of a node only: its highest action. For the
+    others it is the last node below the next higher sibling.
+    """
+    del qs
+    parent = jnp.maximum(tree.parents, mctx.Tree.ROOT_INDEX)
+    sibling, has_sibling = _next_sibling(tree, parent)
+    popped_before = jnp.where(has_sibling, _at(_last_below(tree), sibling), parent)
+    base = tree.embeddings.value_prefix
+    edge = (jnp.arange(len(parent))[:, None], parent, jnp.maximum(tree.action_from_parent, 0))
+    prefix = tree.children_rewards[edge] + _at(base, parent)
+    q = prefix - _at(base, popped_before) + tree.children_discounts[edge] * tree.node_values
+    is_child = tree.parents >= 0
+    low = jnp.min(q, axis=1, where=is_child, initial=jnp.inf)
+    high = jnp.max(q, axis=1, where=is_child, initial=-jnp.inf)
+    return low[:, None, None], high[:, None, None]
+
+
+def _last_below(tree: mctx.Tree) -> Int[Array, "B M"]:
+    """The node popped last among a node and all below it: down the lowest actions to the end."""
+    visited = tree.children_visits > 0
+    lowest = jnp.argmax(visited, axis=-1)[..., None]
+    child = jnp.take_along_axis(tree.children_index, lowest, axis=-1)[..., 0]
+    itself = jnp.broadcast_to(jnp.arange(child.shape[1]), child.shape)
+    pointer = jnp.where(jnp.any(visited, axis=-1), child, itself)
+    return _doubling(lambda pointer: _at(pointer, pointer), pointer)
+
+
+def _next_sibling(
+    tree: mctx.Tree, parent: Int[Array, "B M"]
+) -> tuple[Int[Array, "B M"], Bool[Array, "B M"]]:
+    """The visited sibling of each node with the next higher action, and whether there is one."""
+    actions = jnp.arange(tree.num_actions)
+    siblings = jnp.take_along_axis(tree.children_index, parent[..., None], axis=1)
+    higher = (siblings >= 0) & (actions > tree.action_from_parent[..., None])
+    exists = jnp.any(higher, axis=-1) & (tree.parents >= 0)
+    first = jnp.argmax(higher, axis=-1)[..., None]
+    sibling = jnp.take_along_axis(siblings, first, axis=-1)[..., 0]
+    return jnp.where(exists, sibling, 0), exists
+
+
+BOUNDS: dict[str, Callable[[mctx.Tree, Array], Bounds]] = {
+    "parent": tree_bounds,
+    "official": official_bounds,
+}
+
+
+def choices(
+    tree: mctx.Tree,
+    tie_break: Float[Array, "B M A"],
+    *,
+    pb_c_init: float,
+    pb_c_base: float,
+    bounds: Callable[[mctx.Tree, Array], Bounds],
+) -> Int[Array, "B M"]:
+    """The action that maximises PUCT at every node (MuZero appendix B, with the changes above)."""
+    qs, visits = edge_qs(tree), tree.children_visits
+    completed = jnp.where(visits > 0, qs, inherited_q(tree, qs)[..., None])
+    low, high = bounds(tree, qs)
+    scaled = (completed - low) / jnp.maximum(high - low, MIN_Q_RANGE)
+    value = jnp.clip(jnp.where(high > low, scaled, completed), 0.0, 1.0)
+    total = jnp.sum(visits, axis=-1, keepdims=True)
+    rate = pb_c_init + jnp.log((total + pb_c_base + 1) / pb_c_base)
+    prior = jax.nn.softmax(tree.children_prior_logits)
+    score = value + prior * rate * jnp.sqrt(total) / (1 + visits)
+    is_root = (jnp.arange(score.shape[1]) == mctx.Tree.ROOT_INDEX)[:, None]
+    forbidden = is_root & (tree.root_invalid_actions[:, None] > 0)
+    score = jnp.where(forbidden, -jnp.inf, score)
+    ties = score >= jnp.max(score, axis=-1, keepdims=True) - TIE
+    return jnp.argmax(jnp.where(ties, tie_break, -1.0), axis=-1).astype(jnp.int32)
+
+
+def search(
+    params: Any,
+    key: Array,
+    root: mctx.RootFnOutput,
+    recurrent_fn: mctx.RecurrentFn,
+    num_simulations: int,
+    *,
+    config: SearchConfig,
+    tie_break: Float[Array, "B M A"],
+    invalid_actions: Array | None = None,
+) -> mctx.Tree:
+    """Grow a tree; as mctx's policies, but for the choice at the nodes.
+
+    Args:
+      params: handed to `recurrent_fn`.
+      key: consumed.
+      root: where to start; its prior already holds the noise.
+      recurrent_fn: the model; its embedding is an `Embedding`.
+      num_simulations: nodes to add; the tree has M = num_simulations + 1.
+      config: constants of PUCT and whose bounds to use.
+      tie_break: f32[B, M, A] not negative; zeros prefer the lowest action.
+      invalid_actions: bool[B, A], True where an action must not be taken at the root.
+    """
+    choose = functools.partial(
+        choices,
+        pb_c_init=config.pb_c_init,
+        pb_c_base=config.pb_c_base,
+        bounds=BOUNDS[config.minmax],
+    )
+
+    def simulate_all(first: int, end: int, simulate: Callable, start: tuple) -> tuple:
+        """Before each of mctx's simulations choose at all nodes."""
+
+        def body(i: Array, state: tuple[Array, mctx.Tree]) -> tuple:
+            key, tree = state
+            guide = tree.extra_data
+            guide = guide.replace(choice=choose(tree, guide.tie_break))
+            return simulate(i, (key, tree.replace(extra_data=guide)))
+
+        return jax.lax.fori_loop(first, end, body, start)
+
+    def look_up(key: Array, tree: mctx.Tree, node: Array, depth: Array | None = None) -> Array:
+        del key, depth
+        return tree.extra_data.choice[node]
+
+    nothing = jnp.zeros(tie_break.shape[:2], jnp.int32)
+    return mctx.search(
+        params,
+        key,
+        root=root,
+        recurrent_fn=recurrent_fn,
+        root_action_selection_fn=look_up,
+        interior_action_selection_fn=look_up,
+        num_simulations=num_simulations,
+        invalid_actions=invalid_actions,
+        extra_data=Guide(choice=nothing, tie_break=tie_break),
+        loop_fn=simulate_all,
+    )
+
+
+def root_value(tree: mctx.Tree) -> Float[Array, " B"]:
+    """The sum of the returns through the root over their number plus one, as published."""
+    root = mctx.Tree.ROOT_INDEX
+    return tree.node_values[:, root] - tree.raw_values[:, root] / tree.node_visits[:, root]
