@@ -222,6 +222,7 @@ class Projector(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B flat"], train: bool) -> Float[Array, "B P"]:
         """Return float32 projections."""
+        # Deviates (projector for vectors, V2): batch norm.
         for i in range(2):
             x = Linear(self.width, self.dtype, name=f"linear{i}")(x)
             x = nn.relu(BatchNorm(self.dtype, name=f"norm{i}")(x, train))

@@ -88,6 +88,7 @@ def _consistency(
     online, variables = model.projections(variables, state, predict=True)
     # Stopped at the parameters, so that nothing of this branch is kept for a gradient.
     frozen = jax.lax.stop_gradient(variables)
+    # Deviates (consistency targets): no prediction is made from what was observed.
     observed, frozen = model.encode(frozen, frames, train=True)
     target, frozen = model.projections(frozen, observed.state, predict=False)
     return negative_cosine(online, target), {**frozen, "params": variables["params"]}

@@ -82,6 +82,7 @@ Bounds = tuple[Float[Array, "B 1 1"], Float[Array, "B 1 1"]]
 
 def tree_bounds(tree: mctx.Tree, qs: Float[Array, "B M A"]) -> Bounds:
     """Smallest and largest Q of the tree; +inf and -inf before the first."""
+    # Deviates (bounds of the search, V1): every reward since its own parent.
     visited = tree.children_visits > 0
     low = jnp.min(qs, axis=(1, 2), keepdims=True, where=visited, initial=jnp.inf)
     high = jnp.max(qs, axis=(1, 2), keepdims=True, where=visited, initial=-jnp.inf)

@@ -22,6 +22,7 @@ def init_replay(spec: EnvSpec, *, rows: int, num_envs: int) -> Replay:
     shape = (rows, num_envs)
     return Replay(
         rows=Row(
+            # Deviates (frames): exact bytes, no JPEG.
             observation=jnp.zeros((*shape, *spec.observation_shape), spec.observation_dtype),
             reward=jnp.zeros(shape),
             discount=jnp.ones(shape),
@@ -54,6 +55,7 @@ def can_be_sampled(replay: Replay, *, behind: int, ahead: int) -> Bool[Array, "T
     # While nothing has been overwritten, the first rows are first in their episodes and need no
     # history.
     needed = jnp.where(replay.count > size, behind, 0)
+    # Deviates (priorities of sequences): whole targets only.
     in_ring = (newer >= ahead) & (older >= needed)
     is_final = jnp.roll(replay.rows.is_first, -1, axis=0)
     return in_ring[:, None] & ~is_final

@@ -199,6 +199,8 @@ class Run:
     def decide(self, step: TimeStep) -> np.ndarray:
         """Search in all environments and record the decisions: the actions i32[N]."""
         state, steps = self.state, self.clocks.agent_steps
+        # Deviates (self-play network): always the newest weights.
+        # Deviates (random start): counted in agent steps.
         action, replay, self._frames = self._act(
             state.train.variables,
             state.replay,
@@ -209,6 +211,7 @@ class Run:
             jnp.asarray(steps < self.config.learner.start),
         )
         self.state = state.replace(replay=replay)
+        # Deviates (100k steps): what was played counts, not what was stored.
         self._tick(agent_steps=int(np.sum(~step.is_last)))
         return np.asarray(action)
 
@@ -218,6 +221,7 @@ class Run:
 
     def updates_due(self) -> int:
         """Updates that the data collected so far is owed: exact pacing by `updates_per_step`."""
+        # Deviates (pacing): neither side ever runs ahead of the other.
         config, steps = self.config, self.clocks.agent_steps
         owed = int(max(0, steps - config.learner.start) * config.updates_per_step)
         return max(0, owed - self.clocks.updates)

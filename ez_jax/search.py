@@ -70,6 +70,7 @@ def completed_q(
     prior = jax.nn.softmax(tree.children_prior_logits[node_index])
     all_qs = tree.children_rewards + tree.children_discounts * tree.children_values
     qs, visited = all_qs[node_index], visits > 0
+    # Deviates (Gumbel search, V2): the network's value in the mixed value, not the node's mean.
     mean_q = jnp.sum(visited * prior * qs) / jnp.maximum(jnp.sum(visited * prior), TINY)
     num_visits = jnp.sum(visits)
     mixed = (tree.raw_values[node_index] + num_visits * mean_q) / (1 + num_visits)
@@ -143,7 +144,8 @@ def _puct_ez(config: SearchConfig, explore: bool) -> PolicyFn:
         invalid_actions: Array | None,
         temperature: Array,
     ) -> SearchOutput:
-        # Without exploring ties are broken at random, too, but always in the same way.
+        # Deviates (ties of the search, V1): drawn from the key, not from the clock. Without
+        # exploring they are broken at random, too, but always in the same way.
         key = key if explore else jax.random.key(0)
         noise_key, tie_key, act_key, key = jax.random.split(key, 4)
         prior = jax.nn.softmax(root.prior_logits)

@@ -53,6 +53,7 @@ def decode(logits: Float[Array, "*b S"]) -> Float[Array, "*b"]:
 
     As published, magnitudes below 0.001 become exactly 0: an untrained head predicts 0.
     """
+    # Deviates (NaN in a decoded value): it stays one; the update that meets it is skipped.
     probabilities = jax.nn.softmax(logits.astype(jnp.float32))
     bins = jnp.broadcast_to(_bins(logits.shape[-1] // 2), logits.shape)
     x = inverse_transform((probabilities * bins).sum(-1))  # `@` would round to TF32 on a GPU

@@ -66,6 +66,7 @@ def n_step_value(
     counts = jnp.arange(max_steps) < steps[..., None]  # [B, K+1, max_steps]
     rewards = jnp.where(counts, batch.reward[:, ahead], 0.0)
     summed = jnp.sum(rewards * discount ** jnp.arange(max_steps), axis=-1)
+    # Deviates (truncation): only a termination has discount 0.
     arriving = jnp.take_along_axis(batch.discount, position + steps, axis=1)
     return summed + discount**steps * arriving * bootstrap
 
@@ -75,6 +76,7 @@ def target_end(batch: Batch, block_length: int) -> Int[Array, " B"]:
 
     Official blocks begin with their episode and are `block_length` steps long; 0 means none.
     """
+    # Deviates (episodes in replay): the official code always cuts them.
     if not block_length:
         return batch.last
     # An episode that goes on after the last row known ends later. (A truncation in that very row

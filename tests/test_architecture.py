@@ -138,6 +138,16 @@ def test_files_and_functions_stay_short_enough_to_read(file):
     assert long == []
 
 
+def test_the_table_of_deviations_and_the_marks_in_the_code_agree():
+    readme = (ROOT / "README.md").read_text()
+    section = readme.split("### Where we differ")[1].split("\n###")[0]
+    rows = [line.split("|")[1].strip() for line in section.splitlines() if line.startswith("| ")]
+    marks = [
+        name for file in FILES for name in re.findall(r"# Deviates \((.+?)\)", file.read_text())
+    ]
+    assert sorted(marks) == sorted(rows[1:])  # without the headings
+
+
 def test_the_package_and_the_command_line_are_imported_without_jax():
     code = "import sys, ez_jax, ez_jax.cli; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

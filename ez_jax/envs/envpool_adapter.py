@@ -108,6 +108,7 @@ class EnvpoolEnv:
         has_lost = self._lives_matter & ~is_first & (lives < self._lives) & (lives > 0)
         self._is_cut = ~is_first & ~terminated & ~truncated & (self._length >= self._limit)
         game_over = terminated | truncated | self._is_cut
+        # Deviates (after a lost life): nothing is played, the next episode begins with this frame.
         self._rests = has_lost & ~game_over
         self._observation, self._lives = observation, lives
         self._is_first = is_last = has_lost | game_over
