@@ -222,7 +222,9 @@ class Run:
     def updates_due(self) -> int:
         """Updates that the data collected so far is owed: exact pacing by `updates_per_step`."""
         # Deviates (pacing): neither side ever runs ahead of the other.
-        config, steps = self.config, self.clocks.agent_steps
+        config = self.config
+        # The last step of all environments together can go past the end.
+        steps = min(self.clocks.agent_steps, config.total_agent_steps)
         owed = int(max(0, steps - config.learner.start) * config.updates_per_step)
         return max(0, owed - self.clocks.updates)
 

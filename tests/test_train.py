@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 import signal
+from types import SimpleNamespace
 
 import jax
 import pytest
@@ -14,6 +15,7 @@ from ez_jax import cli
 from ez_jax.config import to_dict
 from ez_jax.metrics import read_metrics
 from ez_jax.run import Run
+from ez_jax.structs import Clocks
 from ez_jax.train import train
 
 CLOCKS = {"agent_steps", "env_frames", "updates", "seconds"}
@@ -103,6 +105,14 @@ def test_every_line_of_metrics_begins_with_the_clocks(finished):
 
 def test_updates_keep_the_exact_pace_and_the_final_ones_are_done(finished):
     assert_complete_without_seams(read_metrics(finished.folder))
+
+
+def test_steps_past_the_end_owe_no_updates(tmp_path):
+    # All environments step together, so that a run can end some steps late.
+    config = runs.config(tmp_path, {"final_updates": 0})
+    clocks = Clocks(agent_steps=runs.STEPS + 10, updates=due(runs.STEPS))
+    run = SimpleNamespace(config=config, clocks=clocks, env=SimpleNamespace(num_envs=2))
+    assert (Run.updates_due(run), Run.updates_left(run)) == (0, 0)
 
 
 def test_without_a_terminal_the_output_is_plain_lines_that_tell_the_whole_story(finished):
