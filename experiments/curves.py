@@ -3,7 +3,9 @@
     python -m experiments.curves experiments/results/cartpole runs/CartPole/default/seed*
 
 writes `cartpole.json` (per run: the points of the curve, when the threshold was reached, settings
-that were changed, device, versions, commit) and `cartpole.png`. `--solved 475` sets the threshold.
+that were changed, device, versions, commit) and `cartpole.png`. `--solved 475` sets the threshold,
+`--training` draws the scores of the games played in training, too, `--random` what random play gets
+(`experiments.random_play`).
 Needs matplotlib (`pip install -e ".[notebooks]"`).
 """
 
@@ -14,10 +16,33 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ez_jax.config import to_dict
 from ez_jax.metrics import read_metrics
+from ez_jax.presets import make_config
 from ez_jax.run_folder import read_config
 
 KEPT = ("eval/return_mean", "eval/return_std", "eval/return_median")
+PLAYED = ("rollout/return", "rollout/games")
+NOT_A_CHANGE = ("seed", "run_dir", "name")
+
+
+def changes(config: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a run that its game and preset do not give by themselves, by dotted key."""
+    usual = flat(to_dict(make_config(config["game"], config["preset"])))
+    return {
+        key: value
+        for key, value in flat(config).items()
+        if key not in NOT_A_CHANGE and usual.get(key, value) != value
+    }
+
+
+def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, by dotted key."""
+    found: dict[str, Any] = {}
+    for key, value in nested.items():
+        name = f"{prefix}{key}"
+        found |= flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return found
 
 
 def curve(run: Path, solved: float | None) -> dict[str, Any]:
@@ -27,11 +52,17 @@ def curve(run: Path, solved: float | None) -> dict[str, Any]:
     config = read_config(run)
     clocks = ("agent_steps", "updates", "seconds")
     points = [{name: line[name] for name in clocks + KEPT} for line in lines]
+    training = [
+        {name: line[name] for name in clocks + PLAYED}
+        for line in read_metrics(run)
+        if "rollout/return" in line
+    ]
     found: dict[str, Any] = {
         "game": config["game"],
         "preset": config["preset"],
         "seed": config["seed"],
         "total_agent_steps": config["total_agent_steps"],
+        "changed": changes(config),
         "episodes": scores["episodes"],
         "final_mean": scores["mean"],
         "human_normalised": scores["human_normalised"],
@@ -39,6 +70,7 @@ def curve(run: Path, solved: float | None) -> dict[str, Any]:
         "versions": scores["versions"],
         "commit": scores["commit"],
         "curve": points,
+        "training": training,
     }
     if solved is not None:
         reached = [point for point in points if point["eval/return_mean"] >= solved]
@@ -47,8 +79,8 @@ def curve(run: Path, solved: float | None) -> dict[str, Any]:
     return found
 
 
-def draw(runs: list[dict[str, Any]], solved: float | None, path: Path) -> None:
-    """One line per seed, and the threshold."""
+def draw(runs: list[dict[str, Any]], lines: dict[str, float], path: Path, training: bool) -> None:
+    """One line per seed, another for its games in training, and the lines to compare with."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -58,10 +90,16 @@ def draw(runs: list[dict[str, Any]], solved: float | None, path: Path) -> None:
     for run in runs:
         steps = [point["agent_steps"] for point in run["curve"]]
         means = [point["eval/return_mean"] for point in run["curve"]]
-        axes.plot(steps, means, marker="o", markersize=3, label=f"seed {run['seed']}")
-    if solved is not None:
-        axes.axhline(solved, color="grey", linestyle="--", linewidth=1)
-        axes.annotate(f"{solved:g}", (0, solved), color="grey", va="bottom")
+        (drawn,) = axes.plot(steps, means, marker="o", markersize=3, label=f"seed {run['seed']}")
+        if training:
+            played = [
+                [point[name] for point in run["training"]] for name in ("agent_steps", *PLAYED)
+            ]
+            label = f"seed {run['seed']}, games in training"
+            axes.plot(*played[:2], ".:", color=drawn.get_color(), alpha=0.5, label=label)
+    for name, value in lines.items():
+        axes.axhline(value, color="grey", linestyle="--", linewidth=1)
+        axes.annotate(f"{name} {value:g}".strip(), (0, value), color="grey", va="bottom")
     first = runs[0]
     axes.set_title(f"{first['game']}, preset={first['preset']}, {first['device']}")
     axes.set_xlabel("agent steps")
@@ -79,14 +117,20 @@ def main(words: list[str]) -> None:
     parser.add_argument("out", type=Path, help="where to, without an ending")
     parser.add_argument("runs", type=Path, nargs="+", help="run folders")
     parser.add_argument("--solved", type=float, help="return that counts as solved")
+    parser.add_argument("--random", type=float, help="what random play gets")
+    parser.add_argument("--training", action="store_true", help="draw games in training, too")
     arguments = parser.parse_args(words)
     runs = [curve(run, arguments.solved) for run in arguments.runs]
     runs.sort(key=lambda run: run["seed"])
     command = f"python -m ez_jax.train game={runs[0]['game']} preset={runs[0]['preset']} seed=SEED"
-    content = {"command": command, "solved": arguments.solved, "runs": runs}
+    command += "".join(f" {key}={value}" for key, value in runs[0]["changed"].items())
+    lines = {"": arguments.solved, "random play": arguments.random}
+    lines = {name: value for name, value in lines.items() if value is not None}
+    content = {"command": command, "solved": arguments.solved, "random": arguments.random}
+    content["runs"] = runs
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.with_suffix(".json").write_text(json.dumps(content, indent=1), encoding="utf-8")
-    draw(runs, arguments.solved, arguments.out.with_suffix(".png"))
+    draw(runs, lines, arguments.out.with_suffix(".png"), arguments.training)
     for run in runs:
         reached = run.get("solved_at")
         when = (

@@ -64,8 +64,9 @@ NETWORK_TOLERANCES = {  # name in the golden file: (rtol, atol)
     "policy_logits": (1e-4, 1e-4),
     "value_logits": (1e-4, 1e-4),
     "value_prefix_logits": (1e-4, 1e-4),
-    "project_grad": (1e-4, 1e-4),
-    "project_nograd": (1e-4, 1e-4),
+    # Three batch norms over a handful of samples enlarge rounding of 5e-6 in the latent by thirty.
+    "project_grad": (1e-4, 5e-4),
+    "project_nograd": (1e-4, 5e-4),
     "reward_h": (0, 1e-5),
     "reward_c": (0, 1e-5),
     "value": (0, 5e-3),
