@@ -55,14 +55,16 @@ def to_host(tree: PyTree) -> PyTree:
     """Copies as NumPy, keys as their bits; the copy is our own, whatever happens to the source."""
 
     def copy(leaf: Any) -> np.ndarray:
-        array = np.asarray(leaf)
-        # On a CPU this is a view of the very buffer that the caller may change or donate next.
-        on_device = isinstance(leaf, jax.Array) and leaf.devices().pop().platform != "cpu"
-        return array if on_device else array.copy()
+        # On a CPU asarray is a view of the very buffer that the caller may change or donate next,
+        # and newer versions of JAX keep that view, so that it could not be donated any more.
+        return np.asarray(leaf) if on_device(leaf) else np.array(leaf)
+
+    def on_device(leaf: Any) -> bool:
+        return isinstance(leaf, jax.Array) and leaf.devices().pop().platform != "cpu"
 
     tree = jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
     for leaf in jax.tree.leaves(tree):
-        if isinstance(leaf, jax.Array):
+        if on_device(leaf):
             leaf.copy_to_host_async()
     return jax.tree.map(copy, tree)
 
