@@ -17,7 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import HydraException
 
-from ez_jax import config, presets
+from ez_jax import checks, config, presets
 from ez_jax.config import BadInput
 
 DEFAULT_GAME = "CartPole"
@@ -144,7 +144,7 @@ def _rewrite_choice(key: str, value: str, override: Override) -> str:
 def _check_choice(group: str, name: str) -> None:
     if name not in GROUPS[group]:
         nearest = difflib.get_close_matches(name, GROUPS[group], n=2, cutoff=0.6)
-        hint = config.suggestion(nearest) if nearest else f"; choose {_either(GROUPS[group])}"
+        hint = checks.suggestion(nearest) if nearest else f"; choose {_either(GROUPS[group])}"
         raise BadInput(f"unknown {group} '{name}'{hint}")
 
 
@@ -161,7 +161,7 @@ def _names(override: Override) -> list[str] | None:
 def _unknown(key: str) -> str:
     nearest = difflib.get_close_matches(key, ["game", *GROUPS], n=1, cutoff=0.7)
     if nearest:
-        return f"unknown key '{key}'" + config.suggestion(nearest)
+        return f"unknown key '{key}'" + checks.suggestion(nearest)
     return config.unknown_key(key)
 
 
@@ -208,7 +208,7 @@ def read(words: Sequence[str], own: Mapping[str, Any]) -> tuple[dict[str, Any], 
             changes[key] = text if key in _TEXT_KEYS else _parse(f"{key}={text}").value()
         else:
             nearest = difflib.get_close_matches(key, own, n=2, cutoff=0.6)
-            hint = f"unknown key '{key}'" + config.suggestion(nearest)
+            hint = f"unknown key '{key}'" + checks.suggestion(nearest)
             raise BadInput(hint if nearest else config.unknown_key(key))
     return values, changes
 

@@ -8,7 +8,7 @@ more than reading the command line.
 import dataclasses
 import difflib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -85,6 +85,23 @@ def problems(config: "Config") -> Iterator[str]:
     yield from _bad_schedules(config)
     yield from _impossible_sizes(config)
     yield from _impossible_switches(config)
+
+
+def suggestion(nearest: Sequence[str]) -> str:
+    """How a sentence about a misspelt name goes on."""
+    return f"; did you mean {' or '.join(nearest)}?" if nearest else "; see --help"
+
+
+def nearest_keys(key: str, keys: Sequence[str]) -> list[str]:
+    """Keys with a similar last part, those of the same section if there are any."""
+    section, _, leaf = key.rpartition(".")
+    by_leaf: dict[str, list[str]] = {}
+    for name in keys:
+        by_leaf.setdefault(name.rpartition(".")[2], []).append(name)
+    similar = difflib.get_close_matches(leaf, by_leaf, n=2, cutoff=0.75)
+    names = [name for near in similar for name in by_leaf[near]]
+    same_section = [name for name in names if name.rpartition(".")[0] == section]
+    return same_section or names or difflib.get_close_matches(key, keys, n=1, cutoff=0.8)
 
 
 def _flatten(config: Any, prefix: str = "") -> dict[str, Any]:

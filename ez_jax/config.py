@@ -7,10 +7,9 @@ frame skip) and `updates` (optimiser steps).
 """
 
 import dataclasses
-import difflib
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -286,24 +285,7 @@ def unknown_key(key: str) -> str:
     if any(name.startswith(f"{key}.") for name in dotted_keys()):
         examples = [name for name in dotted_keys() if name.startswith(f"{key}.")][:3]
         return f"'{key}' is a section; set one of its keys, such as {', '.join(examples)}"
-    return f"unknown key '{key}'" + suggestion(_nearest_keys(key))
-
-
-def suggestion(nearest: Sequence[str]) -> str:
-    """How a sentence about a misspelt name goes on."""
-    return f"; did you mean {' or '.join(nearest)}?" if nearest else "; see --help"
-
-
-def _nearest_keys(key: str) -> list[str]:
-    """Keys with a similar last part, those of the same section if there are any."""
-    section, _, leaf = key.rpartition(".")
-    by_leaf: dict[str, list[str]] = {}
-    for name in dotted_keys():
-        by_leaf.setdefault(name.rpartition(".")[2], []).append(name)
-    similar = difflib.get_close_matches(leaf, by_leaf, n=2, cutoff=0.75)
-    names = [name for near in similar for name in by_leaf[near]]
-    same_section = [name for name in names if name.rpartition(".")[0] == section]
-    return same_section or names or difflib.get_close_matches(key, dotted_keys(), n=1, cutoff=0.8)
+    return f"unknown key '{key}'" + checks.suggestion(checks.nearest_keys(key, dotted_keys()))
 
 
 def _build(kind: type, values: Any, prefix: str) -> Any:

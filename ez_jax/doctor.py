@@ -155,7 +155,7 @@ def main() -> int:
         raise BadInput(f"{next(iter(changes))} belongs to a run; only {_own()} may be given")
     report = Report(verbose=values["verbose"])
     report.section("versions")
-    report.columns(machine.versions())
+    report.columns({name: v or "not installed" for name, v in machine.versions().items()})
     report.section("machine")
     report.rows(machine.facts())
     report.section("checks")

@@ -94,6 +94,10 @@ def _consistency(
     return negative_cosine(online, target), {**frozen, "params": variables["params"]}
 
 
+def _variables(params: dict, batch_stats: dict) -> Variables:
+    return {"params": params, "batch_stats": batch_stats} if batch_stats else {"params": params}
+
+
 class Unrolled(NamedTuple):
     """What one pass over a batch gave, before anything is summed or weighted."""
 
@@ -121,14 +125,11 @@ def unroll_terms(
     first, following = _views(batch, model, config, key)
     params = variables["params"]
 
-    def with_stats(stats: dict) -> Variables:
-        return {"params": params, "batch_stats": stats} if stats else {"params": params}
-
     def unroll(carry: tuple, k: Array) -> tuple[tuple, Terms]:
         """Step k of 1..K."""
         embedding, stats = carry
         embedding, prefix_logits, variables = model.step(
-            with_stats(stats), embedding, batch.action[:, k - 1], train=True
+            _variables(params, stats), embedding, batch.action[:, k - 1], train=True
         )
         logits, variables = model.heads(variables, embedding.state, train=True)
         terms = _head_losses(logits, targets, k, support_size)
@@ -173,9 +174,7 @@ def unroll_loss(
     The value differentiated carries the published factor 1/K, `LossOutput.loss` does not. The key
     is consumed.
     """
-    variables = (
-        {"params": params, "batch_stats": batch_stats} if batch_stats else {"params": params}
-    )
+    variables = _variables(params, batch_stats)
     unrolled = unroll_terms(variables, key, batch, targets, model=model, config=config)
     terms = jax.tree.map(lambda x: jnp.sum(x, axis=0), unrolled.steps)
     terms |= {name: terms[name] + value for name, value in unrolled.at_root.items()}

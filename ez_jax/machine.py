@@ -22,10 +22,10 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def versions() -> dict[str, str]:
-    """Version by package."""
+def versions() -> dict[str, str | None]:
+    """Version by package; None where one is not installed, such as an unneeded one for games."""
     found = {"python": platform.python_version(), "ez_jax": ez_jax.__version__}
-    return found | {package: installed(package) or "not installed" for package in PACKAGES}
+    return found | {package: installed(package) for package in PACKAGES}
 
 
 def installed(package: str) -> str | None:
@@ -34,6 +34,20 @@ def installed(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def device_name() -> str:
+    """The accelerator's kind; of a CPU, for which JAX has no name, the model and its cores."""
+    import jax
+
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return f"{device.platform}: {device.device_kind}"
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    model = models[0] if models else platform.machine()
+    return f"cpu: {model}, {os.cpu_count()} cores"
 
 
 def facts() -> dict[str, str]:
@@ -106,9 +120,9 @@ def _memory() -> str:
 
 def _devices() -> str:
     jax = _jax()
-    from ez_jax import memory, run_folder
+    from ez_jax import memory
 
-    name, count = run_folder.provenance()["device"], jax.device_count()
+    name, count = device_name(), jax.device_count()
     available = memory.available_memory()
     free = "memory as above" if available.is_shared else memory.gigabytes(available.device)
     return f"{count} x {name}, {free}" + ("" if available.is_shared else " available on each")

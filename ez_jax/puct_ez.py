@@ -33,7 +33,7 @@ class Guide(flax.struct.PyTreeNode, kw_only=True):
     tie_break: Float[Array, "B M A"]  # among equal scores the largest wins, then the lowest action
 
 
-def edge_qs(tree: mctx.Tree) -> Float[Array, "B M A"]:
+def edge_qs(tree: mctx.Tree) -> Float[Array, "*B M A"]:
     """Reward plus discounted mean value of every edge; anything where none was followed."""
     return tree.children_rewards + tree.children_discounts * tree.children_values
 

@@ -5,10 +5,8 @@ Everything here is YAML or JSON, written whole or not at all, and read as data o
 
 import dataclasses
 import functools
-import importlib.metadata
 import json
 import os
-import platform
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,13 +15,12 @@ from typing import Any
 import jax
 import yaml
 
+from ez_jax import machine
 from ez_jax.config import BadInput
 from ez_jax.structs import Clocks
 
 CONFIG_FILE = "config.yaml"
 SCORES_FILE = "scores.json"
-PACKAGES = ("ez_jax", "jax", "jaxlib", "flax", "optax", "mctx", "orbax-checkpoint", "numpy")
-GAME_PACKAGES = ("envpool", "gymnasium")
 
 # Keys that may change when a run is resumed, because what is learned does not depend on them:
 # where the folder lies, the name of the preset (its numbers are compared one by one), how often
@@ -102,29 +99,12 @@ def write_scores(run_dir: str | Path, scores: Mapping[str, Any], clocks: Clocks)
 @functools.cache
 def provenance() -> dict[str, Any]:
     """What a result was made with: versions by package, device, and commit (None outside git)."""
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES + GAME_PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = None  # a game package that is not needed, or ez_jax not installed
     return {
-        "device": _device_name(jax.devices()[0]),
+        "device": machine.device_name(),
         "devices": jax.device_count(),
-        "versions": versions,
+        "versions": machine.versions(),
         "commit": _commit(),
     }
-
-
-def _device_name(device: jax.Device) -> str:
-    """The accelerator's kind; of a CPU, for which JAX has no name, the model and its cores."""
-    if device.platform != "cpu":
-        return f"{device.platform}: {device.device_kind}"
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    model = models[0] if models else platform.machine()
-    return f"cpu: {model}, {os.cpu_count()} cores"
 
 
 def _commit() -> str | None:

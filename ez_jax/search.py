@@ -25,7 +25,6 @@ SearchFn = Callable[..., SearchOutput]
 # The same, over mctx's root and recurrent_fn: one of `SEARCHES`.
 PolicyFn = Callable[..., SearchOutput]
 
-MIN_Q_RANGE = 0.01  # a smaller spread of Qs in a tree is not stretched to 0..1
 TINY = 1e-8
 
 
@@ -68,7 +67,7 @@ def completed_q(
     """
     visits = tree.children_visits[node_index]
     prior = jax.nn.softmax(tree.children_prior_logits[node_index])
-    all_qs = tree.children_rewards + tree.children_discounts * tree.children_values
+    all_qs = puct_ez.edge_qs(tree)
     qs, visited = all_qs[node_index], visits > 0
     # Deviates (Gumbel search, V2): the network's value in the mixed value, not the node's mean.
     mean_q = jnp.sum(visited * prior * qs) / jnp.maximum(jnp.sum(visited * prior), TINY)
@@ -77,7 +76,7 @@ def completed_q(
     expanded = tree.children_visits > 0
     low = jnp.min(jnp.where(expanded, all_qs, jnp.inf))
     high = jnp.max(jnp.where(expanded, all_qs, -jnp.inf))
-    scaled = (jnp.where(visited, qs, mixed) - low) / jnp.maximum(high - low, MIN_Q_RANGE)
+    scaled = (jnp.where(visited, qs, mixed) - low) / jnp.maximum(high - low, puct_ez.MIN_Q_RANGE)
     # Before the first visit there is no scale and no difference: everything is 0.
     scaled = jnp.where(num_visits > 0, jnp.clip(scaled, 0.0, 1.0), 0.0)
     return (maxvisit_init + jnp.max(visits)) * value_scale * scaled
