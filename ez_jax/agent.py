@@ -17,7 +17,7 @@ from ez_jax.config import BadInput, Config
 from ez_jax.envs import make_env
 from ez_jax.learner import init_train_state
 from ez_jax.model import Model, make_model
-from ez_jax.search import make_search
+from ez_jax.search import make_search, resolve
 from ez_jax.structs import Clocks, EnvSpec, SearchOutput, TimeStep, Variables
 
 
@@ -96,6 +96,7 @@ def load(run: str | Path) -> Agent:
     env = make_env(chosen.game, chosen.env, num_envs=1, seed=0, training=False)
     spec = env.spec
     env.close()
+    chosen = resolve(chosen, spec.num_actions)
     model = make_model(chosen, spec)
     template = jax.eval_shape(lambda: init_train_state(chosen, model, jax.random.key(0)))
     with Checkpointer(run) as checkpointer:

@@ -18,9 +18,10 @@ CHOICES = {
     "precision": ("float32", "bfloat16"),
     "env.backend": ("auto", "envpool", "gymnasium"),
     "network.kind": ("auto", "image", "vector"),
+    "network.head_activation": ("relu", "elu"),
     "search.policy": ("puct_ez", "puct", "gumbel"),
     "search.minmax": ("parent", "official"),
-    "targets.value": ("td", "search"),
+    "targets.value": ("td", "search", "mixed"),
     "learner.optimizer": ("sgd", "adam"),
 }
 
@@ -40,8 +41,6 @@ AT_LEAST_ONE = (
     "network.predictor_hidden",
     "network.support",
     "network.vector_width",
-    "search.num_simulations",
-    "search.max_considered_actions",
     "actor.num_envs",
     "replay.capacity",
     "targets.td_steps",
@@ -63,6 +62,7 @@ SHARES = (
     "replay.priority_exponent",
     "replay.importance_exponent",
     "replay.importance_exponent_final",
+    "replay.min_weight",
     "learner.decay_rate",
     "learner.momentum",
 )
@@ -70,6 +70,7 @@ POSITIVE = (
     "discount",
     "search.dirichlet_alpha",
     "search.pb_c_base",
+    "search.min_q_range",
     "targets.age_fraction",
     "learner.learning_rate",
     "learner.max_grad_norm",
@@ -199,10 +200,16 @@ def _impossible_sizes(config: "Config") -> Iterator[str]:
 
 
 def _impossible_switches(config: "Config") -> Iterator[str]:
-    if config.targets.value == "search" and config.reanalyse.ratio == 0:
+    value, search = config.targets.value, config.search
+    if value != "td" and config.reanalyse.ratio == 0:
         yield (
-            "targets.value=search needs fresh searches, but reanalyse.ratio is 0: "
+            f"targets.value={value} needs fresh searches, but reanalyse.ratio is 0: "
             "raise reanalyse.ratio or set targets.value=td"
+        )
+    if search.num_simulations == 0 and search.policy != "gumbel":
+        yield (
+            "search.num_simulations is 0, which leaves it to the number of actions and is for "
+            f"search.policy=gumbel: give {search.policy} a number"
         )
     if config.total_updates == 0:
         yield (

@@ -46,8 +46,10 @@ class NetworkConfig:
     channels: int = 64  # latent image channels
     patch: int = 0  # large images: 0 for the published stem, or pixels per side of patches
     blocks: int = 1  # residual blocks at the latent resolution
+    action_channels: int = 0  # images: width of an embedding of the action plane, V2: 16; 0: none
     head_channels: int = 16  # 1x1 convolution in front of each head
     head_hidden: int = 32  # hidden width of the value, policy and prefix heads
+    head_activation: str = "relu"  # of that hidden layer: relu | elu (V2)
     lstm_width: int = 512  # value-prefix LSTM
     projection: int = 1024  # SimSiam projector: hidden and output width
     predictor_hidden: int = 512  # SimSiam predictor
@@ -62,13 +64,14 @@ class SearchConfig:
     """Monte-Carlo tree search in the learned model (mctx)."""
 
     policy: str = "puct_ez"  # puct_ez (published V1) | puct (mctx's MuZero) | gumbel
-    num_simulations: int = 50
+    num_simulations: int = 50  # gumbel: 0 for as many as V2 for the number of actions
+    min_q_range: float = 0.01  # puct_ez, gumbel: a smaller range of the tree's Qs is not stretched
     minmax: str = "parent"  # puct_ez: rewards in the tree's bounds since the parent | official
     dirichlet_fraction: float = 0.25  # puct*: share of noise in the root prior
     dirichlet_alpha: float = 0.3
     pb_c_init: float = 1.25
     pb_c_base: float = 19_652.0
-    max_considered_actions: int = 8  # gumbel: actions sampled at the root
+    max_considered_actions: int = 8  # gumbel: actions sampled at the root; 0: as above
     gumbel_scale: float = 1.0  # gumbel: noise at the root while training
     value_scale: float = 0.1  # gumbel: weight of the values in the improved policy (c_scale)
     maxvisit_init: float = 50.0  # gumbel: c_visit
@@ -81,6 +84,7 @@ class ActorConfig:
     """Collecting experience."""
 
     num_envs: int = 4
+    random_start: bool = True  # uniform actions until learner.start; false (V2): search at once
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,7 @@ class ReplayConfig:
     priority_exponent: float = 0.6  # alpha
     importance_exponent: float = 0.4  # beta at the start, linear to importance_exponent_final
     importance_exponent_final: float = 1.0
+    min_weight: float = 0.0  # importance weights, at most 1, are at least this; V2: 0.1
 
 
 @dataclass(frozen=True)
@@ -104,8 +109,11 @@ class ReanalyseConfig:
 class TargetsConfig:
     """Regression targets of the unrolled loss."""
 
-    value: str = "td"  # td | search (value of a fresh search at the state itself)
-    td_steps: int = 5  # n of the n-step value; also the ceiling of the off-policy correction
+    value: str = "td"  # td | search (of a fresh search at the state itself) | mixed (V2)
+    mixed_updates: int = 30_000  # mixed: td in the first so many updates; then search,
+    mixed_newest: int = 5_000  # but still td for the newest so many agent steps
+    td_steps: int = 5  # n of the n-step value, before the off-policy correction
+    max_td_steps: int = 0  # ceiling of n after the correction, official: 5; 0: td_steps
     age_fraction: float = 0.3  # td_steps shrinks by 1 per this share of total_agent_steps in age
     block_length: int = 0  # episodes cut into blocks of so many steps, as official: 400; 0: whole
 

@@ -171,21 +171,23 @@ class PerceptronBlock(nn.Module):
 
 
 Norm = type[BatchNorm] | type[LayerNorm]
+ACTIVATIONS = {"relu": nn.relu, "elu": nn.elu}
 
 
 class Head(nn.Module):
-    """Linear-norm-relu-linear to float32 logits that are zero at first."""
+    """Linear-norm-activation-linear to float32 logits that are zero at first."""
 
     hidden: int
     outputs: int
     norm: Norm
+    activation: str
     dtype: Dtype
 
     @nn.compact
     def __call__(self, x: Float[Array, "B features"], train: bool) -> Float[Array, "B outputs"]:
         """Return logits."""
         x = Linear(self.hidden, self.dtype, name="hidden")(x)
-        x = nn.relu(self.norm(self.dtype, name="norm")(x, train))
+        x = ACTIVATIONS[self.activation](self.norm(self.dtype, name="norm")(x, train))
         return Linear(self.outputs, bound=0.0, name="out")(x)
 
 
@@ -196,6 +198,7 @@ class PrefixHead(nn.Module):
     hidden: int
     outputs: int
     norm: Norm
+    activation: str
     dtype: Dtype
 
     @nn.compact
@@ -205,7 +208,7 @@ class PrefixHead(nn.Module):
         """Return logits and the next carry."""
         carry = LSTM(self.lstm_width, self.dtype, name="lstm")(x, carry)
         x = nn.relu(self.norm(self.dtype, name="norm")(carry[1], train))
-        head = Head(self.hidden, self.outputs, self.norm, self.dtype, name="head")
+        head = Head(self.hidden, self.outputs, self.norm, self.activation, self.dtype, name="head")
         return head(x, train), carry
 
 

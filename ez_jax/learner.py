@@ -129,7 +129,7 @@ def make_draw(config: Config, model: Model) -> Callable[[Replay, Array, Array], 
     alpha = config.replay.priority_exponent if config.prioritised else 0.0
 
     def draw(replay: Replay, key: Array, updates: Int[Array, ""]) -> Batch:
-        return ring.sample(
+        batch = ring.sample(
             replay,
             key,
             batch_size=config.learner.batch_size,
@@ -139,6 +139,8 @@ def make_draw(config: Config, model: Model) -> Callable[[Replay, Array, Array], 
             priority_exponent=alpha,
             importance_exponent=importance_exponent(config, updates),
         )
+        floor = jnp.where(batch.weight > 0, config.replay.min_weight, 0.0)  # 0: not a real draw
+        return batch.replace(weight=jnp.maximum(batch.weight, floor))
 
     return draw
 
@@ -158,7 +160,7 @@ def make_learn(config: Config, model: Model, targets_for: TargetsFn) -> tuple[Le
             jax.random.fold_in(key, train.updates), 3
         )
         batch = draw(replay, sample_key, train.updates)
-        targets = targets_for(train.target, target_key, batch)
+        targets = targets_for(train.target, target_key, batch, train.updates)
         train, output, metrics = update(train, loss_key, batch, targets)
         replay = ring.update_priorities(replay, batch.index, output.priority)
         return train, replay, jax.tree.map(jnp.add, sums, metrics)

@@ -120,8 +120,22 @@ class ImageRepresentation(nn.Module):
         return Tower(ResidualBlock, c.blocks, c.channels, self.dtype, name="tower")(x, train)
 
 
+class ActionEmbedding(nn.Module):
+    """Planes made of the action plane, normalised together (EfficientZero V2's code)."""
+
+    channels: int
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(self, plane: Float[Array, "B h w 1"], train: bool) -> Float[Array, "B h w c"]:
+        """Return `channels` planes; every entry has a scale and a shift of its own."""
+        planes = Linear(self.channels, self.dtype, name="linear")(plane)
+        flat = LayerNorm(self.dtype, name="norm")(planes.reshape(len(planes), -1), train)
+        return nn.relu(flat).reshape(planes.shape)
+
+
 class ImageDynamics(nn.Module):
-    """Convolution of the state and one action plane, plus the state, then the residual tower."""
+    """Convolution of the state and the action, plus the state, then the residual tower."""
 
     config: NetworkConfig
     num_actions: int
@@ -133,8 +147,10 @@ class ImageDynamics(nn.Module):
         c = self.config
         # The published encoding: not one-hot but one last plane filled with action / num_actions.
         fraction = (action / self.num_actions).astype(self.dtype)[:, None, None, None]
-        plane = jnp.broadcast_to(fraction, (*state.shape[:-1], 1))
-        x = jnp.concatenate([state.astype(self.dtype), plane], axis=-1)
+        planes = jnp.broadcast_to(fraction, (*state.shape[:-1], 1))
+        if c.action_channels:
+            planes = ActionEmbedding(c.action_channels, self.dtype, name="action")(planes, train)
+        x = jnp.concatenate([state.astype(self.dtype), planes], axis=-1)
         x = convolution(c.channels, 1, self.dtype, "conv")(x)
         x = nn.relu(BatchNorm(self.dtype, name="norm")(x, train) + state)
         return Tower(ResidualBlock, c.blocks, c.channels, self.dtype, name="tower")(x, train)
@@ -226,12 +242,13 @@ class Network(nn.Module):
     def setup(self) -> None:
         """Make the heads and the SimSiam networks; subclasses make representation and dynamics."""
         c, bins = self.config, 2 * self.config.support + 1
+        layers = self.norm, c.head_activation, self.dtype
         self.prefix_neck = self.neck(c, self.dtype)
-        self.prefix_head = PrefixHead(c.lstm_width, c.head_hidden, bins, self.norm, self.dtype)
+        self.prefix_head = PrefixHead(c.lstm_width, c.head_hidden, bins, *layers)
         self.policy_neck = self.neck(c, self.dtype)
-        self.policy_head = Head(c.head_hidden, self.num_actions, self.norm, self.dtype)
+        self.policy_head = Head(c.head_hidden, self.num_actions, *layers)
         self.value_neck = self.neck(c, self.dtype)
-        self.value_head = Head(c.head_hidden, bins, self.norm, self.dtype)
+        self.value_head = Head(c.head_hidden, bins, *layers)
         self.projector = Projector(c.projection, self.dtype)
         self.predictor = Predictor(c.predictor_hidden, self.dtype)
 

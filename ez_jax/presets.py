@@ -16,6 +16,20 @@ Differences = Mapping[str, Any]  # nested like the configuration
 PRESETS: dict[str, Differences] = {
     # The published V1 settings are the defaults themselves.
     "efficientzero": {},
+    # The published settings of EfficientZero V2 for discrete Atari. (Its loss of the value is
+    # halved twice, which makes 0.25 as well.)
+    "efficientzero_v2": {
+        "off_policy_correction": False,
+        "network": {"action_channels": 16, "head_activation": "elu", "predictor_hidden": 256},
+        # 0: by the number of actions.
+        "search": {"policy": "gumbel", "num_simulations": 0, "max_considered_actions": 0},
+        "actor": {"random_start": False},
+        "replay": {"priority_exponent": 1.0, "importance_exponent": 1.0, "min_weight": 0.1},
+        "reanalyse": {"ratio": 1.0},
+        "targets": {"value": "mixed"},
+        "loss": {"consistency": 5.0},
+        "eval": {"episodes": 10, "num_envs": 10},
+    },
     # Numbers for a laptop: a small network, few simulations, fewer updates.
     "small": {
         "updates_per_step": 0.5,
@@ -143,7 +157,7 @@ COMPAT: dict[str, Differences] = {
     "none": {},
     "official": {
         "search": {"policy": "puct_ez", "minmax": "official"},
-        "targets": {"block_length": 400},
+        "targets": {"block_length": 400, "max_td_steps": 5},
     },
 }
 

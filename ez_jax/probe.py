@@ -119,7 +119,7 @@ def _targeted(config: Config) -> Targets:
     def targeted(variables: Variables, batch: Batch, found: SearchOutput) -> Targets:
         # The searches are by far the longest to compile: they were made already.
         targets = make_targets(config, model, lambda *_: found)
-        return targets(variables, jax.random.key(2), batch)
+        return targets(variables, jax.random.key(2), batch, jnp.asarray(UPDATES))
 
     return _run(targeted, _variables(), _drawn(BASE), found)
 
@@ -199,8 +199,9 @@ def _model(config: Config) -> Model:
         frame_stack=config.env.frame_stack,
         frame_skip=1,
     )
-    stand_in = _Network(WIDTH, ACTIONS, 2 * config.network.support + 1)
-    return dataclasses.replace(make_model(config, spec), network=stand_in)
+    model = make_model(config, spec)
+    stand_in = _Network(WIDTH, ACTIONS, 2 * config.network.support + 1, model.network.dtype)
+    return dataclasses.replace(model, network=stand_in)
 
 
 class _Network(nn.Module):
@@ -209,11 +210,13 @@ class _Network(nn.Module):
     width: int
     num_actions: int
     bins: int
+    dtype: Any
 
     def setup(self) -> None:
-        self.encoder, self.imagined = nn.Dense(self.width), nn.Dense(self.width)
-        self.memory, self.prefix_logits = nn.Dense(self.width), nn.Dense(self.bins)
-        self.policy_logits, self.value_logits = nn.Dense(self.num_actions), nn.Dense(self.bins)
+        layer = functools.partial(nn.Dense, self.width, dtype=self.dtype)
+        self.encoder, self.imagined, self.memory = layer(), layer(), layer()
+        self.prefix_logits, self.value_logits = nn.Dense(self.bins), nn.Dense(self.bins)
+        self.policy_logits = nn.Dense(self.num_actions)
         self.projector, self.predictor = nn.Dense(self.width), nn.Dense(self.width)
 
     def represent(self, observation, train):
@@ -238,7 +241,8 @@ class _Network(nn.Module):
 
     @nn.nowrap
     def initial_carry(self, batch):
-        return jnp.zeros((batch, self.width)), jnp.zeros((batch, self.width))
+        zeros = jnp.zeros((batch, self.width), self.dtype)
+        return zeros, zeros
 
     def __call__(self, observation, train=False):
         state = self.represent(observation, train)

@@ -3,8 +3,9 @@
 It differs from MuZero's PUCT, which mctx has, in four places. The visits that scale the priors are
 those of the children, so that every first choice at a node is a tie. A child not visited yet is
 worth the mean of its visited siblings and of what the node itself inherited. Qs are on the scale of
-the whole tree, whose range counts as at least `MIN_Q_RANGE`. And the root's value is the sum of the
-returns through it divided by one more than their number: its own network value plays no part.
+the whole tree, whose range counts as at least `search.min_q_range`. And the root's value is the sum
+of the returns through it divided by one more than their number: its own network value plays no
+part.
 
 After every simulation the choice at *every* node is computed at once, in a few wide operations;
 the descent only looks it up. mctx recomputes it node by node on the way down.
@@ -22,7 +23,6 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ez_jax.config import SearchConfig
 
-MIN_Q_RANGE = 0.01  # δ of the soft minimum and maximum: a smaller spread is not stretched to 0..1
 TIE = 1e-6  # scores this close to the best are equal
 
 
@@ -145,13 +145,14 @@ def choices(
     *,
     pb_c_init: float,
     pb_c_base: float,
+    min_q_range: float,
     bounds: Callable[[mctx.Tree, Array], Bounds],
 ) -> Int[Array, "B M"]:
     """The action that maximises PUCT at every node (MuZero appendix B, with the changes above)."""
     qs, visits = edge_qs(tree), tree.children_visits
     completed = jnp.where(visits > 0, qs, inherited_q(tree, qs)[..., None])
     low, high = bounds(tree, qs)
-    scaled = (completed - low) / jnp.maximum(high - low, MIN_Q_RANGE)
+    scaled = (completed - low) / jnp.maximum(high - low, min_q_range)
     value = jnp.clip(jnp.where(high > low, scaled, completed), 0.0, 1.0)
     total = jnp.sum(visits, axis=-1, keepdims=True)
     rate = pb_c_init + jnp.log((total + pb_c_base + 1) / pb_c_base)
@@ -191,6 +192,7 @@ def search(
         choices,
         pb_c_init=config.pb_c_init,
         pb_c_base=config.pb_c_base,
+        min_q_range=config.min_q_range,
         bounds=BOUNDS[config.minmax],
     )
 

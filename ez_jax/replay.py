@@ -39,6 +39,7 @@ def init_replay(spec: EnvSpec, *, rows: int, num_envs: int) -> Replay:
 def add(replay: Replay, row: Row) -> Replay:
     """Write one row per environment over the oldest; it gets the largest priority there is."""
     position = replay.count % replay.priority.shape[0]
+    # Deviates (priority of new data, V2): its errors are not known yet.
     highest = jnp.max(replay.priority)
     return Replay(
         rows=jax.tree.map(lambda ring, new: ring.at[position].set(new), replay.rows, row),
@@ -127,14 +128,18 @@ def gather(
     last = jnp.min(jnp.where(is_first & (time > 0), time - 1, ahead), axis=1)
     inside = jnp.clip(time, begin[:, None], last[:, None])  # [B, W]
     now = slice(behind, None)  # positions 0..ahead
+    following = (start + ahead + 1) % size  # beyond the window: perhaps not written yet
+    is_over = replay.rows.is_first[following, env] & ((replay.count - 1 - start) % size > ahead)
+    discount = rows_at(replay.rows.discount, inside[:, now])
     return Batch(
         observation=rows_at(replay.rows.observation, inside),
         action=rows_at(replay.rows.action, inside[:, now][:, :unroll_steps]),
         reward=rows_at(replay.rows.reward, inside[:, behind + 1 :]),
-        discount=rows_at(replay.rows.discount, inside[:, now]),
+        discount=discount,
         policy=rows_at(replay.rows.policy, inside[:, now][:, : unroll_steps + 1]),
         value=rows_at(replay.rows.value, inside[:, now][:, : unroll_steps + 1]),
         last=last,
+        goes_on=(last == ahead) & (discount[:, -1] > 0) & ~is_over,
         position=episode_positions(replay)[start, env],
         age=((replay.count - 1 - start) % size) * num_envs,
         index=index,

@@ -31,7 +31,7 @@ from ez_jax.metrics import Every, MetricsWriter, read_metrics
 from ez_jax.model import make_model
 from ez_jax.plan import memory_plan, plan_rows, plan_warnings
 from ez_jax.progress import EVALUATION, Progress
-from ez_jax.search import acting_temperature, make_search
+from ez_jax.search import acting_temperature, make_search, resolve
 from ez_jax.structs import Clocks, RunState, TimeStep
 from ez_jax.targets import make_targets
 
@@ -89,22 +89,24 @@ class Run:
 
     def _build(self, opened: contextlib.ExitStack) -> None:
         config, progress = self.config, self.progress
+        as_given = configs.to_dict(config)
         self.folder = run_folder.make_run_dir(configs.run_folder(config))
         is_new = not (self.folder / run_folder.CONFIG_FILE).exists()
         if not is_new:
-            run_folder.check_same_config(self.folder, configs.to_dict(config))
+            run_folder.check_same_config(self.folder, as_given)
         self.checkpointer = Checkpointer(self.folder, config.checkpoint.keep, progress.warn)
         opened.callback(self.checkpointer.close)
         saved = self.checkpointer.latest()
         self.env: VectorEnv = self._make_env(saved or 0)
         opened.callback(self.env.close)
+        self.config = config = resolve(config, self.env.spec.num_actions)
         self.model = make_model(config, self.env.spec)
         plan = memory_plan(config, self.model)
         rows = plan_rows(config, self.model, plan, self.folder, saved)
         progress.plan(rows, plan_warnings(config, self.model))
         memory.check(plan, memory.available_memory())
         if is_new:
-            run_folder.write_config(self.folder, configs.to_dict(config))
+            run_folder.write_config(self.folder, as_given)
         self._make_steps()
         self.writer = MetricsWriter(self.folder, tensorboard=config.log.tensorboard)
         opened.callback(self.writer.close)
@@ -208,7 +210,7 @@ class Run:
             step,
             jax.random.fold_in(state.key, ACT),
             self._temperature(),
-            jnp.asarray(steps < self.config.learner.start),
+            jnp.asarray(self.config.actor.random_start and steps < self.config.learner.start),
         )
         self.state = state.replace(replay=replay)
         # Deviates (100k steps): what was played counts, not what was stored.

@@ -5,7 +5,9 @@ policy and the value of the root. Noise belongs to exploring (acting while train
 reanalysis); without it a search is deterministic.
 """
 
+import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +18,7 @@ import mctx
 from jaxtyping import Array, Float
 
 from ez_jax import puct_ez
-from ez_jax.config import SearchConfig
+from ez_jax.config import Config, SearchConfig
 from ez_jax.model import Model
 from ez_jax.structs import Embedding, Root, SearchOutput, Variables
 
@@ -51,7 +53,12 @@ def make_recurrent_fn(model: Model, discount: float) -> Callable[..., Any]:
 
 
 def completed_q(
-    tree: mctx.Tree, node_index: Array, *, value_scale: float, maxvisit_init: float
+    tree: mctx.Tree,
+    node_index: Array,
+    *,
+    value_scale: float,
+    maxvisit_init: float,
+    min_q_range: float,
 ) -> Float[Array, " A"]:
     """σ(completed Q) of Gumbel MuZero, on the scale of the whole tree; an mctx `qtransform`.
 
@@ -64,6 +71,7 @@ def completed_q(
       node_index: i32[], whose actions are wanted.
       value_scale: c_scale.
       maxvisit_init: c_visit.
+      min_q_range: a smaller range of Qs counts as this.
     """
     visits = tree.children_visits[node_index]
     prior = jax.nn.softmax(tree.children_prior_logits[node_index])
@@ -76,7 +84,7 @@ def completed_q(
     expanded = tree.children_visits > 0
     low = jnp.min(jnp.where(expanded, all_qs, jnp.inf))
     high = jnp.max(jnp.where(expanded, all_qs, -jnp.inf))
-    scaled = (jnp.where(visited, qs, mixed) - low) / jnp.maximum(high - low, puct_ez.MIN_Q_RANGE)
+    scaled = (jnp.where(visited, qs, mixed) - low) / jnp.maximum(high - low, min_q_range)
     # Before the first visit there is no scale and no difference: everything is 0.
     scaled = jnp.where(num_visits > 0, jnp.clip(scaled, 0.0, 1.0), 0.0)
     return (maxvisit_init + jnp.max(visits)) * value_scale * scaled
@@ -100,6 +108,7 @@ def _gumbel(config: SearchConfig, explore: bool) -> PolicyFn:
             completed_q,
             value_scale=config.value_scale,
             maxvisit_init=config.maxvisit_init,
+            min_q_range=config.min_q_range,
         ),
     )
     # The winner of the halving is executed; a temperature has no place in it.
@@ -179,6 +188,21 @@ SEARCHES: dict[str, Callable[[SearchConfig, bool], PolicyFn]] = {
 }
 
 
+# EfficientZero V2's code: up to how many actions, simulations, actions considered at the root.
+BUDGETS = ((3, 4, 2), (15, 16, 4), (math.inf, 16, 8))
+
+
+def resolve(config: Config, num_actions: int) -> Config:
+    """Fill in what the configuration leaves to the number of actions."""
+    budget = next((n, m) for most, n, m in BUDGETS if num_actions <= most)
+    search = dataclasses.replace(
+        config.search,
+        num_simulations=config.search.num_simulations or budget[0],
+        max_considered_actions=config.search.max_considered_actions or budget[1],
+    )
+    return dataclasses.replace(config, search=search)
+
+
 def make_search(
     config: SearchConfig,
     model: Model,
@@ -187,7 +211,7 @@ def make_search(
     explore: bool,
     num_simulations: int = 0,
 ) -> SearchFn:
-    """The configured search; `num_simulations` 0 means as configured.
+    """The configured search (`resolve`d); `num_simulations` 0 means as configured.
 
     Args of the function returned:
       variables: of the model.
@@ -196,6 +220,8 @@ def make_search(
       temperature: f32[], of the acting policy; ignored without `explore`.
       invalid_actions: optional bool[B, A], True where an action must not be taken at the root.
     """
+    num_simulations = num_simulations or config.num_simulations
+    chex.assert_scalar_positive(num_simulations)
     policy = SEARCHES[config.policy](config, explore)
     recurrent_fn = make_recurrent_fn(model, discount)
 
@@ -214,7 +240,7 @@ def make_search(
                 prior_logits=root.policy_logits, value=root.value, embedding=root.embedding
             ),
             recurrent_fn,
-            num_simulations=num_simulations or config.num_simulations,
+            num_simulations=num_simulations,
             invalid_actions=invalid_actions,
             temperature=temperature,
         )

@@ -90,6 +90,7 @@ class Batch(flax.struct.PyTreeNode, kw_only=True):
     policy: jax.Array  # f32[B, K+1, A], as stored
     value: jax.Array  # f32[B, K+1], as stored
     last: jax.Array  # i32[B], time of the last row known of the episode, at most K+n
+    goes_on: jax.Array  # bool[B], the episode is longer than that, as far as the ring knows
     position: jax.Array  # i32[B], agent steps of its episode before row 0, as far as in the ring
     age: jax.Array  # i32[B], agent steps since the row was collected
     index: jax.Array  # i32[B], flat position in the ring

@@ -17,6 +17,7 @@ def transform(x: Float[Array, "*b"]) -> Float[Array, "*b"]:
     """Compress a scalar: h(x) = sign(x) (sqrt(|x| + 1) - 1) + 0.001 x."""
     x = x.astype(jnp.float32)
     magnitude = jnp.abs(x)
+    # Deviates (transform of values, V2): odd, so that the inverse undoes it below 0 too.
     # sqrt(|x| + 1) - 1 without the subtraction, in which small x would lose all their digits.
     root = magnitude / (jnp.sqrt(magnitude + 1) + 1)
     return jnp.sign(x) * root + EPSILON * x

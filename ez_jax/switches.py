@@ -36,8 +36,13 @@ def _switch(key: str, off: Any, *changes: str, given: Mapping[str, Any] | None =
     return Switch(key, off, changes, tuple((given or {}).items()))
 
 
+MIXED = {"targets.mixed_updates": 0, "targets.mixed_newest": 20}  # both values are in the batch
 _BACKWARD = ("loss/total", "loss/gradient")
 SWITCHES = (
+    _switch(
+        *("precision", "bfloat16", "search/policy", "search/value"),
+        *("targets/policy", "targets/value", "loss"),
+    ),
     _switch(
         "value_prefix",
         False,
@@ -48,14 +53,20 @@ SWITCHES = (
     _switch("reanalyse.ratio", 0.0, "targets/policy"),
     _switch("prioritised", False, "draw/index", "draw/weight"),
     _switch("replay.importance_exponent", 0.0, "draw/weight"),
+    _switch("replay.min_weight", 0.9, "draw/weight"),
     _switch("learner.augment", False, "loss"),
     _switch("learner.optimizer", "adam", "update/params"),
     _switch("learner.target_period", UPDATES, "update/target"),
     *(
-        _switch("targets.value", name, "targets/value")
+        _switch("targets.value", name, "targets/value", given=MIXED)
         for name in VALUE_TARGETS
         if name != BASE.targets.value
     ),
+    *(
+        _switch(key, 1_000, "targets/value", given={**MIXED, "targets.value": "mixed"})
+        for key in MIXED
+    ),
+    _switch("targets.max_td_steps", 1, "targets/value"),
     *(
         _switch("search.policy", name, "search", "targets/policy")
         for name in SEARCHES

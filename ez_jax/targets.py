@@ -5,6 +5,7 @@ episodes into blocks of 400 steps and drops the bootstrap at their ends (`target
 so, too). Truncation is not termination: a truncated episode bootstraps from its final observation.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -16,21 +17,22 @@ from ez_jax.model import Model
 from ez_jax.search import SearchFn
 from ez_jax.structs import Batch, Root, SearchOutput, Targets, Variables
 
-# (target variables, key, batch) -> Targets; the key is consumed.
-TargetsFn = Callable[[Variables, Array, Batch], Targets]
-# (target variables, batch, values of the roots' searches f32[B, K+1]) -> f32[B, K+1]
-ValueTargetFn = Callable[[Variables, Batch, Array], Array]
+# (target variables, key, batch, updates made) -> Targets; the key is consumed.
+TargetsFn = Callable[[Variables, Array, Batch, Array], Targets]
+# (target variables, batch, values of the roots' searches f32[B, K+1], updates made) -> f32[B, K+1]
+ValueTargetFn = Callable[[Variables, Batch, Array, Array], Array]
 
 
 def corrected_td_steps(
-    age: Int[Array, " B"], *, td_steps: int, steps_per_decrement: float
+    age: Int[Array, " B"], *, td_steps: int, steps_per_decrement: float, max_td_steps: int = 0
 ) -> Int[Array, " B"]:
     """Off-policy correction: a step less per `steps_per_decrement` agent steps of age, at least 1.
 
     EfficientZero §4.3: the older the data, the further its actions are from the present policy.
     """
     older = jnp.floor(age / steps_per_decrement).astype(jnp.int32)
-    return jnp.clip(td_steps - older, 1, td_steps)
+    # Deviates (more than five steps): the ceiling is a setting.
+    return jnp.clip(td_steps - older, 1, max_td_steps or td_steps)
 
 
 def steps_ahead(
@@ -79,11 +81,8 @@ def target_end(batch: Batch, block_length: int) -> Int[Array, " B"]:
     # Deviates (episodes in replay): the official code always cuts them.
     if not block_length:
         return batch.last
-    # An episode that goes on after the last row known ends later. (A truncation in that very row
-    # cannot be seen.)
-    arriving = jnp.take_along_axis(batch.discount, batch.last[:, None], axis=1)[:, 0]
-    goes_on = (batch.last == batch.reward.shape[1]) & (arriving > 0)
-    return jnp.minimum(batch.last + goes_on, block_length - batch.position % block_length)
+    # An episode that goes on after the last row known ends later.
+    return jnp.minimum(batch.last + batch.goes_on, block_length - batch.position % block_length)
 
 
 def value_prefixes(batch: Batch, *, unroll_steps: int, horizon: int) -> Float[Array, "B K"]:
@@ -122,15 +121,18 @@ def roots_at(
 
 def make_td_value(config: Config, model: Model) -> ValueTargetFn:
     """Published V1: n steps of reward, then the value of the target network."""
-    td_steps, unroll_steps = config.targets.td_steps, config.learner.unroll_steps
-    decrement = config.targets.age_fraction * config.total_agent_steps
-    block_length = config.targets.block_length
+    unroll_steps, block_length = config.learner.unroll_steps, config.targets.block_length
+    is_corrected, fraction = config.off_policy_correction, config.targets.age_fraction
+    correct = functools.partial(
+        corrected_td_steps,
+        td_steps=config.targets.td_steps,
+        steps_per_decrement=fraction * config.total_agent_steps,
+        max_td_steps=config.targets.max_td_steps,
+    )
 
-    def td_value(variables: Variables, batch: Batch, root_value: Array) -> Array:
-        del root_value
-        most = jnp.full_like(batch.age, td_steps)
-        if config.off_policy_correction:
-            most = corrected_td_steps(batch.age, td_steps=td_steps, steps_per_decrement=decrement)
+    def td_value(variables: Variables, batch: Batch, root_value: Array, updates: Array) -> Array:
+        del root_value, updates
+        most = correct(batch.age if is_corrected else jnp.zeros_like(batch.age))
         steps = steps_ahead(batch, most, unroll_steps=unroll_steps)
         position = jnp.arange(unroll_steps + 1)
         bootstrap = _time_second(roots_at(model, variables, batch, position + steps).value)
@@ -148,17 +150,33 @@ def make_search_value(config: Config, model: Model) -> ValueTargetFn:
     del model
     num_positions = config.learner.unroll_steps + 1
 
-    def search_value(variables: Variables, batch: Batch, root_value: Array) -> Array:
-        del variables
+    def search_value(
+        variables: Variables, batch: Batch, root_value: Array, updates: Array
+    ) -> Array:
+        del variables, updates
         # A final observation has nothing to search: it is worth 0 if the episode terminated.
         return root_value * batch.discount[:, :num_positions]
 
     return search_value
 
 
+def make_mixed_value(config: Config, model: Model) -> ValueTargetFn:
+    """EfficientZero V2 (§3.3): n steps of reward at first and for new data, then search values."""
+    td_value, search_value = make_td_value(config, model), make_search_value(config, model)
+    settings = config.targets
+
+    def mixed_value(variables: Variables, batch: Batch, root_value: Array, updates: Array) -> Array:
+        by_td = (updates < settings.mixed_updates) | (batch.age < settings.mixed_newest)
+        given = variables, batch, root_value, updates
+        return jnp.where(by_td[:, None], td_value(*given), search_value(*given))
+
+    return mixed_value
+
+
 VALUE_TARGETS: dict[str, Callable[[Config, Model], ValueTargetFn]] = {
     "td": make_td_value,
     "search": make_search_value,
+    "mixed": make_mixed_value,
 }
 
 
@@ -203,9 +221,9 @@ def make_targets(config: Config, model: Model, search: SearchFn) -> TargetsFn:
     unroll_steps, horizon = config.learner.unroll_steps, config.horizon
     block_length = config.targets.block_length
 
-    def targets(variables: Variables, key: Array, batch: Batch) -> Targets:
+    def targets(variables: Variables, key: Array, batch: Batch, updates: Array) -> Targets:
         policy, root_value = reanalyse(variables, key, batch)
-        value = value_target(variables, batch, root_value)
+        value = value_target(variables, batch, root_value, updates)
         position, end = jnp.arange(unroll_steps + 1), target_end(batch, block_length)[:, None]
         return Targets(
             value=jnp.where(position < end, value, 0.0) if block_length else value,

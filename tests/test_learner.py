@@ -7,11 +7,12 @@ import pytest
 import tiny
 
 from ez_jax import replay as ring
-from ez_jax.config import Config, LearnerConfig
+from ez_jax.config import Config, LearnerConfig, override
 from ez_jax.learner import (
     importance_exponent,
     init_train_state,
     learning_rate,
+    make_draw,
     make_learn,
     refresh_targets,
 )
@@ -31,6 +32,7 @@ CONFIG = tiny.make_config(
     }
 )
 ROWS, ENVS = 16, 2
+ONE_WINDOW = CONFIG.learner.unroll_steps + CONFIG.targets.td_steps + 1
 
 
 @pytest.mark.parametrize(
@@ -142,6 +144,23 @@ def test_updates_go_on_from_a_saved_state_as_if_nothing_had_happened(learner, in
     resumed = run(*saved, 2)
     assert_trees_equal((train, replay), resumed[:2])
     assert train.updates == metrics["count"] == 3
+
+
+@pytest.mark.parametrize("rows", [ONE_WINDOW, ROWS])
+def test_importance_weights_have_a_floor_unless_nothing_was_drawn(model, full_replay, rows):
+    replay = full_replay().replace(count=jnp.int32(rows))
+    few = rows < ROWS  # the others drawn to fill the batch weigh nothing
+    weights = {}
+    for floor in (0.0, 0.7):
+        changes = {"replay.min_weight": floor, "replay.importance_exponent": 1.0}
+        draw = make_draw(override(CONFIG, changes), model)
+        priority = 2.0 ** jnp.arange(ROWS * ENVS).reshape(ROWS, ENVS)
+        batch = draw(replay.replace(priority=priority), jax.random.key(0), jnp.int32(0))
+        weights[floor] = np.asarray(batch.weight)
+    plain, floored = weights.values()
+    assert np.any((plain > 0) & (plain < 0.7))
+    assert np.any(plain == 0) == few
+    np.testing.assert_array_equal(floored, np.where(plain > 0, np.maximum(plain, 0.7), 0))
 
 
 def test_draws_depend_on_the_key_and_the_number_of_the_update(learner, initial, full_replay):

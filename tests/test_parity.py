@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import tiny
 from golden_params import Golden, convert, latent_side, under
+from golden_parts import FrameModel, TableModel, loss_batch, loss_config, stored_episodes
 
 from ez_jax import presets, puct_ez
 from ez_jax import replay as ring
@@ -23,19 +24,33 @@ from ez_jax.config import Config, SearchConfig, override
 from ez_jax.learner import importance_exponent, learning_rate, make_optimizer, make_update
 from ez_jax.losses import unroll_terms
 from ez_jax.search import acting_temperature, make_recurrent_fn
-from ez_jax.structs import Batch, Embedding, Root, Row, SearchOutput, Targets, TrainState
+from ez_jax.structs import Batch, Embedding, Root, SearchOutput, Targets, TrainState
 from ez_jax.support import ZERO_BELOW, decode, encode, transform, two_hot
 from ez_jax.targets import make_targets
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")
 
+
+def pytest_generate_tests(metafunc):
+    """Run the tests on every case that the golden files have."""
+    meta = Golden(metafunc.config.getoption("golden")).meta
+    cases = {
+        "support": meta["transforms"]["supports"],
+        "variant": list(meta["loss"]["variants"]),
+        "target_variant": list(meta["targets"]["variants"]),
+        "case": list(meta["search"]["cases"]),
+    }
+    for name in cases.keys() & set(metafunc.fixturenames):
+        metafunc.parametrize(name, cases[name], ids=str)
+
+
 # --- transforms -----------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=[0, 1], ids=["first support", "second support"])
-def transforms(request, golden):
+@pytest.fixture
+def transforms(golden, support):
     """Arrays of one support, its size, and how exact its two-hot distributions are."""
-    size = golden.meta["transforms"]["supports"][request.param]
+    size = support
     arrays = jax.tree.map(jnp.asarray, under(golden.load("transforms"), f"s{size}_"))
     return arrays, size, 1e-5 if size <= 30 else 1e-4
 
@@ -164,52 +179,6 @@ def test_evaluation_leaves_the_running_statistics_alone(golden, passes):
 OFFICIAL_MOVES_MORE = ("prediction_tower", "policy_", "value_neck", "value_head")
 
 
-def loss_config(golden: Golden, *, state_norm: bool):
-    sizes, optim = golden.sizes, golden.meta["loss"]["optim"]
-    weights = golden.meta["loss"]["coefficients"]
-    changes = {
-        "network.state_norm": state_norm,
-        "learner.unroll_steps": sizes["unroll"],
-        "learner.batch_size": sizes["batch"],
-        "learner.augment": False,
-        "learner.learning_rate": optim["lr"],
-        "learner.max_grad_norm": optim["max_grad_norm"],
-        "learner.weight_decay": optim["weight_decay"],
-        "learner.momentum": optim["momentum"],
-        **{f"loss.{name}": float(weight) for name, weight in weights.items()},
-    }
-    return golden.config("loss", changes)
-
-
-def loss_batch(golden: Golden) -> tuple[Batch, Targets]:
-    arrays = golden.load("loss")
-    size, steps = arrays["actions"].shape
-    pixels = arrays["obs"]
-    frames = pixels.reshape(size, -1, 3, *pixels.shape[2:]).transpose(0, 1, 3, 4, 2)
-    mask = np.concatenate([np.ones((size, 1), np.float32), arrays["mask"]], axis=1)
-    batch = Batch(
-        observation=frames,
-        action=arrays["actions"].astype(np.int32),
-        reward=np.zeros((size, steps)),
-        discount=np.ones((size, steps + 1)),
-        policy=arrays["target_policy"],
-        value=arrays["target_value"],
-        last=np.full(size, steps, np.int32),
-        position=np.zeros(size, np.int32),
-        age=np.zeros(size, np.int32),
-        index=np.arange(size),
-        weight=arrays["weights"],
-    )
-    targets = Targets(
-        value=arrays["target_value"],
-        value_prefix=arrays["target_value_prefix"][:, :steps],
-        policy=arrays["target_policy"],
-        mask=mask,
-        policy_mask=mask,
-    )
-    return batch, targets
-
-
 @pytest.fixture(scope="module")
 def losses(golden):
     """Return run(variant) -> (train before, train after, output, gradient norm, terms
@@ -257,10 +226,6 @@ def fresh_train(golden: Golden) -> TrainState:
     )
 
 
-VARIANTS = ["official", "reset", "statenorm"]
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
 def test_every_loss_term_of_every_step_and_sample_is_equal(golden, losses, variant):
     terms = losses(variant)[4]
     expected = under(golden.load("loss"), f"{variant}/")
@@ -271,7 +236,6 @@ def test_every_loss_term_of_every_step_and_sample_is_equal(golden, losses, varia
         np.testing.assert_allclose(ours, expected[f"{name}_loss"], rtol=0, atol=1e-4, err_msg=name)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 def test_total_loss_and_priorities_are_equal(golden, losses, variant):
     _, _, output, norm, _, _ = losses(variant)
     expected = under(golden.load("loss"), f"{variant}/")
@@ -282,7 +246,6 @@ def test_total_loss_and_priorities_are_equal(golden, losses, variant):
     np.testing.assert_allclose(norm, expected["grad_norm"], rtol=2e-5)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 def test_the_gradient_of_every_parameter_is_equal(golden, losses, variant):
     before, after, _, norm, _, _ = losses(variant)
     official = under(golden.load("loss"), f"{variant}/grad/")
@@ -321,58 +284,16 @@ def test_parameters_after_one_and_two_updates_are_equal(golden, losses):
 
 # --- targets --------------------------------------------------------------------------------------
 
-TARGET_VARIANTS = ["official", "no_offpolicy_correction", "horizon2", "horizon3"]
-
-
-class FrameModel:
-    """Stands in for a model: a frame is its number, its value and policy stand in a table."""
-
-    def __init__(self, arrays: dict[str, np.ndarray], stack: int):
-        self.spec = tiny.make_spec(1, stack=stack)
-        self.value = jnp.asarray(arrays["value_by_frame"])
-
-    def root(self, variables: dict, frames: jax.Array) -> Root:
-        del variables
-        frame = frames[:, -1, 0].astype(jnp.int32)
-        nothing = jnp.zeros(frame.shape)
-        embedding = Embedding(
-            state=frame, carry=(nothing, nothing), value_prefix=nothing, step=nothing
-        )
-        return Root(embedding=embedding, policy_logits=nothing, value=self.value[frame])
-
 
 @pytest.fixture(scope="module")
 def collected(golden):
     """Return the replay of the golden episodes, and the ring position of every stored step."""
-    arrays, sizes = golden.load("targets"), golden.sizes
-    rows, positions = [], []
-    for e in range(len(sizes["episodes"])):
-        episode = under(arrays, f"episode{e}/")
-        length = len(episode["rewards"])
-        for i in range(length + 1):
-            is_last = i == length
-            row = min(i, length - 1)
-            rows.append(
-                Row(
-                    observation=np.float32([[episode["frame_ids"][i]]]),
-                    reward=np.float32([episode["rewards"][i - 1] if i else 0]),
-                    discount=np.float32([0 if is_last else 1]),
-                    is_first=np.array([i == 0]),
-                    action=np.int32([episode["actions"][row]]),
-                    policy=np.float32([episode["visits"][row] / episode["visits"][row].sum()]),
-                    value=np.float32([episode["root_values"][row]]),
-                )
-            )
-        positions += range(len(rows) - length - 1, len(rows) - 1)
-    rows.append(jax.tree.map(np.ones_like, rows[0]))  # the first of the next episode
-    spec = tiny.make_spec(1, actions=sizes["actions"])
-    replay = ring.init_replay(spec, rows=len(rows) + 3 * sizes["unroll"], num_envs=1)
-    for row in rows:
-        replay = ADD(replay, row)
-    return replay, np.array(positions)
+    return stored_episodes(golden)
 
 
-ADD = jax.jit(ring.add)
+def flat(differences: dict) -> dict:
+    """Nested differences by dotted key."""
+    return {f"{part}.{key}": v for part, inner in differences.items() for key, v in inner.items()}
 
 
 @pytest.fixture(scope="module")
@@ -411,7 +332,7 @@ def made_targets(golden, collected):
             "total_agent_steps": 1,
             "targets.age_fraction": float(settings["auto_td_steps"]),
             "targets.td_steps": meta["td_steps"],
-            "off_policy_correction": variant != "no_offpolicy_correction",
+            "off_policy_correction": settings["auto_td_steps"] <= meta["total_transitions"],
             "learner.unroll_steps": unroll_steps,
             "learner.lstm_horizon_len": settings["lstm_horizon_len"],
             "learner.batch_size": len(arrays["indices"]),
@@ -421,21 +342,15 @@ def made_targets(golden, collected):
             changes["targets.block_length"] = meta["history_length"]
         config = tiny.make_config(changes)
         make = jax.jit(make_targets(config, FrameModel(arrays, stack), search))
-        return jax.device_get((batch, make({}, jax.random.key(0), batch)))
+        return jax.device_get((batch, make({}, jax.random.key(0), batch, jnp.int32(0))))
 
     return run
 
 
-def flat(differences: dict) -> dict:
-    """Nested differences by dotted key."""
-    return {f"{part}.{key}": v for part, inner in differences.items() for key, v in inner.items()}
-
-
-@pytest.mark.parametrize("variant", TARGET_VARIANTS)
-def test_targets_with_the_official_block_ends_are_equal(golden, made_targets, variant):
+def test_targets_with_the_official_block_ends_are_equal(golden, made_targets, target_variant):
     arrays = golden.load("targets")
-    expected = under(arrays, f"{variant}/")
-    _, targets = made_targets(variant, "official")
+    expected = under(arrays, f"{target_variant}/")
+    _, targets = made_targets(target_variant, "official")
     np.testing.assert_allclose(targets.value, expected["target_value"], rtol=0, atol=2e-6)
     # Beyond the mask nothing is learned. The last column is never used.
     used = arrays["action_mask"] > 0
@@ -520,33 +435,6 @@ def test_schedules_are_equal(golden):
 # --- search ---------------------------------------------------------------------------------------
 
 
-class TableModel:
-    """Stands in for a model: a state is a number, everything else stands in tables."""
-
-    def __init__(self, tables: dict[str, np.ndarray], *, accumulate: bool, horizon: int):
-        self.tables = {name: jnp.asarray(table) for name, table in tables.items()}
-        self.accumulate, self.horizon = accumulate, horizon
-
-    def dynamics(self, variables: dict, embedding: Embedding, action: jax.Array):
-        del variables
-        prefix = self.tables["reward"][embedding.state, action]
-        if self.accumulate:
-            prefix += embedding.carry[0]
-        step = embedding.step + 1
-        ends = step == self.horizon
-        following = Embedding(
-            state=self.tables["transition"][embedding.state, action],
-            carry=(jnp.where(ends, 0.0, prefix), embedding.carry[1]),
-            value_prefix=jnp.where(ends, 0.0, prefix),
-            step=jnp.where(ends, 0, step),
-        )
-        return following, prefix - embedding.value_prefix
-
-    def predict(self, variables: dict, embedding: Embedding):
-        del variables
-        return self.tables["policy_logits"][embedding.state], self.tables["value"][embedding.state]
-
-
 @pytest.fixture(scope="module")
 def search_tree(golden):
     """Return run(case, num_simulations, minmax) -> the tree of `puct_ez`, lowest action at ties."""
@@ -568,7 +456,10 @@ def search_tree(golden):
             embedding=embedding,
         )
         config = SearchConfig(
-            minmax=minmax, pb_c_init=settings["pb_c_init"], pb_c_base=float(settings["pb_c_base"])
+            minmax=minmax,
+            min_q_range=settings["value_delta_max"],
+            pb_c_init=settings["pb_c_init"],
+            pb_c_base=float(settings["pb_c_base"]),
         )
         ties = jnp.zeros((len(state), num_simulations + 1, tables["root_prior"].shape[1]))
         grow = functools.partial(
@@ -583,11 +474,7 @@ def search_tree(golden):
     return run
 
 
-CASES = ["official", "horizon1", "horizon3_nonoise", "table", "smallvalues"]
-
-
 @pytest.mark.parametrize("minmax", ["official", "parent"])
-@pytest.mark.parametrize("case", CASES)
 def test_visits_and_root_values_are_equal(golden, search_tree, case, minmax):
     arrays = under(golden.load("search"), f"{case}/")
     counts = sorted(int(n) for n in golden.meta["search"]["cases"][case]["sims"])
@@ -600,7 +487,6 @@ def test_visits_and_root_values_are_equal(golden, search_tree, case, minmax):
     np.testing.assert_allclose(value, expected[f"root_value{suffix}"], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("case", CASES)
 def test_every_simulation_goes_the_same_way(golden, search_tree, case):
     counts = sorted(int(n) for n in golden.meta["search"]["cases"][case]["sims"])
     tree = search_tree(case, counts[-1], "official")

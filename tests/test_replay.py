@@ -108,6 +108,8 @@ def window(history: list[Moment], t: int) -> dict[str, np.ndarray]:
     ends = [s for s in range(t + 1, t + AHEAD + 1) if history[s].is_first]
     last = min(ends) - 1 if ends else t + AHEAD
     at = lambda s: history[min(max(s, begin), last)]  # noqa: E731
+    following = history[t + AHEAD + 1 : t + AHEAD + 2]  # none if it is yet to come
+    is_over = at(last).discount == 0 or any(moment.is_first for moment in following)
     return {
         "observation": [[at(s).observation] for s in range(t - BEHIND, t + AHEAD + 1)],
         "action": [at(t + k).action for k in range(UNROLL)],
@@ -116,6 +118,7 @@ def window(history: list[Moment], t: int) -> dict[str, np.ndarray]:
         "policy": [[at(t + k).action + a for a in range(tiny.ACTIONS)] for k in range(UNROLL + 1)],
         "value": [at(t + k).value for k in range(UNROLL + 1)],
         "last": last - t,
+        "goes_on": last == t + AHEAD and not is_over,
         "age": (len(history) - 1 - t) * ENVS,
     }
 

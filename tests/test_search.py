@@ -212,7 +212,9 @@ def completed_q_by_hand(visits, rewards, values, node: int) -> list[float]:
 def test_completed_qs_are_those_of_the_paper_on_the_scale_of_the_tree(spread):
     rng = np.random.default_rng(0)
     transform = jax.jit(
-        functools.partial(completed_q, value_scale=VALUE_SCALE, maxvisit_init=MAXVISIT_INIT)
+        functools.partial(
+            completed_q, value_scale=VALUE_SCALE, maxvisit_init=MAXVISIT_INIT, min_q_range=0.01
+        )
     )
     for _ in range(10):
         visits = rng.integers(0, 3, (4, 3))

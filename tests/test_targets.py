@@ -22,6 +22,7 @@ from ez_jax.targets import (
 
 UNROLL, TD, DISCOUNT = 3, 4, 0.9
 AHEAD = UNROLL + TD
+NO_UPDATES = np.int32(0)  # made before
 CONFIG = {
     "discount": DISCOUNT,
     "learner.unroll_steps": UNROLL,
@@ -116,7 +117,9 @@ def test_a_constant_reward_has_one_value_throughout_a_long_episode():
     )
     config = tiny.make_config({**CONFIG, "learner.batch_size": size, "reanalyse.ratio": 0.0})
     variables = {"scale": value}
-    targets = make_targets(config, Stub((1,)), no_search)(variables, jax.random.key(0), batch)
+    targets = make_targets(config, Stub((1,)), no_search)(
+        variables, jax.random.key(0), batch, NO_UPDATES
+    )
     assert np.all(batch.weight > 0)
     inside = np.asarray(targets.mask) == 1
     np.testing.assert_allclose(np.asarray(targets.value)[inside], value, rtol=1e-5)
@@ -138,13 +141,22 @@ def test_old_samples_get_shorter_returns():
     config |= {"off_policy_correction": True, "targets.age_fraction": 0.1}
     config = tiny.make_config(config)  # 1_000 agent steps in all: a step less per 100
     batch = random_batch(0).replace(age=jnp.arange(16) * 50)
-    targets = make_targets(config, Stub((1,)), no_search)(SCALE, jax.random.key(0), batch)
+    targets = make_targets(config, Stub((1,)), no_search)(
+        SCALE, jax.random.key(0), batch, NO_UPDATES
+    )
     batch = jax.device_get(batch)
     for b in range(16):
         for k in range(min(UNROLL, batch.last[b]) + 1):
             steps = max(1, TD - b * 50 // 100)
             expected = value_by_hand(batch, network_values(batch), b, k, steps)
             assert targets.value[b, k] == pytest.approx(expected, rel=1e-5, abs=1e-5)
+
+
+def test_the_steps_of_a_value_have_a_ceiling_of_their_own():
+    steps = functools.partial(corrected_td_steps, td_steps=8, steps_per_decrement=10.0)
+    age = jnp.array([0, 10, 35, 200])
+    np.testing.assert_array_equal(steps(age), [8, 7, 5, 1])
+    np.testing.assert_array_equal(steps(age, max_td_steps=5), [5, 5, 5, 1])
 
 
 @pytest.mark.parametrize("horizon", [1, 2, 3, 5])
@@ -220,7 +232,7 @@ def reanalysed(request):
             np.array([False, True, True, False] * 2),
         )
         targets = jax.jit(make_targets(config, model, stub_search))
-        return jax.device_get((batch, targets(SCALE, jax.random.key(0), batch)))
+        return jax.device_get((batch, targets(SCALE, jax.random.key(0), batch, NO_UPDATES)))
 
     return make
 
@@ -257,6 +269,23 @@ def test_search_values_are_the_roots_except_at_termination(reanalysed, ratio, nu
             assert targets.value[b, k] == pytest.approx(value, rel=1e-4, abs=1e-4)
 
 
+@pytest.mark.parametrize(("updates", "newest"), [(0, 5), (9, 5), (10, 5), (11, 0), (11, 8)])
+def test_mixed_values_are_searched_for_old_data_once_some_updates_were_made(updates, newest):
+    changes = {"targets.mixed_updates": 10, "targets.mixed_newest": newest, "reanalyse.ratio": 1.0}
+    model, age = Stub((1,)), np.arange(8, dtype=np.int32)
+    values = {}
+    for name in ("td", "search", "mixed"):
+        changes |= {**CONFIG, "targets.value": name, "learner.batch_size": 8}
+        config = tiny.make_config(changes)
+        batch = tiny.random_batch(config, model.spec).replace(age=jnp.asarray(age))
+        targets = make_targets(config, model, stub_search)
+        values[name] = targets(SCALE, jax.random.key(0), batch, jnp.int32(updates)).value
+    by_td = (updates < 10) | (age < newest)
+    np.testing.assert_array_equal(values["mixed"][by_td], values["td"][by_td])
+    np.testing.assert_array_equal(values["mixed"][~by_td], values["search"][~by_td])
+    assert np.all(values["td"] != values["search"])
+
+
 def test_masks_end_with_the_final_observation(reanalysed):
     batch, targets = reanalysed(0.5, "td")
     for b in range(8):
@@ -269,5 +298,7 @@ def test_masks_end_with_the_final_observation(reanalysed):
 def test_without_reanalysis_nothing_is_searched():
     config = tiny.make_config({**CONFIG, "learner.batch_size": 16, "reanalyse.ratio": 0.0})
     batch = random_batch(0)
-    targets = make_targets(config, Stub((1,)), no_search)(SCALE, jax.random.key(0), batch)
+    targets = make_targets(config, Stub((1,)), no_search)(
+        SCALE, jax.random.key(0), batch, NO_UPDATES
+    )
     np.testing.assert_array_equal(targets.policy, batch.policy)

@@ -7,6 +7,7 @@ import signal
 from types import SimpleNamespace
 
 import jax
+import numpy as np
 import pytest
 import runs
 import yaml
@@ -14,6 +15,7 @@ import yaml
 from ez_jax import cli
 from ez_jax.config import to_dict
 from ez_jax.metrics import read_metrics
+from ez_jax.progress import Progress
 from ez_jax.run import Run
 from ez_jax.structs import Clocks
 from ez_jax.train import train
@@ -113,6 +115,26 @@ def test_steps_past_the_end_owe_no_updates(tmp_path):
     clocks = Clocks(agent_steps=runs.STEPS + 10, updates=due(runs.STEPS))
     run = SimpleNamespace(config=config, clocks=clocks, env=SimpleNamespace(num_envs=2))
     assert (Run.updates_due(run), Run.updates_left(run)) == (0, 0)
+
+
+def test_search_can_begin_at_once_and_by_the_number_of_actions(tmp_path):
+    changes = {
+        "search.num_simulations": 0,
+        "search.max_considered_actions": 0,
+        "actor.random_start": False,
+    }
+    folder = tmp_path / "run"
+    with Run(runs.config(folder, changes), Progress(live=False)) as run:
+        assert run.config.search.num_simulations == 4  # of two actions
+        rng = np.random.default_rng(0)
+        noisy = lambda x: x + rng.normal(size=x.shape).astype(np.float32)  # noqa: E731
+        variables = jax.tree.map(noisy, run.state.train.variables)
+        run.state = run.state.replace(train=run.state.train.replace(variables=variables))
+        run.decide(run.env.reset())
+        policy = run.state.replay.rows.policy[0]
+    assert np.all(policy != 0.5), "found, not drawn evenly"
+    saved = yaml.safe_load((folder / "config.yaml").read_text())
+    assert saved["search"]["num_simulations"] == 0, "as asked for"
 
 
 def test_without_a_terminal_the_output_is_plain_lines_that_tell_the_whole_story(finished):

@@ -86,6 +86,7 @@ def random_batch(config: Config, spec: EnvSpec, seed: int = 0) -> Batch:
         policy=jnp.asarray(policy, jnp.float32),
         value=jnp.asarray(rng.normal(size=(size, steps + 1)), jnp.float32),
         last=jnp.full(size, ahead, jnp.int32),
+        goes_on=jnp.ones(size, bool),
         position=jnp.zeros(size, jnp.int32),
         age=jnp.zeros(size, jnp.int32),
         index=jnp.arange(size),

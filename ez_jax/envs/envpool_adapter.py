@@ -106,6 +106,7 @@ class EnvpoolEnv:
         self._length = np.where(has_restarted, 0, self._length + ~is_first)
         # The last life's loss is the end of the game, which some games announce frames later.
         has_lost = self._lives_matter & ~is_first & (lives < self._lives) & (lives > 0)
+        # Deviates (limit of an episode, V2): the length is that of the game, not of a life.
         self._is_cut = ~is_first & ~terminated & ~truncated & (self._length >= self._limit)
         game_over = terminated | truncated | self._is_cut
         # Deviates (after a lost life): nothing is played, the next episode begins with this frame.
