@@ -1,0 +1,92 @@
+"""How fast everything is: a table, and a line of JSON for each of its rows.
+
+    python -m experiments.bench search
+    python -m experiments.bench update batches=32 preset=small learner.unroll_steps=3
+
+search     searches with the network: simulations per second
+tree       searches in a model that costs nothing: the tree itself
+update     the unrolled update, no reanalysis: samples per second
+reanalyse  making targets, searches included: roots per second
+replay     writing to and drawing from a full replay
+env        the games alone
+train      the whole loop, and the share of its parts (steps=N agent steps with updates)
+compile    seconds to compile, with an empty cache and a warm one
+memory     what the compiled programs want, and what the plan says
+
+Any key of the configuration may be set; game=Breakout with its published preset otherwise.
+repeats=N after a first call that is not timed; batches=1,16 instead of the workload's own.
+The rows of a table took turns and shared whatever else the machine did: compare them with each
+other, and with other tables only through the ceilings of matrix product and copy measured beside
+them. FLOPs and bytes are counted by XLA.
+"""
+
+import json
+import sys
+from typing import Any
+
+import jax
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from experiments.bench.measure import rows_of
+from experiments.bench.parts import PARTS, make_setting
+from experiments.bench.whole import WHOLE
+from ez_jax import arguments, cli, presets
+from ez_jax.config import BadInput
+from ez_jax.run_folder import provenance
+
+OWN_KEYS = {"repeats": 5, "batches": "", "steps": 400}
+
+
+def show(title: str, rows: list[dict[str, Any]]) -> None:
+    """Print a table of all columns that differ or matter."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    table = Table(title=title, box=box.SIMPLE, title_justify="left")
+    for name in names:
+        is_text = isinstance(rows[0].get(name, ""), str)
+        table.add_column(name.replace("_", " "), justify="left" if is_text else "right")
+    for row in rows:
+        table.add_row(*(_text(row.get(name, "")) for name in names))
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _text(value: Any) -> str:
+    return f"{value:,.4g}" if isinstance(value, float) else str(value)
+
+
+def main() -> int:
+    """Measure one workload."""
+    workloads = (*PARTS, *WHOLE)
+    if not sys.argv[1:] or sys.argv[1] not in workloads:
+        raise BadInput(f"which workload? choose {' or '.join(workloads)}")
+    workload, *words = sys.argv[1:]
+    values, changes = arguments.read(words, OWN_KEYS)
+    cli.configure_jax()
+    game, preset = changes.pop("game", "Breakout"), changes.pop("preset", "")
+    config = presets.make_config(game, preset, changes=changes)
+    setting = make_setting(config, _numbers(values["batches"]))
+    if workload in PARTS:
+        rows = rows_of(list(PARTS[workload](setting)), values["repeats"])
+    else:
+        rows = list(WHOLE[workload](setting, values["steps"]))
+    show(f"{workload}: {config.game}, preset={config.preset}, {jax.devices()[0].device_kind}", rows)
+    command = " ".join(["python -m experiments.bench", *sys.argv[1:]])
+    for row in rows:
+        found = {"workload": workload, "command": command, **row, **provenance()}
+        sys.stdout.write(json.dumps(found) + "\n")
+    return cli.DONE
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",") if part)
+    except ValueError:
+        raise BadInput(f"batches={text} are no numbers: write batches=1,16,64") from None
+
+
+if __name__ == "__main__":
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        sys.stdout.write(__doc__ + "\n")
+        sys.exit(cli.DONE)
+    sys.exit(cli.guarded(main))

@@ -1,0 +1,235 @@
+"""Workloads that are parts of a run: search, update, reanalysis, replay, environments."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.bench.measure import Case, Cost, compiled_call, counted
+from ez_jax import replay as ring
+from ez_jax.config import Config, override
+from ez_jax.envs import make_env
+from ez_jax.learner import init_train_state, make_draw, make_update
+from ez_jax.model import Model, make_model
+from ez_jax.search import make_recurrent_fn, make_search, resolve
+from ez_jax.structs import Batch, Embedding, EnvSpec, Replay, Root, Row, TrainState
+from ez_jax.targets import make_targets
+
+ACTIONS = 18  # of the free model: as many as an Atari game can have
+SEARCHES = (("puct_ez", 50), ("puct", 50), ("gumbel", 16))
+TREES = (*SEARCHES, ("gumbel", 50))
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What a workload measures: a configuration and the environment it is for."""
+
+    config: Config
+    spec: EnvSpec
+    batches: tuple[int, ...]  # empty: those of the workload
+
+    @functools.cached_property
+    def model(self) -> Model:
+        """The network of the configuration."""
+        return make_model(self.config, self.spec)
+
+    def frames(self, batch: int) -> jax.Array:
+        """Noise that looks like stacked frames."""
+        shape = (batch, self.spec.frame_stack, *self.spec.observation_shape)
+        noise = np.random.default_rng(0).integers(0, 256, shape)
+        return jnp.asarray(noise, self.spec.observation_dtype)
+
+    def train(self) -> TrainState:
+        """A learner before its first update."""
+        init = functools.partial(init_train_state, self.config, self.model)
+        return jax.jit(init)(jax.random.key(0))
+
+    def replay(self, rows: int) -> Replay:
+        """A full ring of noise with episodes of some hundred steps."""
+        rng, envs = np.random.default_rng(0), self.config.actor.num_envs
+        replay = ring.init_replay(self.spec, rows=rows, num_envs=envs)
+        first = rng.random((rows, envs)) < 1 / 300
+        content = Row(
+            observation=replay.rows.observation
+            + rng.integers(0, 200, (rows, envs))
+            .astype(self.spec.observation_dtype)
+            .reshape(rows, envs, *(1,) * len(self.spec.observation_shape)),
+            reward=rng.normal(size=first.shape).astype(np.float32),
+            discount=np.ones(first.shape, np.float32),
+            is_first=first,
+            action=rng.integers(0, self.spec.num_actions, first.shape).astype(np.int32),
+            policy=np.full((*first.shape, self.spec.num_actions), 1 / self.spec.num_actions),
+            value=rng.normal(size=first.shape).astype(np.float32),
+        )
+        content = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), content, replay.rows)
+        priority = jnp.asarray(rng.exponential(size=first.shape), jnp.float32)
+        return Replay(rows=content, priority=priority, count=jnp.int32(rows))
+
+    def batch(self) -> Batch:
+        """A batch of the configured size."""
+        learner = self.config.learner
+        window = self.spec.frame_stack + learner.unroll_steps + self.config.targets.td_steps
+        rows = ring.ring_rows(2 * learner.batch_size, self.config.actor.num_envs, window)
+        draw = jax.jit(make_draw(self.config, self.model))
+        return draw(self.replay(rows), jax.random.key(0), jnp.int32(0))
+
+    def of_batch(self, size: int) -> "Setting":
+        """The same with another batch size."""
+        changed = override(self.config, {"learner.batch_size": size})
+        return dataclasses.replace(self, config=changed)
+
+
+def make_setting(config: Config, batches: tuple[int, ...]) -> Setting:
+    """The setting of a configuration, whose environment is opened to look at it."""
+    env = make_env(config.game, config.env, num_envs=1, seed=0, training=True)
+    env.close()
+    return Setting(resolve(config, env.spec.num_actions), env.spec, batches)
+
+
+def search(setting: Setting) -> Iterator[Case]:
+    """Searches with the configured network: simulations per second."""
+    model, variables = setting.model, jax.jit(setting.model.init)(jax.random.key(0))
+    for batch in setting.batches or (1, 16, 64, 256):
+        root = jax.jit(model.root)(variables, setting.frames(batch))
+        yield from _searches(model, variables, root, SEARCHES, setting.config.discount)
+
+
+def tree(setting: Setting) -> Iterator[Case]:
+    """Searches whose model costs next to nothing: what the tree itself takes."""
+    model = FreeModel()
+    for batch in setting.batches or (32,):
+        numbers = np.random.default_rng(0).normal(size=(batch, 1))
+        root = model.root({}, jnp.asarray(numbers, jnp.float32))
+        yield from _searches(model, {}, root, TREES, setting.config.discount)
+
+
+def _searches(
+    model: Any, variables: Any, root: Root, searches: Any, discount: float
+) -> Iterator[Case]:
+    batch = len(root.value)
+    step = make_recurrent_fn(model, discount)
+    action, key = jnp.zeros(batch, jnp.int32), jax.random.key(0)
+    cost = counted(jax.jit(step).lower(variables, key, action, root.embedding).compile())
+    for policy, simulations in searches:
+        changes = {"search.policy": policy, "search.num_simulations": simulations}
+        config = override(Config(), changes).search
+        run = make_search(config, model, discount=discount, explore=True)
+        call, _ = compiled_call(run, variables, root, key)
+        name = f"{policy} {simulations}, batch {batch}"
+        yield Case(name, call, batch * simulations, "simulations", cost * simulations)
+
+
+def update(setting: Setting) -> Iterator[Case]:
+    """The unrolled update on given targets: samples per second."""
+    for size in setting.batches or (32, 256):
+        sized = setting.of_batch(size)
+        batch, train, key = sized.batch(), sized.train(), jax.random.key(0)
+        no_search = override(sized.config, {"reanalyse.ratio": 0.0, "targets.value": "td"})
+        targets_for = make_targets(no_search, sized.model, lambda *_: None)
+        targets = jax.jit(targets_for)(train.target, key, batch, train.updates)
+        step = make_update(sized.config, sized.model)
+        call, cost = compiled_call(step, train, key, batch, targets)
+        yield Case(f"update, batch {size}", call, size, "samples", cost)
+
+
+def reanalyse(setting: Setting) -> Iterator[Case]:
+    """Making targets, searches included: roots per second."""
+    for size in setting.batches or (setting.config.learner.batch_size,):
+        sized = setting.of_batch(size)
+        config, model, key = sized.config, sized.model, jax.random.key(0)
+        batch, train = sized.batch(), sized.train()
+        run = make_search(config.search, model, discount=config.discount, explore=True)
+        targets_for = make_targets(config, model, run)
+        call, _ = compiled_call(targets_for, train.target, key, batch, train.updates)
+        roots = (config.learner.unroll_steps + 1) * round(config.reanalyse.ratio * size)
+        name = f"{config.search.policy} {config.search.num_simulations}, batch {size}"
+        yield Case(name, call, roots, "roots", _reanalysis_cost(sized, roots))
+
+
+def _reanalysis_cost(setting: Setting, roots: int) -> Cost:
+    """Every root encoded and searched, and every bootstrap observation encoded."""
+    config, model = setting.config, setting.model
+    variables = jax.eval_shape(model.init, jax.random.key(0))
+    root = jax.eval_shape(model.root, variables, setting.frames(1))
+    key, action = jax.random.key(0), jnp.zeros(1, jnp.int32)
+    step = make_recurrent_fn(model, config.discount)
+    shapes = variables, key, action, root.embedding
+    per_step = counted(jax.jit(step).lower(*shapes).compile())
+    per_root = counted(jax.jit(model.root).lower(variables, setting.frames(1)).compile())
+    positions = (config.learner.unroll_steps + 1) * config.learner.batch_size
+    searches = (per_root + per_step * config.search.num_simulations) * roots
+    return searches + per_root * positions
+
+
+def replay(setting: Setting) -> Iterator[Case]:
+    """Writing a row and drawing a batch, at full capacity."""
+    config, model = setting.config, setting.model
+    window = setting.spec.frame_stack + config.learner.unroll_steps + config.targets.td_steps
+    rows = ring.ring_rows(config.replay.capacity, config.actor.num_envs, window)
+    full = setting.replay(rows)
+    row = jax.tree.map(lambda x: x[0], full.rows)
+    draw, add = make_draw(config, model), jax.jit(ring.add, donate_argnums=0)
+    size, envs = config.learner.batch_size, config.actor.num_envs
+    call, cost = compiled_call(draw, full, jax.random.key(0), jnp.int32(0))
+    yield Case(f"sample {size} of {rows * envs:,}", call, size, "samples", cost)
+    kept = [jax.tree.map(jnp.copy, full)]
+
+    def add_one() -> jax.Array:
+        kept[0] = add(kept[0], row)
+        return kept[0].count
+
+    yield Case(f"add {envs} to {rows * envs:,}", add_one, envs, "agent_steps")
+
+
+def env(setting: Setting) -> Iterator[Case]:
+    """The environments alone, with random actions."""
+    config, rng = setting.config, np.random.default_rng(0)
+    for envs in setting.batches or (config.actor.num_envs,):
+        games = make_env(config.game, config.env, num_envs=envs, seed=0, training=True)
+        games.reset()
+        actions = rng.integers(0, setting.spec.num_actions, (100, envs)).astype(np.int32)
+
+        def play(games: Any = games, actions: np.ndarray = actions) -> None:
+            for action in actions:
+                games.step(action)
+
+        yield Case(f"{envs} environments", play, actions.size, "agent_steps")
+
+
+class FreeModel:
+    """Looks like a model; rewards, values and priors are cheap hashes of a number."""
+
+    def root(self, variables: Any, frames: jax.Array) -> Root:
+        """As `Model.root`, of numbers [B, 1]."""
+        del variables
+        zeros = jnp.zeros(len(frames))
+        embedding = Embedding(
+            state=frames[:, 0], carry=(zeros, zeros), value_prefix=zeros, step=zeros.astype(int)
+        )
+        logits, value = self.predict(None, embedding)
+        return Root(embedding=embedding, policy_logits=logits, value=value)
+
+    def dynamics(self, variables: Any, embedding: Embedding, action: jax.Array):
+        """As `Model.dynamics`."""
+        del variables
+        state = jnp.sin(embedding.state * 1.7 + action)
+        return embedding.replace(state=state), 0.1 * jnp.cos(5 * state)
+
+    def predict(self, variables: Any, embedding: Embedding):
+        """As `Model.predict`."""
+        del variables
+        return jnp.sin(embedding.state[:, None] * jnp.arange(1, ACTIONS + 1)), embedding.state
+
+
+PARTS: dict[str, Callable[[Setting], Iterator[Case]]] = {
+    "search": search,
+    "tree": tree,
+    "update": update,
+    "reanalyse": reanalyse,
+    "replay": replay,
+    "env": env,
+}

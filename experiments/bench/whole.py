@@ -1,0 +1,156 @@
+"""Workloads that are a run as a whole: its loop, its compilation, its memory."""
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from experiments.bench.parts import Setting
+from ez_jax.actor import init_frames, make_act
+from ez_jax.config import override
+from ez_jax.learner import make_learn
+from ez_jax.plan import memory_plan
+from ez_jax.progress import Progress
+from ez_jax.run import Run
+from ez_jax.search import make_search
+from ez_jax.structs import TimeStep
+from ez_jax.targets import make_targets
+
+ROWS = 300  # of the ring in programs that are compiled and not run
+MEGA = 1e-6
+Row = dict[str, Any]
+
+
+def train(setting: Setting, steps: int) -> Iterator[Row]:
+    """The loop of `ez_jax.train` for so many agent steps with updates, and the share of its parts.
+
+    Once as it is, and once with every part waited for, which tells what each one takes.
+    """
+    start = setting.config.learner.start
+    changes = {
+        "total_agent_steps": start + 3 * steps,
+        "final_updates": 0,
+        **{f"{part}.every": 0 for part in ("eval", "checkpoint")},
+        "log.progress": False,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        config = override(setting.config, {**changes, "run_dir": folder})
+        with contextlib.redirect_stderr(None), Run(config, Progress(live=False)) as run:
+            loop = _Loop(run)
+            loop.until(start + steps)  # random play, and what has to be compiled
+            free = loop.until(start + 2 * steps)
+            waited = loop.until(start + 3 * steps, wait=True)
+    yield {"case": "as it is", **free}
+    yield {"case": "parts one by one", **waited}
+
+
+class _Loop:
+    """The loop of train.py, with a clock in it."""
+
+    def __init__(self, run: Run):
+        self.run, self.step = run, run.env.reset()
+        self.seconds: dict[str, float] = {}
+
+    def until(self, agent_steps: int, *, wait: bool = False) -> Row:
+        run = self.run
+        jax.block_until_ready(run.state)
+        self.seconds = dict.fromkeys(("search", "games", "updates", "reports"), 0.0)
+        first, began = run.clocks, time.perf_counter()
+        while run.clocks.agent_steps < agent_steps:
+            action = self._timed("search", wait, lambda: run.decide(self.step))
+            run.env.send(action)
+            self._timed("updates", wait, lambda: run.learn(run.updates_due()))
+            self.step = self._timed("games", wait, lambda: run.observe(run.env.recv()))
+            self._timed("reports", wait, run.report)
+        jax.block_until_ready(run.state)
+        seconds = time.perf_counter() - began
+        row = {
+            "seconds": seconds,
+            "agent_steps_per_s": (run.clocks.agent_steps - first.agent_steps) / seconds,
+            "updates_per_s": (run.clocks.updates - first.updates) / seconds,
+        }
+        if wait:
+            row |= {f"{name}_share": taken / seconds for name, taken in self.seconds.items()}
+        return row
+
+    def _timed(self, name: str, wait: bool, part: Callable[[], Any]) -> Any:
+        began = time.perf_counter()
+        result = part()
+        if wait:
+            jax.block_until_ready(self.run.state)
+        self.seconds[name] += time.perf_counter() - began
+        return result
+
+
+def compile_(setting: Setting, steps: int) -> Iterator[Row]:
+    """Seconds to compile the programs of a run, with an empty cache and with a warm one."""
+    del steps
+    before = jax.config.jax_compilation_cache_dir
+    with tempfile.TemporaryDirectory() as folder:
+        jax.config.update("jax_compilation_cache_dir", folder)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        try:
+            for name, function, args in _programs(setting):
+                seconds = {}
+                for state in ("cold", "warm"):
+                    jax.clear_caches()
+                    began = time.perf_counter()
+                    lowered = function.lower(*args)
+                    seconds[f"{state}_trace_s"] = time.perf_counter() - began
+                    began = time.perf_counter()
+                    lowered.compile()
+                    seconds[f"{state}_compile_s"] = time.perf_counter() - began
+                size = sum(path.stat().st_size for path in Path(folder).iterdir())
+                yield {"case": name, **seconds, "cache_mbyte": MEGA * size}
+        finally:
+            jax.config.update("jax_compilation_cache_dir", before)
+
+
+def memory(setting: Setting, steps: int) -> Iterator[Row]:
+    """What the compiled programs want, beside what the plan of a run predicts."""
+    del steps
+    for name, function, args in _programs(setting):
+        wanted = function.lower(*args).compile().memory_analysis()
+        yield {
+            "case": name,
+            "arguments_mbyte": MEGA * wanted.argument_size_in_bytes,
+            "outputs_mbyte": MEGA * wanted.output_size_in_bytes,
+            "shared_mbyte": MEGA * wanted.alias_size_in_bytes,
+            "temporary_mbyte": MEGA * wanted.temp_size_in_bytes,
+        }
+    plan = memory_plan(setting.config, setting.model)
+    yield {"case": f"planned, {setting.config.replay.capacity:,} rows", "text": plan.describe()}
+
+
+def _programs(setting: Setting) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
+    """The two programs of a run, with shapes of their arguments; the ring is a short one."""
+    config, model, spec = setting.config, setting.model, setting.spec
+    search = make_search(config.search, model, discount=config.discount, explore=True)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    train = jax.eval_shape(setting.train)
+    ring = jax.eval_shape(lambda: setting.replay(ROWS))
+    envs = config.actor.num_envs
+    frames = jax.eval_shape(lambda: init_frames(spec, envs))
+    number, flag = jax.ShapeDtypeStruct((), jnp.float32), jax.ShapeDtypeStruct((), bool)
+    reals, flags = (jax.ShapeDtypeStruct((envs,), kind) for kind in (jnp.float32, bool))
+    step = TimeStep(
+        observation=jax.ShapeDtypeStruct((envs, *spec.observation_shape), spec.observation_dtype),
+        **dict.fromkeys(("reward", "score", "discount"), reals),
+        **dict.fromkeys(("is_first", "is_last", "game_over"), flags),
+    )
+    variables = train.variables
+    yield "acting", make_act(model, search), (variables, ring, frames, step, key, number, flag)
+    learn, metrics = make_learn(config, model, make_targets(config, model, search))
+    yield "learning", learn, (train, ring, metrics, key)
+
+
+WHOLE: dict[str, Callable[[Setting, int], Iterator[Row]]] = {
+    "train": train,
+    "compile": compile_,
+    "memory": memory,
+}
