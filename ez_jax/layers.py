@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ez_jax import winograd
+
 Carry = tuple[Float[Array, "B L"], Float[Array, "B L"]]  # LSTM (cell, hidden)
 Dtype = Any  # jnp.float32 or jnp.bfloat16
 
@@ -61,6 +63,7 @@ def convolution(features: int, stride: int, dtype: Dtype, name: str) -> nn.Conv:
         use_bias=False,
         dtype=dtype,
         kernel_init=KERNEL_INIT,
+        conv_general_dilated=winograd.convolve,
         name=name,
     )
 

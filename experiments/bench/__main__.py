@@ -9,6 +9,7 @@ update     the unrolled update, no reanalysis: samples per second
 reanalyse  making targets, searches included: roots per second
 replay     writing to and drawing from a full replay
 env        the games alone
+convolution  3x3 convolutions, XLA's own and by Winograd (what a CPU uses, and from which size)
 train      the whole loop, and the share of its parts (steps=N agent steps with updates)
 compile    seconds to compile, with an empty cache and a warm one
 memory     what the compiled programs want, and what the plan says

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ from ez_jax.model import Model, make_model
 from ez_jax.search import make_recurrent_fn, make_search, resolve
 from ez_jax.structs import Batch, Embedding, EnvSpec, Replay, Root, Row, TrainState
 from ez_jax.targets import make_targets
+from ez_jax.winograd import winograd
 
 ACTIONS = 18  # of the free model: as many as an Atari game can have
 SEARCHES = (("puct_ez", 50), ("puct", 50), ("gumbel", 16))
@@ -200,6 +202,40 @@ def env(setting: Setting) -> Iterator[Case]:
         yield Case(f"{envs} environments", play, actions.size, "agent_steps")
 
 
+def convolution(setting: Setting) -> Iterator[Case]:
+    """A chain of four 3x3 convolutions, plain and by Winograd, forward and with gradients."""
+    plain = functools.partial(
+        jax.lax.conv_general_dilated,
+        window_strides=(1, 1),
+        padding=((1, 1), (1, 1)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    channels, rng = setting.config.network.channels, np.random.default_rng(0)
+    kernel = jnp.asarray(rng.normal(size=(3, 3, channels, channels)), jnp.float32)
+    for batch, side in itertools.product(setting.batches or (16, 64, 256), (6, 12)):
+        images = jnp.asarray(rng.normal(size=(batch, side, side, channels)), jnp.float32)
+        outputs = 4 * images.size
+        for name, convolve in (("plain", plain), ("winograd", winograd)):
+
+            def chain(kernel: Any, images: Any, convolve: Any = convolve) -> jax.Array:
+                for _ in range(4):
+                    images = jax.nn.relu(convolve(images, kernel))
+                return images
+
+            def loss(kernel: Any, images: Any, chain: Any = chain) -> jax.Array:
+                return jnp.sum(chain(kernel, images))
+
+            for what, function, passes in (
+                ("forward", chain, 1),
+                ("gradient", jax.grad(loss, argnums=(0, 1)), 3),
+            ):
+                call, _ = compiled_call(function, kernel, images)
+                # Both are told what the plain one computes.
+                cost = Cost(flops=2.0 * passes * outputs * 9 * channels)
+                title = f"{name} {what}, {batch}x{side}x{side}x{channels}"
+                yield Case(title, call, passes * outputs, "outputs", cost)
+
+
 class FreeModel:
     """Looks like a model; rewards, values and priors are cheap hashes of a number."""
 
@@ -232,4 +268,5 @@ PARTS: dict[str, Callable[[Setting], Iterator[Case]]] = {
     "reanalyse": reanalyse,
     "replay": replay,
     "env": env,
+    "convolution": convolution,
 }
