@@ -49,10 +49,10 @@ def winograd(x: Images, kernel: Kernel) -> Images:
     """Convolution of stride 1, padded by 1 on every side."""
     batch, height, width, _ = x.shape
     rows, columns = -(-height // 2), -(-width // 2)
-    weights = jnp.einsum("ai,bj,ijcd->abcd", KERNEL, KERNEL, kernel)
+    weights = _on_rows_and_columns(KERNEL, kernel)
     products = [
         [
-            (tiles.reshape(-1, tiles.shape[-1]) @ weights[a, b]).reshape(batch, rows, columns, -1)
+            (tiles.reshape(-1, tiles.shape[-1]) @ weights[a][b]).reshape(batch, rows, columns, -1)
             for b, tiles in enumerate(row)
         ]
         for a, row in enumerate(_input_tiles(x))
@@ -84,8 +84,7 @@ def _kernel_gradient(x: Images, grad: Images) -> Kernel:
         [flat(tiles).T @ flat(grads[a][b]) for b, tiles in enumerate(row)]
         for a, row in enumerate(_input_tiles(x))
     ]
-    stacked = jnp.stack([jnp.stack(row) for row in weights])
-    return jnp.einsum("ai,bj,abcd->ijcd", KERNEL, KERNEL, stacked)
+    return jnp.stack([jnp.stack(row) for row in _on_rows_and_columns(KERNEL.T, weights)])
 
 
 def _input_tiles(x: Images) -> list[list[Array]]:
@@ -108,7 +107,7 @@ def _every_other(x: Images, size: int) -> list[list[Array]]:
     ]
 
 
-def _on_rows_and_columns(matrix: np.ndarray, entries: list[list[Array]]) -> list[list[Array]]:
+def _on_rows_and_columns(matrix: np.ndarray, entries: Any) -> list[list[Array]]:
     """matrix @ entries @ matrix^T, where entries is a small matrix of arrays."""
     mixed = [_mix(matrix, column) for column in zip(*entries, strict=True)]  # by column, row
     return [_mix(matrix, row) for row in zip(*mixed, strict=True)]
@@ -120,5 +119,11 @@ def _mix(matrix: np.ndarray, arrays: Sequence[Array]) -> list[Array]:
 
 
 def _sum(weights: np.ndarray, arrays: Sequence[Array]) -> Array:
-    terms = [array if w == 1 else -array for w, array in zip(weights, arrays, strict=True) if w]
+    terms = [_times(w, array) for w, array in zip(weights, arrays, strict=True) if w]
     return sum(terms[1:], terms[0])
+
+
+def _times(weight: float, array: Array) -> Array:
+    if abs(weight) == 1:
+        return array if weight == 1 else -array
+    return weight * array
