@@ -40,10 +40,10 @@ def make_policy(model: Model, search: SearchFn) -> Callable[..., tuple[SearchOut
 def make_act(model: Model, search: SearchFn) -> Callable[..., tuple[Array, Replay, Array]]:
     """One jitted decision of the training actor, recorded in the replay.
 
-    `act(variables, replay, frames, step, key, temperature, explore)` returns the actions i32[N],
-    the replay and the frame stacks; replay and frames are donated. With `explore` the actions are
-    uniform and no search is made (the published start). The draws depend on the key and the number
-    of rows in the replay alone.
+    `act(variables, replay, frames, step, key, temperature, explore, updates)` returns the actions
+    i32[N], the replay and the frame stacks; replay and frames are donated. With `explore` the
+    actions are uniform and no search is made (the published start). The draws depend on the key and
+    the number of rows in the replay alone.
     """
     policy = make_policy(model, search)
     num_actions = model.spec.num_actions
@@ -58,7 +58,7 @@ def make_act(model: Model, search: SearchFn) -> Callable[..., tuple[Array, Repla
         )
         return found, push_frame(frames, step)
 
-    def act(variables, replay, frames, step, key, temperature, explore):
+    def act(variables, replay, frames, step, key, temperature, explore, updates):
         key = jax.random.fold_in(key, replay.count)
         found, frames = jax.lax.cond(
             explore, at_random, policy, variables, frames, step, key, temperature
@@ -71,6 +71,7 @@ def make_act(model: Model, search: SearchFn) -> Callable[..., tuple[Array, Repla
             action=found.action,
             policy=found.policy,
             value=found.value,
+            searched=jnp.broadcast_to(updates, found.value.shape),
         )
         return found.action, ring.add(replay, row), frames
 

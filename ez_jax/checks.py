@@ -21,6 +21,7 @@ CHOICES = {
     "network.head_activation": ("relu", "elu"),
     "search.policy": ("puct_ez", "puct", "gumbel"),
     "search.minmax": ("parent", "official"),
+    "reanalyse.mode": ("batch", "buffer"),
     "targets.value": ("td", "search", "mixed"),
     "learner.optimizer": ("sgd", "adam"),
 }
@@ -43,6 +44,8 @@ AT_LEAST_ONE = (
     "network.vector_width",
     "actor.num_envs",
     "replay.capacity",
+    "reanalyse.chunk",
+    "reanalyse.updates_per_search",
     "targets.td_steps",
     "learner.batch_size",
     "learner.unroll_steps",
@@ -201,7 +204,7 @@ def _impossible_sizes(config: "Config") -> Iterator[str]:
 
 def _impossible_switches(config: "Config") -> Iterator[str]:
     value, search = config.targets.value, config.search
-    if value != "td" and config.reanalyse.ratio == 0:
+    if value != "td" and config.reanalyse.mode == "batch" and config.reanalyse.ratio == 0:
         yield (
             f"targets.value={value} needs fresh searches, but reanalyse.ratio is 0: "
             "raise reanalyse.ratio or set targets.value=td"

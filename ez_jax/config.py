@@ -102,7 +102,11 @@ class ReplayConfig:
 class ReanalyseConfig:
     """Searching anew with the target network."""
 
-    ratio: float = 0.99  # share of each batch; the rest keeps what the actor's search found
+    mode: str = "batch"  # batch: for every update | buffer: kept in the replay for max_age updates
+    ratio: float = 0.99  # batch: share of it; the rest keeps what the actor's search found
+    max_age: int = 1_000  # buffer: in updates; an older policy is searched anew when it is drawn
+    chunk: int = 256  # buffer: roots searched at once
+    updates_per_search: int = 1  # updates whose samples are drawn and searched together
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Learning: sample, make targets, update, refresh priorities, in one jitted call."""
+"""Learning: sample, reanalyse, make targets; then update and refresh priorities."""
 
 from collections.abc import Callable
 
@@ -11,11 +11,20 @@ from ez_jax import replay as ring
 from ez_jax.config import Config, LearnerConfig
 from ez_jax.losses import loss_weights, unroll_loss
 from ez_jax.model import Model
-from ez_jax.structs import Batch, LossOutput, Replay, Targets, TrainState
+from ez_jax.reanalyse import ReanalyseFn
+from ez_jax.structs import (
+    Batch,
+    LossOutput,
+    Prepared,
+    Replay,
+    Targets,
+    TrainState,
+    Variables,
+)
 from ez_jax.targets import TargetsFn
 
 Metrics = dict[str, Array]  # f32[] sums over updates, and their number under "count"
-LearnFn = Callable[[TrainState, Replay, Metrics, Array], tuple[TrainState, Replay, Metrics]]
+LearnFn = Callable[..., tuple[TrainState, Replay, Metrics]]
 
 
 def learning_rate(config: LearnerConfig) -> optax.Schedule:
@@ -79,6 +88,10 @@ def refresh_targets(train: TrainState, period: int) -> TrainState:
     return jax.lax.cond(train.updates % period == 0, refreshed, lambda train: train, train)
 
 
+def _mean_where(mask: Array, x: Array) -> Array:
+    return jnp.sum(mask * x) / jnp.maximum(jnp.sum(mask), 1)
+
+
 def make_update(
     config: Config, model: Model
 ) -> Callable[[TrainState, Array, Batch, Targets], tuple[TrainState, LossOutput, Metrics]]:
@@ -116,6 +129,7 @@ def make_update(
             "value/target_mean": jnp.mean(targets.value[:, 0]),
             "value/error": jnp.mean(output.priority),
             "replay/age": jnp.mean(batch.age.astype(jnp.float32)),
+            "reanalyse/age": _mean_where(targets.policy_mask, train.updates - 1 - batch.searched),
             "count": jnp.ones(()),
         }
         metrics = jax.tree.map(lambda x: jnp.where(finite, x, 0.0), metrics)  # skipped: no count
@@ -145,27 +159,60 @@ def make_draw(config: Config, model: Model) -> Callable[[Replay, Array, Array], 
     return draw
 
 
-def make_learn(config: Config, model: Model, targets_for: TargetsFn) -> tuple[LearnFn, Metrics]:
-    """The whole learning step, and its metrics before anything was learned.
+def _keys(key: Array, updates: Int[Array, ""]) -> Array:
+    """What update number `updates` draws from: its sample, its searches, its loss."""
+    return jax.random.split(jax.random.fold_in(key, updates), 3)
 
-    `learn(train, replay, metrics, key)` returns the first three after one update; they are donated
-    and nothing waits for the result, so the caller queues as many as are due. (As a loop inside
-    the program the backward convolutions take four times the CPU time.) The draws of update i
-    depend on the key and i alone.
-    """
-    draw, update = make_draw(config, model), make_update(config, model)
 
-    def learn(train: TrainState, replay: Replay, sums: Metrics, key: Array):
-        sample_key, target_key, loss_key = jax.random.split(
-            jax.random.fold_in(key, train.updates), 3
-        )
-        batch = draw(replay, sample_key, train.updates)
-        targets = targets_for(train.target, target_key, batch, train.updates)
-        train, output, metrics = update(train, loss_key, batch, targets)
-        replay = ring.update_priorities(replay, batch.index, output.priority)
-        return train, replay, jax.tree.map(jnp.add, sums, metrics)
-
+def no_metrics(config: Config) -> Metrics:
+    """Metrics before anything was learned."""
     names = [f"loss/{name}" for name in ("total", *loss_weights(config))]
-    names += ["opt/grad_norm", "value/target_mean", "value/error", "replay/age", "count"]
-    zero = {name: jnp.zeros(()) for name in names}
-    return jax.jit(learn, donate_argnums=(0, 1, 2)), zero
+    names += ["opt/grad_norm", "value/target_mean", "value/error", "replay/age"]
+    names += ["reanalyse/searches", "reanalyse/age", "count"]
+    return {name: jnp.zeros(()) for name in names}
+
+
+def make_prepare(
+    config: Config, model: Model, reanalyse: ReanalyseFn, targets_for: TargetsFn
+) -> Callable[..., tuple[Prepared, Replay, Metrics]]:
+    """Sample, reanalyse and make targets for `reanalyse.updates_per_search` updates, jitted.
+
+    `prepare(target, replay, metrics, key, updates)` returns what `learn` wants; replay and metrics
+    are donated. All the roots are one search. The priorities are those before the first of the
+    updates; the draws of update i depend on the key and i alone.
+    """
+    draw, group = make_draw(config, model), config.reanalyse.updates_per_search
+
+    def prepare(target: Variables, replay: Replay, sums: Metrics, key: Array, updates: Array):
+        numbers = updates + jnp.arange(group)
+        keys = jax.vmap(_keys, (None, 0))(key, numbers)
+        batches = jax.vmap(draw, (None, 0, 0))(replay, keys[:, 0], numbers)
+        together = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batches)
+        done = reanalyse(target, keys[0, 1], together, replay, updates)
+        both = Prepared(batch=done.batch, targets=targets_for(target, done.batch, updates))
+        prepared = jax.tree.map(lambda x: x.reshape(group, -1, *x.shape[1:]), both)
+        searches = sums["reanalyse/searches"] + done.searches
+        return prepared, done.replay, {**sums, "reanalyse/searches": searches}
+
+    return jax.jit(prepare, donate_argnums=(1, 2))
+
+
+def make_learn(config: Config, model: Model) -> LearnFn:
+    """One update of those that were prepared, and its priorities, jitted.
+
+    `learn(train, replay, metrics, key, prepared, i)` returns the first three after update i of the
+    group; they are donated and nothing waits for the result, so the caller queues as many as are
+    due. (As a loop inside a program the backward convolutions take four times the CPU time.)
+    """
+    update = make_update(config, model)
+
+    def learn(
+        train: TrainState, replay: Replay, sums: Metrics, key: Array, group: Prepared, i: Array
+    ):
+        chosen = jax.tree.map(lambda x: x[i], group)
+        loss_key = _keys(key, train.updates)[2]
+        train, output, metrics = update(train, loss_key, chosen.batch, chosen.targets)
+        replay = ring.update_priorities(replay, chosen.batch.index, output.priority)
+        return train, replay, {**sums, **{k: sums[k] + metrics[k] for k in metrics}}
+
+    return jax.jit(learn, donate_argnums=(0, 1, 2))

@@ -105,8 +105,8 @@ def plan_memory(
       activation_bytes: kept for the backward pass of one sampled sequence; see `forward_bytes`.
     """
     frame = math.prod(spec.observation_shape) * spec.observation_dtype.itemsize
-    # reward, discount, is_first (1 byte), action, value and priority beside frame and policy
-    per_step = frame + spec.num_actions * FLOAT + 5 * FLOAT + 1
+    # reward, discount, is_first (1 byte), action, value, searched and priority beside the two
+    per_step = frame + spec.num_actions * FLOAT + 6 * FLOAT + 1
     policies = spec.num_actions * sizes.unrolled * FLOAT
     # Once as bytes, once as the scaled floats that the network sees.
     observed = sizes.frames * frame + sizes.frames * math.prod(spec.observation_shape) * FLOAT

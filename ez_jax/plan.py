@@ -33,13 +33,16 @@ def memory_plan(config: Config, model: Model) -> memory.MemoryPlan:
     """The memory that the run will ask for."""
     train, _, embedding = _shapes(config, model)
     unroll_steps, td_steps = config.learner.unroll_steps, config.targets.td_steps
-    fresh = round(config.reanalyse.ratio * config.learner.batch_size)
+    together = config.reanalyse.updates_per_search * config.learner.batch_size
+    roots = round(config.reanalyse.ratio * together) * (unroll_steps + 1)
+    if config.reanalyse.mode == "buffer":
+        roots = min(config.reanalyse.chunk, together * (unroll_steps + 1))
     sizes = memory.Sizes(
         capacity=config.replay.capacity,
         batch_size=config.learner.batch_size,
         frames=model.spec.frame_stack + unroll_steps + td_steps,
         unrolled=unroll_steps + 1,
-        roots=max(config.actor.num_envs, fresh * (unroll_steps + 1)),
+        roots=max(config.actor.num_envs, roots),
         num_simulations=config.search.num_simulations,
     )
     return memory.plan_memory(

@@ -23,6 +23,7 @@ from ez_jax.config import Config, SearchConfig, override
 from ez_jax.learner import make_draw, make_optimizer, refresh_targets
 from ez_jax.losses import unroll_loss
 from ez_jax.model import Model, make_model
+from ez_jax.reanalyse import make_reanalyse
 from ez_jax.search import make_search
 from ez_jax.structs import (
     Batch,
@@ -116,12 +117,16 @@ def _targeted(config: Config) -> Targets:
     model = _model(config)
     found = _searched(config.search, model, config.discount)
 
-    def targeted(variables: Variables, batch: Batch, found: SearchOutput) -> Targets:
+    def targeted(
+        variables: Variables, batch: Batch, replay: Replay, found: SearchOutput
+    ) -> Targets:
         # The searches are by far the longest to compile: they were made already.
-        targets = make_targets(config, model, lambda *_: found)
-        return targets(variables, jax.random.key(2), batch, jnp.asarray(UPDATES))
+        updates = jnp.asarray(UPDATES)
+        reanalyse = make_reanalyse(config, model, lambda *_: found)
+        done = reanalyse(variables, jax.random.key(2), batch, replay, updates)
+        return make_targets(config, model)(variables, done.batch, updates)
 
-    return _run(targeted, _variables(), _drawn(BASE), found)
+    return _run(targeted, _variables(), _drawn(BASE), _replay(), found)
 
 
 @functools.cache
@@ -175,6 +180,7 @@ def _replay() -> Replay:
         action=rng.integers(0, ACTIONS, shape, np.int32),
         policy=rng.dirichlet(np.ones(ACTIONS), shape).astype(np.float32),
         value=normal(),
+        searched=np.zeros(shape, np.int32),
     )
     return Replay(rows=rows, priority=np.exp(normal()), count=np.int32(ROWS))
 

@@ -7,10 +7,8 @@ the host knows besides are the clocks, from which every periodic thing and every
 import contextlib
 import dataclasses
 import functools
-import signal
 import time
 from collections.abc import Callable
-from types import FrameType
 from typing import Any
 
 import jax
@@ -26,45 +24,18 @@ from ez_jax.checkpoint import Checkpointer
 from ez_jax.config import Config
 from ez_jax.envs import VectorEnv, make_env
 from ez_jax.evaluate import make_evaluate, scores, summary
-from ez_jax.learner import init_train_state, make_learn
+from ez_jax.learner import init_train_state, make_learn, make_prepare, no_metrics
 from ez_jax.metrics import Every, MetricsWriter, read_metrics
 from ez_jax.model import make_model
 from ez_jax.plan import memory_plan, plan_rows, plan_warnings
 from ez_jax.progress import EVALUATION, Progress
+from ez_jax.reanalyse import make_reanalyse
 from ez_jax.search import acting_temperature, make_search, resolve
 from ez_jax.structs import Clocks, RunState, TimeStep
 from ez_jax.targets import make_targets
 
 # Streams of randomness of a run, folded into its key.
 INIT, ACT, LEARN = range(3)
-
-
-class Interrupt:
-    """Turns ctrl-C and SIGTERM into a flag, so that the step at hand is finished first.
-
-    A second ctrl-C does not wait.
-    """
-
-    def __init__(self) -> None:
-        """Not watching yet."""
-        self.requested = False
-        self._handlers: dict[int, Any] = {}
-
-    def __enter__(self) -> "Interrupt":
-        """Watch."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._handlers[number] = signal.signal(number, self._request)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Give the signals back."""
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-
-    def _request(self, number: int, frame: FrameType | None) -> None:
-        if self.requested and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.requested = True
 
 
 def _items(state: RunState) -> dict[str, Any]:
@@ -133,9 +104,12 @@ class Run:
         """The jitted steps of the loop."""
         config, model = self.config, self.model
         search = make_search(config.search, model, discount=config.discount, explore=True)
-        learn, self._no_metrics = make_learn(config, model, make_targets(config, model, search))
+        prepare = make_prepare(
+            config, model, make_reanalyse(config, model, search), make_targets(config, model)
+        )
         self._act = self._announced("acting", make_act(model, search))
-        self._learn = self._announced("learning", learn)
+        self._prepare = self._announced("targets", prepare)
+        self._learn = self._announced("learning", make_learn(config, model))
         self._evaluate = make_evaluate(config, model)
 
     def _announced(self, what: str, function: Any) -> Callable[..., Any]:
@@ -160,7 +134,7 @@ class Run:
         return RunState(
             train=init(jax.random.fold_in(key, INIT)),
             replay=ring.init_replay(spec, rows=rows, num_envs=config.actor.num_envs),
-            metrics=jax.tree.map(jnp.copy, self._no_metrics),
+            metrics=no_metrics(config),
             key=key,
         )
 
@@ -211,6 +185,7 @@ class Run:
             jax.random.fold_in(state.key, ACT),
             self._temperature(),
             jnp.asarray(self.config.actor.random_start and steps < self.config.learner.start),
+            state.train.updates,
         )
         self.state = state.replace(replay=replay)
         # Deviates (100k steps): what was played counts, not what was stored.
@@ -222,26 +197,40 @@ class Run:
         return acting_temperature(self.config.search, jnp.asarray(self.clocks.updates / planned))
 
     def updates_due(self) -> int:
-        """Updates that the data collected so far is owed: exact pacing by `updates_per_step`."""
+        """Updates that the data collected so far is owed: exact pacing by `updates_per_step`.
+
+        While data still comes they are made in whole groups of those that search together.
+        """
         # Deviates (pacing): neither side ever runs ahead of the other.
         config = self.config
         # The last step of all environments together can go past the end.
         steps = min(self.clocks.agent_steps, config.total_agent_steps)
         owed = int(max(0, steps - config.learner.start) * config.updates_per_step)
-        return max(0, owed - self.clocks.updates)
+        due = max(0, owed - self.clocks.updates)
+        waits = self.clocks.agent_steps < config.total_agent_steps
+        return due - due % config.reanalyse.updates_per_search if waits else due
 
     def updates_left(self) -> int:
         """A handful of the updates that run past the data; 0 when all are done."""
-        left = self.config.total_updates - self.clocks.updates
-        return min(left, max(1, round(self.config.updates_per_step * self.env.num_envs)))
+        config, left = self.config, self.config.total_updates - self.clocks.updates
+        handful = max(1, round(config.updates_per_step * self.env.num_envs))
+        group = config.reanalyse.updates_per_search
+        return min(left, -(-handful // group) * group)
 
     def learn(self, num_updates: int) -> None:
         """Dispatch updates; returns before they are done."""
         state = self.state
         key = jax.random.fold_in(state.key, LEARN)
         train, replay, metrics = state.train, state.replay, state.metrics
-        for _ in range(num_updates):
-            train, replay, metrics = self._learn(train, replay, metrics, key)
+        for done in range(num_updates):
+            i = done % self.config.reanalyse.updates_per_search
+            if i == 0:
+                prepared, replay, metrics = self._prepare(
+                    train.target, replay, metrics, key, train.updates
+                )
+            train, replay, metrics = self._learn(
+                train, replay, metrics, key, prepared, jnp.asarray(i)
+            )
         self.state = state.replace(train=train, replay=replay, metrics=metrics)
         self._tick(updates=num_updates)
 
@@ -284,7 +273,7 @@ class Run:
             metrics["rollout/games"] = len(returns)
             self._games.clear()
         metrics["opt/skipped"] = int(self.state.train.skipped)
-        self.state = self.state.replace(metrics=jax.tree.map(jnp.copy, self._no_metrics))
+        self.state = self.state.replace(metrics=no_metrics(self.config))
         self._write(metrics)
         self._done_at["log"] = self.clocks
 

@@ -70,6 +70,7 @@ class Row(flax.struct.PyTreeNode, kw_only=True):
     action: jax.Array  # i32[N]
     policy: jax.Array  # f32[N, A], of the search that chose the action
     value: jax.Array  # f32[N], of its root
+    searched: jax.Array  # i32[N], updates that had been made then
 
 
 class Replay(flax.struct.PyTreeNode, kw_only=True):
@@ -89,6 +90,7 @@ class Batch(flax.struct.PyTreeNode, kw_only=True):
     discount: jax.Array  # f32[B, K+n+1], arriving
     policy: jax.Array  # f32[B, K+1, A], as stored
     value: jax.Array  # f32[B, K+1], as stored
+    searched: jax.Array  # i32[B, K+1], updates that had been made when these two were found
     last: jax.Array  # i32[B], time of the last row known of the episode, at most K+n
     goes_on: jax.Array  # bool[B], the episode is longer than that, as far as the ring knows
     position: jax.Array  # i32[B], agent steps of its episode before row 0, as far as in the ring
@@ -105,6 +107,13 @@ class Targets(flax.struct.PyTreeNode, kw_only=True):
     policy: jax.Array  # f32[B, K+1, A]
     mask: jax.Array  # f32[B, K+1], 1 up to the episode's final observation
     policy_mask: jax.Array  # f32[B, K+1], 1 where an action was still to be taken
+
+
+class Prepared(flax.struct.PyTreeNode, kw_only=True):
+    """Updates whose targets were made together, every field with a leading axis U."""
+
+    batch: Batch
+    targets: Targets
 
 
 class Embedding(flax.struct.PyTreeNode, kw_only=True):

@@ -51,6 +51,8 @@ SWITCHES = (
     _switch("consistency", False, "loss/consistency", *_BACKWARD),
     _switch("off_policy_correction", False, "targets/value"),
     _switch("reanalyse.ratio", 0.0, "targets/policy"),
+    _switch("reanalyse.mode", "buffer", "targets/policy"),
+    _switch("reanalyse.max_age", 0, "targets/policy", given={"reanalyse.mode": "buffer"}),
     _switch("prioritised", False, "draw/index", "draw/weight"),
     _switch("replay.importance_exponent", 0.0, "draw/weight"),
     _switch("replay.min_weight", 0.9, "draw/weight"),

@@ -8,19 +8,18 @@ so, too). Truncation is not termination: a truncated episode bootstraps from its
 import functools
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ez_jax.config import Config
 from ez_jax.model import Model
-from ez_jax.search import SearchFn
-from ez_jax.structs import Batch, Root, SearchOutput, Targets, Variables
+from ez_jax.reanalyse import roots_at
+from ez_jax.structs import Batch, Targets, Variables
 
-# (target variables, key, batch, updates made) -> Targets; the key is consumed.
-TargetsFn = Callable[[Variables, Array, Batch, Array], Targets]
-# (target variables, batch, values of the roots' searches f32[B, K+1], updates made) -> f32[B, K+1]
-ValueTargetFn = Callable[[Variables, Batch, Array, Array], Array]
+# (target variables, reanalysed batch, updates made) -> Targets
+TargetsFn = Callable[[Variables, Batch, Array], Targets]
+# The same, but of values only: f32[B, K+1].
+ValueTargetFn = Callable[[Variables, Batch, Array], Array]
 
 
 def corrected_td_steps(
@@ -94,31 +93,6 @@ def value_prefixes(batch: Batch, *, unroll_steps: int, horizon: int) -> Float[Ar
     return jnp.sum(jnp.where(same_prefix, reward[:, None], 0.0), axis=-1)
 
 
-def _time_second(x: Array) -> Array:
-    return jnp.moveaxis(x, 0, 1)
-
-
-def roots_at(
-    model: Model, variables: Variables, batch: Batch, position: Int[Array, "G K+1"]
-) -> Root:
-    """Roots [K+1, G, ...] of the first G samples at the positions given.
-
-    One unroll position at a time bounds the memory of large images, and a batch still fills a
-    device; vectors go through at once.
-    """
-    stack = model.spec.frame_stack
-
-    def stacked(frames: Array, at: Array) -> Array:
-        return jax.lax.dynamic_slice_in_dim(frames, at, stack)
-
-    def roots(at: Int[Array, " G"]) -> Root:
-        frames = jax.vmap(stacked)(batch.observation[: len(at)], at)
-        return model.root(variables, frames)
-
-    over_positions = jax.lax.map if model.spec.is_image else lambda f, xs: jax.vmap(f)(xs)
-    return over_positions(roots, position.T)
-
-
 def make_td_value(config: Config, model: Model) -> ValueTargetFn:
     """Published V1: n steps of reward, then the value of the target network."""
     unroll_steps, block_length = config.learner.unroll_steps, config.targets.block_length
@@ -130,12 +104,12 @@ def make_td_value(config: Config, model: Model) -> ValueTargetFn:
         max_td_steps=config.targets.max_td_steps,
     )
 
-    def td_value(variables: Variables, batch: Batch, root_value: Array, updates: Array) -> Array:
-        del root_value, updates
+    def td_value(variables: Variables, batch: Batch, updates: Array) -> Array:
+        del updates
         most = correct(batch.age if is_corrected else jnp.zeros_like(batch.age))
         steps = steps_ahead(batch, most, unroll_steps=unroll_steps)
         position = jnp.arange(unroll_steps + 1)
-        bootstrap = _time_second(roots_at(model, variables, batch, position + steps).value)
+        bootstrap = roots_at(model, variables, batch, position + steps).value.T
         if block_length:
             # The rewards of the next block count, the value after them does not: as official.
             end = target_end(batch, block_length)
@@ -150,12 +124,10 @@ def make_search_value(config: Config, model: Model) -> ValueTargetFn:
     del model
     num_positions = config.learner.unroll_steps + 1
 
-    def search_value(
-        variables: Variables, batch: Batch, root_value: Array, updates: Array
-    ) -> Array:
+    def search_value(variables: Variables, batch: Batch, updates: Array) -> Array:
         del variables, updates
         # A final observation has nothing to search: it is worth 0 if the episode terminated.
-        return root_value * batch.discount[:, :num_positions]
+        return batch.value * batch.discount[:, :num_positions]
 
     return search_value
 
@@ -165,9 +137,9 @@ def make_mixed_value(config: Config, model: Model) -> ValueTargetFn:
     td_value, search_value = make_td_value(config, model), make_search_value(config, model)
     settings = config.targets
 
-    def mixed_value(variables: Variables, batch: Batch, root_value: Array, updates: Array) -> Array:
+    def mixed_value(variables: Variables, batch: Batch, updates: Array) -> Array:
         by_td = (updates < settings.mixed_updates) | (batch.age < settings.mixed_newest)
-        given = variables, batch, root_value, updates
+        given = variables, batch, updates
         return jnp.where(by_td[:, None], td_value(*given), search_value(*given))
 
     return mixed_value
@@ -180,55 +152,23 @@ VALUE_TARGETS: dict[str, Callable[[Config, Model], ValueTargetFn]] = {
 }
 
 
-def make_reanalyse(
-    config: Config, model: Model, search: SearchFn
-) -> Callable[[Variables, Array, Batch], tuple[Float[Array, "B K+1 A"], Float[Array, "B K+1"]]]:
-    """Policies and root values of a batch: the first `reanalyse.ratio` searched now, rest stored.
-
-    The new ones are searched with the variables given; all their roots are one batch.
-    """
-    num_fresh = round(config.reanalyse.ratio * config.learner.batch_size)
-    num_positions = config.learner.unroll_steps + 1
-
-    def search_again(variables: Variables, key: Array, batch: Batch) -> SearchOutput:
-        """Search every unroll position of the first samples: [K+1, num_fresh, ...]."""
-        position = jnp.broadcast_to(jnp.arange(num_positions), (num_fresh, num_positions))
-        roots = roots_at(model, variables, batch, position)
-        as_one_batch = lambda x: x.reshape(num_positions * num_fresh, *x.shape[2:])  # noqa: E731
-        found = search(variables, jax.tree.map(as_one_batch, roots), key)
-        return jax.tree.map(lambda x: x.reshape(num_positions, num_fresh, *x.shape[1:]), found)
-
-    def reanalyse(variables: Variables, key: Array, batch: Batch) -> tuple[Array, Array]:
-        if not num_fresh:
-            return batch.policy, batch.value
-        found = search_again(variables, key, batch)
-        return (
-            batch.policy.at[:num_fresh].set(_time_second(found.policy)),
-            batch.value.at[:num_fresh].set(_time_second(found.value)),
-        )
-
-    return reanalyse
-
-
-def make_targets(config: Config, model: Model, search: SearchFn) -> TargetsFn:
+def make_targets(config: Config, model: Model) -> TargetsFn:
     """Targets of a batch, by the target network.
 
-    Values bootstrap from its predictions; policies come from searches (and so do values, where
-    `targets.value` wants them), made now or kept from when the action was chosen.
+    Values bootstrap from its predictions; policies are those of the batch, and so are values where
+    `targets.value` wants those of searches.
     """
     value_target = VALUE_TARGETS[config.targets.value](config, model)
-    reanalyse = make_reanalyse(config, model, search)
     unroll_steps, horizon = config.learner.unroll_steps, config.horizon
     block_length = config.targets.block_length
 
-    def targets(variables: Variables, key: Array, batch: Batch, updates: Array) -> Targets:
-        policy, root_value = reanalyse(variables, key, batch)
-        value = value_target(variables, batch, root_value, updates)
+    def targets(variables: Variables, batch: Batch, updates: Array) -> Targets:
+        value = value_target(variables, batch, updates)
         position, end = jnp.arange(unroll_steps + 1), target_end(batch, block_length)[:, None]
         return Targets(
             value=jnp.where(position < end, value, 0.0) if block_length else value,
             value_prefix=value_prefixes(batch, unroll_steps=unroll_steps, horizon=horizon),
-            policy=policy,
+            policy=batch.policy,
             mask=(position <= end).astype(jnp.float32),
             policy_mask=(position < end).astype(jnp.float32),
         )

@@ -8,8 +8,9 @@ learner always sees a defined prefix of the data, so the same seed gives the sam
 
 from ez_jax import cli
 from ez_jax.config import Config
+from ez_jax.interrupt import Interrupt
 from ez_jax.progress import Progress
-from ez_jax.run import Interrupt, Run
+from ez_jax.run import Run
 
 
 def train(config: Config) -> int:

@@ -45,6 +45,7 @@ def loss_batch(golden: Golden) -> tuple[Batch, Targets]:
         discount=np.ones((size, steps + 1)),
         policy=arrays["target_policy"],
         value=arrays["target_value"],
+        searched=np.zeros((size, steps + 1), np.int32),
         last=np.full(size, steps, np.int32),
         goes_on=np.ones(size, bool),
         position=np.zeros(size, np.int32),
@@ -81,6 +82,7 @@ def stored_episodes(golden: Golden) -> tuple[Replay, np.ndarray]:
                     action=np.int32([episode["actions"][row]]),
                     policy=np.float32([episode["visits"][row] / episode["visits"][row].sum()]),
                     value=np.float32([episode["root_values"][row]]),
+                    searched=np.int32([0]),
                 )
             )
         positions += range(len(rows) - length - 1, len(rows) - 1)

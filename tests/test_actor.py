@@ -10,7 +10,7 @@ from ez_jax import replay as ring
 from ez_jax.actor import init_frames, make_act
 from ez_jax.structs import Embedding, Replay, Root, SearchOutput, TimeStep
 
-ENVS, STACK, STEPS = 2, 3, 20
+ENVS, STACK, STEPS, UPDATES = 2, 3, 20, 7
 SPEC = tiny.make_spec(1, stack=STACK)
 DIGITS = np.array([10_000, 100, 1])  # a stack of numbers below 100 as one number
 
@@ -77,7 +77,9 @@ def drive(act, *, explore: bool, seed: int = 0) -> tuple[list[TimeStep], list[np
     step = envs.step(None)
     for _ in range(STEPS):
         decide = jnp.asarray(explore)
-        action, replay, frames = act({}, replay, frames, step, key, jnp.float32(0.5), decide)
+        action, replay, frames = act(
+            {}, replay, frames, step, key, jnp.float32(0.5), decide, UPDATES
+        )
         steps.append(step)
         actions.append(np.asarray(action))
         step = envs.step(actions[-1])
@@ -98,6 +100,7 @@ def test_rows_hold_what_arrived_and_what_was_decided_on_it(searched):
             np.testing.assert_array_equal(recorded, getattr(step, name), err_msg=name)
         np.testing.assert_array_equal(replay.rows.action[t], action)
     np.testing.assert_array_equal(replay.rows.policy, 0.5)
+    np.testing.assert_array_equal(replay.rows.searched, UPDATES)
 
 
 def test_the_reward_of_an_action_stands_in_the_next_row(searched):

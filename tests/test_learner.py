@@ -14,8 +14,11 @@ from ez_jax.learner import (
     learning_rate,
     make_draw,
     make_learn,
+    make_prepare,
+    no_metrics,
     refresh_targets,
 )
+from ez_jax.reanalyse import make_reanalyse
 from ez_jax.search import make_search
 from ez_jax.structs import Replay, Row, TrainState
 from ez_jax.targets import make_targets
@@ -106,6 +109,7 @@ def full_replay(model):
             action=rng.integers(0, tiny.ACTIONS, ENVS).astype(np.int32),
             policy=rng.dirichlet(np.ones(tiny.ACTIONS), ENVS).astype(np.float32),
             value=rng.normal(size=ENVS).astype(np.float32),
+            searched=np.zeros(ENVS, np.int32),
         )
         replay = add(replay, row)
     return lambda: jax.tree.map(jnp.copy, replay)
@@ -115,18 +119,20 @@ def full_replay(model):
 def learner(model):
     """Return (learn(train, replay, number of updates, seed=), list that grows at every trace)."""
     search = make_search(CONFIG.search, model, discount=CONFIG.discount, explore=True)
-    targets_for, traces = make_targets(CONFIG, model, search), []
+    reanalyse, traces = make_reanalyse(CONFIG, model, search), []
 
     def counted(*args):
         traces.append(args)
-        return targets_for(*args)
+        return reanalyse(*args)
 
-    learn, zero = make_learn(CONFIG, model, counted)
+    prepare = make_prepare(CONFIG, model, counted, make_targets(CONFIG, model))
+    learn = make_learn(CONFIG, model)
 
     def run(train: TrainState, replay: Replay, number: int, seed: int = 0):
-        metrics = jax.tree.map(jnp.copy, zero)
+        metrics, key = no_metrics(CONFIG), jax.random.key(seed)
         for _ in range(number):
-            train, replay, metrics = learn(train, replay, metrics, jax.random.key(seed))
+            prepared, replay, metrics = prepare(train.target, replay, metrics, key, train.updates)
+            train, replay, metrics = learn(train, replay, metrics, key, prepared, jnp.int32(0))
         return jax.device_get((train, replay, metrics))
 
     return run, traces
@@ -209,6 +215,7 @@ def test_an_update_that_is_not_finite_is_skipped_and_counted(learner, initial, f
     assert_trees_equal(train.variables, jax.device_get(initial().variables))
     assert_trees_equal(train.opt_state, jax.device_get(initial().opt_state))
     assert np.all(np.isfinite(after.priority))
+    assert metrics.pop("reanalyse/searches") > 0
     assert not any(metrics.values())
 
 

@@ -23,6 +23,7 @@ from ez_jax import replay as ring
 from ez_jax.config import Config, SearchConfig, override
 from ez_jax.learner import importance_exponent, learning_rate, make_optimizer, make_update
 from ez_jax.losses import unroll_terms
+from ez_jax.reanalyse import make_reanalyse
 from ez_jax.search import acting_temperature, make_recurrent_fn
 from ez_jax.structs import Batch, Embedding, Root, SearchOutput, Targets, TrainState
 from ez_jax.support import ZERO_BELOW, decode, encode, transform, two_hot
@@ -341,8 +342,15 @@ def made_targets(golden, collected):
         if compat == "official":
             changes["targets.block_length"] = meta["history_length"]
         config = tiny.make_config(changes)
-        make = jax.jit(make_targets(config, FrameModel(arrays, stack), search))
-        return jax.device_get((batch, make({}, jax.random.key(0), batch, jnp.int32(0))))
+        model, updates = FrameModel(arrays, stack), jnp.int32(0)
+        reanalyse = make_reanalyse(config, model, search)
+
+        @jax.jit
+        def make(batch: Batch) -> Targets:
+            done = reanalyse({}, jax.random.key(0), batch, replay, updates)
+            return make_targets(config, model)({}, done.batch, updates)
+
+        return jax.device_get((batch, make(batch)))
 
     return run
 

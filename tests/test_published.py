@@ -60,6 +60,8 @@ PUBLISHED = {
     "replay.importance_exponent_final": 1.0,
     "replay.min_weight": (0.0, 0.1),
     "reanalyse.ratio": (0.99, 1.0),
+    "reanalyse.mode": "batch",
+    "reanalyse.updates_per_search": 1,
     "targets.value": ("td", "mixed"),
     "targets.mixed_updates": 30_000,  # this and the next: V2 only
     "targets.mixed_newest": 5_000,
@@ -97,6 +99,7 @@ OURS = {
     *("game", "preset", "seed", "name", "run_dir", "updates_per_step", "precision"),
     *("env.backend", "network.kind", "network.patch", "network.vector_width"),
     *("network.vector_blocks", "search.minmax", "targets.block_length", "targets.max_td_steps"),
+    *("reanalyse.max_age", "reanalyse.chunk"),
     *("eval.num_envs", "eval.num_simulations", "eval.seed"),
     *("checkpoint.every", "checkpoint.keep", "log.every", "log.tensorboard", "log.progress"),
 }

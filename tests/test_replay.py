@@ -62,6 +62,7 @@ def as_row(moments: list[Moment]) -> Row:
         action=fields["action"].astype(np.int32),
         policy=probabilities.astype(np.float32),
         value=fields["value"].astype(np.float32),
+        searched=fields["action"].astype(np.int32) + 5,
     )
 
 
@@ -117,6 +118,7 @@ def window(history: list[Moment], t: int) -> dict[str, np.ndarray]:
         "discount": [at(t + k).discount for k in range(AHEAD + 1)],
         "policy": [[at(t + k).action + a for a in range(tiny.ACTIONS)] for k in range(UNROLL + 1)],
         "value": [at(t + k).value for k in range(UNROLL + 1)],
+        "searched": [at(t + k).action + 5 for k in range(UNROLL + 1)],
         "last": last - t,
         "goes_on": last == t + AHEAD and not is_over,
         "age": (len(history) - 1 - t) * ENVS,

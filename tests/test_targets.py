@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ez_jax import replay as ring
+from ez_jax.reanalyse import make_reanalyse
 from ez_jax.structs import Batch, Embedding, Root, Row, SearchOutput
 from ez_jax.targets import (
     corrected_td_steps,
@@ -102,6 +103,7 @@ def test_a_constant_reward_has_one_value_throughout_a_long_episode():
             action=np.zeros(1, np.int32),
             policy=np.full((1, tiny.ACTIONS), 1 / tiny.ACTIONS, np.float32),
             value=np.full(1, -1e6, np.float32),  # what the actor's search said plays no part
+            searched=np.zeros(1, np.int32),
         )
         replay = add(replay, row)
     size = 449 + 20 - AHEAD  # all that can be sampled
@@ -117,9 +119,7 @@ def test_a_constant_reward_has_one_value_throughout_a_long_episode():
     )
     config = tiny.make_config({**CONFIG, "learner.batch_size": size, "reanalyse.ratio": 0.0})
     variables = {"scale": value}
-    targets = make_targets(config, Stub((1,)), no_search)(
-        variables, jax.random.key(0), batch, NO_UPDATES
-    )
+    targets = make_targets(config, Stub((1,)))(variables, batch, NO_UPDATES)
     assert np.all(batch.weight > 0)
     inside = np.asarray(targets.mask) == 1
     np.testing.assert_allclose(np.asarray(targets.value)[inside], value, rtol=1e-5)
@@ -141,9 +141,7 @@ def test_old_samples_get_shorter_returns():
     config |= {"off_policy_correction": True, "targets.age_fraction": 0.1}
     config = tiny.make_config(config)  # 1_000 agent steps in all: a step less per 100
     batch = random_batch(0).replace(age=jnp.arange(16) * 50)
-    targets = make_targets(config, Stub((1,)), no_search)(
-        SCALE, jax.random.key(0), batch, NO_UPDATES
-    )
+    targets = make_targets(config, Stub((1,)))(SCALE, batch, NO_UPDATES)
     batch = jax.device_get(batch)
     for b in range(16):
         for k in range(min(UNROLL, batch.last[b]) + 1):
@@ -205,10 +203,6 @@ def network_values(batch: Batch) -> np.ndarray:
     return 10.0 * batch.observation[:, 1:].reshape(size, AHEAD + 1).astype(np.float32)
 
 
-def no_search(*_: object) -> SearchOutput:
-    raise AssertionError("nothing was to be searched")
-
-
 def stub_search(variables, root, key) -> SearchOutput:
     """A search that adds 1 to the value of the root and is sure of action 2."""
     del variables, key
@@ -231,8 +225,14 @@ def reanalysed(request):
             np.array([7, 0, 2, 5] * 2),
             np.array([False, True, True, False] * 2),
         )
-        targets = jax.jit(make_targets(config, model, stub_search))
-        return jax.device_get((batch, targets(SCALE, jax.random.key(0), batch, NO_UPDATES)))
+        reanalyse = make_reanalyse(config, model, stub_search)
+
+        @jax.jit
+        def targets(batch: Batch):
+            done = reanalyse(SCALE, jax.random.key(0), batch, None, NO_UPDATES)
+            return make_targets(config, model)(SCALE, done.batch, NO_UPDATES)
+
+        return jax.device_get((batch, targets(batch)))
 
     return make
 
@@ -244,17 +244,6 @@ def test_every_sample_bootstraps_from_the_network_whatever_is_searched(reanalyse
         for k in range(min(UNROLL, batch.last[b]) + 1):
             expected = value_by_hand(batch, network_values(batch), b, k, TD)
             assert targets.value[b, k] == pytest.approx(expected, rel=1e-4, abs=1e-4)
-
-
-@pytest.mark.parametrize(("ratio", "num_fresh"), [(0.5, 4), (0.3, 2), (1.0, 8)])
-def test_the_first_policies_are_searched_anew_and_the_others_are_as_stored(
-    reanalysed, ratio, num_fresh
-):
-    batch, targets = reanalysed(ratio, "td")
-    np.testing.assert_array_equal(
-        targets.policy[:num_fresh], np.broadcast_to([0, 0, 1], (num_fresh, UNROLL + 1, 3))
-    )
-    np.testing.assert_array_equal(targets.policy[num_fresh:], batch.policy[num_fresh:])
 
 
 @pytest.mark.parametrize(("ratio", "num_fresh"), [(0.5, 4), (1.0, 8)])
@@ -278,8 +267,7 @@ def test_mixed_values_are_searched_for_old_data_once_some_updates_were_made(upda
         changes |= {**CONFIG, "targets.value": name, "learner.batch_size": 8}
         config = tiny.make_config(changes)
         batch = tiny.random_batch(config, model.spec).replace(age=jnp.asarray(age))
-        targets = make_targets(config, model, stub_search)
-        values[name] = targets(SCALE, jax.random.key(0), batch, jnp.int32(updates)).value
+        values[name] = make_targets(config, model)(SCALE, batch, jnp.int32(updates)).value
     by_td = (updates < 10) | (age < newest)
     np.testing.assert_array_equal(values["mixed"][by_td], values["td"][by_td])
     np.testing.assert_array_equal(values["mixed"][~by_td], values["search"][~by_td])
@@ -293,12 +281,3 @@ def test_masks_end_with_the_final_observation(reanalysed):
             assert targets.mask[b, k] == (k <= batch.last[b])
             # In the final observation nothing was to be decided.
             assert targets.policy_mask[b, k] == (k < batch.last[b])
-
-
-def test_without_reanalysis_nothing_is_searched():
-    config = tiny.make_config({**CONFIG, "learner.batch_size": 16, "reanalyse.ratio": 0.0})
-    batch = random_batch(0)
-    targets = make_targets(config, Stub((1,)), no_search)(
-        SCALE, jax.random.key(0), batch, NO_UPDATES
-    )
-    np.testing.assert_array_equal(targets.policy, batch.policy)

@@ -85,6 +85,7 @@ def random_batch(config: Config, spec: EnvSpec, seed: int = 0) -> Batch:
         discount=jnp.ones((size, ahead + 1)),
         policy=jnp.asarray(policy, jnp.float32),
         value=jnp.asarray(rng.normal(size=(size, steps + 1)), jnp.float32),
+        searched=jnp.zeros((size, steps + 1), jnp.int32),
         last=jnp.full(size, ahead, jnp.int32),
         goes_on=jnp.ones(size, bool),
         position=jnp.zeros(size, jnp.int32),

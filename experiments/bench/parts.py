@@ -16,9 +16,20 @@ from ez_jax.config import Config, override
 from ez_jax.envs import make_env
 from ez_jax.learner import init_train_state, make_draw, make_update
 from ez_jax.model import Model, make_model
+from ez_jax.reanalyse import ReanalyseFn, make_reanalyse
 from ez_jax.search import make_recurrent_fn, make_search, resolve
-from ez_jax.structs import Batch, Embedding, EnvSpec, Replay, Root, Row, TrainState
-from ez_jax.targets import make_targets
+from ez_jax.structs import (
+    Batch,
+    Embedding,
+    EnvSpec,
+    Replay,
+    Root,
+    Row,
+    Targets,
+    TrainState,
+    Variables,
+)
+from ez_jax.targets import TargetsFn, make_targets
 from ez_jax.winograd import winograd
 
 ACTIONS = 18  # of the free model: as many as an Atari game can have
@@ -66,6 +77,7 @@ class Setting:
             action=rng.integers(0, self.spec.num_actions, first.shape).astype(np.int32),
             policy=np.full((*first.shape, self.spec.num_actions), 1 / self.spec.num_actions),
             value=rng.normal(size=first.shape).astype(np.float32),
+            searched=np.zeros(first.shape, np.int32),
         )
         content = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), content, replay.rows)
         priority = jnp.asarray(rng.exponential(size=first.shape), jnp.float32)
@@ -79,9 +91,9 @@ class Setting:
         draw = jax.jit(make_draw(self.config, self.model))
         return draw(self.replay(rows), jax.random.key(0), jnp.int32(0))
 
-    def of_batch(self, size: int) -> "Setting":
-        """The same with another batch size."""
-        changed = override(self.config, {"learner.batch_size": size})
+    def of_batch(self, size: int, changes: dict[str, Any] | None = None) -> "Setting":
+        """The same with another batch size, and other changes."""
+        changed = override(self.config, {"learner.batch_size": size, **(changes or {})})
         return dataclasses.replace(self, config=changed)
 
 
@@ -130,9 +142,8 @@ def update(setting: Setting) -> Iterator[Case]:
     for size in setting.batches or (32, 256):
         sized = setting.of_batch(size)
         batch, train, key = sized.batch(), sized.train(), jax.random.key(0)
-        no_search = override(sized.config, {"reanalyse.ratio": 0.0, "targets.value": "td"})
-        targets_for = make_targets(no_search, sized.model, lambda *_: None)
-        targets = jax.jit(targets_for)(train.target, key, batch, train.updates)
+        targets_for = make_targets(override(sized.config, {"targets.value": "td"}), sized.model)
+        targets = jax.jit(targets_for)(train.target, batch, train.updates)
         step = make_update(sized.config, sized.model)
         call, cost = compiled_call(step, train, key, batch, targets)
         yield Case(f"update, batch {size}", call, size, "samples", cost)
@@ -141,15 +152,29 @@ def update(setting: Setting) -> Iterator[Case]:
 def reanalyse(setting: Setting) -> Iterator[Case]:
     """Making targets, searches included: roots per second."""
     for size in setting.batches or (setting.config.learner.batch_size,):
-        sized = setting.of_batch(size)
+        sized = setting.of_batch(size, {"reanalyse.mode": "batch"})
         config, model, key = sized.config, sized.model, jax.random.key(0)
         batch, train = sized.batch(), sized.train()
         run = make_search(config.search, model, discount=config.discount, explore=True)
-        targets_for = make_targets(config, model, run)
-        call, _ = compiled_call(targets_for, train.target, key, batch, train.updates)
+        renew = functools.partial(
+            _renew, make_reanalyse(config, model, run), make_targets(config, model)
+        )
+        call, _ = compiled_call(renew, train.target, key, batch, train.updates)
         roots = (config.learner.unroll_steps + 1) * round(config.reanalyse.ratio * size)
         name = f"{config.search.policy} {config.search.num_simulations}, batch {size}"
         yield Case(name, call, roots, "roots", _reanalysis_cost(sized, roots))
+
+
+def _renew(
+    reanalyse: ReanalyseFn,
+    targets_for: TargetsFn,
+    variables: Variables,
+    key: jax.Array,
+    batch: Batch,
+    updates: jax.Array,
+) -> Targets:
+    done = reanalyse(variables, key, batch, None, updates)
+    return targets_for(variables, done.batch, updates)
 
 
 def _reanalysis_cost(setting: Setting, roots: int) -> Cost:

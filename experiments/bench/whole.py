@@ -13,9 +13,10 @@ import jax.numpy as jnp
 from experiments.bench.parts import Setting
 from ez_jax.actor import init_frames, make_act
 from ez_jax.config import override
-from ez_jax.learner import make_learn
+from ez_jax.learner import make_learn, make_prepare, no_metrics
 from ez_jax.plan import memory_plan
 from ez_jax.progress import Progress
+from ez_jax.reanalyse import make_reanalyse
 from ez_jax.run import Run
 from ez_jax.search import make_search
 from ez_jax.structs import TimeStep
@@ -128,7 +129,7 @@ def memory(setting: Setting, steps: int) -> Iterator[Row]:
 
 
 def _programs(setting: Setting) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
-    """The two programs of a run, with shapes of their arguments; the ring is a short one."""
+    """The programs of a run, with shapes of their arguments; the ring is a short one."""
     config, model, spec = setting.config, setting.model, setting.spec
     search = make_search(config.search, model, discount=config.discount, explore=True)
     key = jax.eval_shape(lambda: jax.random.key(0))
@@ -143,10 +144,15 @@ def _programs(setting: Setting) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
         **dict.fromkeys(("reward", "score", "discount"), reals),
         **dict.fromkeys(("is_first", "is_last", "game_over"), flags),
     )
-    variables = train.variables
-    yield "acting", make_act(model, search), (variables, ring, frames, step, key, number, flag)
-    learn, metrics = make_learn(config, model, make_targets(config, model, search))
-    yield "learning", learn, (train, ring, metrics, key)
+    variables, updates = train.variables, train.updates
+    seen = variables, ring, frames, step, key, number, flag, updates
+    yield "acting", make_act(model, search), seen
+    reanalyse = make_reanalyse(config, model, search)
+    prepare = make_prepare(config, model, reanalyse, make_targets(config, model))
+    wanted = variables, ring, no_metrics(config), key, updates
+    yield "targets", prepare, wanted
+    group, _, _ = jax.eval_shape(prepare, *wanted)
+    yield "learning", make_learn(config, model), (train, ring, wanted[2], key, group, updates)
 
 
 WHOLE: dict[str, Callable[[Setting, int], Iterator[Row]]] = {
