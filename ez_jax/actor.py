@@ -9,7 +9,7 @@ from jaxtyping import Array, Shaped
 from ez_jax import replay as ring
 from ez_jax.model import Model
 from ez_jax.search import SearchFn
-from ez_jax.structs import EnvSpec, Replay, Row, SearchOutput, TimeStep, Variables
+from ez_jax.structs import NEVER, EnvSpec, Replay, Row, SearchOutput, TimeStep, Variables
 
 
 def init_frames(spec: EnvSpec, num_envs: int) -> Shaped[Array, "N F *obs"]:
@@ -71,7 +71,7 @@ def make_act(model: Model, search: SearchFn) -> Callable[..., tuple[Array, Repla
             action=found.action,
             policy=found.policy,
             value=found.value,
-            searched=jnp.broadcast_to(updates, found.value.shape),
+            searched=jnp.broadcast_to(jnp.where(explore, NEVER, updates), found.value.shape),
         )
         return found.action, ring.add(replay, row), frames
 

@@ -13,6 +13,7 @@ from ez_jax.losses import loss_weights, unroll_loss
 from ez_jax.model import Model
 from ez_jax.reanalyse import ReanalyseFn
 from ez_jax.structs import (
+    NEVER,
     Batch,
     LossOutput,
     Prepared,
@@ -129,7 +130,10 @@ def make_update(
             "value/target_mean": jnp.mean(targets.value[:, 0]),
             "value/error": jnp.mean(output.priority),
             "replay/age": jnp.mean(batch.age.astype(jnp.float32)),
-            "reanalyse/age": _mean_where(targets.policy_mask, train.updates - 1 - batch.searched),
+            "reanalyse/age": _mean_where(
+                targets.policy_mask * (batch.searched != NEVER),
+                train.updates - 1 - batch.searched,
+            ),
             "count": jnp.ones(()),
         }
         metrics = jax.tree.map(lambda x: jnp.where(finite, x, 0.0), metrics)  # skipped: no count

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 Variables = dict[str, Any]  # Flax collections: params and batch_stats
+NEVER = -(2**30)  # searched so long ago that it counts as too old whatever is allowed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Row(flax.struct.PyTreeNode, kw_only=True):
     action: jax.Array  # i32[N]
     policy: jax.Array  # f32[N, A], of the search that chose the action
     value: jax.Array  # f32[N], of its root
-    searched: jax.Array  # i32[N], updates that had been made then
+    searched: jax.Array  # i32[N], updates that had been made then; NEVER of random play
 
 
 class Replay(flax.struct.PyTreeNode, kw_only=True):

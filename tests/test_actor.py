@@ -8,7 +8,7 @@ import tiny
 
 from ez_jax import replay as ring
 from ez_jax.actor import init_frames, make_act
-from ez_jax.structs import Embedding, Replay, Root, SearchOutput, TimeStep
+from ez_jax.structs import NEVER, Embedding, Replay, Root, SearchOutput, TimeStep
 
 ENVS, STACK, STEPS, UPDATES = 2, 3, 20, 7
 SPEC = tiny.make_spec(1, stack=STACK)
@@ -148,6 +148,10 @@ def test_exploring_decides_at_random_and_says_so(act):
     np.testing.assert_allclose(replay.rows.policy, 1 / tiny.ACTIONS, rtol=1e-6)
     np.testing.assert_array_equal(replay.rows.value, 0)
     assert set(np.unique(actions)) == set(range(tiny.ACTIONS))
+
+
+def test_what_was_never_searched_is_marked(act):
+    np.testing.assert_array_equal(drive(act, explore=True)[2].rows.searched, NEVER)
 
 
 def test_random_actions_depend_on_the_key_alone(act):
