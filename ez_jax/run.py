@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import yaml
 
@@ -159,6 +158,11 @@ class Run:
         self.progress.say(f"resumed at {self.clocks.agent_steps:,} agent steps")
 
     def _start_clocks(self) -> None:
+        self._act_key, self._learn_key = (
+            jax.random.fold_in(self.state.key, stream) for stream in (ACT, LEARN)
+        )
+        numbers = np.arange(self.config.reanalyse.updates_per_search, dtype=np.int32)
+        self._in_group = jax.device_put(tuple(numbers))  # numbers of the updates of one search
         way = self._way()
         self._resumed_at = self.clocks
         self._began = time.perf_counter() - self.clocks.seconds
@@ -174,27 +178,31 @@ class Run:
 
     def decide(self, step: TimeStep) -> np.ndarray:
         """Search in all environments and record the decisions: the actions i32[N]."""
-        state, steps = self.state, self.clocks.agent_steps
+        config, state, steps = self.config, self.state, self.clocks.agent_steps
+        at_random = config.actor.random_start and steps < config.learner.start
+        # Everything goes to the device at once, and nothing unasked: see the tests.
+        given = jax.device_put((step, np.float32(self._temperature()), np.bool_(at_random)))
+        step_there, temperature, explore = given
         # Deviates (self-play network): always the newest weights.
         # Deviates (random start): counted in agent steps.
         action, replay, self._frames = self._act(
             state.train.variables,
             state.replay,
             self._frames,
-            step,
-            jax.random.fold_in(state.key, ACT),
-            self._temperature(),
-            jnp.asarray(self.config.actor.random_start and steps < self.config.learner.start),
+            step_there,
+            self._act_key,
+            temperature,
+            explore,
             state.train.updates,
         )
         self.state = state.replace(replay=replay)
         # Deviates (100k steps): what was played counts, not what was stored.
         self._tick(agent_steps=int(np.sum(~step.is_last)))
-        return np.asarray(action)
+        return jax.device_get(action)
 
-    def _temperature(self) -> jax.Array:
+    def _temperature(self) -> float:
         planned = max(1, self.config.total_updates - self.config.final_updates)
-        return acting_temperature(self.config.search, jnp.asarray(self.clocks.updates / planned))
+        return acting_temperature(self.config.search, self.clocks.updates / planned)
 
     def updates_due(self) -> int:
         """Updates that the data collected so far is owed: exact pacing by `updates_per_step`.
@@ -219,17 +227,16 @@ class Run:
 
     def learn(self, num_updates: int) -> None:
         """Dispatch updates; returns before they are done."""
-        state = self.state
-        key = jax.random.fold_in(state.key, LEARN)
+        state, key = self.state, self._learn_key
         train, replay, metrics = state.train, state.replay, state.metrics
         for done in range(num_updates):
-            i = done % self.config.reanalyse.updates_per_search
+            i = done % len(self._in_group)
             if i == 0:
-                prepared, replay, metrics = self._prepare(
+                group, replay, metrics = self._prepare(
                     train.target, replay, metrics, key, train.updates
                 )
             train, replay, metrics = self._learn(
-                train, replay, metrics, key, prepared, jnp.asarray(i)
+                train, replay, metrics, key, group, self._in_group[i]
             )
         self.state = state.replace(train=train, replay=replay, metrics=metrics)
         self._tick(updates=num_updates)

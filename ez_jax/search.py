@@ -248,7 +248,7 @@ def make_search(
     return search
 
 
-def acting_temperature(config: SearchConfig, progress: Float[Array, ""]) -> Float[Array, ""]:
+def acting_temperature(config: SearchConfig, progress: float) -> float:
     """Temperature by the share of the training done, 0..1 (MuZero appendix D)."""
-    phase = jnp.searchsorted(jnp.array(config.temperature_fractions), progress, side="right")
-    return jnp.array(config.temperatures)[phase]
+    phase = sum(progress >= begin for begin in config.temperature_fractions)
+    return config.temperatures[phase]

@@ -431,7 +431,7 @@ def test_schedules_are_equal(golden):
     rate = learning_rate(config.learner)
     for i, step in enumerate(expected["step"]):
         updates = jnp.int32(step)
-        progress = updates / meta["training_steps"]
+        progress = step / meta["training_steps"]
         # float32 steps of the warm-up
         np.testing.assert_allclose(rate(updates), expected["lr"][i], rtol=1e-6, atol=1e-8)
         beta = importance_exponent(config, updates)

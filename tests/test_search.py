@@ -147,7 +147,7 @@ def test_the_number_of_simulations_can_be_overridden(run, policy):
     [(0.0, 1.0), (0.49, 1.0), (0.5, 0.5), (0.74, 0.5), (0.75, 0.25), (1.0, 0.25), (1.2, 0.25)],
 )
 def test_the_temperature_falls_by_phases_of_the_training(progress, temperature):
-    assert acting_temperature(SearchConfig(), jnp.asarray(progress)) == temperature
+    assert acting_temperature(SearchConfig(), progress) == temperature
 
 
 @both

@@ -17,7 +17,7 @@ from ez_jax.config import to_dict
 from ez_jax.metrics import read_metrics
 from ez_jax.progress import Progress
 from ez_jax.run import Run
-from ez_jax.structs import Clocks
+from ez_jax.structs import Clocks, TimeStep
 from ez_jax.train import train
 
 CLOCKS = {"agent_steps", "env_frames", "updates", "seconds"}
@@ -135,6 +135,37 @@ def test_search_can_begin_at_once_and_by_the_number_of_actions(tmp_path):
     assert np.all(policy != 0.5), "found, not drawn evenly"
     saved = yaml.safe_load((folder / "config.yaml").read_text())
     assert saved["search"]["num_simulations"] == 0, "as asked for"
+
+
+@pytest.mark.parametrize("group", [1, 3])
+def test_the_loop_moves_nothing_unasked_and_compiles_nothing_after_its_first_rounds(
+    tmp_path, group
+):
+    # log.every: a line of metrics is fetched, which is asked for.
+    changes = {"log.every": 1_000, "eval.every": 0, "checkpoint.every": 0, "updates_per_step": 1.0}
+    config = runs.config(tmp_path, {**changes, "reanalyse.updates_per_search": group})
+    compilations = []
+    with Run(config, Progress(live=False)) as run:
+
+        def play(step: TimeStep, agent_steps: int) -> TimeStep:
+            while run.clocks.agent_steps < agent_steps:
+                run.env.send(run.decide(step))
+                run.learn(run.updates_due())
+                step = run.observe(run.env.recv())
+                run.report()
+            return step
+
+        step = play(run.env.reset(), 60)  # past the random start
+        jax.monitoring.register_event_duration_secs_listener(
+            lambda name, *_, **__: compilations.append(name) if "compile" in name else None
+        )
+        with jax.transfer_guard("disallow"):
+            with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+                jax.jit(lambda x: x + 1)(np.ones(3))  # the guard is on
+            compilations.clear()
+            play(step, 120)
+        assert run.clocks.updates == (run.clocks.agent_steps - runs.START) // group * group
+    assert compilations == []
 
 
 def test_without_a_terminal_the_output_is_plain_lines_that_tell_the_whole_story(finished):
