@@ -9,6 +9,7 @@ update     the unrolled update, no reanalysis: samples per second
 reanalyse  making targets, searches included: roots per second
 replay     writing to and drawing from a full replay
 env        the games alone
+peer       our search beside the same network in PyTorch without any tree (needs torch)
 convolution  3x3 convolutions, XLA's own and by Winograd (what a CPU uses, and from which size)
 train      the whole loop, and the share of its parts (steps=N agent steps with updates)
 compile    seconds to compile, with an empty cache and a warm one
@@ -37,19 +38,27 @@ from ez_jax import arguments, cli, presets
 from ez_jax.config import BadInput
 from ez_jax.run_folder import provenance
 
+CEILINGS = ("matrix_gflop_per_s", "copy_gbyte_per_s")  # the same in all rows
 OWN_KEYS = {"repeats": 5, "batches": "", "steps": 400}
 
 
 def show(title: str, rows: list[dict[str, Any]]) -> None:
-    """Print a table of all columns that differ or matter."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    """Print a table, and below it what its shares are of."""
+    names = list(dict.fromkeys(name for row in rows for name in row if name not in CEILINGS))
     table = Table(title=title, box=box.SIMPLE, title_justify="left")
     for name in names:
         is_text = isinstance(rows[0].get(name, ""), str)
         table.add_column(name.replace("_", " "), justify="left" if is_text else "right")
     for row in rows:
         table.add_row(*(_text(row.get(name, "")) for name in names))
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    console.print(table)
+    if all(name in rows[0] for name in CEILINGS):
+        matrix, copy = (rows[0][name] for name in CEILINGS)
+        console.print(
+            f"shares are of what this machine reached meanwhile: {matrix:,.0f} GFLOP/s in a large "
+            f"float32 matrix product, {copy:,.1f} GB/s in a large copy"
+        )
 
 
 def _text(value: Any) -> str:
@@ -58,7 +67,7 @@ def _text(value: Any) -> str:
 
 def main() -> int:
     """Measure one workload."""
-    workloads = (*PARTS, *WHOLE)
+    workloads = (*PARTS, "peer", *WHOLE)
     if not sys.argv[1:] or sys.argv[1] not in workloads:
         raise BadInput(f"which workload? choose {' or '.join(workloads)}")
     workload, *words = sys.argv[1:]
@@ -67,7 +76,11 @@ def main() -> int:
     game, preset = changes.pop("game", "Breakout"), changes.pop("preset", "")
     config = presets.make_config(game, preset, changes=changes)
     setting = make_setting(config, _numbers(values["batches"]))
-    if workload in PARTS:
+    if workload == "peer":
+        from experiments.bench.torch_peer import peer
+
+        rows = rows_of(list(peer(setting)), values["repeats"])
+    elif workload in PARTS:
         rows = rows_of(list(PARTS[workload](setting)), values["repeats"])
     else:
         rows = list(WHOLE[workload](setting, values["steps"]))
