@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-# Below it the transforms cost more than they save (`python -m experiments.bench convolution`).
-MIN_CHANNELS, MIN_TILES = 64, 512
+# Below these the transforms cost more than they save (`python -m experiments.bench convolution`);
+# in the backward pass there is more to save.
+MIN_CHANNELS, MIN_CHANNELS_BACKWARD, MIN_TILES = 64, 32, 512
 
 # Y = A^T [(G k G^T) * (B^T d B)] A, with d a 4x4 window of the input around 2x2 outputs Y.
 INPUT = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]], np.float32)  # B^T
@@ -33,7 +34,7 @@ def convolve(
 ) -> Images:
     """`jax.lax.conv_general_dilated` for 3x3 kernels padded by 1, by the quicker of two ways."""
     if jax.default_backend() == "cpu" and _pays(x, kernel, strides):
-        return winograd(x, kernel)
+        return quickest(x, kernel)
     return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
 
@@ -41,10 +42,35 @@ def _pays(x: Images, kernel: Kernel, strides: Sequence[int]) -> bool:
     batch, height, width, _ = x.shape
     tiles = batch * -(-height // 2) * -(-width // 2)
     is_plain = kernel.shape[:2] == (3, 3) and tuple(strides) == (1, 1) and x.dtype == jnp.float32
-    return is_plain and min(kernel.shape[2:]) >= MIN_CHANNELS and tiles >= MIN_TILES
+    return is_plain and min(kernel.shape[2:]) >= MIN_CHANNELS_BACKWARD and tiles >= MIN_TILES
 
 
 @jax.custom_vjp
+def quickest(x: Images, kernel: Kernel) -> Images:
+    """Convolution of stride 1, padded by 1; by Winograd backwards, and forwards if it is wide."""
+    return winograd(x, kernel) if min(kernel.shape[2:]) >= MIN_CHANNELS else plain(x, kernel)
+
+
+def _forward(x: Images, kernel: Kernel) -> tuple[Images, tuple[Images, Kernel]]:
+    return quickest(x, kernel), (x, kernel)
+
+
+def _backward(residuals: tuple[Images, Kernel], grad: Images) -> tuple[Images, Kernel]:
+    x, kernel = residuals
+    turned = jnp.flip(kernel, axis=(0, 1)).transpose(0, 1, 3, 2)
+    return winograd(grad, turned), _kernel_gradient(x, grad)
+
+
+quickest.defvjp(_forward, _backward)
+
+
+def plain(x: Images, kernel: Kernel) -> Images:
+    """XLA's own convolution of stride 1, padded by 1 on every side."""
+    return jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
 def winograd(x: Images, kernel: Kernel) -> Images:
     """Convolution of stride 1, padded by 1 on every side."""
     batch, height, width, _ = x.shape
@@ -61,19 +87,6 @@ def winograd(x: Images, kernel: Kernel) -> Images:
     interleaved = jnp.stack([jnp.stack(row, axis=3) for row in outputs], axis=2)
     y = interleaved.reshape(batch, 2 * rows, 2 * columns, -1)
     return y[:, :height, :width]
-
-
-def _forward(x: Images, kernel: Kernel) -> tuple[Images, tuple[Images, Kernel]]:
-    return winograd(x, kernel), (x, kernel)
-
-
-def _backward(residuals: tuple[Images, Kernel], grad: Images) -> tuple[Images, Kernel]:
-    x, kernel = residuals
-    turned = jnp.flip(kernel, axis=(0, 1)).transpose(0, 1, 3, 2)
-    return winograd(grad, turned), _kernel_gradient(x, grad)
-
-
-winograd.defvjp(_forward, _backward)
 
 
 def _kernel_gradient(x: Images, grad: Images) -> Kernel:
