@@ -64,6 +64,14 @@ def _unroll_bytes(config: Config, model: Model) -> int:
     return encode + heads + config.learner.unroll_steps * (step + heads)
 
 
+def searched_share(config: Config) -> float:
+    """Share of a batch's positions that are searched anew; with a buffer: once it is full."""
+    if config.reanalyse.mode == "batch":
+        return config.reanalyse.ratio
+    positions = config.learner.batch_size * (config.learner.unroll_steps + 1)
+    return min(1.0, config.replay.capacity / max(1, config.reanalyse.max_age) / positions)
+
+
 def update_flops(config: Config, model: Model) -> float:
     """Floating-point operations of one update with its reanalysis, from the lowered programs."""
     train, frames, embedding = _shapes(config, model)
@@ -80,7 +88,7 @@ def update_flops(config: Config, model: Model) -> float:
     # Per sample: bootstrap values, searches of the share that is made anew, and the update, whose
     # backward pass costs two forward passes; consistency encodes and projects without one.
     search = represent + config.search.num_simulations * step
-    sample = positions * (represent + config.reanalyse.ratio * search)
+    sample = positions * (represent + searched_share(config) * search)
     sample += 3 * represent + 3 * unroll_steps * step
     if config.consistency:
         sample += unroll_steps * (represent + 5 * project)
