@@ -21,7 +21,7 @@ CHOICES = {
     "network.head_activation": ("relu", "elu"),
     "search.policy": ("puct_ez", "puct", "gumbel"),
     "search.minmax": ("parent", "official"),
-    "reanalyse.mode": ("batch", "buffer"),
+    "reanalyse.mode": ("batch", "buffer", "none"),
     "targets.value": ("td", "search", "mixed"),
     "learner.optimizer": ("sgd", "adam"),
 }
@@ -204,10 +204,17 @@ def _impossible_sizes(config: "Config") -> Iterator[str]:
 
 def _impossible_switches(config: "Config") -> Iterator[str]:
     value, search = config.targets.value, config.search
-    if value != "td" and config.reanalyse.mode == "batch" and config.reanalyse.ratio == 0:
+    mode, ratio = config.reanalyse.mode, config.reanalyse.ratio
+    if value != "td" and (mode == "none" or (mode == "batch" and ratio == 0)):
         yield (
-            f"targets.value={value} needs fresh searches, but reanalyse.ratio is 0: "
-            "raise reanalyse.ratio or set targets.value=td"
+            f"targets.value={value} needs fresh searches, but reanalyse.mode is {mode} and "
+            f"reanalyse.ratio {ratio}: set reanalyse.mode=batch and reanalyse.ratio=1, or "
+            "set targets.value=td"
+        )
+    if mode == "buffer" and ratio == 0:
+        yield (
+            "reanalyse.ratio is 0, but reanalyse.mode=buffer searches all the same: "
+            "set reanalyse.mode=none"
         )
     if search.num_simulations == 0 and search.policy != "gumbel":
         yield (

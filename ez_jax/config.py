@@ -102,7 +102,7 @@ class ReplayConfig:
 class ReanalyseConfig:
     """Searching anew with the target network."""
 
-    mode: str = "batch"  # batch: for every update | buffer: kept in the replay for max_age updates
+    mode: str = "batch"  # batch (for every update) | buffer (kept for max_age updates) | none
     ratio: float = 0.99  # batch: share of it; the rest keeps what the actor's search found
     max_age: int = 1_000  # buffer: in updates; an older policy is searched anew when it is drawn
     chunk: int = 256  # buffer: roots searched at once

@@ -35,6 +35,8 @@ def memory_plan(config: Config, model: Model) -> memory.MemoryPlan:
     unroll_steps, td_steps = config.learner.unroll_steps, config.targets.td_steps
     together = config.reanalyse.updates_per_search * config.learner.batch_size
     roots = round(config.reanalyse.ratio * together) * (unroll_steps + 1)
+    if config.reanalyse.mode == "none":
+        roots = 0
     if config.reanalyse.mode == "buffer":
         roots = min(config.reanalyse.chunk, together * (unroll_steps + 1))
     sizes = memory.Sizes(
@@ -66,6 +68,8 @@ def _unroll_bytes(config: Config, model: Model) -> int:
 
 def searched_share(config: Config) -> float:
     """Share of a batch's positions that are searched anew; with a buffer: once it is full."""
+    if config.reanalyse.mode == "none":
+        return 0.0
     if config.reanalyse.mode == "batch":
         return config.reanalyse.ratio
     positions = config.learner.batch_size * (config.learner.unroll_steps + 1)

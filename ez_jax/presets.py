@@ -143,7 +143,7 @@ ABLATIONS: dict[str, Differences] = {
     "no_consistency": {"consistency": False},
     "no_value_prefix": {"value_prefix": False},
     "no_off_policy_correction": {"off_policy_correction": False},
-    "no_reanalyse": {"reanalyse": {"ratio": 0.0}},
+    "no_reanalyse": {"reanalyse": {"mode": "none"}},
     "no_prioritised": {"prioritised": False},
     "no_augmentation": {"learner": {"augment": False}},
 }

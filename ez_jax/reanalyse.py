@@ -1,9 +1,10 @@
 """Searching anew with the target network: policies and root values of old data (MuZero Reanalyse).
 
 A mode is one function in `MODES`: it brings the stored policies and values of a batch up to date.
-`batch` searches for every update and forgets what it found, as published. `buffer` keeps what was
-found in the replay until it is older than `reanalyse.max_age` updates (as ReZero argues, Xuan et
-al., 2024): the same row is drawn again long before the network has changed much.
+`none` leaves them as they are. `batch` searches for every update and forgets what it found, as
+published. `buffer` keeps what was found in the replay until it is older than `reanalyse.max_age`
+updates (as ReZero argues, Xuan et al., 2024): the same row is drawn again long before the network
+has changed much.
 """
 
 from collections.abc import Callable
@@ -55,14 +56,25 @@ def _stacks(model: Model, frames: Array, at: Int[Array, " B"]) -> Array:
     return jax.vmap(one)(frames, at)
 
 
+def make_no_mode(config: Config, model: Model, search: SearchFn) -> ReanalyseFn:
+    """Everything stays as the actor's search found it."""
+    del config, model, search
+
+    def keep(variables, key, batch: Batch, replay: Replay, updates: Array) -> Reanalysed:
+        del variables, key, updates
+        return Reanalysed(batch, replay, jnp.zeros((), jnp.int32))
+
+    return keep
+
+
 def make_batch_mode(config: Config, model: Model, search: SearchFn) -> ReanalyseFn:
     """The first `reanalyse.ratio` of every update's samples are searched, at all positions."""
     size, num_positions = config.learner.batch_size, config.learner.unroll_steps + 1
     num_fresh = round(config.reanalyse.ratio * size)
+    if not num_fresh:
+        return make_no_mode(config, model, search)
 
     def reanalyse(variables, key, batch: Batch, replay: Replay, updates: Array) -> Reanalysed:
-        if not num_fresh:
-            return Reanalysed(batch, replay, jnp.zeros((), jnp.int32))
         by_update = lambda x: x.reshape(-1, size, *x.shape[1:])  # noqa: E731
         fresh = jax.tree.map(lambda x: by_update(x)[:, :num_fresh].reshape(-1, *x.shape[1:]), batch)
         count = len(fresh.index)
@@ -158,6 +170,7 @@ def _store(rows: Row, at: Int[Array, " C"], policy: Array, value: Array, updates
 
 
 MODES: dict[str, Callable[[Config, Model, SearchFn], ReanalyseFn]] = {
+    "none": make_no_mode,
     "batch": make_batch_mode,
     "buffer": make_buffer_mode,
 }

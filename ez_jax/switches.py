@@ -51,6 +51,7 @@ SWITCHES = (
     _switch("consistency", False, "loss/consistency", *_BACKWARD),
     _switch("off_policy_correction", False, "targets/value"),
     _switch("reanalyse.ratio", 0.0, "targets/policy"),
+    _switch("reanalyse.mode", "none", "targets/policy"),
     _switch("reanalyse.mode", "buffer", "targets/policy"),
     _switch("reanalyse.max_age", 0, "targets/policy", given={"reanalyse.mode": "buffer"}),
     _switch("prioritised", False, "draw/index", "draw/weight"),

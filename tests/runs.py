@@ -24,7 +24,7 @@ SETTINGS: dict[str, Any] = {
     "env.eval_max_episode_steps": 30,
     "search.num_simulations": 2,
     "targets.td_steps": 1,
-    "reanalyse.ratio": 0.5,
+    "reanalyse.max_age": 10,
     "replay.capacity": 100,
     "learner.start": START,
     "learner.batch_size": 4,

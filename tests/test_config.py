@@ -86,6 +86,8 @@ def test_wrong_keys_and_types_are_refused_by_name(values, message):
         ({"replay.importance_exponent_final": 0.1}, "lower the first"),
         ({"search.num_simulations": 0}, "which leaves it to the number of actions"),
         ({"targets.value": "mixed", "reanalyse.ratio": 0}, "set targets.value=td"),
+        ({"targets.value": "search", "reanalyse.mode": "none"}, "set reanalyse.mode=batch"),
+        ({"reanalyse.mode": "buffer", "reanalyse.ratio": 0}, "set reanalyse.mode=none"),
         ({"replay.min_weight": 2}, "it must lie between 0 and 1"),
         ({"network.head_activation": "gelu"}, "choose relu or elu"),
         ({"learner.unroll_steps": 0}, "it must be at least 1"),

@@ -122,6 +122,12 @@ def test_batch_mode_searches_the_first_samples_and_leaves_the_others(shape, rati
     jax.tree.map(np.testing.assert_array_equal, done.replay, replay)
 
 
+def test_without_a_mode_everything_stays_as_it_was_stored():
+    before, done, replay = reanalysed({"reanalyse.mode": "none"}, 0)
+    jax.tree.map(np.testing.assert_array_equal, (done.batch, done.replay), (before, replay))
+    assert done.searches == 0
+
+
 @images
 @pytest.mark.parametrize("chunk", [1, 5, 16, 100])
 def test_buffer_mode_searches_what_is_too_old_once_and_keeps_it(shape, chunk):
