@@ -10,6 +10,8 @@ from ez_jax import replay as ring
 from ez_jax.actor import init_frames, make_act
 from ez_jax.structs import NEVER, Embedding, Replay, Root, SearchOutput, TimeStep
 
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
 ENVS, STACK, STEPS, UPDATES = 2, 3, 20, 7
 SPEC = tiny.make_spec(1, stack=STACK)
 DIGITS = np.array([10_000, 100, 1])  # a stack of numbers below 100 as one number

@@ -23,6 +23,8 @@ from ez_jax.search import make_search
 from ez_jax.structs import Replay, Row, TrainState
 from ez_jax.targets import make_targets
 
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
 CONFIG = tiny.make_config(
     {
         "search.policy": "gumbel",

@@ -14,6 +14,8 @@ from ez_jax.losses import negative_cosine, unroll_loss
 from ez_jax.model import Model
 from ez_jax.structs import Batch, Embedding, Targets
 
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
 # The vector network: only the batch norm of the projections mixes the samples of a batch.
 CONFIG = tiny.make_config()
 STEPS, SUPPORT = CONFIG.learner.unroll_steps, CONFIG.network.support

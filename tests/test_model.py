@@ -14,6 +14,8 @@ from ez_jax import support
 from ez_jax.model import Model, scale_gradient
 from ez_jax.search import make_recurrent_fn, make_search
 
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
 BINS = 10  # support of the stub: it can tell prefixes of up to 100
 
 

@@ -14,6 +14,8 @@ from ez_jax.networks import ImageNetwork, make_network, normalise_state
 from ez_jax.structs import EnvSpec
 from ez_jax.support import decode
 
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
 SMALL = NetworkConfig(
     channels=8,
     head_channels=4,

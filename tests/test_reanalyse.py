@@ -24,6 +24,8 @@ CONFIG = {
 }
 NOW = 100  # updates made
 
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
 
 class Reader:
     """Stands in for a model: the value of a state is the number in its newest frame."""

@@ -12,6 +12,8 @@ import tiny
 from ez_jax import replay as ring
 from ez_jax.structs import Batch, Replay, Row
 
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
 ENVS, ROWS, STACK, UNROLL, TD = 2, 24, 3, 2, 2
 BEHIND, AHEAD = STACK - 1, UNROLL + TD
 SPEC = tiny.make_spec(1, stack=STACK)

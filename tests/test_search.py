@@ -13,6 +13,8 @@ from ez_jax.config import SearchConfig
 from ez_jax.search import SEARCHES, acting_temperature, completed_q, make_search
 from ez_jax.structs import Embedding, Root
 
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
 BATCH, ARMS, SIMULATIONS = 3, 4, 16
 PAYS = np.array([[0, 1, 0, 0], [0, 0, 0, 1], [1, 0, 0, 0]], np.float32)
 ALL_VALID = np.zeros((BATCH, ARMS), bool)

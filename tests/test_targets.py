@@ -21,6 +21,8 @@ from ez_jax.targets import (
     value_prefixes,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
 UNROLL, TD, DISCOUNT = 3, 4, 0.9
 AHEAD = UNROLL + TD
 NO_UPDATES = np.int32(0)  # made before
