@@ -24,7 +24,7 @@ from ez_jax.envs import make_env
 from ez_jax.model import Model
 from ez_jax.progress import Progress
 from ez_jax.scores import human_normalised
-from ez_jax.search import make_search
+from ez_jax.search import make_search, resolve
 from ez_jax.structs import Variables
 from ez_jax.video import write_video
 
@@ -164,6 +164,7 @@ def main() -> int:
     cli.configure_jax()
     agent = load(values["run"])
     chosen = config.validate(config.override(agent.config, changes))
+    chosen = resolve(chosen, agent.spec.num_actions)
     progress = Progress()
     progress.say(
         f"playing {chosen.eval.episodes} games of {chosen.game} "

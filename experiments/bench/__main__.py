@@ -24,6 +24,7 @@ them. FLOPs and bytes are counted by XLA.
 
 import json
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -31,8 +32,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from experiments.bench.measure import rows_of
-from experiments.bench.parts import PARTS, make_setting
+from experiments.bench.measure import Case, rows_of
+from experiments.bench.parts import PARTS, Setting, make_setting
 from experiments.bench.whole import WHOLE
 from ez_jax import arguments, cli, presets
 from ez_jax.config import BadInput
@@ -40,6 +41,15 @@ from ez_jax.run_folder import provenance
 
 CEILINGS = ("matrix_gflop_per_s", "copy_gbyte_per_s")  # the same in all rows
 OWN_KEYS = {"repeats": 5, "batches": "", "steps": 400}
+
+
+def _peer(setting: Setting) -> Iterator[Case]:
+    from experiments.bench.torch_peer import peer  # PyTorch is not there for everybody
+
+    return peer(setting)
+
+
+TIMED = {**PARTS, "peer": _peer}
 
 
 def show(title: str, rows: list[dict[str, Any]]) -> None:
@@ -67,7 +77,7 @@ def _text(value: Any) -> str:
 
 def main() -> int:
     """Measure one workload."""
-    workloads = (*PARTS, "peer", *WHOLE)
+    workloads = (*TIMED, *WHOLE)
     if not sys.argv[1:] or sys.argv[1] not in workloads:
         raise BadInput(f"which workload? choose {' or '.join(workloads)}")
     workload, *words = sys.argv[1:]
@@ -76,12 +86,8 @@ def main() -> int:
     game, preset = changes.pop("game", "Breakout"), changes.pop("preset", "")
     config = presets.make_config(game, preset, changes=changes)
     setting = make_setting(config, _numbers(values["batches"]))
-    if workload == "peer":
-        from experiments.bench.torch_peer import peer
-
-        rows = rows_of(list(peer(setting)), values["repeats"])
-    elif workload in PARTS:
-        rows = rows_of(list(PARTS[workload](setting)), values["repeats"])
+    if workload in TIMED:
+        rows = rows_of(list(TIMED[workload](setting)), values["repeats"])
     else:
         rows = list(WHOLE[workload](setting, values["steps"]))
     show(f"{workload}: {config.game}, preset={config.preset}, {jax.devices()[0].device_kind}", rows)

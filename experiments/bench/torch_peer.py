@@ -11,12 +11,13 @@ import numpy as np
 from experiments.bench.measure import Case
 from experiments.bench.parts import Setting
 from experiments.bench.parts import search as our_search
+from ez_jax.config import BadInput
 
 try:
     import torch
     from torch import nn
 except ImportError as error:
-    raise ImportError("this workload needs PyTorch: pip install torch") from error
+    raise BadInput("this workload needs PyTorch: pip install torch") from error
 
 STEPS = 50
 
