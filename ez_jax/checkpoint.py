@@ -3,10 +3,13 @@
 A checkpoint is a folder that appears under its name only when it is complete:
 
     <run>/checkpoints/<step>/<item>/   one orbax tree of arrays per item (train, rest, ...)
-                            /meta.json   format, clocks and shape of every array
+                            /meta.json   format, clocks, shape of every array, state of the journal
                             /SHA256SUMS  of every file (`sha256sum -c` understands it)
+                     /best/    as above, the weights that played best
+                     /rows/    the journal: replay rows that all checkpoints share
 
-Items can be restored one by one, so evaluation does not read the replay.
+Items can be restored one by one, so evaluation does not read the replay. The rows of the replay are
+by far the most; each is written once (`journal.py`), so that a checkpoint costs what is new.
 """
 
 import concurrent.futures
@@ -15,15 +18,17 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ez_jax.arrays import describe, restore_item, save_item, to_host, tree_bytes
 from ez_jax.config import BadInput
+from ez_jax.journal import DamagedJournal, Journal, Rows, sync
 from ez_jax.run_folder import make_run_dir
 
-FORMAT = 1
+FORMAT = 2
+BEST = "best"
 META_FILE = "meta.json"
 SUMS_FILE = "SHA256SUMS"
 
@@ -40,6 +45,10 @@ class Restored(NamedTuple):
     meta: dict[str, Any]  # as given to save
 
 
+# Trees of arrays or of ShapeDtypeStruct by item, or what makes them from a checkpoint's meta.
+Template = Mapping[str, Any] | Callable[[dict[str, Any]], Mapping[str, Any]]
+
+
 class Checkpointer:
     """The checkpoints of one run folder. One process may save; any number may restore."""
 
@@ -53,6 +62,8 @@ class Checkpointer:
         self._keep = keep
         self._warn = warn
         self._is_prepared = False
+        self._given_up: set[int] = set()  # what is later than where this process went on
+        self.journal = Journal(self._dir / "rows")
         self._executor = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
         self._pending: concurrent.futures.Future[None] | None = None
 
@@ -66,7 +77,14 @@ class Checkpointer:
         """The newest complete checkpoint; None if there is none yet."""
         return max(self.steps(), default=None)
 
-    def save(self, step: int, state: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
+    def save(
+        self,
+        step: int,
+        state: Mapping[str, Any],
+        meta: Mapping[str, Any],
+        rows: Sequence[Rows] = (),
+        oldest_row: int = 0,
+    ) -> None:
         """Save `state`, arrays by item, and `meta`, JSON; the writing goes on in the background.
 
         The arrays are copied to the host before this returns, so the caller may donate them. It
@@ -74,26 +92,66 @@ class Checkpointer:
         stands, older ones beyond `keep` go, and so do later ones: a run that went back to `step`
         has given them up.
 
+        Args:
+          step: agent steps.
+          state: trees of arrays.
+          meta: plain values.
+          rows: those that follow what the journal holds already.
+          oldest_row: rows before it are of no use to this checkpoint.
+
         Raises:
           BadInput: the folder cannot be written or the disk may be too small.
         """
+        self._prepare()
+        content = _content(step, state, meta)
+        added = sum(array.nbytes for record in rows for array in record.fields)
+        check_disk(self._dir, sum(map(tree_bytes, state.values())) + added)
+        host_state = {item: to_host(tree) for item, tree in state.items()}
+
+        def write() -> None:
+            if rows:
+                self.journal.append(rows)
+            files = self.journal.mark(oldest_row)
+            content["journal"] = {"files": files, "oldest_row": oldest_row}
+            self._write(str(step), host_state, content)
+            self._drop_others(step)
+
+        self._pending = self._executor.submit(write)
+
+    def save_best(self, step: int, state: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
+        """As `save`, under the name `best`, beside the others, which all stay."""
+        self._prepare()
+        content = _content(step, state, meta)
+        check_disk(self._dir, sum(map(tree_bytes, state.values())))
+        host_state = {item: to_host(tree) for item, tree in state.items()}
+        self._pending = self._executor.submit(self._write, BEST, host_state, content)
+
+    def _prepare(self) -> None:
         self.wait()
         if not self._is_prepared:
             make_run_dir(self._dir)
             self._clear_leftovers()
             self._is_prepared = True
-        index = {item: describe(tree) for item, tree in state.items()}
-        check_disk(self._dir, sum(map(tree_bytes, state.values())))
-        content = {"format": FORMAT, "step": step, "items": index, "meta": dict(meta)}
-        meta_text = json.dumps(content, allow_nan=False)
-        host_state = {item: to_host(tree) for item, tree in state.items()}
-        self._pending = self._executor.submit(self._write, step, host_state, meta_text)
 
-    def restore(self, step: int, template: Mapping[str, Any]) -> Restored:
+    def best(self) -> dict[str, Any] | None:
+        """The `meta` of the best weights; None if there are none yet, or no sound ones."""
+        if not (self._dir / BEST).is_dir():
+            return None
+        try:
+            return _read_meta(self._dir / BEST)["meta"]
+        except DamagedCheckpoint as error:
+            self._warn(f"{error}; it is left out")
+            return None
+
+    def restore(self, step: int | str, template: Template) -> Restored:
         """Restore the items named in `template`, trees of arrays or of ShapeDtypeStruct.
 
         A leaf comes back as NumPy where the template has NumPy, else as a JAX array (on the
         template's sharding, if it has one). int64 and float64 therefore need a NumPy template.
+
+        Args:
+          step: agent steps, or `BEST`.
+          template: by item, or a function that makes it from the checkpoint's meta.
 
         Raises:
           DamagedCheckpoint: files are missing or changed.
@@ -101,23 +159,31 @@ class Checkpointer:
         """
         folder = self._dir / str(step)
         content = _read_meta(folder)
+        if callable(template):
+            template = template(content["meta"])
         for item, tree in template.items():
             _check_shapes(folder, item, content["items"].get(item), describe(tree))
             _check_sums(folder, item)
         state = {item: restore_item(folder / item, tree) for item, tree in template.items()}
-        return Restored(step, state, content["meta"])
+        return Restored(content["step"], state, content["meta"])
 
-    def restore_newest(self, template: Mapping[str, Any]) -> Restored | None:
+    def restore_newest(self, template: Template, *, rows: bool = False) -> Restored | None:
         """Restore the newest checkpoint that is sound; None if there is no checkpoint at all.
+
+        With `rows` the journal goes back to it, too, and can be read and appended to.
 
         Raises:
           BadInput: every checkpoint is damaged, or as `restore` does.
         """
         steps = self.steps()
-        for step in reversed(steps):
+        for i, step in reversed(list(enumerate(steps))):
             try:
+                if rows:
+                    content = _read_meta(self._dir / str(step))
+                    self.journal.go_back(content["journal"]["files"])
+                    self._given_up = set(steps[i + 1 :])
                 return self.restore(step, template)
-            except DamagedCheckpoint as error:
+            except (DamagedCheckpoint, DamagedJournal) as error:
                 self._warn(f"{error}; it is left out, and the one before is tried")
         if steps:
             raise BadInput(f"no sound checkpoint is left in {self._dir}; start in a new run_dir=")
@@ -144,22 +210,36 @@ class Checkpointer:
         """Finish the last save."""
         self.close()
 
-    def _write(self, step: int, host_state: Mapping[str, Any], meta_text: str) -> None:
+    def _write(self, name: str, host_state: Mapping[str, Any], content: Mapping[str, Any]) -> None:
         """Write a complete folder, then give it its name (on the background thread)."""
-        part, final, old = (self._dir / f"{step}{end}" for end in (".part", "", ".old"))
+        part, final, old = (self._dir / f"{name}{end}" for end in (".part", "", ".old"))
         try:
-            _write_folder(part, host_state, meta_text)
+            _write_folder(part, host_state, json.dumps(content, allow_nan=False))
             if final.exists():
                 final.rename(old)
             part.rename(final)
         finally:
             # If it failed, perhaps on a full disk: nothing of it stays.
             shutil.rmtree(part, ignore_errors=True)
-        _sync_folder(self._dir)
+        sync(self._dir)
         shutil.rmtree(old, ignore_errors=True)
-        keep = [other for other in self.steps() if other <= step][-self._keep :]
-        for other in set(self.steps()) - set(keep):
+
+    def _drop_others(self, step: int) -> None:
+        """Delete the checkpoints that the one at `step` makes superfluous, and their rows."""
+        there = self.steps()
+        past = [other for other in there if other <= step and other not in self._given_up - {step}]
+        keep = past[-self._keep :]
+        for other in set(there) - set(keep):
             shutil.rmtree(self._dir / str(other))
+        self._given_up = set()
+        self.journal.drop_before(min(map(self._oldest_row, keep)))
+
+    def _oldest_row(self, step: int) -> int:
+        """The oldest row that a checkpoint needs; of a damaged one, which needs none, the last."""
+        try:
+            return _read_meta(self._dir / str(step))["journal"]["oldest_row"]
+        except DamagedCheckpoint:
+            return self.journal.end
 
     def _clear_leftovers(self) -> None:
         """Tidy up after a save that was killed."""
@@ -170,6 +250,13 @@ class Checkpointer:
             shutil.rmtree(leftover)
 
 
+def _content(step: int, state: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str, Any]:
+    """What meta.json says, but for the journal; fails now if something cannot be saved."""
+    index = {item: describe(tree) for item, tree in state.items()}
+    json.dumps(meta, allow_nan=False)
+    return {"format": FORMAT, "step": step, "items": index, "meta": dict(meta)}
+
+
 def _write_folder(folder: Path, host_state: Mapping[str, Any], meta_text: str) -> None:
     folder.mkdir()
     for item, tree in host_state.items():
@@ -177,7 +264,7 @@ def _write_folder(folder: Path, host_state: Mapping[str, Any], meta_text: str) -
     _write_durably(folder / META_FILE, meta_text)
     sums = "".join(f"{sha}  {name}\n" for name, sha in sorted(_sums(folder).items()))
     _write_durably(folder / SUMS_FILE, sums)
-    _sync_folder(folder)
+    sync(folder)
 
 
 def check_disk(folder: Path, needed: int) -> None:
@@ -254,11 +341,3 @@ def _write_durably(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -170,7 +170,8 @@ class CheckpointConfig:
     """Saving the whole run."""
 
     every: int = 10_000  # agent steps; 0: only at the end and when interrupted
-    keep: int = 1  # most recent checkpoints kept
+    keep: int = 2  # most recent checkpoints kept: if the newest is damaged, the one before is used
+    keep_best: bool = True  # the weights of the best evaluation as well
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from ez_jax import arguments, cli, config, run_folder
 from ez_jax.actor import init_frames, make_policy
 from ez_jax.agent import load
 from ez_jax.config import BadInput, Config
-from ez_jax.envs import make_env
+from ez_jax.envs import VectorEnv, make_env
 from ez_jax.model import Model
 from ez_jax.progress import Progress
 from ez_jax.scores import human_normalised
@@ -45,7 +45,10 @@ EvaluateFn = Callable[..., Games]
 
 
 def make_evaluate(config: Config, model: Model) -> EvaluateFn:
-    """`evaluate(variables, film=0)` plays `eval.episodes` games; the first `film` are filmed."""
+    """`evaluate(variables, film=0, stop)` plays `eval.episodes` games; the first `film` are filmed.
+
+    None if `stop()` became true meanwhile.
+    """
     search = make_search(
         config.search,
         model,
@@ -56,7 +59,9 @@ def make_evaluate(config: Config, model: Model) -> EvaluateFn:
     policy = jax.jit(make_policy(model, search), donate_argnums=1)
     num_envs = min(config.eval.num_envs, config.eval.episodes)
 
-    def evaluate(variables: Variables, film: int = 0) -> Games:
+    def evaluate(
+        variables: Variables, film: int = 0, stop: Callable[[], bool] = lambda: False
+    ) -> Games | None:
         waves = []
         for first in range(0, config.eval.episodes, num_envs):
             env = make_env(
@@ -67,9 +72,12 @@ def make_evaluate(config: Config, model: Model) -> EvaluateFn:
                 training=False,
             )
             try:
-                waves.append(_play(policy, variables, env, film=max(0, film - first)))
+                games = _play(policy, variables, env, film=max(0, film - first), stop=stop)
             finally:
                 env.close()
+            if games is None:
+                return None
+            waves.append(games)
         count = config.eval.episodes  # the last wave may have played more
         return Games(
             returns=np.concatenate([games.returns for games in waves])[:count],
@@ -80,8 +88,15 @@ def make_evaluate(config: Config, model: Model) -> EvaluateFn:
     return evaluate
 
 
-def _play(policy: Callable[..., Any], variables: Variables, env: Any, *, film: int) -> Games:
-    """One game in each environment, until the last is over."""
+def _play(
+    policy: Callable[..., Any],
+    variables: Variables,
+    env: VectorEnv,
+    *,
+    film: int,
+    stop: Callable[[], bool],
+) -> Games | None:
+    """One game in each environment, until the last is over; None if stopped."""
     num_envs = env.num_envs
     returns, lengths = np.zeros(num_envs), np.zeros(num_envs, np.int64)
     playing = np.ones(num_envs, bool)
@@ -89,6 +104,8 @@ def _play(policy: Callable[..., Any], variables: Variables, env: Any, *, film: i
     frames, key, no_temperature = init_frames(env.spec, num_envs), jax.random.key(0), jnp.zeros(())
     step = env.reset()
     while playing.any():
+        if stop():
+            return None
         _film(pictures, env, playing)
         found, frames = policy(variables, frames, step, key, no_temperature)
         acted = playing & ~step.is_last  # after a lost life an action is swallowed

@@ -99,6 +99,10 @@ class MetricsWriter:
         self._purge_step = clocks.agent_steps + 1
         return len(lines) - len(kept)
 
+    def sync(self) -> None:
+        """See all lines safely on the disk."""
+        os.fsync(self._file.fileno())
+
     def close(self) -> None:
         """Write out what TensorBoard still holds back and close the files."""
         self._file.close()

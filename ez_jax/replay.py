@@ -5,6 +5,8 @@ other in the ring, `is_first` marks the seams. A row can be sampled when the who
 and ahead of it is in the ring and its action has a recorded result.
 """
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -47,6 +49,36 @@ def add(replay: Replay, row: Row) -> Replay:
         priority=replay.priority.at[position].set(jnp.where(highest > 0, highest, 1.0)),
         count=replay.count + 1,
     )
+
+
+# What is never changed once it is written; searches and learning refresh the rest of a row.
+RECORDED = ("observation", "reward", "discount", "is_first", "action")
+
+
+def without_recorded(replay: Replay) -> Replay:
+    """The replay without the fields that are never changed."""
+    nothing = dict.fromkeys(RECORDED)
+    return replay.replace(rows=replay.rows.replace(**nothing))
+
+
+def with_recorded(replay: Replay, recorded: Mapping[str, Array]) -> Replay:
+    """The inverse of `without_recorded`."""
+    return replay.replace(rows=replay.rows.replace(**recorded))
+
+
+def recorded_rows(replay: Replay, first: Int[Array, ""], count: int) -> dict[str, Array]:
+    """The recorded fields [count, N, ...] of rows first..first+count-1, counted over the run."""
+    at = (first + jnp.arange(count)) % replay.priority.shape[0]
+    return {name: getattr(replay.rows, name)[at] for name in RECORDED}
+
+
+def put_rows(
+    recorded: dict[str, Array], rows: dict[str, Array], first: Int[Array, ""], count: Int[Array, ""]
+) -> dict[str, Array]:
+    """Write the first `count` of `rows` into rings of recorded fields; the inverse of the above."""
+    size, number = len(recorded["reward"]), jnp.arange(len(rows["reward"]))
+    at = jnp.where(number < count, (first + number) % size, size)  # past the end: dropped
+    return {name: ring.at[at].set(rows[name], mode="drop") for name, ring in recorded.items()}
 
 
 def can_be_sampled(replay: Replay, *, behind: int, ahead: int) -> Bool[Array, "T N"]:

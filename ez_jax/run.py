@@ -16,20 +16,22 @@ import numpy as np
 import yaml
 
 from ez_jax import config as configs
-from ez_jax import memory, run_folder
+from ez_jax import memory, pace, run_folder, saving
 from ez_jax import replay as ring
 from ez_jax.actor import init_frames, make_act
 from ez_jax.checkpoint import Checkpointer
 from ez_jax.config import Config
 from ez_jax.envs import VectorEnv, make_env
 from ez_jax.evaluate import make_evaluate, scores, summary
+from ez_jax.games import RepeatableGames, SavedGames
+from ez_jax.interrupt import Interrupt
 from ez_jax.learner import init_train_state, make_learn, make_prepare, no_metrics
 from ez_jax.metrics import Every, MetricsWriter, read_metrics
 from ez_jax.model import make_model
 from ez_jax.plan import memory_plan, plan_rows, plan_warnings
 from ez_jax.progress import EVALUATION, Progress
 from ez_jax.reanalyse import make_reanalyse
-from ez_jax.search import acting_temperature, make_search, resolve
+from ez_jax.search import make_search, resolve
 from ez_jax.structs import Clocks, RunState, TimeStep
 from ez_jax.targets import make_targets
 
@@ -37,22 +39,17 @@ from ez_jax.targets import make_targets
 INIT, ACT, LEARN = range(3)
 
 
-def _items(state: RunState) -> dict[str, Any]:
-    """The state as a checkpoint has it: what evaluation needs, and the rest."""
-    rest = {"replay": state.replay, "metrics": state.metrics, "key": state.key}
-    return {"train": state.train, "rest": rest}
-
-
 class Run:
     """One training run, new or resumed."""
 
-    def __init__(self, config: Config, progress: Progress):
+    def __init__(self, config: Config, progress: Progress, interrupt: Interrupt | None = None):
         """Build everything; nothing large is allocated before the memory plan has been checked.
 
         Raises:
           BadInput: no room in memory or on the disk, or a folder of another configuration.
         """
         self.config, self.progress = config, progress
+        self.interrupt = interrupt or Interrupt()
         with contextlib.ExitStack() as opened:  # closes what is open if something is refused
             self._build(opened)
             self._open = opened.pop_all()
@@ -67,10 +64,10 @@ class Run:
         self.checkpointer = Checkpointer(self.folder, config.checkpoint.keep, progress.warn)
         opened.callback(self.checkpointer.close)
         saved = self.checkpointer.latest()
-        self.env: VectorEnv = self._make_env(saved or 0)
-        opened.callback(self.env.close)
-        self.config = config = resolve(config, self.env.spec.num_actions)
-        self.model = make_model(config, self.env.spec)
+        self.games = RepeatableGames(self._make_env)
+        opened.callback(self.games.close)
+        self.config = config = resolve(config, self.games.spec.num_actions)
+        self.model = make_model(config, self.games.spec)
         plan = memory_plan(config, self.model)
         rows = plan_rows(config, self.model, plan, self.folder, saved)
         progress.plan(rows, plan_warnings(config, self.model))
@@ -80,7 +77,8 @@ class Run:
         self._make_steps()
         self.writer = MetricsWriter(self.folder, tensorboard=config.log.tensorboard)
         opened.callback(self.writer.close)
-        self._done_at: dict[str, Clocks] = {}  # by method: when it was last called
+        self._done_at = dict.fromkeys(("log", "evaluate", "save"), Clocks())  # the last of each
+        self._games_to_come: SavedGames | None = None  # those that have to be brought back
         if saved is None:
             self._start()
         else:
@@ -88,7 +86,7 @@ class Run:
         self._start_clocks()
 
     def _make_env(self, agent_steps: int) -> VectorEnv:
-        """Environments with seeds of this run; a resumed run does not repeat its first games."""
+        """Environments with seeds of this run and of the point where they are made."""
         config = self.config
         seeds = np.random.SeedSequence([config.seed, agent_steps])
         return make_env(
@@ -124,7 +122,7 @@ class Run:
         return call
 
     def _init_state(self) -> RunState:
-        config, spec = self.config, self.env.spec
+        config, spec = self.config, self.games.spec
         key = jax.random.key(config.seed)
         # Jitted: one program to compile (or to find in the cache) instead of hundreds.
         init = jax.jit(functools.partial(init_train_state, config, self.model))
@@ -133,6 +131,7 @@ class Run:
         return RunState(
             train=init(jax.random.fold_in(key, INIT)),
             replay=ring.init_replay(spec, rows=rows, num_envs=config.actor.num_envs),
+            frames=init_frames(spec, config.actor.num_envs),
             metrics=no_metrics(config),
             key=key,
         )
@@ -145,16 +144,14 @@ class Run:
         self.writer.write_config(yaml.safe_dump(config, sort_keys=False))
 
     def _restore(self) -> None:
-        """Go on from the newest sound checkpoint; episodes begin anew."""
-        template = _items(jax.eval_shape(self._init_state))
-        restored = self.checkpointer.restore_newest(template)
-        self.state = RunState(train=restored.state["train"], **restored.state["rest"])
-        self.clocks = clocks = Clocks(**restored.meta["clocks"])
-        self.writer.truncate_after(clocks)
-        self._done_at["save"] = clocks
+        """Go on from the newest sound checkpoint."""
+        saved = saving.restore(self.checkpointer, self._init_state, self.games.save().actions)
+        self.state, self.clocks, self._games_to_come = saved.state, saved.clocks, saved.games
+        self.writer.truncate_after(saved.clocks)
+        self._done_at["save"] = saved.clocks
         for line in read_metrics(self.folder):
-            if (line["agent_steps"], line["updates"]) == (clocks.agent_steps, clocks.updates):
-                self._done_at["evaluate" if EVALUATION in line else "log"] = clocks
+            clocks = Clocks(**{f.name: line[f.name] for f in dataclasses.fields(Clocks)})
+            self._done_at["evaluate" if EVALUATION in line else "log"] = clocks
         self.progress.say(f"resumed at {self.clocks.agent_steps:,} agent steps")
 
     def _start_clocks(self) -> None:
@@ -163,67 +160,78 @@ class Run:
         )
         numbers = np.arange(self.config.reanalyse.updates_per_search, dtype=np.int32)
         self._in_group = jax.device_put(tuple(numbers))  # numbers of the updates of one search
-        way = self._way()
         self._resumed_at = self.clocks
         self._began = time.perf_counter() - self.clocks.seconds
-        self._log_due = Every(self.config.log.every, way)
-        self._eval_due = Every(self.config.eval.every, way)
-        self._save_due = Every(self.config.checkpoint.every, way)
-        self._frames = init_frames(self.env.spec, self.env.num_envs)
-        self._score = np.zeros(self.env.num_envs)
-        self._length = np.zeros(self.env.num_envs, np.int64)
-        self._games: list[tuple[float, int]] = []
+        config = self.config
+        periods = {
+            self.log: config.log.every,
+            self.evaluate: config.eval.every,
+            self.save: config.checkpoint.every,
+        }
+        # From when it was last done, not from now: an evaluation that a signal cut off is due.
+        self._due = {
+            action: Every(period, pace.way(config, self._done_at[action.__name__]))
+            for action, period in periods.items()
+        }
 
     # What the loop of train.py does with it.
+
+    def begin(self) -> TimeStep | None:
+        """The time step at which a run goes on; None where nothing is left to be played."""
+        if self._games_to_come is None:
+            return self.games.begin()
+        self.report()  # an evaluation that a signal cut off
+        return self._bring_games_back(self._games_to_come) if self.collects() else None
+
+    def _bring_games_back(self, saved: SavedGames) -> TimeStep:
+        self.progress.say(f"playing the {saved.actions.size:,} actions so far again ...")
+        step = self.games.bring_back(saved)
+        if step is None:
+            self.progress.warn(
+                f"{self.config.game} is not deterministic: told the same actions it went another "
+                "way; new games begin, so this run is not exactly the one that was stopped"
+            )
+            step = self.games.begin_anew(self.clocks.agent_steps)
+        self._games_to_come = None
+        return step
+
+    def collects(self) -> bool:
+        """Whether there is more to play."""
+        ended = self.clocks.agent_steps >= self.config.total_agent_steps
+        return not ended and not self.interrupt.requested
 
     def decide(self, step: TimeStep) -> np.ndarray:
         """Search in all environments and record the decisions: the actions i32[N]."""
         config, state, steps = self.config, self.state, self.clocks.agent_steps
         at_random = config.actor.random_start and steps < config.learner.start
         # Everything goes to the device at once, and nothing unasked: see the tests.
-        given = jax.device_put((step, np.float32(self._temperature()), np.bool_(at_random)))
-        step_there, temperature, explore = given
+        temperature = np.float32(pace.temperature(config, self.clocks))
+        there = jax.device_put((step, temperature, np.bool_(at_random)))
+        step_there, temperature, explore = there
         # Deviates (self-play network): always the newest weights.
         # Deviates (random start): counted in agent steps.
-        action, replay, self._frames = self._act(
+        action, replay, frames = self._act(
             state.train.variables,
             state.replay,
-            self._frames,
+            state.frames,
             step_there,
             self._act_key,
             temperature,
             explore,
             state.train.updates,
         )
-        self.state = state.replace(replay=replay)
+        self.state = state.replace(replay=replay, frames=frames)
         # Deviates (100k steps): what was played counts, not what was stored.
         self._tick(agent_steps=int(np.sum(~step.is_last)))
         return jax.device_get(action)
 
-    def _temperature(self) -> float:
-        planned = max(1, self.config.total_updates - self.config.final_updates)
-        return acting_temperature(self.config.search, self.clocks.updates / planned)
-
     def updates_due(self) -> int:
-        """Updates that the data collected so far is owed: exact pacing by `updates_per_step`.
-
-        While data still comes they are made in whole groups of those that search together.
-        """
-        # Deviates (pacing): neither side ever runs ahead of the other.
-        config = self.config
-        # The last step of all environments together can go past the end.
-        steps = min(self.clocks.agent_steps, config.total_agent_steps)
-        owed = int(max(0, steps - config.learner.start) * config.updates_per_step)
-        due = max(0, owed - self.clocks.updates)
-        waits = self.clocks.agent_steps < config.total_agent_steps
-        return due - due % config.reanalyse.updates_per_search if waits else due
+        """Updates that the data collected so far is owed."""
+        return pace.updates_due(self.config, self.clocks)
 
     def updates_left(self) -> int:
-        """A handful of the updates that run past the data; 0 when all are done."""
-        config, left = self.config, self.config.total_updates - self.clocks.updates
-        handful = max(1, round(config.updates_per_step * self.env.num_envs))
-        group = config.reanalyse.updates_per_search
-        return min(left, -(-handful // group) * group)
+        """A handful of the updates that run past the data; 0 when all are done or asked to stop."""
+        return 0 if self.interrupt.requested else pace.updates_left(self.config, self.clocks)
 
     def learn(self, num_updates: int) -> None:
         """Dispatch updates; returns before they are done."""
@@ -241,75 +249,69 @@ class Run:
         self.state = state.replace(train=train, replay=replay, metrics=metrics)
         self._tick(updates=num_updates)
 
-    def observe(self, step: TimeStep) -> TimeStep:
-        """Keep the score of the games being played."""
-        self._score += step.score
-        self._length += ~step.is_first
-        for i in np.flatnonzero(step.game_over):
-            self._games.append((self._score[i], int(self._length[i])))
-            self._score[i], self._length[i] = 0.0, 0
-        return step
-
     def report(self) -> None:
         """Log, evaluate and save, each when it is due."""
-        way = self._way()
-        if self._log_due(way):
-            self.log()
-        if self._eval_due(way):
-            self.evaluate()
-        if self._save_due(way):
-            self.save()
+        way = pace.way(self.config, self.clocks)
+        for action, is_due in self._due.items():
+            if is_due(way):
+                action()
         self.progress.update(self._now())
-
-    def _way(self) -> int:
-        """Agent steps; past the data, where these stand still, what the updates are worth."""
-        config, clocks = self.config, self.clocks
-        past = clocks.updates - (config.total_updates - config.final_updates)
-        if clocks.agent_steps < config.total_agent_steps or past <= 0:
-            return clocks.agent_steps
-        return clocks.agent_steps + round(past / (config.updates_per_step or 1))
 
     def log(self) -> None:
         """Fetch what was summed on the device and write one line."""
         sums = jax.device_get(self.state.metrics)
         count = sums.pop("count")
         metrics = {name: float(value / count) for name, value in sums.items()} if count else {}
-        if self._games:
-            returns, lengths = zip(*self._games, strict=True)
+        if finished := self.games.take_finished():
+            returns, lengths = zip(*finished, strict=True)
             metrics |= {"rollout/return": np.mean(returns), "rollout/length": np.mean(lengths)}
             metrics["rollout/games"] = len(returns)
-            self._games.clear()
         metrics["opt/skipped"] = int(self.state.train.skipped)
         self.state = self.state.replace(metrics=no_metrics(self.config))
         self._write(metrics)
         self._done_at["log"] = self.clocks
 
     def evaluate(self) -> None:
-        """Play full games without noise; write the score."""
-        games = self._evaluate(self.state.train.variables)
+        """Play full games without noise; write the score. Asked to stop, it leaves off."""
+        variables = self.state.train.variables
+        games = self._evaluate(variables, stop=lambda: self.interrupt.requested)
+        if games is None:
+            return
         run_folder.write_scores(self.folder, scores(self.config, games), self._now())
-        self._write(summary(self.config, games))  # last: the line says that it was done
+        measured = summary(self.config, games)
+        if self.config.checkpoint.keep_best:
+            saving.save_best(self.checkpointer, self.state.train, self._now(), measured[EVALUATION])
+        self._write(measured)  # last: the line says that it was done
         self._done_at["evaluate"] = self.clocks
 
     def save(self) -> None:
         """Save everything; the writing goes on in the background."""
-        meta = {"clocks": dataclasses.asdict(self._now())}
-        self.checkpointer.save(self.clocks.agent_steps, _items(self.state), meta)
+        self.writer.sync()
+        games = self._games_to_come or self.games.save()
+        saving.save(self.checkpointer, saving.SavedRun(self.state, games, self._now()))
         self._done_at["save"] = self.clocks
 
-    def finish(self, *, interrupted: bool) -> None:
+    def finish(self) -> None:
         """Log, evaluate and save once more, unless nothing has happened since that was done."""
-        wanted = [self.log, self.save] if interrupted else [self.log, self.evaluate, self.save]
-        missing = [action for action in wanted if self._done_at.get(action.__name__) != self.clocks]
+        interrupted = self.interrupt.requested
+        # Asked to stop it only saves: a line of its own would tell the two halves of the run apart.
+        wanted = [self.save] if interrupted else [self.log, self.evaluate, self.save]
+        missing = [action for action in wanted if not self._is_done(action)]
         if not missing and not interrupted and self.clocks == self._resumed_at:
             self.progress.say("this run is complete; a longer one needs another name= or run_dir=")
             return
         for action in missing:
             action()
         self.checkpointer.wait()
-        stands = f"{self.clocks.agent_steps:,} agent steps, {self.clocks.updates:,} updates"
-        done = "stopped; the same command goes on from here" if interrupted else "done"
-        self.progress.say(f"{done}: {stands}, {self.folder}")
+        # A signal may have come during the last evaluation.
+        stopped, clocks = self.interrupt.requested, self.clocks
+        told = "stopped; the same command goes on from here" if stopped else "done"
+        stands = f"{clocks.agent_steps:,} agent steps, {clocks.updates:,} updates"
+        self.progress.say(f"{told}: {stands}, {self.folder}")
+
+    def _is_done(self, action: Callable[[], None]) -> bool:
+        done = self._done_at[action.__name__]
+        return (done.agent_steps, done.updates) == (self.clocks.agent_steps, self.clocks.updates)
 
     def __enter__(self) -> "Run":
         """Show the progress bar while the run lasts."""
@@ -331,7 +333,7 @@ class Run:
         self.clocks = dataclasses.replace(
             self.clocks,
             agent_steps=steps,
-            env_frames=steps * self.env.spec.frame_skip,
+            env_frames=steps * self.games.spec.frame_skip,
             updates=self.clocks.updates + updates,
         )
 

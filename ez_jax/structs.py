@@ -167,5 +167,6 @@ class RunState(flax.struct.PyTreeNode, kw_only=True):
 
     train: TrainState
     replay: Replay
+    frames: jax.Array  # dtype[N, F, *obs], what the actor stacks
     metrics: dict[str, jax.Array]  # f32[] sums since the last line of metrics
     key: jax.Array  # of the whole run; draws are made from it and a clock

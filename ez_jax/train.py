@@ -8,7 +8,6 @@ learner always sees a defined prefix of the data, so the same seed gives the sam
 
 from ez_jax import cli
 from ez_jax.config import Config
-from ez_jax.interrupt import Interrupt
 from ez_jax.progress import Progress
 from ez_jax.run import Run
 
@@ -16,20 +15,20 @@ from ez_jax.run import Run
 def train(config: Config) -> int:
     """Train to the end, or go on with the run that its folder holds; returns the exit code."""
     cli.configure_jax()
-    run = Run(config, Progress(live=config.log.progress))
-    with run, Interrupt() as interrupt:
-        step = run.env.reset()
-        while run.clocks.agent_steps < config.total_agent_steps and not interrupt.requested:
-            action = run.decide(step)  # 1. search in every environment, record the decision
-            run.env.send(action)
-            run.learn(run.updates_due())  # 2. sample, reanalyse, unroll, refresh priorities
-            step = run.observe(run.env.recv())
-            run.report()
-        while run.updates_left() and not interrupt.requested:
-            run.learn(run.updates_left())  # 3. the updates that run past the data
-            run.report()
-        run.finish(interrupted=interrupt.requested)
-    return cli.INTERRUPTED if interrupt.requested else cli.DONE
+    with Run(config, Progress(live=config.log.progress)) as run:
+        step = run.begin()
+        with run.interrupt:
+            while run.collects():
+                action = run.decide(step)  # 1. search in every environment, record the decision
+                run.games.send(action)
+                run.learn(run.updates_due())  # 2. sample, reanalyse, unroll, refresh priorities
+                step = run.games.recv()
+                run.report()
+            while run.updates_left():
+                run.learn(run.updates_left())  # 3. the updates that run past the data
+                run.report()
+            run.finish()
+    return cli.INTERRUPTED if run.interrupt.requested else cli.DONE
 
 
 if __name__ == "__main__":

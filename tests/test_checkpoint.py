@@ -206,10 +206,10 @@ def test_arrays_of_another_configuration_are_refused(tmp_path):
 
 
 def test_another_format_is_told_apart(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "FORMAT", 2)
+    monkeypatch.setattr(checkpoint, "FORMAT", 3)
     save_all(tmp_path, 1)
     monkeypatch.undo()
-    with pytest.raises(BadInput, match="format 2, and this version of ez_jax reads format 1"):
+    with pytest.raises(BadInput, match="format 3, and this version of ez_jax reads format 2"):
         Checkpointer(tmp_path).restore_newest(make_state())
 
 

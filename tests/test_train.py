@@ -4,7 +4,6 @@ import json
 import math
 import shutil
 import signal
-from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -12,7 +11,7 @@ import pytest
 import runs
 import yaml
 
-from ez_jax import cli
+from ez_jax import cli, pace
 from ez_jax.config import to_dict
 from ez_jax.metrics import read_metrics
 from ez_jax.progress import Progress
@@ -113,8 +112,7 @@ def test_steps_past_the_end_owe_no_updates(tmp_path):
     # All environments step together, so that a run can end some steps late.
     config = runs.config(tmp_path, {"final_updates": 0})
     clocks = Clocks(agent_steps=runs.STEPS + 10, updates=due(runs.STEPS))
-    run = SimpleNamespace(config=config, clocks=clocks, env=SimpleNamespace(num_envs=2))
-    assert (Run.updates_due(run), Run.updates_left(run)) == (0, 0)
+    assert (pace.updates_due(config, clocks), pace.updates_left(config, clocks)) == (0, 0)
 
 
 def test_search_can_begin_at_once_and_by_the_number_of_actions(tmp_path):
@@ -130,7 +128,7 @@ def test_search_can_begin_at_once_and_by_the_number_of_actions(tmp_path):
         noisy = lambda x: x + rng.normal(size=x.shape).astype(np.float32)  # noqa: E731
         variables = jax.tree.map(noisy, run.state.train.variables)
         run.state = run.state.replace(train=run.state.train.replace(variables=variables))
-        run.decide(run.env.reset())
+        run.decide(run.begin())
         policy = run.state.replay.rows.policy[0]
     assert np.all(policy != 0.5), "found, not drawn evenly"
     saved = yaml.safe_load((folder / "config.yaml").read_text())
@@ -147,13 +145,13 @@ def test_the_loop_moves_nothing_unasked_and_compiles_nothing_after_its_first_rou
 
         def play(step: TimeStep, agent_steps: int) -> TimeStep:
             while run.clocks.agent_steps < agent_steps:
-                run.env.send(run.decide(step))
+                run.games.send(run.decide(step))
                 run.learn(run.updates_due())
-                step = run.observe(run.env.recv())
+                step = run.games.recv()
                 run.report()
             return step
 
-        step = play(run.env.reset(), 60)  # past the random start
+        step = play(run.begin(), 60)  # past the random start
         jax.monitoring.register_event_duration_secs_listener(
             lambda name, *_, **__: compilations.append(name) if "compile" in name else None
         )
@@ -229,15 +227,15 @@ def test_the_same_seed_gives_the_same_numbers_in_another_process(finished, inter
 def terminated(tmp_path_factory):
     """A run with another seed in this process, told to end by SIGTERM in the middle."""
     folder = tmp_path_factory.mktemp("runs") / "terminated"
-    observe = Run.observe
+    report = Run.report
 
-    def ask_to_end(self, step):
+    def ask_to_end(self):
         if self.clocks.agent_steps == 60:
             signal.raise_signal(signal.SIGTERM)
-        return observe(self, step)
+        report(self)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Run, "observe", ask_to_end)
+        patch.setattr(Run, "report", ask_to_end)
         code = train(runs.config(folder, {"seed": 1}))
     return folder, code
 

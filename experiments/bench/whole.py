@@ -54,7 +54,7 @@ class _Loop:
     """The loop of train.py, with a clock in it."""
 
     def __init__(self, run: Run):
-        self.run, self.step = run, run.env.reset()
+        self.run, self.step = run, run.begin()
         self.seconds: dict[str, float] = {}
 
     def until(self, agent_steps: int, *, wait: bool = False) -> Row:
@@ -64,9 +64,9 @@ class _Loop:
         first, began = run.clocks, time.perf_counter()
         while run.clocks.agent_steps < agent_steps:
             action = self._timed("search", wait, lambda: run.decide(self.step))
-            run.env.send(action)
+            run.games.send(action)
             self._timed("updates", wait, lambda: run.learn(run.updates_due()))
-            self.step = self._timed("games", wait, lambda: run.observe(run.env.recv()))
+            self.step = self._timed("games", wait, run.games.recv)
             self._timed("reports", wait, run.report)
         jax.block_until_ready(run.state)
         seconds = time.perf_counter() - began

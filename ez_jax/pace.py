@@ -1,0 +1,45 @@
+"""When what is due: updates for the data there is, and how far a run is on its way.
+
+Functions of the configuration and the clocks alone, so that nothing depends on the speed of the
+machine or on where a run was stopped.
+"""
+
+from ez_jax.config import Config
+from ez_jax.search import acting_temperature
+from ez_jax.structs import Clocks
+
+
+def updates_due(config: Config, clocks: Clocks) -> int:
+    """Updates that the data collected so far is owed: exact pacing by `updates_per_step`.
+
+    While data still comes they are made in whole groups of those that search together.
+    """
+    # Deviates (pacing): neither side ever runs ahead of the other.
+    # The last step of all environments together can go past the end.
+    steps = min(clocks.agent_steps, config.total_agent_steps)
+    owed = int(max(0, steps - config.learner.start) * config.updates_per_step)
+    due = max(0, owed - clocks.updates)
+    waits = clocks.agent_steps < config.total_agent_steps
+    return due - due % config.reanalyse.updates_per_search if waits else due
+
+
+def updates_left(config: Config, clocks: Clocks) -> int:
+    """A handful of the updates that run past the data; 0 when all are done."""
+    left = config.total_updates - clocks.updates
+    handful = max(1, round(config.updates_per_step * config.actor.num_envs))
+    group = config.reanalyse.updates_per_search
+    return min(left, -(-handful // group) * group)
+
+
+def way(config: Config, clocks: Clocks) -> int:
+    """Agent steps; past the data, where these stand still, what the updates are worth."""
+    past = clocks.updates - (config.total_updates - config.final_updates)
+    if clocks.agent_steps < config.total_agent_steps or past <= 0:
+        return clocks.agent_steps
+    return clocks.agent_steps + round(past / (config.updates_per_step or 1))
+
+
+def temperature(config: Config, clocks: Clocks) -> float:
+    """Of the actor's choice, by the share of the updates that is made."""
+    planned = max(1, config.total_updates - config.final_updates)
+    return acting_temperature(config.search, clocks.updates / planned)

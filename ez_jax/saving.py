@@ -1,0 +1,114 @@
+"""What a checkpoint holds of a run, and the way back.
+
+The recorded fields of the replay go into the journal, row by row and once; policies, values and
+priorities, which change all the time, and everything else are saved whole.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ez_jax import replay as ring
+from ez_jax.checkpoint import Checkpointer
+from ez_jax.games import SavedGames
+from ez_jax.journal import MOST_ROWS, Journal, Rows
+from ez_jax.structs import Clocks, Replay, RunState, TrainState
+
+RECORD_BYTES = 2**22  # of a record before it is compressed
+
+_take = jax.jit(ring.recorded_rows, static_argnums=2)
+_put = jax.jit(ring.put_rows, donate_argnums=0)
+
+
+class SavedRun(NamedTuple):
+    """What a run goes on from."""
+
+    state: RunState
+    games: SavedGames
+    clocks: Clocks
+
+
+def save(checkpointer: Checkpointer, run: SavedRun) -> None:
+    """Save a run; the writing goes on in the background."""
+    checkpointer.wait()  # the journal grows in the background, too
+    rows, oldest_row = _unsaved_rows(run.state.replay, checkpointer.journal.end)
+    plain = run.games._asdict() | {"actions": len(run.games.actions)}
+    meta = {"clocks": dataclasses.asdict(run.clocks), "games": plain}
+    state = _items(run.state, run.games.actions)
+    checkpointer.save(run.clocks.agent_steps, state, meta, rows, oldest_row)
+
+
+def save_best(checkpointer: Checkpointer, train: TrainState, clocks: Clocks, score: float) -> None:
+    """Keep these weights if none scored as much before; those of a later clock are no rivals."""
+    best = checkpointer.best()
+    if best is None or best["score"] < score or best["clocks"]["updates"] > clocks.updates:
+        meta = {"clocks": dataclasses.asdict(clocks), "score": score}
+        checkpointer.save_best(clocks.agent_steps, {"train": train}, meta)
+
+
+def restore(
+    checkpointer: Checkpointer, init_state: Callable[[], RunState], actions: np.ndarray
+) -> SavedRun:
+    """The newest sound checkpoint of a run.
+
+    Args:
+      checkpointer: of a folder that holds at least one.
+      init_state: makes the state of a new run, traceable.
+      actions: of any number of calls; its type and the number of environments count.
+    """
+
+    def template(meta: Mapping[str, Any]) -> dict[str, Any]:
+        shape = (meta["games"]["actions"], *actions.shape[1:])
+        return _items(jax.eval_shape(init_state), np.empty(shape, actions.dtype))
+
+    restored = checkpointer.restore_newest(template, rows=True)
+    rest, train = restored.state["rest"], restored.state["train"]
+    recorded = jax.jit(lambda: _recorded(init_state().replay))()
+    recorded = _read_journal(checkpointer.journal, recorded)
+    replay = ring.with_recorded(rest["state"].replay, recorded)
+    games = SavedGames(**restored.meta["games"] | {"actions": rest["actions"]})
+    clocks = Clocks(**restored.meta["clocks"])
+    return SavedRun(rest["state"].replace(train=train, replay=replay), games, clocks)
+
+
+def _items(state: RunState, actions: np.ndarray) -> dict[str, Any]:
+    """By item: what evaluation needs, and the rest; the journal has what is missing."""
+    rest = state.replace(train=None, replay=ring.without_recorded(state.replay))
+    return {"train": state.train, "rest": {"state": rest, "actions": actions}}
+
+
+def _unsaved_rows(replay: Replay, first: int) -> tuple[list[Rows], int]:
+    """Rows from number `first` on that are still in the ring; the number of its oldest row."""
+    count, recorded = int(replay.count), _recorded(replay)
+    oldest, at_once = max(0, count - len(replay.priority)), _rows_at_once(recorded)
+    rows = []
+    for start in range(max(first, oldest), count, at_once):
+        fields = jax.device_get(_take(replay, start, at_once))
+        rows.append(Rows(start, tuple(fields[name][: count - start] for name in ring.RECORDED)))
+    return rows, oldest
+
+
+def _read_journal(journal: Journal, recorded: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """The rings with the rows of the journal in them; the host holds one record at a time."""
+    like = [jax.ShapeDtypeStruct(recorded[n].shape[1:], recorded[n].dtype) for n in ring.RECORDED]
+    at_once = _rows_at_once(recorded)
+    for record in journal.read(like):
+        count = len(record.fields[0])
+        padding = max(0, at_once - count)  # one size, one program
+        padded = [np.pad(f, [(0, padding)] + [(0, 0)] * (f.ndim - 1)) for f in record.fields]
+        rows = dict(zip(ring.RECORDED, padded, strict=True))
+        recorded = _put(recorded, rows, record.first, count)
+    return recorded
+
+
+def _recorded(replay: Replay) -> dict[str, jax.Array]:
+    return {name: getattr(replay.rows, name) for name in ring.RECORDED}
+
+
+def _rows_at_once(recorded: Mapping[str, jax.Array]) -> int:
+    """Rows of one record."""
+    row_bytes = sum(field.nbytes // len(field) for field in recorded.values())
+    return min(max(1, RECORD_BYTES // row_bytes), MOST_ROWS, len(recorded["reward"]))
