@@ -86,8 +86,8 @@ class Agent:
         return self._policies[num_simulations]
 
 
-def load(run: str | Path) -> Agent:
-    """The agent of a run folder, with its newest weights.
+def load(run: str | Path, *, best: bool = False) -> Agent:
+    """The agent of a run folder, with its newest weights, or those of its best evaluation.
 
     Raises:
       BadInput: there is no such run, or nothing was saved in it yet.
@@ -100,7 +100,10 @@ def load(run: str | Path) -> Agent:
     model = make_model(chosen, spec)
     template = jax.eval_shape(lambda: init_train_state(chosen, model, jax.random.key(0)))
     with Checkpointer(run) as checkpointer:
-        restored = checkpointer.restore_newest({"train": template})
+        if best and checkpointer.best() is None:
+            raise BadInput(f"{run} holds no best weights; an evaluation has to come first")
+        restore = checkpointer.restore_best if best else checkpointer.restore_newest
+        restored = restore({"train": template})
     if restored is None:
         raise BadInput(f"{run} holds no checkpoint yet; train it first")
     variables = restored.state["train"].variables

@@ -143,6 +143,10 @@ class Checkpointer:
             self._warn(f"{error}; it is left out")
             return None
 
+    def restore_best(self, template: Template) -> Restored:
+        """Restore the best weights, as `restore` does."""
+        return self.restore(BEST, template)
+
     def restore(self, step: int | str, template: Template) -> Restored:
         """Restore the items named in `template`, trees of arrays or of ShapeDtypeStruct.
 

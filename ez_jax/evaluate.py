@@ -28,7 +28,7 @@ from ez_jax.search import make_search, resolve
 from ez_jax.structs import Variables
 from ez_jax.video import write_video
 
-OWN_KEYS = {"run": "", "episodes": 0, "video": 0}
+OWN_KEYS = {"run": "", "episodes": 0, "video": 0, "best": False}
 FREE_SECTIONS = ("search.", "eval.", "env.")  # what may differ from the training run
 
 
@@ -179,7 +179,7 @@ def main() -> int:
     if values["episodes"]:
         changes["eval.episodes"] = values["episodes"]
     cli.configure_jax()
-    agent = load(values["run"])
+    agent = load(values["run"], best=values["best"])
     chosen = config.validate(config.override(agent.config, changes))
     chosen = resolve(chosen, agent.spec.num_actions)
     progress = Progress()
@@ -203,6 +203,7 @@ HELP = """usage: python -m ez_jax.evaluate run=DIR [episodes=N] [video=N] [KEY=V
 Plays full games with the newest weights of a run, without noise, from seeds of their own.
   run=DIR                      the run folder
   episodes=32                  games (default: eval.episodes of the run)
+  best=true                    the weights of the best evaluation instead of the newest
   video=3                      film the first games into DIR/videos
   search.num_simulations=50    any key of search, eval and env
 """

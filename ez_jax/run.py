@@ -78,7 +78,7 @@ class Run:
         self.writer = MetricsWriter(self.folder, tensorboard=config.log.tensorboard)
         opened.callback(self.writer.close)
         self._done_at = dict.fromkeys(("log", "evaluate", "save"), Clocks())  # the last of each
-        self._games_to_come: SavedGames | None = None  # those that have to be brought back
+        self.games_to_come: SavedGames | None = None  # those that have to be brought back
         if saved is None:
             self._start()
         else:
@@ -146,7 +146,7 @@ class Run:
     def _restore(self) -> None:
         """Go on from the newest sound checkpoint."""
         saved = saving.restore(self.checkpointer, self._init_state, self.games.save().actions)
-        self.state, self.clocks, self._games_to_come = saved.state, saved.clocks, saved.games
+        self.state, self.clocks, self.games_to_come = saved.state, saved.clocks, saved.games
         self.writer.truncate_after(saved.clocks)
         self._done_at["save"] = saved.clocks
         for line in read_metrics(self.folder):
@@ -178,10 +178,10 @@ class Run:
 
     def begin(self) -> TimeStep | None:
         """The time step at which a run goes on; None where nothing is left to be played."""
-        if self._games_to_come is None:
+        if self.games_to_come is None:
             return self.games.begin()
         self.report()  # an evaluation that a signal cut off
-        return self._bring_games_back(self._games_to_come) if self.collects() else None
+        return self._bring_games_back(self.games_to_come) if self.collects() else None
 
     def _bring_games_back(self, saved: SavedGames) -> TimeStep:
         self.progress.say(f"playing the {saved.actions.size:,} actions so far again ...")
@@ -192,7 +192,7 @@ class Run:
                 "way; new games begin, so this run is not exactly the one that was stopped"
             )
             step = self.games.begin_anew(self.clocks.agent_steps)
-        self._games_to_come = None
+        self.games_to_come = None
         return step
 
     def collects(self) -> bool:
@@ -287,7 +287,7 @@ class Run:
     def save(self) -> None:
         """Save everything; the writing goes on in the background."""
         self.writer.sync()
-        games = self._games_to_come or self.games.save()
+        games = self.games_to_come or self.games.save()
         saving.save(self.checkpointer, saving.SavedRun(self.state, games, self._now()))
         self._done_at["save"] = self.clocks
 

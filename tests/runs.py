@@ -1,5 +1,6 @@
 """Real training runs of CartPole that are over in seconds, in other processes and in this one."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -7,9 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import numpy as np
+
 from ez_jax import presets
 from ez_jax.checkpoint import Checkpointer
-from ez_jax.config import Config
+from ez_jax.config import Config, from_dict, override
+from ez_jax.metrics import read_metrics
+from ez_jax.progress import Progress
+from ez_jax.run import Run
+from ez_jax.run_folder import read_config
 
 ROOT = Path(__file__).parent.parent
 START, STEPS, UPDATES_PER_STEP, FINAL_UPDATES = 20, 160, 0.3, 6
@@ -108,3 +116,29 @@ def contents(folder: Path) -> dict[str, bytes]:
     """Every file of a folder by name."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def assert_same_end(one: Path, other: Path) -> None:
+    """Both runs hold the same metrics, but for the seconds, and the same state bit by bit."""
+    untimed = [[{**line, "seconds": 0} for line in read_metrics(folder)] for folder in (one, other)]
+    assert untimed[0] == untimed[1]
+    states = [leaves(folder) for folder in (one, other)]
+    assert states[0].keys() == states[1].keys()
+    for name, array in states[0].items():
+        assert array.tobytes() == states[1][name].tobytes(), name
+
+
+def leaves(folder: Path) -> dict[str, np.ndarray]:
+    """Every array that a run goes on from, by its path: also the games and the clocks."""
+    config = from_dict(read_config(folder))
+    with Run(override(config, {"run_dir": str(folder)}), Progress(live=False)) as run:
+        clocks = dataclasses.asdict(run.clocks) | {"seconds": 0}
+        found = {"state": run.state, "games": run.games_to_come, "clocks": clocks}
+        return {
+            jax.tree_util.keystr(path): _bits(x) for path, x in jax.tree.leaves_with_path(found)
+        }
+
+
+def _bits(leaf: Any) -> np.ndarray:
+    is_key = isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return np.array(jax.random.key_data(leaf) if is_key else leaf)

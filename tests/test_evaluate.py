@@ -50,6 +50,18 @@ def test_the_command_writes_scores_and_a_video_that_can_be_watched(run):
     assert f"wrote {video}" in done.stdout
 
 
+def test_the_weights_of_the_best_evaluation_can_be_evaluated_again(run, monkeypatch, capsys):
+    lines = [line for line in read_metrics(run) if "eval/return_mean" in line]
+    best = max(lines, key=lambda line: line["eval/return_mean"])  # the first of equal ones
+    assert evaluated(monkeypatch, f"run={run}", "best=true") == cli.DONE
+    scores = json.loads((run / "scores.json").read_text())
+    assert (scores["agent_steps"], scores["updates"]) == (best["agent_steps"], best["updates"])
+    assert scores["mean"] == best["eval/return_mean"]
+    shutil.rmtree(run / "checkpoints" / "best")
+    assert evaluated(monkeypatch, f"run={run}", "best=true") == cli.BAD_INPUT
+    assert "holds no best weights" in capsys.readouterr().err
+
+
 def test_evaluation_of_the_last_checkpoint_gives_the_training_logs_number(run, monkeypatch):
     logged = read_metrics(run)[-1]["eval/return_mean"]
     before = json.loads((run / "scores.json").read_text())

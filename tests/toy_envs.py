@@ -42,6 +42,15 @@ class Starts(Counter):
         return np.array([self.number], np.float32)
 
 
+class Unsteady(Counter):
+    """Observes a number that no seed decides."""
+
+    numbers = iter(range(10**6))
+
+    def _observe(self):
+        return np.array([next(self.numbers)], np.float32)
+
+
 class Camera(Counter):
     """Observes a picture whose pixels are its step number."""
 
@@ -132,7 +141,8 @@ class Drawn(Counter):
 
 
 for _class in (
-    Counter, Starts, Camera, ChannelsFirst, Code, Table, Steering, Pair, Broken, Cue, Drawn,
+    Counter, Starts, Unsteady, Camera, ChannelsFirst, Code, Table, Steering, Pair, Broken, Cue,
+    Drawn,
 ):  # fmt: skip
     gymnasium.register(f"Toy{_class.__name__}-v0", _class)
 for _ending in ("truncated", "both"):

@@ -12,6 +12,7 @@ env        the games alone
 peer       our search beside the same network in PyTorch without any tree (needs torch)
 convolution  3x3 convolutions, XLA's own and by Winograd (what a CPU uses, and from which size)
 train      the whole loop, and the share of its parts (steps=N agent steps with updates)
+checkpoint saving the run and going on from it, with a replay of 10 x steps=N agent steps
 compile    seconds to compile, with an empty cache and a warm one
 memory     what the compiled programs want, and what the plan says
 

@@ -88,6 +88,59 @@ class _Loop:
         return result
 
 
+def checkpoint(setting: Setting, steps: int) -> Iterator[Row]:
+    """Saving after nine times so many agent steps of random play, after as many more, and going on.
+
+    `waits_s` is how long the loop stands still; the rest goes on beside it.
+    """
+    changes = {
+        "total_agent_steps": 10 * steps,
+        "learner.start": 10 * steps,  # random play: real frames, no searches
+        "replay.capacity": 10 * steps,
+        "log.tensorboard": False,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        config = override(setting.config, {**changes, "run_dir": folder})
+        with contextlib.redirect_stderr(None), Run(config, Progress(live=False)) as run:
+            step = run.begin()
+            for share in (9, 10):
+                while run.clocks.agent_steps < share * steps:
+                    run.games.send(run.decide(step))
+                    step = run.games.recv()
+                jax.block_until_ready(run.state)
+                yield {"case": f"save at {run.clocks.agent_steps:,}", **_save(run, Path(folder))}
+        began = time.perf_counter()
+        with contextlib.redirect_stderr(None), Run(config, Progress(live=False)) as run:
+            jax.block_until_ready(run.state)
+            restored = time.perf_counter() - began
+            run.config = override(run.config, {"total_agent_steps": 20 * steps})  # to be played on
+            run.begin()
+            games = time.perf_counter() - began - restored
+        yield {"case": "go on from there", "read_s": restored, "games_brought_back_s": games}
+
+
+def _save(run: Run, folder: Path) -> Row:
+    before, began = _megabytes(folder), time.perf_counter()
+    run.save()
+    waits = time.perf_counter() - began
+    run.checkpointer.wait()
+    seconds = time.perf_counter() - began
+    rows = MEGA * sum(path.stat().st_size for path in folder.glob("checkpoints/rows/*"))
+    there = _megabytes(folder)
+    return {
+        "waits_s": waits,
+        "whole_s": seconds,
+        "new_mbyte": there - before,
+        "rows_mbyte": rows,
+        "folder_mbyte": there,
+        "replay_mbyte": MEGA * run.state.replay.rows.observation.nbytes,
+    }
+
+
+def _megabytes(folder: Path) -> float:
+    return MEGA * sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
 def compile_(setting: Setting, steps: int) -> Iterator[Row]:
     """Seconds to compile the programs of a run, with an empty cache and with a warm one."""
     del steps
@@ -157,6 +210,7 @@ def _programs(setting: Setting) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
 
 WHOLE: dict[str, Callable[[Setting, int], Iterator[Row]]] = {
     "train": train,
+    "checkpoint": checkpoint,
     "compile": compile_,
     "memory": memory,
 }
