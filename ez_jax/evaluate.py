@@ -44,8 +44,8 @@ class Games:
 EvaluateFn = Callable[..., Games]
 
 
-def make_evaluate(config: Config, model: Model) -> EvaluateFn:
-    """`evaluate(variables, film=0)` plays `eval.episodes` games; the first `film` are filmed."""
+def make_eval_policy(config: Config, model: Model) -> Callable[..., Any]:
+    """The jitted policy of evaluation, without noise; frames are donated."""
     search = make_search(
         config.search,
         model,
@@ -53,7 +53,12 @@ def make_evaluate(config: Config, model: Model) -> EvaluateFn:
         explore=False,
         num_simulations=config.eval.num_simulations,
     )
-    policy = jax.jit(make_policy(model, search), donate_argnums=1)
+    return jax.jit(make_policy(model, search), donate_argnums=1)
+
+
+def make_evaluate(config: Config, model: Model) -> EvaluateFn:
+    """`evaluate(variables, film=0)` plays `eval.episodes` games; the first `film` are filmed."""
+    policy = make_eval_policy(config, model)
     num_envs = min(config.eval.num_envs, config.eval.episodes)
 
     def evaluate(variables: Variables, film: int = 0) -> Games:
@@ -67,7 +72,7 @@ def make_evaluate(config: Config, model: Model) -> EvaluateFn:
                 training=False,
             )
             try:
-                waves.append(_play(policy, variables, env, film=max(0, film - first)))
+                waves.append(play(policy, variables, env, film=max(0, film - first)))
             finally:
                 env.close()
         count = config.eval.episodes  # the last wave may have played more
@@ -80,7 +85,7 @@ def make_evaluate(config: Config, model: Model) -> EvaluateFn:
     return evaluate
 
 
-def _play(policy: Callable[..., Any], variables: Variables, env: Any, *, film: int) -> Games:
+def play(policy: Callable[..., Any], variables: Variables, env: Any, *, film: int = 0) -> Games:
     """One game in each environment, until the last is over."""
     num_envs = env.num_envs
     returns, lengths = np.zeros(num_envs), np.zeros(num_envs, np.int64)

@@ -162,7 +162,7 @@ def check(plan: MemoryPlan, available: Available) -> None:
     Raises:
       BadInput: in one sentence the need, what there is, and a smaller setting that fits.
     """
-    if _fits(plan, available):
+    if fits(plan, available):
         return
     shared = available.is_shared
     need = plan.device + plan.host if shared else plan.device
@@ -181,7 +181,8 @@ def gigabytes(size: float) -> str:
     return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
 
 
-def _fits(plan: MemoryPlan, available: Available) -> bool:
+def fits(plan: MemoryPlan, available: Available) -> bool:
+    """Whether what is planned for fits."""
     if available.is_shared:
         return plan.device + plan.host <= USABLE * available.device
     return plan.device <= USABLE * available.device and plan.host <= USABLE * available.host
@@ -212,10 +213,27 @@ def _largest_capacity(plan: MemoryPlan, available: Available) -> int:
     else:
         on_device = (USABLE * available.device - empty.device) / plan.per_step
         room = min(on_device, (USABLE * available.host - empty.host) / plan.per_step)
-    if room < 1:
+    return three_digits(room)
+
+
+def largest(is_possible: Callable[[int], bool], limit: int) -> int:
+    """The largest number up to `limit` that is possible, as all below it are; 0 if 1 is not."""
+    low, high = 0, 1
+    while high < limit and is_possible(high):
+        low, high = high, 2 * high
+    high = min(high, limit) + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if is_possible(middle) else (low, middle)
+    return low
+
+
+def three_digits(number: float) -> int:
+    """The number rounded down to three digits; 0 below 1."""
+    if number < 1:
         return 0
-    digits = 10 ** max(0, math.floor(math.log10(room)) - 2)
-    return int(room // digits * digits)
+    digits = 10 ** max(0, math.floor(math.log10(number)) - 2)
+    return int(number // digits * digits)
 
 
 def _host_available() -> int:

@@ -48,7 +48,7 @@ class Progress:
             self._console.print(table)
         else:
             for name, value in rows.items():
-                self.say(f"{name:{width}}  {value}")
+                self.say(f"{name:{width}}  " + value.replace("\n", "\n" + " " * (width + 2)))
         for warning in warnings:
             self.warn(warning)
 
