@@ -72,7 +72,7 @@ def make_evaluate(config: Config, model: Model) -> EvaluateFn:
                 training=False,
             )
             try:
-                waves.append(play(policy, variables, env, film=max(0, film - first)))
+                waves.append(_play(policy, variables, env, film=max(0, film - first)))
             finally:
                 env.close()
         count = config.eval.episodes  # the last wave may have played more
@@ -85,7 +85,7 @@ def make_evaluate(config: Config, model: Model) -> EvaluateFn:
     return evaluate
 
 
-def play(policy: Callable[..., Any], variables: Variables, env: Any, *, film: int = 0) -> Games:
+def _play(policy: Callable[..., Any], variables: Variables, env: Any, *, film: int) -> Games:
     """One game in each environment, until the last is over."""
     num_envs = env.num_envs
     returns, lengths = np.zeros(num_envs), np.zeros(num_envs, np.int64)

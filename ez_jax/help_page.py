@@ -8,7 +8,7 @@ from ez_jax import presets
 _LONG_LIST, _SHOWN = 100, 12  # of a family with very many members only some are shown
 
 _USAGE = """
-usage: python -m ez_jax.train [game=GAME] [preset=PRESET] [ablation=NAME] [plan=true] [KEY=VALUE ...]
+usage: python -m ez_jax.train [game=GAME] [preset=PRESET] [ablation=NAME] [KEY=VALUE ...]
 
 examples
   python -m ez_jax.train                                 CartPole on this machine, minutes

@@ -5,6 +5,7 @@ What is needed is computed (`plan.py`), how long it takes is measured (`rehearsa
 
 import dataclasses
 import math
+import os
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,8 +58,9 @@ def tell(config: Config, make_run: MakeRun, progress: Progress) -> int:
     memory.check(plan, available)
     check_disk(config, plan, folder)
     _show(progress, {"largest": largest(config, model, plan, available, folder)})
+    load = os.getloadavg()[0]  # before this process adds to it
     rates = rehearse(config, model, plan, make_run, progress.say)
-    _show(progress, time_rows(config, rates))
+    _show(progress, time_rows(config, rates) | caveats(config, rates, load, os.cpu_count() or 1))
     progress.say("this run fits; the same command without plan=true starts it")
     return cli.DONE
 
@@ -159,13 +161,13 @@ def time_rows(config: Config, rates: Rates) -> dict[str, str]:
     }
     total = sum(parts.values())
     rows["whole run"] = (
-        f"{duration(total - parts['evaluation'])} without evaluation, at most {duration(total)} with it; "
-        "less where games and learning overlap, more where others use this machine"
+        f"{duration(total - parts['evaluation'])} without evaluation, at most {duration(total)} "
+        "with it; less where games and learning overlap, more where others use this machine"
     )
-    return rows | _caveats(config, rates)
+    return rows
 
 
-def _caveats(config: Config, rates: Rates) -> dict[str, str]:
+def caveats(config: Config, rates: Rates, load: float, cores: int) -> dict[str, str]:
     """What was not measured as the run will have it."""
     told = []
     if rates.batch_size != config.learner.batch_size:
@@ -175,6 +177,10 @@ def _caveats(config: Config, rates: Rates) -> dict[str, str]:
         )
     if rates.capacity < config.replay.capacity:
         told.append(f"measured with a replay of {rates.capacity:,} agent steps, not the whole one")
+    if load > cores / 2:
+        told.append(
+            f"others were using this machine (load {load:.1f} on {cores} cores), which slows it"
+        )
     return {"estimated": "; ".join(told)} if told else {}
 
 

@@ -12,15 +12,17 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from ez_jax.actor import init_frames
 from ez_jax.config import Config, override
-from ez_jax.envs import make_env
-from ez_jax.evaluate import make_eval_policy, play
+from ez_jax.envs import VectorEnv, make_env
+from ez_jax.evaluate import make_eval_policy
 from ez_jax.memory import MemoryPlan
 from ez_jax.model import Model
 from ez_jax.plan import searched_share, update_flops
@@ -30,7 +32,6 @@ from ez_jax.structs import NEVER, Replay
 RING_BYTES = 256_000_000  # of the short replay
 LONG = 4.0  # seconds of all updates that search together, by counted operations
 MOST, SECONDS = 200, {"acting": 5.0, "learning": 20.0, "evaluation": 5.0}  # of measuring
-GAME_STEPS = 16  # of evaluation games
 
 MakeRun = Callable[[Config, Progress], Any]  # `run.Run`
 
@@ -70,7 +71,8 @@ def rehearse(
         say("measuring learning (compiling first) ...")
         learning = _repeat(_learning(run, small), SECONDS["learning"])
         say("measuring evaluation (compiling first) ...")
-        evaluation = _repeat(_evaluation(run, small), SECONDS["evaluation"])
+        with closing(_games(small)) as env:
+            evaluation = _repeat(_evaluation(run, small, env), SECONDS["evaluation"])
     return Rates(
         compiling={
             "start": starting,
@@ -107,7 +109,6 @@ def _opened(config: Config, make_run: MakeRun) -> Iterator[tuple[Any, float]]:
             "learner.start": 0,  # no random play: every decision is a search
             "log.tensorboard": False,
             **{f"{part}.every": 0 for part in ("log", "eval", "checkpoint")},
-            "env.eval_max_episode_steps": min(GAME_STEPS, config.env.eval_max_episode_steps),
         }
         began = time.perf_counter()
         quiet = Progress(live=False, stream=io.StringIO())
@@ -179,21 +180,27 @@ def _as_full(replay: Replay, key: jax.Array, updates: jax.Array, *, share: float
     return Replay(rows=rows, priority=jnp.ones_like(replay.priority), count=count)
 
 
-def _evaluation(run: Any, config: Config) -> Callable[[int], int]:
-    policy = make_eval_policy(config, run.model)
+def _evaluation(run: Any, config: Config, env: VectorEnv) -> Callable[[int], int]:
+    policy, variables = make_eval_policy(config, run.model), run.state.train.variables
+    frames, key, no_temperature = init_frames(env.spec, env.num_envs), run.state.key, jnp.zeros(())
+    step = env.reset()
 
     def evaluate(times: int) -> int:
-        env = make_env(
-            run.config.game,
-            run.config.env,  # in which games are short
-            num_envs=min(config.eval.num_envs, config.eval.episodes),
-            seed=config.eval.seed,
-            training=False,
-        )
-        try:
-            variables = run.state.train.variables
-            return sum(int(play(policy, variables, env).lengths.max()) for _ in range(times))
-        finally:
-            env.close()
+        nonlocal frames, step
+        for _ in range(times):
+            found, frames = policy(variables, frames, step, key, no_temperature)
+            step = env.step(np.asarray(found.action))
+        return times
 
     return evaluate
+
+
+def _games(config: Config) -> VectorEnv:
+    """The games that an evaluation plays side by side."""
+    return make_env(
+        config.game,
+        config.env,
+        num_envs=min(config.eval.num_envs, config.eval.episodes),
+        seed=config.eval.seed,
+        training=False,
+    )
