@@ -6,12 +6,10 @@ What is needed is computed (`plan.py`), how long it takes is measured (`rehearsa
 import dataclasses
 import math
 import os
-import textwrap
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from ez_jax import cli, memory, run_folder
+from ez_jax import checks, cli, memory, run_folder
 from ez_jax import config as configs
 from ez_jax.config import Config
 from ez_jax.envs import make_env
@@ -110,6 +108,8 @@ def largest(
 
     def learns(batch: int) -> bool:
         changed = configs.override(config, {"learner.batch_size": batch})
+        if any(checks.problems(changed)):  # such as more than learner.start gives
+            return False
         larger = dataclasses.replace(plan, sizes=sizes(changed, model.spec))
         return memory.fits(larger, available)
 
@@ -160,9 +160,10 @@ def time_rows(config: Config, rates: Rates) -> dict[str, str]:
         f"for a step of {min(games, config.eval.num_envs)} games",
     }
     total = sum(parts.values())
+    fewest, most = duration(total - parts["evaluation"]), duration(total)
+    span = f"{fewest} without evaluation, at most {most} with it" if fewest != most else most
     rows["whole run"] = (
-        f"{duration(total - parts['evaluation'])} without evaluation, at most {duration(total)} "
-        "with it; less where games and learning overlap, more where others use this machine"
+        f"{span}; less where games and learning overlap, more where others use this machine"
     )
     return rows
 
@@ -173,13 +174,14 @@ def caveats(config: Config, rates: Rates, load: float, cores: int) -> dict[str, 
     if rates.batch_size != config.learner.batch_size:
         told.append(
             f"an update of {config.learner.batch_size} samples takes too long to try here: "
-            f"{rates.batch_size} were measured and scaled by counted operations"
+            f"{rates.batch_size} were measured and scaled by counted operations "
+            "(a large batch can be slower)"
         )
     if rates.capacity < config.replay.capacity:
         told.append(f"measured with a replay of {rates.capacity:,} agent steps, not the whole one")
     if load > cores / 2:
         told.append(
-            f"others were using this machine (load {load:.1f} on {cores} cores), which slows it"
+            f"this machine was busy already (load {load:.1f} on {cores} cores), which slows it"
         )
     return {"estimated": "; ".join(told)} if told else {}
 
@@ -188,11 +190,6 @@ def _short(each: float) -> str:
     return f"{each:.3g} s" if each >= 1 else f"{1e3 * each:.3g} ms"
 
 
-def _show(progress: Progress, rows: Mapping[str, Any]) -> None:
+def _show(progress: Progress, rows: Mapping[str, str]) -> None:
     """Rows with names of one width and lines that fit a terminal."""
-    progress.plan(
-        {
-            f"{name:10}": "\n".join(textwrap.wrap(value, WIDTH, break_on_hyphens=False))
-            for name, value in rows.items()
-        }
-    )
+    progress.plan({f"{name:10}": value for name, value in rows.items()}, width=WIDTH)

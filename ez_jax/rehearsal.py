@@ -106,7 +106,7 @@ def _opened(config: Config, make_run: MakeRun) -> Iterator[tuple[Any, float]]:
     with tempfile.TemporaryDirectory(prefix="ez_jax-plan-") as folder:
         changes = {
             "run_dir": folder,
-            "learner.start": 0,  # no random play: every decision is a search
+            "actor.random_start": False,  # every decision is a search
             "log.tensorboard": False,
             **{f"{part}.every": 0 for part in ("log", "eval", "checkpoint")},
         }
