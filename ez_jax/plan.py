@@ -1,6 +1,7 @@
 """What a run will need, said before it starts: parameters, memory, disk, operations."""
 
 import dataclasses
+import functools
 import math
 import os
 import shutil
@@ -24,6 +25,7 @@ LOG_BYTES = 64_000_000  # metrics, TensorBoard events and scores of a long run
 MOST_STEPS = 10**12  # more than any replay will be asked to keep
 
 
+@functools.lru_cache(maxsize=1)
 def _shapes(config: Config, model: Model) -> tuple[Any, Any, Any]:
     """Train state, one observation and its embedding, as shapes; nothing is computed."""
     train = jax.eval_shape(lambda: init_train_state(config, model, jax.random.key(0)))

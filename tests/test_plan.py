@@ -12,7 +12,7 @@ import pytest
 import runs
 from test_cli import command
 
-from ez_jax import arguments, cli, memory, plan, planning, rehearsal, train
+from ez_jax import arguments, cli, memory, plan, planning, rehearsal, run, train
 from ez_jax.config import BadInput, Config, override, validate
 from ez_jax.memory import Available
 from ez_jax.rehearsal import Rates
@@ -78,7 +78,25 @@ def test_a_sweep_is_planned_run_by_run_and_leaves_no_record(tmp_path):
 # What is said.
 
 
-def test_a_run_that_fits_is_told_in_full_and_leaves_nothing(tmp_path, capsys, monkeypatch):
+def learn_nothing(monkeypatch):
+    """A run whose updates cost nothing to compile."""
+
+    def make_prepare(*_):
+        return jax.jit(lambda target, replay, sums, key, updates: (updates, replay, sums))
+
+    def make_learn(*_):
+        return jax.jit(lambda train, replay, sums, key, group, i: (train, replay, sums))
+
+    monkeypatch.setattr(run, "make_prepare", make_prepare)
+    monkeypatch.setattr(run, "make_learn", make_learn)
+
+
+@pytest.mark.parametrize("is_whole", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_run_that_fits_is_told_in_full_and_leaves_nothing(
+    is_whole, tmp_path, capsys, monkeypatch
+):
+    if not is_whole:
+        learn_nothing(monkeypatch)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(rehearsal, "SECONDS", dict.fromkeys(rehearsal.SECONDS, 0.01))
     assert train.plan(runs.config(tmp_path / "run")) == cli.DONE
@@ -177,7 +195,7 @@ def test_the_largest_settings_fit_and_little_more_does_not(tiny, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
     config = override(tiny.config, {"learner.start": 10**6, "replay.capacity": 10**6})
     config = validate(override(config, {"total_agent_steps": 10**6}))
-    planned = plan.memory_plan(config, tiny.model)
+    planned = plan.with_capacity(tiny.plan, config.replay.capacity)
     available = Available(device=10**9, host=10**9, is_shared=True)
     folder = planning.configs.run_folder(config)
     told = planning.largest(config, tiny.model, planned, available, folder)
@@ -185,8 +203,8 @@ def test_the_largest_settings_fit_and_little_more_does_not(tiny, monkeypatch):
     for key, value in found.items():
         for factor, fits in ((1.0, True), (1.02, False)):
             changed = override(config, {key: int(value * factor)})
-            planned = plan.memory_plan(changed, tiny.model)
-            assert memory.fits(planned, available) == fits
+            larger = dataclasses.replace(planned, sizes=plan.sizes(changed, tiny.model.spec))
+            assert memory.fits(larger, available) == fits
     free = 10**8  # and now the disk
     told = planning.largest(config, tiny.model, planned, available, folder)
     assert int(re.search(r"capacity=(\d+)", told)[1]) <= found["replay.capacity"]
@@ -217,7 +235,9 @@ def test_more_memory_than_there_is_is_refused_and_no_folder_made(tmp_path, capsy
 
 
 @pytest.mark.parametrize("action", [train.plan, train.train])
-def test_more_disk_than_there_is_is_refused_before_the_start(action, tmp_path, capsys, monkeypatch):
+def test_more_disk_than_there_is_is_refused_before_the_start(
+    action, tiny, tmp_path, capsys, monkeypatch
+):
     free = plan.LOG_BYTES + 10**6
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
     config = runs.config(tmp_path / "run", {"replay.capacity": 10**6})
@@ -225,8 +245,7 @@ def test_more_disk_than_there_is_is_refused_before_the_start(action, tmp_path, c
     assert "65 MB are there for it; free some or choose another run_dir=" in told.err
     capacity = int(re.search(r"replay.capacity=(\d+) would fit", told.err)[1])
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
-    smaller, model = planning._model(override(config, {"replay.capacity": capacity}))
-    plan.check_disk(smaller, plan.memory_plan(smaller, model), tmp_path / "run")
+    plan.check_disk(config, plan.with_capacity(tiny.plan, capacity), tmp_path / "run")
 
 
 def test_what_a_resumed_run_has_written_counts_as_room(tiny, tmp_path, monkeypatch):
