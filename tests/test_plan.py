@@ -78,8 +78,13 @@ def test_a_sweep_is_planned_run_by_run_and_leaves_no_record(tmp_path):
 # What is said.
 
 
-def learn_nothing(monkeypatch):
-    """A run whose updates cost nothing to compile."""
+def compile_nothing(monkeypatch):
+    """A run whose steps do nothing, so that they are compiled at once."""
+
+    def make_act(*_):
+        return jax.jit(
+            lambda variables, replay, frames, step, *_: (step.is_last * 1, replay, frames)
+        )
 
     def make_prepare(*_):
         return jax.jit(lambda target, replay, sums, key, updates: (updates, replay, sums))
@@ -87,6 +92,7 @@ def learn_nothing(monkeypatch):
     def make_learn(*_):
         return jax.jit(lambda train, replay, sums, key, group, i: (train, replay, sums))
 
+    monkeypatch.setattr(run, "make_act", make_act)
     monkeypatch.setattr(run, "make_prepare", make_prepare)
     monkeypatch.setattr(run, "make_learn", make_learn)
 
@@ -96,7 +102,7 @@ def test_a_run_that_fits_is_told_in_full_and_leaves_nothing(
     is_whole, tmp_path, capsys, monkeypatch
 ):
     if not is_whole:
-        learn_nothing(monkeypatch)
+        compile_nothing(monkeypatch)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(rehearsal, "SECONDS", dict.fromkeys(rehearsal.SECONDS, 0.01))
     assert train.plan(runs.config(tmp_path / "run")) == cli.DONE
