@@ -190,6 +190,13 @@ def test_needs_grow_with_the_replay_and_what_is_kept(tiny):
     assert plan.disk_bytes(kept, tiny.plan) == needs + 2 * tiny.plan.train
 
 
+def test_memory_of_a_device_of_its_own_is_told_apart_from_that_of_the_host(tiny, tmp_path):
+    available = Available(device=8 * 10**9, host=3 * 10**9, is_shared=False)
+    rows = planning.need_rows(tiny.config, tiny.plan, available, tmp_path / "run")
+    assert "of 8 GB available" in rows["memory"]
+    assert "of 3 GB available" in rows["host"]
+
+
 @pytest.mark.parametrize("limit", [0, 1, 2, 63, 64, 65])
 @pytest.mark.parametrize("most", [0, 1, 5, 64, 1000])
 def test_the_largest_number_that_is_possible(most, limit):
