@@ -28,6 +28,7 @@ GROUPS = {
     "protocol": presets.PROTOCOLS,
     "compat": presets.COMPAT,
 }
+PLAN = "plan"  # of the training command itself, no setting of a run
 # Free text: Hydra's grammar has a meaning for many characters of a path.
 _TEXT_KEYS = ("name", "run_dir")
 # What tells the cells of a sweep apart in the path already, or names the path itself.
@@ -43,6 +44,24 @@ def rewrite(words: Sequence[str]) -> list[str]:
     """
     multirun = is_multirun(words)
     return [_rewrite_word(word, multirun=multirun) for word in words]
+
+
+def take_plan(words: Sequence[str]) -> tuple[bool, list[str]]:
+    """Whether the words say `plan=true`, and the other words.
+
+    Raises:
+        BadInput: a plan that is neither true nor false.
+    """
+    is_asked, others = False, []
+    for word in words:
+        key, equals, text = word.lstrip("+").partition("=")
+        if key != PLAN or not equals:
+            others.append(word)
+            continue
+        override = _parse(f"{PLAN}={text}")
+        value = text if override.is_sweep_override() else override.value()
+        is_asked = config.convert(bool, value, PLAN)
+    return is_asked, others
 
 
 def is_multirun(words: Sequence[str]) -> bool:
@@ -108,7 +127,7 @@ def _rewrite_word(word: str, *, multirun: bool) -> str:
         raise BadInput(f"'{word}' would remove a key, which is not possible: give it a value")
     key, _, value = word.lstrip("+").partition("=")
     if key in _TEXT_KEYS and not multirun and value[:1] not in ("'", '"'):
-        value = _quote(value)
+        value = quote(value)
     override = _parse(f"{key}={value}")
     if key != "game" and key not in GROUPS and key not in config.dotted_keys():
         raise BadInput(_unknown(key))
@@ -124,7 +143,8 @@ def _rewrite_word(word: str, *, multirun: bool) -> str:
     return f"{key}={value}"
 
 
-def _quote(text: str) -> str:
+def quote(text: str) -> str:
+    """Text as Hydra reads it whatever it holds."""
     # Hydra takes a backslash for an escape only where a quote follows.
     return "'" + re.sub(r"(\\*)('|\Z)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), text) + "'"
 
@@ -159,7 +179,7 @@ def _names(override: Override) -> list[str] | None:
 
 
 def _unknown(key: str) -> str:
-    nearest = difflib.get_close_matches(key, ["game", *GROUPS], n=1, cutoff=0.7)
+    nearest = difflib.get_close_matches(key, ["game", *GROUPS, PLAN], n=1, cutoff=0.7)
     if nearest:
         return f"unknown key '{key}'" + checks.suggestion(nearest)
     return config.unknown_key(key)

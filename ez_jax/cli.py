@@ -7,6 +7,7 @@ starts: `--help` and refusals are quick, and `configure_jax` can still choose it
 
 import os
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -38,18 +39,19 @@ class _CellFailed(RuntimeError):
         self.code = code
 
 
-def main(run: Run, *, description: str = "") -> None:
+def main(run: Run, *, plan: Run | None = None, description: str = "") -> None:
     """Compose the configuration from the command line, run, and exit with the right code.
 
     Args:
         run: the command; what it returns is the exit code (None is 0).
+        plan: what is done instead where the command line says `plan=true`.
         description: first paragraph of the help.
     """
     words = sys.argv[1:]
     if {"--help", "-h"} & set(words):
         sys.stdout.write(help_page.render(description))
         sys.exit(DONE)
-    sys.exit(guarded(lambda: _launch(run, words)))
+    sys.exit(guarded(lambda: _launch_either(run, plan, words)))
 
 
 def guarded(action: Callable[[], int | None]) -> int:
@@ -82,6 +84,19 @@ def configure_jax() -> None:
     # A small network is many small programs: keep those too.
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def _launch_either(run: Run, plan: Run | None, words: Sequence[str]) -> None:
+    """Launch the command, or with `plan=true` what plans it, which leaves nothing behind."""
+    if plan is None:
+        return _launch(run, words)
+    is_asked, words = arguments.take_plan(words)
+    if not is_asked:
+        return _launch(run, words)
+    if not arguments.is_multirun(words):
+        return _launch(plan, words)
+    with tempfile.TemporaryDirectory() as record:  # what Hydra notes of a sweep
+        return _launch(plan, [*words, f"hydra.sweep.dir={arguments.quote(record)}"])
 
 
 def _launch(run: Run, words: Sequence[str]) -> None:

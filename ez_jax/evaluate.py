@@ -44,11 +44,8 @@ class Games:
 EvaluateFn = Callable[..., Games]
 
 
-def make_evaluate(config: Config, model: Model) -> EvaluateFn:
-    """`evaluate(variables, film=0, stop)` plays `eval.episodes` games; the first `film` are filmed.
-
-    None if `stop()` became true meanwhile.
-    """
+def make_eval_policy(config: Config, model: Model) -> Callable[..., Any]:
+    """The jitted policy of evaluation, without noise; frames are donated."""
     search = make_search(
         config.search,
         model,
@@ -56,7 +53,15 @@ def make_evaluate(config: Config, model: Model) -> EvaluateFn:
         explore=False,
         num_simulations=config.eval.num_simulations,
     )
-    policy = jax.jit(make_policy(model, search), donate_argnums=1)
+    return jax.jit(make_policy(model, search), donate_argnums=1)
+
+
+def make_evaluate(config: Config, model: Model) -> EvaluateFn:
+    """`evaluate(variables, film=0, stop)` plays `eval.episodes` games; the first `film` are filmed.
+
+    None if `stop()` became true meanwhile.
+    """
+    policy = make_eval_policy(config, model)
     num_envs = min(config.eval.num_envs, config.eval.episodes)
 
     def evaluate(

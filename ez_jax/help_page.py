@@ -16,6 +16,7 @@ examples
   python -m ez_jax.train game=Breakout preset=small      the same game for a small machine
   python -m ez_jax.train game=my_module:MyEnv-v0         any Gymnasium environment
   python -m ez_jax.train -m game=Pong,Qbert seed=0,1     four runs, one after another
+  python -m ez_jax.train game=Pong plan=true             what the run needs and how long it takes
   python -m ez_jax.train game=Pong --cfg job             print every key with its value and stop
 
 A run lives in runs/<game>/<name>/seed<seed>; the same command again resumes it.
@@ -27,6 +28,7 @@ keys that matter (every other one: --cfg job, explained in ez_jax/config.py)
   preset=small             a named set of numbers
   seed=0  name=default     of the run
   run_dir=PATH             instead of runs/<game>/<name>/seed<seed>
+  plan=true                no run: memory, disk and hours it would take, and what would fit
   total_agent_steps=N      decisions of the agent in the whole run
   updates_per_step=X       optimiser steps per agent step
   learner.batch_size=N     sequences per update          learner.unroll_steps=N  model steps
@@ -44,7 +46,7 @@ switches of the ideas (or as ablation=NAME)
 _HYDRA = """
 -m runs every combination of comma lists; --cfg job prints the configuration; hydra.* keys and
 --hydra-help are Hydra's own.
-exit codes: 0 done, 1 failure, 2 bad input, 130 interrupted
+exit codes: 0 done, 1 failure, 2 bad input or no room, 130 interrupted
 """
 
 

@@ -20,6 +20,7 @@ from ez_jax.structs import EnvSpec
 
 FLOAT = 4  # bytes; also of an int32
 USABLE = 0.9  # of what is available; the rest is for the runtime, the compiler and fragmentation
+MOST_STEPS = 10**12  # more than any replay will be asked to keep
 RUNTIME_BYTES = 600_000_000  # Python, JAX and compiled programs in host memory
 _CGROUP_LIMITS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
@@ -49,6 +50,7 @@ class Sizes:
     unrolled: int  # states per sequence with activations to keep (K + 1)
     roots: int  # of the largest search
     num_simulations: int
+    unsaved: int  # agent steps between two checkpoints
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +59,7 @@ class MemoryPlan:
 
     sizes: Sizes
     per_step: int  # replay, of one agent step
+    per_step_refreshed: int  # of that: what learning changes, so that it is saved every time
     per_sample: int  # batch and activations, of one sampled sequence
     per_root: int  # search tree, of one root
     train: int  # parameters, optimiser state, target networks
@@ -79,7 +82,9 @@ class MemoryPlan:
     @property
     def host(self) -> int:
         """Bytes in host memory when a checkpoint is written, without what the device holds."""
-        return self.train + self.per_step * self.sizes.capacity + RUNTIME_BYTES
+        sizes = self.sizes
+        rows = self.per_step * min(sizes.unsaved, sizes.capacity)
+        return self.train + self.per_step_refreshed * sizes.capacity + rows + RUNTIME_BYTES
 
     def describe(self) -> str:
         """One line for the plan that is shown at the start."""
@@ -105,14 +110,15 @@ def plan_memory(
       activation_bytes: kept for the backward pass of one sampled sequence; see `forward_bytes`.
     """
     frame = math.prod(spec.observation_shape) * spec.observation_dtype.itemsize
-    # reward, discount, is_first (1 byte), action, value, searched and priority beside the two
-    per_step = frame + spec.num_actions * FLOAT + 6 * FLOAT + 1
+    refreshed = spec.num_actions * FLOAT + 3 * FLOAT  # policy; value, searched and priority
+    recorded = frame + 3 * FLOAT + 1  # and reward, discount, action; is_first
     policies = spec.num_actions * sizes.unrolled * FLOAT
     # Once as bytes, once as the scaled floats that the network sees.
     observed = sizes.frames * frame + sizes.frames * math.prod(spec.observation_shape) * FLOAT
     return MemoryPlan(
         sizes=sizes,
-        per_step=per_step,
+        per_step=recorded + refreshed,
+        per_step_refreshed=refreshed,
         per_sample=observed + policies + activation_bytes,
         per_root=search_bytes(tree_bytes(embedding), spec.num_actions, sizes.num_simulations),
         train=tree_bytes(train_state),
@@ -162,7 +168,7 @@ def check(plan: MemoryPlan, available: Available) -> None:
     Raises:
       BadInput: in one sentence the need, what there is, and a smaller setting that fits.
     """
-    if _fits(plan, available):
+    if fits(plan, available):
         return
     shared = available.is_shared
     need = plan.device + plan.host if shared else plan.device
@@ -181,7 +187,8 @@ def gigabytes(size: float) -> str:
     return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
 
 
-def _fits(plan: MemoryPlan, available: Available) -> bool:
+def fits(plan: MemoryPlan, available: Available) -> bool:
+    """Whether what is planned for fits."""
     if available.is_shared:
         return plan.device + plan.host <= USABLE * available.device
     return plan.device <= USABLE * available.device and plan.host <= USABLE * available.host
@@ -206,16 +213,32 @@ def _advice(plan: MemoryPlan, available: Available) -> str:
 
 def _largest_capacity(plan: MemoryPlan, available: Available) -> int:
     """Agent steps of replay that fit beside the rest, rounded down to three digits."""
-    empty = dataclasses.replace(plan, sizes=dataclasses.replace(plan.sizes, capacity=0))
-    if available.is_shared:
-        room = (USABLE * available.device - empty.device - empty.host) / (2 * plan.per_step)
-    else:
-        on_device = (USABLE * available.device - empty.device) / plan.per_step
-        room = min(on_device, (USABLE * available.host - empty.host) / plan.per_step)
-    if room < 1:
+    return three_digits(largest(lambda c: fits(with_capacity(plan, c), available)))
+
+
+def with_capacity(plan: MemoryPlan, capacity: int) -> MemoryPlan:
+    """The plan with another replay."""
+    return dataclasses.replace(plan, sizes=dataclasses.replace(plan.sizes, capacity=capacity))
+
+
+def largest(is_possible: Callable[[int], bool], limit: int = MOST_STEPS) -> int:
+    """The largest number up to `limit` that is possible, as all below it are; 0 if 1 is not."""
+    low, high = 0, 1
+    while high < limit and is_possible(high):
+        low, high = high, 2 * high
+    high = min(high, limit) + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if is_possible(middle) else (low, middle)
+    return low
+
+
+def three_digits(number: float) -> int:
+    """The number rounded down to three digits; 0 below 1."""
+    if number < 1:
         return 0
-    digits = 10 ** max(0, math.floor(math.log10(room)) - 2)
-    return int(room // digits * digits)
+    digits = 10 ** max(0, math.floor(math.log10(number)) - 2)
+    return int(number // digits * digits)
 
 
 def _host_available() -> int:

@@ -1,24 +1,29 @@
-"""What a run will need, said before it starts: parameters, memory, and how long it would take."""
+"""What a run will need, said before it starts: parameters, memory, disk, operations."""
 
+import functools
 import math
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from ez_jax import memory
+from ez_jax import memory, run_folder
 from ez_jax.arrays import tree_bytes
-from ez_jax.config import Config
+from ez_jax.config import BadInput, Config
 from ez_jax.learner import init_train_state
 from ez_jax.model import Model
 from ez_jax.progress import cpu_warning
+from ez_jax.structs import EnvSpec
 
 # Share of the intermediate results that is in memory at once: XLA fuses most of the others away.
 KEPT = 0.5
+LOG_BYTES = 64_000_000  # metrics, TensorBoard events and scores of a long run
 
 
+@functools.lru_cache(maxsize=1)
 def _shapes(config: Config, model: Model) -> tuple[Any, Any, Any]:
     """Train state, one observation and its embedding, as shapes; nothing is computed."""
     train = jax.eval_shape(lambda: init_train_state(config, model, jax.random.key(0)))
@@ -32,6 +37,17 @@ def _shapes(config: Config, model: Model) -> tuple[Any, Any, Any]:
 def memory_plan(config: Config, model: Model) -> memory.MemoryPlan:
     """The memory that the run will ask for."""
     train, _, embedding = _shapes(config, model)
+    return memory.plan_memory(
+        model.spec,
+        sizes(config, model.spec),
+        train_state=train,
+        embedding=embedding,
+        activation_bytes=round(KEPT * _unroll_bytes(config, model)),
+    )
+
+
+def sizes(config: Config, spec: EnvSpec) -> memory.Sizes:
+    """The settings that memory depends on."""
     unroll_steps, td_steps = config.learner.unroll_steps, config.targets.td_steps
     together = config.reanalyse.updates_per_search * config.learner.batch_size
     roots = round(config.reanalyse.ratio * together) * (unroll_steps + 1)
@@ -39,20 +55,57 @@ def memory_plan(config: Config, model: Model) -> memory.MemoryPlan:
         roots = 0
     if config.reanalyse.mode == "buffer":
         roots = min(config.reanalyse.chunk, together * (unroll_steps + 1))
-    sizes = memory.Sizes(
+    return memory.Sizes(
         capacity=config.replay.capacity,
         batch_size=config.learner.batch_size,
-        frames=model.spec.frame_stack + unroll_steps + td_steps,
+        frames=spec.frame_stack + unroll_steps + td_steps,
         unrolled=unroll_steps + 1,
         roots=max(config.actor.num_envs, roots),
         num_simulations=config.search.num_simulations,
+        unsaved=config.checkpoint.every or config.replay.capacity,
     )
-    return memory.plan_memory(
-        model.spec,
-        sizes,
-        train_state=train,
-        embedding=embedding,
-        activation_bytes=round(KEPT * _unroll_bytes(config, model)),
+
+
+def disk_bytes(config: Config, plan: memory.MemoryPlan) -> int:
+    """What the run folder can grow to: an upper bound, nothing is taken as compressed."""
+    return checkpoints(config) * checkpoint_bytes(plan) + plan.parts["replay"] + LOG_BYTES
+
+
+def checkpoints(config: Config) -> int:
+    """Those that are kept, one more while it is written, and the best weights."""
+    return config.checkpoint.keep + 1 + config.checkpoint.keep_best
+
+
+def checkpoint_bytes(plan: memory.MemoryPlan) -> int:
+    """What each checkpoint holds by itself."""
+    return plan.train + plan.per_step_refreshed * plan.sizes.capacity
+
+
+def disk_free(folder: Path) -> int:
+    """Bytes that the run folder can still take, beside what is in it already."""
+    return shutil.disk_usage(run_folder.nearest(folder)).free + run_folder.bytes_in(folder)
+
+
+def check_disk(config: Config, plan: memory.MemoryPlan, folder: Path) -> None:
+    """Refuse a run whose folder would not hold it.
+
+    Raises:
+      BadInput: in one sentence the need, what there is, and what to do.
+    """
+    need, free = disk_bytes(config, plan), disk_free(folder)
+    if need <= free:
+        return
+    capacity = memory.largest(
+        lambda steps: disk_bytes(config, memory.with_capacity(plan, steps)) <= free,
+        memory.MOST_STEPS,
+    )
+    smallest = min(plan.sizes.capacity, max(1_000, 4 * plan.sizes.batch_size))
+    mend = "free some or choose another run_dir="
+    if capacity >= smallest:
+        mend += f"; replay.capacity={memory.three_digits(capacity)} would fit"
+    raise BadInput(
+        f"this run can write {memory.gigabytes(need)} to {folder} and {memory.gigabytes(free)} "
+        f"are there for it; {mend}"
     )
 
 
@@ -67,13 +120,14 @@ def _unroll_bytes(config: Config, model: Model) -> int:
 
 
 def searched_share(config: Config) -> float:
-    """Share of a batch's positions that are searched anew; with a buffer: once it is full."""
+    """Share of a batch's positions that are searched anew; with a buffer: at the end of a run."""
     if config.reanalyse.mode == "none":
         return 0.0
     if config.reanalyse.mode == "batch":
         return config.reanalyse.ratio
     positions = config.learner.batch_size * (config.learner.unroll_steps + 1)
-    return min(1.0, config.replay.capacity / max(1, config.reanalyse.max_age) / positions)
+    kept = min(config.replay.capacity, config.total_agent_steps)
+    return min(1.0, kept / max(1, config.reanalyse.max_age) / positions)
 
 
 def update_flops(config: Config, model: Model) -> float:

@@ -6,6 +6,7 @@ characters.
 """
 
 import contextlib
+import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TextIO
@@ -38,9 +39,14 @@ class Progress:
         self._totals = (0, 0)  # agent steps, updates
         self._seen: dict[str, float] = {}
 
-    def plan(self, rows: Mapping[str, str], warnings: Sequence[str] = ()) -> None:
-        """Show what is about to happen: a name and a sentence per row, then the warnings."""
-        width = max(map(len, rows), default=0)
+    def plan(
+        self, rows: Mapping[str, str], warnings: Sequence[str] = (), width: int | None = None
+    ) -> None:
+        """Show what is about to happen: a name and a sentence per row, then the warnings.
+
+        `width` breaks the sentences of plain lines; without it each stays one line.
+        """
+        names = max(map(len, rows), default=0)
         if self._is_live:
             table = Table.grid(padding=(0, 2))
             for name, value in rows.items():
@@ -48,7 +54,8 @@ class Progress:
             self._console.print(table)
         else:
             for name, value in rows.items():
-                self.say(f"{name:{width}}  {value}")
+                lines = textwrap.wrap(value, width, break_on_hyphens=False) if width else [value]
+                self.say(f"\n{'':{names}}  ".join([f"{name:{names}}  {lines[0]}", *lines[1:]]))
         for warning in warnings:
             self.warn(warning)
 

@@ -28,7 +28,7 @@ from ez_jax.interrupt import Interrupt
 from ez_jax.learner import init_train_state, make_learn, make_prepare, no_metrics
 from ez_jax.metrics import Every, MetricsWriter, read_metrics
 from ez_jax.model import make_model
-from ez_jax.plan import memory_plan, plan_rows, plan_warnings
+from ez_jax.plan import check_disk, memory_plan, plan_rows, plan_warnings
 from ez_jax.progress import EVALUATION, Progress
 from ez_jax.reanalyse import make_reanalyse
 from ez_jax.search import make_search, resolve
@@ -72,6 +72,7 @@ class Run:
         rows = plan_rows(config, self.model, plan, self.folder, saved)
         progress.plan(rows, plan_warnings(config, self.model))
         memory.check(plan, memory.available_memory())
+        check_disk(config, plan, self.folder)
         if is_new:
             run_folder.write_config(self.folder, as_given)
         self._make_steps()

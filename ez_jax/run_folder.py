@@ -47,6 +47,27 @@ def make_run_dir(run_dir: str | Path) -> Path:
     return path
 
 
+def check_writable(run_dir: Path) -> None:
+    """Refuse a run folder that could not be made, without making it.
+
+    Raises:
+      BadInput: what is there of its path is no folder, or cannot be written to.
+    """
+    there = nearest(run_dir)
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        raise BadInput(f"{run_dir} cannot be written ({there}); choose another run_dir=")
+
+
+def nearest(path: Path) -> Path:
+    """The path, or the part of it that exists."""
+    return next(part for part in (path, *path.parents) if part.exists())
+
+
+def bytes_in(folder: Path) -> int:
+    """What all files of a folder take."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
 def write_config(run_dir: str | Path, config: Mapping[str, Any]) -> None:
     """Write the resolved configuration, a nested dictionary of plain values."""
     _write_whole(Path(run_dir) / CONFIG_FILE, yaml.safe_dump(dict(config), sort_keys=False))

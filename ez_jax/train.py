@@ -6,7 +6,7 @@ One process and one loop. While the environments step on their threads, the devi
 learner always sees a defined prefix of the data, so the same seed gives the same curve.
 """
 
-from ez_jax import cli
+from ez_jax import cli, planning
 from ez_jax.config import Config
 from ez_jax.progress import Progress
 from ez_jax.run import Run
@@ -31,5 +31,11 @@ def train(config: Config) -> int:
     return cli.INTERRUPTED if run.interrupt.requested else cli.DONE
 
 
+def plan(config: Config) -> int:
+    """Say what the run would need and how long it would take; nothing is left behind."""
+    cli.configure_jax()
+    return planning.tell(config, Run, Progress(live=config.log.progress))
+
+
 if __name__ == "__main__":
-    cli.main(train, description=__doc__.splitlines()[0])
+    cli.main(train, plan=plan, description=__doc__.splitlines()[0])

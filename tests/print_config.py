@@ -20,5 +20,9 @@ def show(chosen):
     return 1 if chosen.seed == 13 else None
 
 
+def plan(chosen):
+    sys.stdout.write(f"plan of seed {chosen.seed}\n")
+
+
 if __name__ == "__main__":
-    cli.main(show, description="Prints the configuration.")
+    cli.main(show, plan=plan, description="Prints the configuration.")

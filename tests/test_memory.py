@@ -32,7 +32,13 @@ ATARI = EnvSpec(
     frame_skip=4,
 )
 PUBLISHED = Sizes(
-    capacity=100_000, batch_size=256, frames=14, unrolled=6, roots=1536, num_simulations=50
+    capacity=100_000,
+    batch_size=256,
+    frames=14,
+    unrolled=6,
+    roots=1536,
+    num_simulations=50,
+    unsaved=10_000,
 )
 
 
@@ -59,6 +65,12 @@ def test_published_sizes():
     parts = make_plan().parts
     assert parts["replay"] == pytest.approx(2.77 * GB, rel=0.01)
     assert parts["search tree"] == pytest.approx(1536 * 51 * 36 * 64 * 4, rel=0.02)
+
+
+def test_the_host_holds_the_rows_that_are_new_and_not_the_whole_replay():
+    rows, whole = make_plan(), make_plan(unsaved=100_000)
+    assert whole.host - rows.host == 90_000 * rows.per_step
+    assert rows.host - make_plan(capacity=50_000).host == 50_000 * (4 + 3) * 4
 
 
 def test_search_bytes_are_those_of_the_tree_that_mctx_makes():
@@ -103,9 +115,9 @@ def test_a_run_that_fits_passes():
 @pytest.mark.parametrize(
     "available",
     [
-        Available(device=12 * GB, host=12 * GB, is_shared=True),
+        Available(device=11 * GB, host=11 * GB, is_shared=True),
         Available(device=9 * GB, host=64 * GB, is_shared=False),
-        Available(device=80 * GB, host=2 * GB, is_shared=False),
+        Available(device=80 * GB, host=GB, is_shared=False),
     ],
 )
 def test_the_replay_that_is_advised_fits_and_is_the_largest(available):

@@ -1,0 +1,195 @@
+"""`plan=true`: what a run would need and how long it would take, without the run.
+
+What is needed is computed (`plan.py`), how long it takes is measured (`rehearsal.py`).
+"""
+
+import dataclasses
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from ez_jax import checks, cli, memory, run_folder
+from ez_jax import config as configs
+from ez_jax.config import Config
+from ez_jax.envs import make_env
+from ez_jax.memory import Available, MemoryPlan, gigabytes
+from ez_jax.model import Model, make_model
+from ez_jax.plan import (
+    check_disk,
+    checkpoint_bytes,
+    checkpoints,
+    disk_bytes,
+    disk_free,
+    memory_plan,
+    plan_rows,
+    sizes,
+)
+from ez_jax.progress import Progress, duration
+from ez_jax.rehearsal import MakeRun, Rates, rehearse
+from ez_jax.search import resolve
+
+WIDTH = 86  # of a sentence beside its name
+
+
+def tell(config: Config, make_run: MakeRun, progress: Progress) -> int:
+    """Show needs, refuse what does not fit, measure, show times; returns the exit code.
+
+    Raises:
+      BadInput: no room in memory or on the disk, or a folder that cannot be used.
+    """
+    folder = configs.run_folder(config).absolute()
+    run_folder.check_writable(folder)
+    is_there = (folder / run_folder.CONFIG_FILE).exists()
+    if is_there:
+        run_folder.check_same_config(folder, configs.to_dict(config))
+    config, model = _model(config)
+    plan, available = memory_plan(config, model), memory.available_memory()
+    rows = plan_rows(config, model, plan, folder, None)
+    rows |= need_rows(config, plan, available, folder)
+    rows["folder"] = f"{folder}" + (
+        ", which holds this run already; the plan is for all of it, from its start"
+        if is_there
+        else ", not made yet"
+    )
+    _show(progress, rows)
+    memory.check(plan, available)
+    check_disk(config, plan, folder)
+    _show(progress, {"largest": largest(config, model, plan, available, folder)})
+    load = os.getloadavg()[0]  # before this process adds to it
+    rates = rehearse(config, model, plan, make_run, progress.say)
+    _show(progress, time_rows(config, rates) | caveats(config, rates, load, os.cpu_count() or 1))
+    progress.say("this run fits; the same command without plan=true starts it")
+    return cli.DONE
+
+
+def _model(config: Config) -> tuple[Config, Model]:
+    """The configuration and the model for its game, which is opened to look at it."""
+    env = make_env(config.game, config.env, num_envs=1, seed=0, training=True)
+    env.close()
+    config = resolve(config, env.spec.num_actions)
+    return config, make_model(config, env.spec)
+
+
+def need_rows(
+    config: Config, plan: MemoryPlan, available: Available, folder: Path
+) -> dict[str, str]:
+    """Memory and disk, each beside what is available."""
+    parts = "; ".join(f"{name} {gigabytes(size)}" for name, size in plan.parts.items())
+    device, host = gigabytes(plan.device), gigabytes(plan.host)
+    usable = f"of which {memory.USABLE:.0%} may be planned"
+    if available.is_shared:
+        rows = {
+            "memory": f"{gigabytes(plan.device + plan.host)} of {gigabytes(available.device)} "
+            f"available, {usable}: {device} for the device ({parts}), {host} for the host"
+        }
+    else:
+        rows = {
+            "memory": f"on the device {device} of {gigabytes(available.device)} available, "
+            f"{usable}: {parts}",
+            "host": f"{host} of memory, of {gigabytes(available.host)} available",
+        }
+    need, free = gigabytes(disk_bytes(config, plan)), gigabytes(disk_free(folder))
+    return rows | {
+        "disk": f"at most {need} of {free} free: replay {gigabytes(plan.parts['replay'])}, "
+        f"{checkpoints(config)} checkpoints of {gigabytes(checkpoint_bytes(plan))}, logs"
+    }
+
+
+def largest(
+    config: Config, model: Model, plan: MemoryPlan, available: Available, folder: Path
+) -> str:
+    """The largest replay and the largest batch that fit, each with the other as it is set."""
+    free = disk_free(folder)
+
+    def holds(capacity: int) -> bool:
+        larger = memory.with_capacity(plan, capacity)
+        return memory.fits(larger, available) and disk_bytes(config, larger) <= free
+
+    def learns(batch: int) -> bool:
+        changed = configs.override(config, {"learner.batch_size": batch})
+        if any(checks.problems(changed)):  # such as more than learner.start gives
+            return False
+        larger = dataclasses.replace(plan, sizes=sizes(changed, model.spec))
+        return memory.fits(larger, available)
+
+    capacity = max(plan.sizes.capacity, memory.three_digits(memory.largest(holds)))
+    batch = memory.largest(learns, plan.sizes.capacity)  # no more can be drawn
+    batch = max(plan.sizes.batch_size, memory.three_digits(batch))
+    enough = " (more than the run plays)" if capacity > config.total_agent_steps else ""
+    return (
+        f"replay.capacity={capacity}{enough} or learner.batch_size={batch} would still fit, "
+        "each with the other as it is"
+    )
+
+
+def num_evaluations(config: Config) -> int:
+    """Evaluations of the whole run, with those past the data and the last."""
+    if not config.eval.every:
+        return 1
+    past = round(config.final_updates / (config.updates_per_step or 1))
+    return math.ceil((config.total_agent_steps + past) / config.eval.every)
+
+
+def seconds(config: Config, rates: Rates) -> dict[str, float]:
+    """Seconds of the parts of the whole run, one after another; evaluation is an upper bound."""
+    waves = math.ceil(config.eval.episodes / config.eval.num_envs)
+    steps = num_evaluations(config) * waves * config.env.eval_max_episode_steps
+    return {
+        "compiling": sum(rates.compiling.values()),
+        "acting": config.total_agent_steps / config.actor.num_envs * rates.decision,
+        "learning": config.total_updates * rates.update,
+        "evaluation": steps * rates.evaluation,
+    }
+
+
+def time_rows(config: Config, rates: Rates) -> dict[str, str]:
+    """How long the parts and the whole take, in words."""
+    parts = seconds(config, rates)
+    shown = {name: duration(value) for name, value in parts.items()}
+    compiling = ", ".join(f"{name} {duration(part)}" for name, part in rates.compiling.items())
+    games, size = config.eval.episodes, config.learner.batch_size
+    rows = {
+        "compiling": f"{shown['compiling']} ({compiling}); less where it was compiled before",
+        "acting": f"{shown['acting']}: {config.total_agent_steps:,} agent steps, "
+        f"{config.actor.num_envs} at once in {_short(rates.decision)}",
+        "learning": f"{shown['learning']}: {config.total_updates:,} updates of {size} samples, "
+        f"{_short(rates.update)} each with their targets",
+        "evaluation": f"at most {shown['evaluation']}: {num_evaluations(config)} x {games} games, "
+        f"if each lasted {config.env.eval_max_episode_steps:,} steps, {_short(rates.evaluation)} "
+        f"for a step of {min(games, config.eval.num_envs)} games",
+    }
+    total = sum(parts.values())
+    fewest, most = duration(total - parts["evaluation"]), duration(total)
+    span = f"{fewest} without evaluation, at most {most} with it" if fewest != most else most
+    rows["whole run"] = (
+        f"{span}; less where games and learning overlap, more where others use this machine"
+    )
+    return rows
+
+
+def caveats(config: Config, rates: Rates, load: float, cores: int) -> dict[str, str]:
+    """What was not measured as the run will have it."""
+    told = []
+    if rates.batch_size != config.learner.batch_size:
+        told.append(
+            f"an update of {config.learner.batch_size} samples takes too long to try here: "
+            f"{rates.batch_size} were measured and scaled by counted operations "
+            "(a large batch can be slower)"
+        )
+    if rates.capacity < config.replay.capacity:
+        told.append(f"measured with a replay of {rates.capacity:,} agent steps, not the whole one")
+    if load > cores / 2:
+        told.append(
+            f"this machine was busy already (load {load:.1f} on {cores} cores), which slows it"
+        )
+    return {"estimated": "; ".join(told)} if told else {}
+
+
+def _short(each: float) -> str:
+    return f"{each:.3g} s" if each >= 1 else f"{1e3 * each:.3g} ms"
+
+
+def _show(progress: Progress, rows: Mapping[str, str]) -> None:
+    """Rows with names of one width and lines that fit a terminal."""
+    progress.plan({f"{name:10}": value for name, value in rows.items()}, width=WIDTH)

@@ -1,0 +1,206 @@
+"""A rehearsal of a run: its own programs and games, each a few times, with a clock beside them.
+
+The run is a real one in a temporary folder with a short replay; it is handed in as `make_run`,
+because only `train.py` knows it. An update that would take a CPU long is measured with fewer
+samples and scaled by counted operations.
+"""
+
+import dataclasses
+import functools
+import io
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ez_jax.actor import init_frames
+from ez_jax.config import Config, override
+from ez_jax.envs import VectorEnv, make_env
+from ez_jax.evaluate import make_eval_policy
+from ez_jax.memory import MemoryPlan
+from ez_jax.model import Model
+from ez_jax.plan import searched_share, update_flops
+from ez_jax.progress import CPU_FLOP_PER_S, Progress
+from ez_jax.structs import NEVER, Replay
+
+RING_BYTES = 256_000_000  # of the short replay
+LONG = 4.0  # seconds of all updates that search together, by counted operations
+MOST, SECONDS = 200, {"acting": 5.0, "learning": 20.0, "evaluation": 5.0}  # of measuring
+
+MakeRun = Callable[[Config, Progress], Any]  # `run.Run`
+
+
+@dataclasses.dataclass(frozen=True)
+class Rates:
+    """Seconds that the parts of a run take on this device."""
+
+    compiling: dict[str, float]  # by part, from the cache of compiled programs what is there
+    decision: float  # of all environments together, with their step
+    update: float  # with sampling, reanalysis and targets
+    evaluation: float  # one step of all evaluation games together
+    batch_size: int  # with which the update was measured; else the update is scaled
+    capacity: int  # agent steps of replay with which it was measured
+
+
+def rehearse(
+    config: Config, model: Model, plan: MemoryPlan, make_run: MakeRun, say: Callable[[str], None]
+) -> Rates:
+    """Measure; the configuration has been resolved, and what it asks for has been checked to fit.
+
+    Args:
+      config: of the run.
+      model: its model.
+      plan: its memory.
+      make_run: `Run`.
+      say: told what is being measured.
+    """
+    batch = measured_batch(config, model, jax.default_backend())
+    capacity = min(plan.sizes.capacity, max(2_000, 10 * batch, RING_BYTES // plan.per_step))
+    changes = {"learner.batch_size": batch, "replay.capacity": capacity}
+    small = override(config, changes)
+    scale = update_flops(config, model) / update_flops(small, model) if small != config else 1.0
+    say("measuring acting (compiling first) ...")
+    with _opened(small, make_run) as (run, starting):
+        acting = _repeat(_acting(run), SECONDS["acting"])
+        say("measuring learning (compiling first) ...")
+        learning = _repeat(_learning(run, small), SECONDS["learning"])
+        say("measuring evaluation (compiling first) ...")
+        with closing(_games(small)) as env:
+            evaluation = _repeat(_evaluation(run, small, env), SECONDS["evaluation"])
+    return Rates(
+        compiling={
+            "start": starting,
+            "acting": acting.first,
+            "learning": learning.first,
+            "evaluation": evaluation.first,
+        },
+        decision=acting.each,
+        update=scale * learning.each,
+        evaluation=evaluation.each,
+        batch_size=batch,
+        capacity=capacity,
+    )
+
+
+def measured_batch(config: Config, model: Model, platform: str) -> int:
+    """The batch of the run; on a CPU a half, a quarter, ... of it, if that is too slow to wait."""
+    batch = config.learner.batch_size
+    if platform != "cpu":
+        return batch
+    flops = update_flops(config, model) * config.reanalyse.updates_per_search
+    seconds = flops / (CPU_FLOP_PER_S * (os.cpu_count() or 1))
+    while seconds > LONG and batch > 1:
+        batch, seconds = batch // 2, seconds / 2
+    return batch
+
+
+@contextmanager
+def _opened(config: Config, make_run: MakeRun) -> Iterator[tuple[Any, float]]:
+    """A run that says nothing and leaves nothing, and the seconds that its start took."""
+    with tempfile.TemporaryDirectory(prefix="ez_jax-plan-") as folder:
+        changes = {
+            "run_dir": folder,
+            "actor.random_start": False,  # every decision is a search
+            "log.tensorboard": False,
+            **{f"{part}.every": 0 for part in ("log", "eval", "checkpoint")},
+        }
+        began = time.perf_counter()
+        quiet = Progress(live=False, stream=io.StringIO())
+        with make_run(override(config, changes), quiet) as run:
+            yield run, time.perf_counter() - began
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """Seconds of the first call beyond those that its work takes, and of one unit of work."""
+
+    first: float
+    each: float
+
+
+def _repeat(
+    work: Callable[[int], int], seconds: float, clock: Callable[[], float] = time.perf_counter
+) -> Timing:
+    """Time `work(n)`, which does something n times and returns the units of work done."""
+    times, units = [], []
+    n = 1
+    for round_ in range(3):  # compiling; to know how often; to measure
+        if round_ == 2:
+            n = min(MOST, max(1, int(seconds / max(times[1], 1e-6))))
+        began = clock()
+        units.append(work(n))
+        times.append(clock() - began)
+    each = times[2] / units[2]
+    return Timing(first=max(0.0, times[0] - each * units[0]), each=each)
+
+
+def _acting(run: Any) -> Callable[[int], int]:
+    step = run.begin()
+
+    def act(times: int) -> int:
+        nonlocal step
+        for _ in range(times):
+            run.games.send(run.decide(step))
+            step = run.games.recv()
+        jax.block_until_ready(run.state)
+        return times
+
+    return act
+
+
+def _learning(run: Any, config: Config) -> Callable[[int], int]:
+    group = config.reanalyse.updates_per_search
+    refill = jax.jit(functools.partial(_as_full, share=searched_share(config)), donate_argnums=0)
+    key = jax.random.key(0)
+
+    def learn(times: int) -> int:
+        for i in range(times):
+            if i == 0 or config.reanalyse.mode == "buffer":  # where a search leaves nothing to do
+                train, replay = run.state.train, run.state.replay
+                replay = refill(replay, jax.random.fold_in(key, i), train.updates)
+                run.state = run.state.replace(replay=replay)
+            run.learn(group)
+        jax.block_until_ready(run.state)
+        return times * group
+
+    return learn
+
+
+def _as_full(replay: Replay, key: jax.Array, updates: jax.Array, *, share: float) -> Replay:
+    """The replay as if full, with as many rows too old to use as there are in a long run."""
+    is_old = jax.random.uniform(key, replay.priority.shape) < share
+    rows = replay.rows.replace(searched=jnp.where(is_old, NEVER, updates))
+    count = jnp.maximum(replay.count, 2 * replay.priority.shape[0])
+    return Replay(rows=rows, priority=jnp.ones_like(replay.priority), count=count)
+
+
+def _evaluation(run: Any, config: Config, env: VectorEnv) -> Callable[[int], int]:
+    policy, variables = make_eval_policy(config, run.model), run.state.train.variables
+    frames, key, no_temperature = init_frames(env.spec, env.num_envs), run.state.key, jnp.zeros(())
+    step = env.reset()
+
+    def evaluate(times: int) -> int:
+        nonlocal frames, step
+        for _ in range(times):
+            found, frames = policy(variables, frames, step, key, no_temperature)
+            step = env.step(np.asarray(found.action))
+        return times
+
+    return evaluate
+
+
+def _games(config: Config) -> VectorEnv:
+    """The games that an evaluation plays side by side."""
+    return make_env(
+        config.game,
+        config.env,
+        num_envs=min(config.eval.num_envs, config.eval.episodes),
+        seed=config.eval.seed,
+        training=False,
+    )
