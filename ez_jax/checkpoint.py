@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ez_jax import watchdog
 from ez_jax.arrays import describe, restore_item, save_item, to_host, tree_bytes
 from ez_jax.config import BadInput
 from ez_jax.run_folder import make_run_dir
@@ -66,6 +67,7 @@ class Checkpointer:
         """The newest complete checkpoint; None if there is none yet."""
         return max(self.steps(), default=None)
 
+    @watchdog.at("writing the checkpoint")
     def save(self, step: int, state: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
         """Save `state`, arrays by item, and `meta`, JSON; the writing goes on in the background.
 
@@ -89,6 +91,7 @@ class Checkpointer:
         host_state = {item: to_host(tree) for item, tree in state.items()}
         self._pending = self._executor.submit(self._write, step, host_state, meta_text)
 
+    @watchdog.at("reading the checkpoint")
     def restore(self, step: int, template: Mapping[str, Any]) -> Restored:
         """Restore the items named in `template`, trees of arrays or of ShapeDtypeStruct.
 
@@ -123,6 +126,7 @@ class Checkpointer:
             raise BadInput(f"no sound checkpoint is left in {self._dir}; start in a new run_dir=")
         return None
 
+    @watchdog.at("writing the checkpoint")
     def wait(self) -> None:
         """Wait until the last save stands on the disk; raises what went wrong in it."""
         pending, self._pending = self._pending, None

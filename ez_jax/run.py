@@ -16,7 +16,7 @@ import numpy as np
 import yaml
 
 from ez_jax import config as configs
-from ez_jax import memory, run_folder
+from ez_jax import crash, memory, run_folder, watchdog
 from ez_jax import replay as ring
 from ez_jax.actor import init_frames, make_act
 from ez_jax.checkpoint import Checkpointer
@@ -61,6 +61,7 @@ class Run:
         config, progress = self.config, self.progress
         as_given = configs.to_dict(config)
         self.folder = run_folder.make_run_dir(configs.run_folder(config))
+        opened.push(functools.partial(crash.report, self))
         is_new = not (self.folder / run_folder.CONFIG_FILE).exists()
         if not is_new:
             run_folder.check_same_config(self.folder, as_given)
@@ -117,7 +118,7 @@ class Run:
 
         def call(*args: Any) -> Any:
             if not compiled:
-                with self.progress.compiling(what):
+                with self.progress.compiling(what), watchdog.at(f"compiling {what}"):
                     compiled.append(function.lower(*args).compile())
             return compiled[0](*args)
 
@@ -176,6 +177,7 @@ class Run:
 
     # What the loop of train.py does with it.
 
+    @watchdog.at("fetching actions from the device")
     def decide(self, step: TimeStep) -> np.ndarray:
         """Search in all environments and record the decisions: the actions i32[N]."""
         config, state, steps = self.config, self.state, self.clocks.agent_steps
@@ -225,6 +227,7 @@ class Run:
         group = config.reanalyse.updates_per_search
         return min(left, -(-handful // group) * group)
 
+    @watchdog.at("handing updates to the device")
     def learn(self, num_updates: int) -> None:
         """Dispatch updates; returns before they are done."""
         state, key = self.state, self._learn_key
@@ -235,10 +238,12 @@ class Run:
                 group, replay, metrics = self._prepare(
                     train.target, replay, metrics, key, train.updates
                 )
+                watchdog.expect(group.batch.index)
+            self.last_update = crash.LastUpdate(self.clocks.updates + done, group, i, key)
             train, replay, metrics = self._learn(
                 train, replay, metrics, key, group, self._in_group[i]
             )
-        self.state = state.replace(train=train, replay=replay, metrics=metrics)
+            self.state = state.replace(train=train, replay=replay, metrics=metrics)
         self._tick(updates=num_updates)
 
     def observe(self, step: TimeStep) -> TimeStep:
@@ -269,6 +274,7 @@ class Run:
             return clocks.agent_steps
         return clocks.agent_steps + round(past / (config.updates_per_step or 1))
 
+    @watchdog.at("fetching metrics from the device")
     def log(self) -> None:
         """Fetch what was summed on the device and write one line."""
         sums = jax.device_get(self.state.metrics)
@@ -282,6 +288,7 @@ class Run:
         metrics["opt/skipped"] = int(self.state.train.skipped)
         self.state = self.state.replace(metrics=no_metrics(self.config))
         self._write(metrics)
+        crash.check_skipped(self.state.train, self.config, self.folder)
         self._done_at["log"] = self.clocks
 
     def evaluate(self) -> None:
@@ -320,7 +327,7 @@ class Run:
 
     def __exit__(self, *raised: object) -> None:
         """Finish what is being written and let go of everything."""
-        self._open.close()
+        self._open.__exit__(*raised)
 
     def _write(self, metrics: dict[str, Any]) -> None:
         self.writer.write(self._now(), metrics)

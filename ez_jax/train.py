@@ -7,17 +7,18 @@ learner always sees a defined prefix of the data, so the same seed gives the sam
 """
 
 from ez_jax import cli
-from ez_jax.config import Config
+from ez_jax.config import Config, run_folder
 from ez_jax.interrupt import Interrupt
 from ez_jax.progress import Progress
 from ez_jax.run import Run
+from ez_jax.watchdog import Watchdog
 
 
 def train(config: Config) -> int:
     """Train to the end, or go on with the run that its folder holds; returns the exit code."""
     cli.configure_jax()
-    run = Run(config, Progress(live=config.log.progress))
-    with run, Interrupt() as interrupt:
+    watchdog = Watchdog(run_folder(config), config.log.watchdog)
+    with watchdog, Run(config, Progress(live=config.log.progress)) as run, Interrupt() as interrupt:
         step = run.env.reset()
         while run.clocks.agent_steps < config.total_agent_steps and not interrupt.requested:
             action = run.decide(step)  # 1. search in every environment, record the decision
