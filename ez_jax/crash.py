@@ -32,6 +32,7 @@ from ez_jax.structs import EnvSpec, Prepared, TrainState
 FORMAT = 1
 FOLDER, FACTS_FILE, TRACEBACK_FILE, ARRAYS = "crashes", "crash.json", "traceback.txt", "arrays"
 KEEP = 3  # bundles of a run
+CLOCKS = ("agent_steps", "env_frames", "updates")  # the fourth is in the last line of metrics
 TIME = "%Y-%m-%dT%H-%M-%S.%fZ"
 
 
@@ -116,7 +117,7 @@ def _facts(run: Any) -> dict[str, Any]:
         spec = dataclasses.asdict(env.spec)
         spec["observation_dtype"] = spec["observation_dtype"].name
     return {
-        "clocks": None if clocks is None else dataclasses.asdict(clocks),
+        "clocks": None if clocks is None else {k: getattr(clocks, k) for k in CLOCKS},
         "update": None if last is None else last.number,
         "config": configs.to_dict(run.config),
         "env": spec,
@@ -215,7 +216,9 @@ def _read(folder: Path) -> Bundle:
     facts = json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))
     if facts["format"] != FORMAT:
         raise ValueError(f"its format is {facts['format']!r}, and this version reads {FORMAT}")
-    there = facts["arrays"]
+    there, number, told = facts["arrays"], facts["update"], ("time", "error", "device")
+    if not (number is None or type(number) is int) or not all(type(facts[k]) is str for k in told):
+        raise ValueError(f"{FACTS_FILE} is not what was written")
     template = {name: _template(str(entry["is"])) for name, entry in there.items()}
     arrays = {}
     if template:
@@ -224,9 +227,11 @@ def _read(folder: Path) -> Bundle:
     for name, array in arrays.items():
         if _digest(array) != there[name]["sha256"]:
             raise ValueError(f"{name} is not what was written")
+    if arrays and (number is None or facts["env"] is None):
+        raise ValueError("it holds arrays of no update")
     return Bundle(
         folder=folder,
-        facts=facts,
+        facts={"clocks": None, "commit": None, **facts, "left_out": dict(facts["left_out"])},
         traceback=(folder / TRACEBACK_FILE).read_text(encoding="utf-8"),
         config=configs.validate(configs.from_dict(facts["config"])),
         spec=None if facts["env"] is None else _spec(facts["env"]),

@@ -88,6 +88,7 @@ class Run:
             self._restore()
         self._start_clocks()
 
+    @watchdog.at("making the environments")
     def _make_env(self, agent_steps: int) -> VectorEnv:
         """Environments with seeds of this run; a resumed run does not repeat its first games."""
         config = self.config
@@ -138,6 +139,7 @@ class Run:
             key=key,
         )
 
+    @watchdog.at("making the first state")
     def _start(self) -> None:
         """Begin at the beginning; lines of a run that never saved anything go."""
         self.clocks, self.state = Clocks(), self._init_state()
