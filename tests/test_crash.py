@@ -148,9 +148,7 @@ def test_the_first_value_that_is_not_finite_is_counted_and_placed(array, told):
 
 def fake_run(folder, state=None):
     """As much of a run as a bundle looks at."""
-    config = runs.config(folder)
-    spec = SimpleNamespace()
-    run = SimpleNamespace(folder=folder, config=config, clocks=Clocks(updates=3), spec=spec)
+    run = SimpleNamespace(folder=folder, config=runs.config(folder), clocks=Clocks(updates=3))
     if state is not None:
         run.state = SimpleNamespace(train=state)
         group = Prepared(batch={"reward": jnp.arange(6.0).reshape(2, 3)}, targets={})
@@ -162,14 +160,29 @@ def leave(run, error):
     crash.report(run, type(error), error, None)
 
 
-def test_arrays_that_were_donated_are_left_out_and_said_so(tmp_path, capsys):
+class Failed:
+    """The result of a computation that failed on the device."""
+
+    dtype, shape = np.dtype(np.float32), (3,)
+
+    def is_deleted(self):
+        return False
+
+    def __array__(self, *_, **__):
+        raise RuntimeError("out of memory\nand a long report")
+
+
+def test_arrays_that_cannot_be_had_are_left_out_and_said_so(tmp_path, capsys):
     given, kept = jnp.ones(3), jnp.zeros(2)
     given.delete()
-    run = fake_run(tmp_path, {"gone": given, "kept": kept})
+    run = fake_run(tmp_path, {"gone": given, "kept": kept, "torn": Failed()})
     leave(run, RuntimeError("while it was being updated"))
-    assert "(1 arrays could not be saved: crash.json says why)" in capsys.readouterr().err
+    assert "(2 arrays could not be saved: crash.json says why)" in capsys.readouterr().err
     facts = json.loads(next(tmp_path.glob("crashes/*/crash.json")).read_text())
-    assert facts["left_out"] == {"train/gone": "donated to a computation that did not return"}
+    assert facts["left_out"] == {
+        "train/gone": "donated to a computation that did not return",
+        "train/torn": "RuntimeError: out of memory",
+    }
     assert facts["arrays"].keys() == {"train/kept", "batch/reward", "learn_key"}
     assert facts["arrays"]["batch/reward"]["is"] == "float32[3]"
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -31,15 +32,6 @@ print("never")
 """
 
 
-def ended(action, tmp_path):
-    """Exit codes with which a watchdog would have ended this process, and what it wrote."""
-    codes = []
-    with Watchdog(tmp_path, LIMIT, end=codes.append):
-        action()
-    file = tmp_path / HANG_FILE
-    return codes, file.read_text() if file.exists() else ""
-
-
 def test_a_hanging_environment_ends_the_process_which_says_where(tmp_path):
     path = {"PYTHONPATH": f"{runs.ROOT}:{runs.ROOT / 'tests'}", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
@@ -61,9 +53,17 @@ def test_a_hanging_environment_ends_the_process_which_says_where(tmp_path):
 
 
 def test_silence_ends_the_process_once_and_tells_what_was_being_done(tmp_path):
-    with watchdog.at("compiling learning"):
-        codes, told = ended(lambda: time.sleep(2 * LIMIT), tmp_path)
+    codes, has_ended = [], threading.Event()
+
+    def end(code):
+        codes.append(code)
+        has_ended.set()
+
+    with watchdog.at("compiling learning"), Watchdog(tmp_path, LIMIT, end=end):
+        assert has_ended.wait(60)  # on a busy machine many looks are late
+        time.sleep(LIMIT / 4)
     assert codes == [1]
+    told = (tmp_path / HANG_FILE).read_text()
     assert ", compiling learning; " in told
     assert "test_watchdog.py" in told, "the stacks"
 
@@ -92,7 +92,11 @@ def beating():
 
 @pytest.mark.parametrize("alive", [beating, a_long_queue])
 def test_signs_of_life_keep_the_process(tmp_path, alive):
-    assert ended(alive, tmp_path) == ([], "")
+    codes = []
+    with Watchdog(tmp_path, LIMIT, end=codes.append):
+        alive()
+    assert codes == []
+    assert not (tmp_path / HANG_FILE).exists()
 
 
 def test_a_limit_of_zero_switches_it_off(tmp_path):
