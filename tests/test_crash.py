@@ -27,6 +27,20 @@ pytestmark = pytest.mark.usefixtures("quick_compiling")
 LIMIT = 2
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_program():
+    """The only update that is made again is traced and compiled once."""
+    make, made = replay_crash.make_propose, []
+
+    def make_once(*args):
+        made[:] = made or [make(*args)]
+        return made[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(replay_crash, "make_propose", make_once)
+        yield
+
+
 def says(capsys, action):
     """Exit code and what was written to stdout and stderr."""
     capsys.readouterr()
