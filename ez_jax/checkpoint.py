@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ez_jax import watchdog
 from ez_jax.arrays import describe, restore_item, save_item, to_host, tree_bytes
 from ez_jax.config import BadInput
 from ez_jax.journal import DamagedJournal, Journal, Rows, sync
@@ -77,6 +78,7 @@ class Checkpointer:
         """The newest complete checkpoint; None if there is none yet."""
         return max(self.steps(), default=None)
 
+    @watchdog.at("writing the checkpoint")
     def save(
         self,
         step: int,
@@ -147,6 +149,7 @@ class Checkpointer:
         """Restore the best weights, as `restore` does."""
         return self.restore(BEST, template)
 
+    @watchdog.at("reading the checkpoint")
     def restore(self, step: int | str, template: Template) -> Restored:
         """Restore the items named in `template`, trees of arrays or of ShapeDtypeStruct.
 
@@ -193,6 +196,7 @@ class Checkpointer:
             raise BadInput(f"no sound checkpoint is left in {self._dir}; start in a new run_dir=")
         return None
 
+    @watchdog.at("writing the checkpoint")
     def wait(self) -> None:
         """Wait until the last save stands on the disk; raises what went wrong in it."""
         pending, self._pending = self._pending, None

@@ -152,6 +152,7 @@ class LearnerConfig:
     augment: bool = True  # random shift and intensity, of images not below 16 shifts
     augment_shift: int = 4  # pixels
     augment_intensity: float = 0.05
+    max_skipped: int = 100  # updates in a row that are not finite, then the run fails; 0: never
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,7 @@ class LogConfig:
     every: int = 1_000  # agent steps
     tensorboard: bool = True
     progress: bool = True
+    watchdog: float = 1_800.0  # seconds without a sign of life, then the process ends; 0: never
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ez_jax import arguments, cli, config, run_folder
+from ez_jax import arguments, cli, config, run_folder, watchdog
 from ez_jax.actor import init_frames, make_policy
 from ez_jax.agent import load
 from ez_jax.config import BadInput, Config
@@ -64,6 +64,7 @@ def make_evaluate(config: Config, model: Model) -> EvaluateFn:
     policy = make_eval_policy(config, model)
     num_envs = min(config.eval.num_envs, config.eval.episodes)
 
+    @watchdog.at("evaluating")
     def evaluate(
         variables: Variables, film: int = 0, stop: Callable[[], bool] = lambda: False
     ) -> Games | None:
@@ -115,6 +116,7 @@ def _play(
         found, frames = policy(variables, frames, step, key, no_temperature)
         acted = playing & ~step.is_last  # after a lost life an action is swallowed
         step = env.step(np.asarray(found.action))
+        watchdog.beat()
         returns += step.score * playing
         lengths += acted
         playing &= ~step.game_over

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ez_jax import watchdog
 from ez_jax.envs import VectorEnv
 from ez_jax.structs import TimeStep
 
@@ -88,6 +89,7 @@ class RepeatableGames:
         for action in saved.actions.astype(np.int32):
             self.send(action)
             step = self.recv()
+            watchdog.beat()
         if self._checksum != saved.checksum:
             return None
         self.finished = self.finished[len(self.finished) - saved.unreported :]

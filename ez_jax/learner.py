@@ -1,6 +1,7 @@
 """Learning: sample, reanalyse, make targets; then update and refresh priorities."""
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -67,6 +68,7 @@ def init_train_state(config: Config, model: Model, key: Array) -> TrainState:
         opt_state=make_optimizer(config.learner).init(variables["params"]),
         updates=jnp.zeros((), jnp.int32),
         skipped=jnp.zeros((), jnp.int32),
+        skipped_in_a_row=jnp.zeros((), jnp.int32),
     )
 
 
@@ -93,28 +95,50 @@ def _mean_where(mask: Array, x: Array) -> Array:
     return jnp.sum(mask * x) / jnp.maximum(jnp.sum(mask), 1)
 
 
-def make_update(
+class Proposal(NamedTuple):
+    """An optimiser step before anybody has looked whether it is finite."""
+
+    output: LossOutput
+    grads: Any  # like the parameters, not yet clipped
+    variables: Variables  # after the step
+    opt_state: Any  # after the step
+
+
+def make_propose(
     config: Config, model: Model
-) -> Callable[[TrainState, Array, Batch, Targets], tuple[TrainState, LossOutput, Metrics]]:
-    """One optimiser step on given targets. A step that is not finite is skipped and counted."""
+) -> Callable[[TrainState, Array, Batch, Targets], Proposal]:
+    """Gradients on given targets and where they lead; the key is consumed."""
     optimizer = make_optimizer(config.learner)
     differentiate = jax.grad(unroll_loss, has_aux=True)
 
-    def update(train: TrainState, key: Array, batch: Batch, targets: Targets):
+    def propose(train: TrainState, key: Array, batch: Batch, targets: Targets) -> Proposal:
         params = train.variables["params"]
         stats = train.variables.get("batch_stats", {})
         grads, output = differentiate(
             params, stats, key, batch, targets, model=model, config=config
         )
-        grad_norm = optax.tree.norm(grads)
         step, opt_state = optimizer.update(grads, train.opt_state, params)
         variables = {**train.variables, "params": optax.apply_updates(params, step)}
         if stats:
             variables["batch_stats"] = output.batch_stats
+        return Proposal(output, grads, variables, opt_state)
+
+    return propose
+
+
+def make_update(
+    config: Config, model: Model
+) -> Callable[[TrainState, Array, Batch, Targets], tuple[TrainState, LossOutput, Metrics]]:
+    """One optimiser step on given targets. A step that is not finite is skipped and counted."""
+    propose = make_propose(config, model)
+
+    def update(train: TrainState, key: Array, batch: Batch, targets: Targets):
+        output, grads, *after = propose(train, key, batch, targets)
+        grad_norm = optax.tree.norm(grads)
         finite = jnp.isfinite(grad_norm) & jnp.isfinite(output.loss)
         variables, opt_state = jax.tree.map(
             lambda new, old: jnp.where(finite, new, old),
-            (variables, opt_state),
+            tuple(after),
             (train.variables, train.opt_state),
         )
         train = train.replace(
@@ -122,6 +146,7 @@ def make_update(
             opt_state=opt_state,
             updates=train.updates + 1,
             skipped=train.skipped + ~finite,
+            skipped_in_a_row=jnp.where(finite, 0, train.skipped_in_a_row + 1),
         )
         metrics = {
             "loss/total": output.loss,
@@ -163,7 +188,7 @@ def make_draw(config: Config, model: Model) -> Callable[[Replay, Array, Array], 
     return draw
 
 
-def _keys(key: Array, updates: Int[Array, ""]) -> Array:
+def keys_of(key: Array, updates: Int[Array, ""]) -> Array:
     """What update number `updates` draws from: its sample, its searches, its loss."""
     return jax.random.split(jax.random.fold_in(key, updates), 3)
 
@@ -189,7 +214,7 @@ def make_prepare(
 
     def prepare(target: Variables, replay: Replay, sums: Metrics, key: Array, updates: Array):
         numbers = updates + jnp.arange(group)
-        keys = jax.vmap(_keys, (None, 0))(key, numbers)
+        keys = jax.vmap(keys_of, (None, 0))(key, numbers)
         batches = jax.vmap(draw, (None, 0, 0))(replay, keys[:, 0], numbers)
         together = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batches)
         done = reanalyse(target, keys[0, 1], together, replay, updates)
@@ -214,7 +239,7 @@ def make_learn(config: Config, model: Model) -> LearnFn:
         train: TrainState, replay: Replay, sums: Metrics, key: Array, group: Prepared, i: Array
     ):
         chosen = jax.tree.map(lambda x: x[i], group)
-        loss_key = _keys(key, train.updates)[2]
+        loss_key = keys_of(key, train.updates)[2]
         train, output, metrics = update(train, loss_key, chosen.batch, chosen.targets)
         replay = ring.update_priorities(replay, chosen.batch.index, output.priority)
         return train, replay, {**sums, **{k: sums[k] + metrics[k] for k in metrics}}

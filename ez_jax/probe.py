@@ -155,6 +155,7 @@ def _updated(config: Config) -> dict[str, Variables]:
             opt_state=opt_state,
             updates=jnp.asarray(UPDATES),
             skipped=jnp.zeros((), jnp.int32),
+            skipped_in_a_row=jnp.zeros((), jnp.int32),
         )
         train = refresh_targets(train, config.learner.target_period)
         return {"params": train.variables, "target": train.target}

@@ -16,7 +16,7 @@ import numpy as np
 import yaml
 
 from ez_jax import config as configs
-from ez_jax import memory, pace, run_folder, saving
+from ez_jax import crash, memory, pace, run_folder, saving, watchdog
 from ez_jax import replay as ring
 from ez_jax.actor import init_frames, make_act
 from ez_jax.checkpoint import Checkpointer
@@ -58,6 +58,7 @@ class Run:
         config, progress = self.config, self.progress
         as_given = configs.to_dict(config)
         self.folder = run_folder.make_run_dir(configs.run_folder(config))
+        opened.push(functools.partial(crash.report, self))
         is_new = not (self.folder / run_folder.CONFIG_FILE).exists()
         if not is_new:
             run_folder.check_same_config(self.folder, as_given)
@@ -86,6 +87,7 @@ class Run:
             self._restore()
         self._start_clocks()
 
+    @watchdog.at("making the environments")
     def _make_env(self, agent_steps: int) -> VectorEnv:
         """Environments with seeds of this run and of the point where they are made."""
         config = self.config
@@ -116,7 +118,7 @@ class Run:
 
         def call(*args: Any) -> Any:
             if not compiled:
-                with self.progress.compiling(what):
+                with self.progress.compiling(what), watchdog.at(f"compiling {what}"):
                     compiled.append(function.lower(*args).compile())
             return compiled[0](*args)
 
@@ -137,6 +139,7 @@ class Run:
             key=key,
         )
 
+    @watchdog.at("making the first state")
     def _start(self) -> None:
         """Begin at the beginning; lines of a run that never saved anything go."""
         self.clocks, self.state = Clocks(), self._init_state()
@@ -201,6 +204,7 @@ class Run:
         ended = self.clocks.agent_steps >= self.config.total_agent_steps
         return not ended and not self.interrupt.requested
 
+    @watchdog.at("fetching actions from the device")
     def decide(self, step: TimeStep) -> np.ndarray:
         """Search in all environments and record the decisions: the actions i32[N]."""
         config, state, steps = self.config, self.state, self.clocks.agent_steps
@@ -234,6 +238,7 @@ class Run:
         """A handful of the updates that run past the data; 0 when all are done or asked to stop."""
         return 0 if self.interrupt.requested else pace.updates_left(self.config, self.clocks)
 
+    @watchdog.at("handing updates to the device")
     def learn(self, num_updates: int) -> None:
         """Dispatch updates; returns before they are done."""
         state, key = self.state, self._learn_key
@@ -244,10 +249,12 @@ class Run:
                 group, replay, metrics = self._prepare(
                     train.target, replay, metrics, key, train.updates
                 )
+                watchdog.expect(group.batch.index)
+            self.last_update = crash.LastUpdate(self.clocks.updates + done, group, i, key)
             train, replay, metrics = self._learn(
                 train, replay, metrics, key, group, self._in_group[i]
             )
-        self.state = state.replace(train=train, replay=replay, metrics=metrics)
+            self.state = state.replace(train=train, replay=replay, metrics=metrics)
         self._tick(updates=num_updates)
 
     def report(self) -> None:
@@ -258,6 +265,7 @@ class Run:
                 action()
         self.progress.update(self._now())
 
+    @watchdog.at("fetching metrics from the device")
     def log(self) -> None:
         """Fetch what was summed on the device and write one line."""
         sums = jax.device_get(self.state.metrics)
@@ -270,6 +278,7 @@ class Run:
         metrics["opt/skipped"] = int(self.state.train.skipped)
         self.state = self.state.replace(metrics=no_metrics(self.config))
         self._write(metrics)
+        crash.check_skipped(self.state.train, self.config, self.folder)
         self._done_at["log"] = self.clocks
 
     def evaluate(self) -> None:
@@ -323,7 +332,7 @@ class Run:
 
     def __exit__(self, *raised: object) -> None:
         """Finish what is being written and let go of everything."""
-        self._open.close()
+        self._open.__exit__(*raised)
 
     def _write(self, metrics: dict[str, Any]) -> None:
         self.writer.write(self._now(), metrics)

@@ -23,9 +23,10 @@ CONFIG_FILE = "config.yaml"
 SCORES_FILE = "scores.json"
 
 # Keys that may change when a run is resumed, because what is learned does not depend on them:
-# where the folder lies, the name of the preset (its numbers are compared one by one), how often
-# the run is evaluated, logged and saved. Not total_agent_steps: schedules are shares of it.
-FREE_KEYS = ("name", "run_dir", "preset")
+# where the folder lies, the name of the preset (its numbers are compared one by one), when the run
+# gives up, how often it is evaluated, logged and saved. Not total_agent_steps: schedules are
+# shares of it.
+FREE_KEYS = ("name", "run_dir", "preset", "learner.max_skipped")
 FREE_GROUPS = ("eval.", "log.", "checkpoint.")
 
 

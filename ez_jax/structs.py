@@ -160,6 +160,7 @@ class TrainState(flax.struct.PyTreeNode, kw_only=True):
     opt_state: Any
     updates: jax.Array  # i32[]
     skipped: jax.Array  # i32[], updates dropped because they were not finite
+    skipped_in_a_row: jax.Array  # i32[], of these the newest ones without a finite one between
 
 
 class RunState(flax.struct.PyTreeNode, kw_only=True):

@@ -7,15 +7,17 @@ learner always sees a defined prefix of the data, so the same seed gives the sam
 """
 
 from ez_jax import cli, planning
-from ez_jax.config import Config
+from ez_jax.config import Config, run_folder
 from ez_jax.progress import Progress
 from ez_jax.run import Run
+from ez_jax.watchdog import Watchdog
 
 
 def train(config: Config) -> int:
     """Train to the end, or go on with the run that its folder holds; returns the exit code."""
     cli.configure_jax()
-    with Run(config, Progress(live=config.log.progress)) as run:
+    watchdog = Watchdog(run_folder(config), config.log.watchdog)
+    with watchdog, Run(config, Progress(live=config.log.progress)) as run:
         step = run.begin()
         with run.interrupt:
             while run.collects():

@@ -72,7 +72,8 @@ def test_the_target_is_one_to_two_periods_old():
     period = 3
     number = lambda x: jnp.asarray(x, jnp.int32)  # noqa: E731
     start = {"variables": number(0), "next_target": number(0), "target": number(0)}
-    train = TrainState(**start, opt_state=(), updates=number(0), skipped=number(0))
+    counts = dict.fromkeys(("updates", "skipped", "skipped_in_a_row"), number(0))
+    train = TrainState(**start, opt_state=(), **counts)
     for update in range(1, 20):
         train = train.replace(variables=number(update), updates=number(update))
         train = refresh_targets(train, period)
@@ -213,12 +214,14 @@ def test_an_update_that_is_not_finite_is_skipped_and_counted(learner, initial, f
     start, replay = initial(), full_replay()
     rows = replay.rows.replace(reward=jnp.full_like(replay.rows.reward, jnp.nan))
     train, after, metrics = run(start, replay.replace(rows=rows), 2)
-    assert (train.updates, train.skipped) == (2, 2)
+    assert (train.updates, train.skipped, train.skipped_in_a_row) == (2, 2, 2)
     assert_trees_equal(train.variables, jax.device_get(initial().variables))
     assert_trees_equal(train.opt_state, jax.device_get(initial().opt_state))
     assert np.all(np.isfinite(after.priority))
     assert metrics.pop("reanalyse/searches") > 0
     assert not any(metrics.values())
+    again, _, _ = run(jax.tree.map(jnp.asarray, train), full_replay(), 1)
+    assert (again.skipped, again.skipped_in_a_row) == (2, 0)
 
 
 def test_the_loss_falls_while_the_same_few_rows_are_learned(learner, initial, full_replay):

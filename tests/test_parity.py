@@ -224,6 +224,7 @@ def fresh_train(golden: Golden) -> TrainState:
         opt_state=make_optimizer(learner).init(variables["params"]),
         updates=jnp.zeros((), jnp.int32),
         skipped=jnp.zeros((), jnp.int32),
+        skipped_in_a_row=jnp.zeros((), jnp.int32),
     )
 
 

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from types import SimpleNamespace
 
+import flax.struct
 import jax
 import numpy as np
 import pytest
@@ -78,6 +79,13 @@ def test_a_sweep_is_planned_run_by_run_and_leaves_no_record(tmp_path):
 # What is said.
 
 
+class Group(flax.struct.PyTreeNode, kw_only=True):
+    """What of the prepared updates is looked at."""
+
+    batch: object = None
+    index: object = None
+
+
 def compile_nothing(monkeypatch):
     """A run whose steps do nothing, so that they are compiled at once."""
 
@@ -87,7 +95,10 @@ def compile_nothing(monkeypatch):
         )
 
     def make_prepare(*_):
-        return jax.jit(lambda target, replay, sums, key, updates: (updates, replay, sums))
+        def prepare(target, replay, sums, key, updates):
+            return Group(batch=Group(index=updates)), replay, sums
+
+        return jax.jit(prepare)
 
     def make_learn(*_):
         return jax.jit(lambda train, replay, sums, key, group, i: (train, replay, sums))

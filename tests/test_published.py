@@ -102,6 +102,7 @@ OURS = {
     *("reanalyse.max_age", "reanalyse.chunk"),
     *("eval.num_envs", "eval.num_simulations", "eval.seed"),
     *("checkpoint.every", "checkpoint.keep", "log.every", "log.tensorboard", "log.progress"),
+    *("log.watchdog", "learner.max_skipped"),
 }
 # Up to how many actions: simulations, actions considered at the root.
 BUDGETS = {2: (4, 2), 3: (4, 2), 4: (16, 4), 15: (16, 4), 16: (16, 8), 18: (16, 8)}

@@ -12,7 +12,7 @@ import pytest
 import runs
 import yaml
 
-from ez_jax import cli, pace
+from ez_jax import cli, crash, pace, replay_crash
 from ez_jax.config import to_dict
 from ez_jax.metrics import read_metrics
 from ez_jax.progress import Progress
@@ -273,6 +273,10 @@ def test_a_fault_in_the_environment_shows_its_own_traceback_and_loses_no_checkpo
     told = capsys.readouterr().err
     assert "toy_envs.py" in told
     assert told.endswith("ZeroDivisionError: fault in the user's own code\n")
+    bundle = crash.read(tmp_path)
+    assert told.startswith(f"crash bundle: {bundle.folder}\nTraceback")
+    assert told.endswith(bundle.traceback[-300:])
+    assert "no update had been made: the fault was elsewhere" in replay_crash.explain(bundle)
     assert runs.latest_checkpoint(tmp_path) >= 10
 
 

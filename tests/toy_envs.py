@@ -1,5 +1,7 @@
 """Gymnasium environments whose right answers are known; importing this registers them."""
 
+import time
+
 import gymnasium
 import numpy as np
 from gymnasium import spaces
@@ -104,6 +106,15 @@ class Broken(Counter):
         return super().step(action)
 
 
+class Hanging(Counter):
+    """Never comes back from its second step."""
+
+    def step(self, action):
+        if self.time == 1:
+            time.sleep(1_000)
+        return super().step(action)
+
+
 class Cue(gymnasium.Env):
     """Shows which of three actions is worth 1 now, in turn from a random first one, and the time.
 
@@ -141,7 +152,8 @@ class Drawn(Counter):
 
 
 for _class in (
-    Counter, Starts, Unsteady, Camera, ChannelsFirst, Code, Table, Steering, Pair, Broken, Cue,
+    Counter, Starts, Unsteady, Camera, ChannelsFirst, Code, Table, Steering, Pair, Broken, Hanging,
+    Cue,
     Drawn,
 ):  # fmt: skip
     gymnasium.register(f"Toy{_class.__name__}-v0", _class)

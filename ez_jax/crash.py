@@ -1,0 +1,257 @@
+"""What is kept of a run that failed: a folder with all that its last update needs.
+
+    <run>/crashes/<utc time>/traceback.txt   of the failure
+                            /crash.json      clocks, settings, versions; which arrays are there
+                            /arrays/         orbax, as in a checkpoint, no pickles
+
+`report` writes it, `read` reads it, `python -m ez_jax.replay_crash` makes that update again.
+"""
+
+import dataclasses
+import datetime
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+import traceback
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ez_jax import config as configs
+from ez_jax import run_folder
+from ez_jax.arrays import describe, restore_item, save_item, to_host
+from ez_jax.config import BadInput, Config
+from ez_jax.metrics import read_metrics
+from ez_jax.structs import EnvSpec, Prepared, TrainState
+
+FORMAT = 1
+FOLDER, FACTS_FILE, TRACEBACK_FILE, ARRAYS = "crashes", "crash.json", "traceback.txt", "arrays"
+KEEP = 3  # bundles of a run
+CLOCKS = ("agent_steps", "env_frames", "updates")  # the fourth is in the last line of metrics
+TIME = "%Y-%m-%dT%H-%M-%S.%fZ"
+
+
+class LastUpdate(NamedTuple):
+    """The newest update that was dispatched."""
+
+    number: int  # updates made before it
+    group: Prepared  # that it is one of
+    i: int  # its place among them
+    key: jax.Array  # that the draws of every update are made from
+
+
+class Bundle(NamedTuple):
+    """A bundle as it was read: data from anywhere, whose files are those that were written."""
+
+    folder: Path
+    facts: dict[str, Any]  # crash.json
+    traceback: str
+    config: Config
+    spec: EnvSpec | None  # None: it failed before there was an environment
+    arrays: dict[str, np.ndarray]  # by path: train/..., batch/..., targets/..., learn_key
+
+
+def check_skipped(train: TrainState, config: Config, folder: Path) -> None:
+    """Give up once `learner.max_skipped` updates in a row were not finite.
+
+    Raises:
+      FloatingPointError: they were. What was skipped has changed nothing, so that the state and the
+        last batch show the fault again.
+    """
+    limit, in_a_row = config.learner.max_skipped, int(jax.device_get(train.skipped_in_a_row))
+    if limit and in_a_row >= limit:
+        raise FloatingPointError(
+            f"the last {in_a_row} updates in a row were not finite and were skipped "
+            f"(learner.max_skipped={limit}); the crash bundle in {folder / FOLDER} holds the last "
+            f"of them: `python -m ez_jax.replay_crash {folder}` makes it again and says where"
+        )
+
+
+def report(run: Any, kind: Any, error: BaseException | None, trace: Any) -> None:
+    """Leave a bundle of a run that failed and tell where; a function for `ExitStack.push`.
+
+    What the user did wrong and interrupts leave none. A fault in here is told and hides nothing.
+    """
+    del kind, trace
+    if not isinstance(error, Exception) or isinstance(error, BadInput):
+        return
+    try:
+        told = _write(run, error)
+    except Exception as fault:  # noqa: BLE001 told, and the error that matters follows
+        told = f"no crash bundle could be written: {_in_short(fault)}"
+    sys.stderr.write(told + "\n")
+
+
+def _write(run: Any, error: Exception) -> str:
+    """Write a complete folder, then give it its name; the line that tells of it."""
+    now = datetime.datetime.now(datetime.UTC)
+    final = Path(run.folder) / FOLDER / now.strftime(TIME)
+    part = final.with_name(final.name + ".part")
+    part.mkdir(parents=True)
+    try:
+        text = "".join(traceback.format_exception(error))
+        (part / TRACEBACK_FILE).write_text(text, encoding="utf-8", errors="backslashreplace")
+        there, left_out = _save_arrays(part / ARRAYS, run)
+        facts = {"format": FORMAT, "time": now.isoformat(), "error": _in_short(error)}
+        facts |= _facts(run) | {"arrays": there, "left_out": left_out}
+        (part / FACTS_FILE).write_text(json.dumps(facts, indent=1), encoding="utf-8")
+        os.replace(part, final)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)  # if it failed: nothing of it stays
+    for old in _bundles(run.folder)[:-KEEP]:
+        shutil.rmtree(old, ignore_errors=True)
+    less = f" ({len(left_out)} arrays could not be saved: {FACTS_FILE} says why)"
+    return f"crash bundle: {final}{less if left_out else ''}"
+
+
+def _facts(run: Any) -> dict[str, Any]:
+    """What is known of a run; one that is still being built knows less."""
+    clocks, last, games = (getattr(run, name, None) for name in ("clocks", "last_update", "games"))
+    spec = None
+    if games is not None:
+        spec = dataclasses.asdict(games.spec)
+        spec["observation_dtype"] = spec["observation_dtype"].name
+    return {
+        "clocks": None if clocks is None else {k: getattr(clocks, k) for k in CLOCKS},
+        "update": None if last is None else last.number,
+        "config": configs.to_dict(run.config),
+        "env": spec,
+        "metrics": _last_metrics(run.folder),
+        **run_folder.provenance(),
+    }
+
+
+def _last_metrics(folder: Path) -> dict[str, float] | None:
+    try:
+        return (read_metrics(folder) or [None])[-1]
+    except BadInput:  # none yet, or damaged: then that is what the traceback is about
+        return None
+
+
+def _save_arrays(folder: Path, run: Any) -> tuple[dict[str, Any], dict[str, str]]:
+    """Save what can be had of an update: digests of what is there, reasons of what is not."""
+    state, last = getattr(run, "state", None), getattr(run, "last_update", None)
+    if state is None or last is None:
+        return {}, {}
+    arrays, left_out = _readable({"train": state.train, "learn_key": last.key})
+    both, reasons = _readable({"batch": last.group.batch, "targets": last.group.targets})
+    arrays |= {name: array[last.i] for name, array in both.items()}
+    left_out |= reasons
+    try:
+        save_item(folder, _nested(arrays))
+    except Exception as fault:  # noqa: BLE001 a full disk, say: the text may still find room
+        shutil.rmtree(folder, ignore_errors=True)
+        return {}, left_out | dict.fromkeys(arrays, _in_short(fault))
+    there = {
+        name: {"is": described, "sha256": _digest(arrays[name])}
+        for name, described in describe(arrays).items()
+    }
+    return there, left_out
+
+
+def _readable(tree: Any) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Leaves on the host by path, and why there are not more."""
+    arrays, left_out = {}, {}
+    for name, leaf in zip(describe(tree), jax.tree.leaves(tree), strict=True):
+        if leaf.is_deleted():
+            left_out[name] = "donated to a computation that did not return"
+            continue
+        try:
+            arrays[name] = to_host(leaf)
+        except Exception as fault:  # noqa: BLE001 written down: its computation failed
+            left_out[name] = _in_short(fault)
+    return arrays, left_out
+
+
+def _nested(flat: dict[str, Any]) -> dict[str, Any]:
+    """Arrays by path as a tree of dictionaries."""
+    root: dict[str, Any] = {}
+    for name, array in flat.items():
+        *parents, last = name.split("/")
+        node = root
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = array
+    return root
+
+
+def _digest(array: np.ndarray) -> str:
+    return hashlib.sha256(array.tobytes()).hexdigest()
+
+
+def _in_short(error: BaseException) -> str:
+    """The last line of a traceback, cut where it is long."""
+    return f"{type(error).__name__}: {error}".partition("\n")[0][:500]
+
+
+def _bundles(run_dir: str | Path) -> list[Path]:
+    """The complete bundles of a run, oldest first."""
+    return sorted(path.parent for path in (Path(run_dir) / FOLDER).glob(f"*Z/{FACTS_FILE}"))
+
+
+def read(path: str | Path) -> Bundle:
+    """Read a bundle, or the newest one of a run folder.
+
+    Raises:
+      BadInput: there is none, or it is damaged.
+    """
+    folder = Path(path).expanduser().absolute()
+    if not (folder / FACTS_FILE).is_file():
+        bundles = _bundles(folder)
+        if not bundles:
+            raise BadInput(f"there is no crash bundle in {folder}; name a run or <run>/crashes/...")
+        folder = bundles[-1]
+    try:
+        return _read(folder)
+    except Exception as fault:  # what orbax or JSON find wrong has many names
+        raise BadInput(f"the crash bundle {folder} is damaged: {_in_short(fault)}") from fault
+
+
+def _read(folder: Path) -> Bundle:
+    facts = json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))
+    if facts["format"] != FORMAT:
+        raise ValueError(f"its format is {facts['format']!r}, and this version reads {FORMAT}")
+    there, number, told = facts["arrays"], facts["update"], ("time", "error", "device")
+    if not (number is None or type(number) is int) or not all(type(facts[k]) is str for k in told):
+        raise ValueError(f"{FACTS_FILE} is not what was written")
+    template = {name: _template(str(entry["is"])) for name, entry in there.items()}
+    arrays = {}
+    if template:
+        nested = restore_item(folder / ARRAYS, _nested(template))
+        arrays = dict(zip(describe(nested), jax.tree.leaves(nested), strict=True))
+    for name, array in arrays.items():
+        if _digest(array) != there[name]["sha256"]:
+            raise ValueError(f"{name} is not what was written")
+    if arrays and (number is None or facts["env"] is None):
+        raise ValueError("it holds arrays of no update")
+    return Bundle(
+        folder=folder,
+        facts={"clocks": None, "commit": None, **facts, "left_out": dict(facts["left_out"])},
+        traceback=(folder / TRACEBACK_FILE).read_text(encoding="utf-8"),
+        config=configs.validate(configs.from_dict(facts["config"])),
+        spec=None if facts["env"] is None else _spec(facts["env"]),
+        arrays=arrays,
+    )
+
+
+def _template(described: str) -> np.ndarray:
+    """What `describe` told of an array, as an array without memory of its own."""
+    found = re.fullmatch(r"((?:bool|u?int|float|bfloat)\d*)\[([\d, ]*)\]", described)
+    if not found:
+        raise ValueError(f"there is no such array: {described}")
+    shape = tuple(int(size) for size in found[2].split(",") if size.strip())
+    return np.broadcast_to(np.empty((), jax.numpy.dtype(found[1])), shape)
+
+
+def _spec(values: dict[str, Any]) -> EnvSpec:
+    shape, dtype = tuple(values["observation_shape"]), values["observation_dtype"]
+    sizes = [*shape, *(values[name] for name in ("num_actions", "frame_stack", "frame_skip"))]
+    if dtype not in ("uint8", "float32") or not all(type(n) is int and n > 0 for n in sizes):
+        raise ValueError("it tells of an environment that cannot be")
+    both = {"observation_shape": shape, "observation_dtype": np.dtype(dtype)}
+    return EnvSpec(**{**values, **both})

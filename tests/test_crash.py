@@ -1,0 +1,284 @@
+"""What a failed run leaves behind, and what is made of it."""
+
+import contextlib
+import io
+import json
+import re
+import shutil
+import sys
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import runs
+
+from ez_jax import cli, crash, losses, replay_crash
+from ez_jax.config import BadInput
+from ez_jax.games import RepeatableGames
+from ez_jax.structs import Clocks, Prepared
+from ez_jax.train import train
+
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
+LIMIT = 2
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_program():
+    """The only update that is made again is traced and compiled once."""
+    make, made = replay_crash.make_propose, []
+
+    def make_once(*args):
+        made[:] = made or [make(*args)]
+        return made[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(replay_crash, "make_propose", make_once)
+        yield
+
+
+def says(capsys, action):
+    """Exit code and what was written to stdout and stderr."""
+    capsys.readouterr()
+    return cli.guarded(action), *capsys.readouterr()
+
+
+@pytest.fixture(scope="module")
+def failed(tmp_path_factory):
+    """A run whose rewards become NaN: folder, exit code, stderr."""
+    folder = tmp_path_factory.mktemp("runs") / "failed"
+    recv = RepeatableGames.recv
+
+    def poison(self):
+        assert any(thread.name == "watchdog" for thread in threading.enumerate())
+        step = recv(self)
+        return step.replace(reward=np.full_like(step.reward, np.nan))
+
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(io.StringIO()) as told:
+        patch.setattr(RepeatableGames, "recv", poison)
+        code = cli.guarded(lambda: train(runs.config(folder, {"learner.max_skipped": LIMIT})))
+    return folder, code, told.getvalue()
+
+
+@pytest.fixture
+def bundle(failed, tmp_path):
+    """A copy of what that run left, to be damaged."""
+    folder = tmp_path / "bundle"
+    shutil.copytree(crash.read(failed[0]).folder, folder)
+    return folder
+
+
+def replay(folder, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["replay_crash", str(folder)])
+    return says(capsys, replay_crash.main)
+
+
+# Updates that are not finite.
+
+
+def test_a_run_stops_after_the_set_number_of_skipped_updates_in_a_row(failed):
+    folder, code, told = failed
+    assert code == cli.FAILED
+    last = told.splitlines()[-1]
+    in_a_row = int(last.partition("the last ")[2].split()[0])
+    assert LIMIT <= in_a_row <= runs.LOG_EVERY
+    assert last.startswith("FloatingPointError: ")
+    assert f"python -m ez_jax.replay_crash {folder}" in last
+    bundle = crash.read(folder)
+    assert told.startswith(f"crash bundle: {bundle.folder}\nTraceback")
+    assert bundle.traceback.splitlines()[-1] == last
+
+
+@pytest.mark.parametrize(("limit", "in_a_row"), [(3, 2), (0, 1_000)])
+def test_a_run_goes_on_below_the_limit_and_without_one(tmp_path, limit, in_a_row):
+    config = runs.config(tmp_path, {"learner.max_skipped": limit})
+    crash.check_skipped(SimpleNamespace(skipped_in_a_row=jnp.int32(in_a_row)), config, tmp_path)
+
+
+def test_a_bundle_tells_where_the_run_stood_and_what_it_ran_on(failed):
+    facts = crash.read(failed[0]).facts
+    assert facts["clocks"]["agent_steps"] == facts["metrics"]["agent_steps"] >= runs.START
+    assert facts["clocks"]["updates"] == facts["update"] + 1 == facts["metrics"]["opt/skipped"]
+    assert facts["config"]["learner"]["max_skipped"] == LIMIT
+    assert facts["versions"]["jax"] == jax.__version__
+    assert facts["left_out"] == {}
+
+
+def test_the_same_update_is_made_again_and_the_array_at_fault_is_named(failed, capsys, monkeypatch):
+    code, told, _ = replay(failed[0], capsys, monkeypatch)
+    assert code == cli.DONE
+    assert "the first that is not finite: batch/reward: " in told
+    assert "train/variables: finite" in told
+    assert "losses     terms/value is nan" in told
+    assert told.endswith(crash.read(failed[0]).traceback)
+
+
+def test_an_update_that_is_finite_is_said_to_be(failed):
+    bundle = crash.read(failed[0])
+    arrays = {
+        name: np.nan_to_num(array) if array.dtype == np.float32 else array
+        for name, array in bundle.arrays.items()
+    }
+    lines = list(replay_crash.explain(bundle._replace(arrays=arrays)))
+    assert "the update is finite: the fault was elsewhere" in lines
+
+
+def test_the_first_operation_that_gives_nan_is_named_with_its_line(monkeypatch):
+    infinite = jnp.full((1, 2), jnp.inf)
+    found = replay_crash.Update(losses.negative_cosine, (infinite, infinite)).first_operation()
+    assert found.startswith("invalid value (nan) encountered in mul, in losses.py:")
+    assert ", unit: return x * " in found
+
+    def masked(x):
+        return jnp.where(x > 0, jnp.sqrt(x), 0.0)  # backward 0 times infinity
+
+    monkeypatch.setattr(replay_crash, "HERE", Path(__file__).with_name("replay_crash.py"))
+    found = replay_crash.Update(jax.grad(masked), (jnp.zeros(()),)).first_operation()
+    assert ", masked: return jnp.where(x > 0, jnp.sqrt(x), 0.0)" in found
+    assert replay_crash.Update(masked, (jnp.zeros(()),)).first_operation() is None
+
+
+@pytest.mark.parametrize(
+    ("array", "told"),
+    [
+        (
+            np.array([[1.0, 2.0], [np.inf, np.nan]]),
+            "x: 2 of 4 values .* first at \\[1, 0\\] is inf",
+        ),
+        (np.float32(np.nan), "x is nan"),
+    ],
+)
+def test_the_first_value_that_is_not_finite_is_counted_and_placed(array, told):
+    assert replay_crash.first_bad({"i": np.arange(3), "a": np.ones(2)}) is None
+    found = replay_crash.first_bad({"a": np.ones(2), "x": array})
+    assert re.search(told, found)
+
+
+# What can go wrong with a bundle.
+
+
+def fake_run(folder, state=None):
+    """As much of a run as a bundle looks at."""
+    run = SimpleNamespace(folder=folder, config=runs.config(folder), clocks=Clocks(updates=3))
+    if state is not None:
+        run.state = SimpleNamespace(train=state)
+        group = Prepared(batch={"reward": jnp.arange(6.0).reshape(2, 3)}, targets={})
+        run.last_update = crash.LastUpdate(2, group, 1, jax.random.key(0))
+    return run
+
+
+def leave(run, error):
+    crash.report(run, type(error), error, None)
+
+
+class Failed:
+    """The result of a computation that failed on the device."""
+
+    dtype, shape = np.dtype(np.float32), (3,)
+
+    def is_deleted(self):
+        return False
+
+    def __array__(self, *_, **__):
+        raise RuntimeError("out of memory\nand a long report")
+
+
+def test_arrays_that_cannot_be_had_are_left_out_and_said_so(tmp_path, capsys):
+    given, kept = jnp.ones(3), jnp.zeros(2)
+    given.delete()
+    run = fake_run(tmp_path, {"gone": given, "kept": kept, "torn": Failed()})
+    leave(run, RuntimeError("while it was being updated"))
+    assert "(2 arrays could not be saved: crash.json says why)" in capsys.readouterr().err
+    facts = json.loads(next(tmp_path.glob("crashes/*/crash.json")).read_text())
+    assert facts["left_out"] == {
+        "train/gone": "donated to a computation that did not return",
+        "train/torn": "RuntimeError: out of memory",
+    }
+    assert facts["arrays"].keys() == {"train/kept", "batch/reward", "learn_key"}
+    assert facts["arrays"]["batch/reward"]["is"] == "float32[3]"
+
+
+def test_an_update_that_cannot_be_made_again_is_said_to_be_so(failed):
+    bundle = crash.read(failed[0])
+    gone = {name: "donated" for name in bundle.arrays if name.startswith("train/")}
+    bundle = bundle._replace(
+        arrays={name: array for name, array in bundle.arrays.items() if name not in gone},
+        facts=bundle.facts | {"left_out": gone},
+    )
+    told = list(replay_crash.explain(bundle))
+    assert told[-1].startswith("the first that is not finite: batch/reward")
+    for array in bundle.arrays.values():
+        if array.dtype == np.float32:
+            array[...] = 0
+    told = list(replay_crash.explain(bundle))
+    assert told[-1] == "the update cannot be made again: train/variables was not saved (donated)"
+
+
+@pytest.mark.parametrize("error", [BadInput("no such game"), KeyboardInterrupt(), SystemExit(1)])
+def test_what_is_no_fault_of_the_program_leaves_no_bundle(tmp_path, capsys, error):
+    leave(fake_run(tmp_path), error)
+    assert runs.contents(tmp_path) == {}
+    assert capsys.readouterr().err == ""
+
+
+def test_a_bundle_that_cannot_be_written_hides_nothing(tmp_path, capsys):
+    (tmp_path / "crashes").touch()  # where a folder should be
+
+    def fail():
+        with contextlib.ExitStack() as opened:
+            opened.push(lambda *raised: crash.report(fake_run(tmp_path), *raised))
+            raise ZeroDivisionError("the fault that matters")
+
+    code, _, told = says(capsys, fail)
+    assert code == cli.FAILED
+    assert told.startswith("no crash bundle could be written: ")
+    assert told.endswith("ZeroDivisionError: the fault that matters\n")
+
+
+def test_the_newest_bundles_are_kept(tmp_path):
+    for number in range(crash.KEEP + 1):
+        leave(fake_run(tmp_path), RuntimeError(str(number)))
+    assert len(list((tmp_path / "crashes").iterdir())) == crash.KEEP
+    assert crash.read(tmp_path).facts["error"] == f"RuntimeError: {crash.KEEP}"
+
+
+def change_an_array(folder):
+    facts = json.loads((folder / "crash.json").read_text())
+    facts["arrays"]["batch/reward"]["sha256"] = 64 * "0"
+    (folder / "crash.json").write_text(json.dumps(facts))
+
+
+def change_a_setting(folder):
+    text = (folder / "crash.json").read_text()
+    (folder / "crash.json").write_text(text.replace('"vector_width": 8', '"vector_width": 9'))
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda folder: (folder / "crash.json").unlink(), "there is no crash bundle in"),
+        (lambda folder: (folder / "crash.json").write_text("{"), "is damaged"),
+        (lambda folder: (folder / "traceback.txt").unlink(), "is damaged"),
+        (lambda folder: shutil.rmtree(folder / "arrays"), "is damaged"),
+        (change_an_array, "batch/reward is not what was written"),
+        (change_a_setting, "is damaged"),
+    ],
+)
+def test_a_damaged_bundle_is_refused_in_one_sentence(bundle, capsys, monkeypatch, damage, told):
+    damage(bundle)
+    code, _, err = replay(bundle, capsys, monkeypatch)
+    assert code == cli.BAD_INPUT
+    assert told in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+
+
+def test_the_command_wants_one_folder(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["replay_crash"])
+    code, _, err = says(capsys, replay_crash.main)
+    assert code == cli.BAD_INPUT
+    assert "replay_crash DIR" in err
