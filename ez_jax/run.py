@@ -24,6 +24,7 @@ from ez_jax.config import Config
 from ez_jax.envs import VectorEnv, make_env
 from ez_jax.evaluate import make_evaluate, scores, summary
 from ez_jax.learner import init_train_state, make_learn, make_prepare, no_metrics
+from ez_jax.lock import RunLock
 from ez_jax.metrics import Every, MetricsWriter, read_metrics
 from ez_jax.model import make_model
 from ez_jax.plan import memory_plan, plan_rows, plan_warnings
@@ -61,6 +62,7 @@ class Run:
         config, progress = self.config, self.progress
         as_given = configs.to_dict(config)
         self.folder = run_folder.make_run_dir(configs.run_folder(config))
+        opened.enter_context(RunLock(self.folder, progress.warn))
         is_new = not (self.folder / run_folder.CONFIG_FILE).exists()
         if not is_new:
             run_folder.check_same_config(self.folder, as_given)
