@@ -12,24 +12,32 @@ Items can be restored one by one, so evaluation does not read the replay.
 import concurrent.futures
 import hashlib
 import json
+import math
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ez_jax.arrays import describe, restore_item, save_item, to_host, tree_bytes
+from ez_jax import safe_files
+from ez_jax.arrays import (
+    DamagedCheckpoint,
+    describe,
+    restore_item,
+    save_item,
+    to_host,
+    tree_bytes,
+)
 from ez_jax.config import BadInput
 from ez_jax.run_folder import make_run_dir
 
 FORMAT = 1
 META_FILE = "meta.json"
 SUMS_FILE = "SHA256SUMS"
-
-
-class DamagedCheckpoint(BadInput):
-    """A checkpoint whose files are not those that were written."""
+_STEP = re.compile(r"0|[1-9][0-9]{0,17}")  # the name of a complete checkpoint
+_OVERHEAD = 2**26  # bytes of an item's files beside its arrays, far more than there are
 
 
 class Restored(NamedTuple):
@@ -60,7 +68,8 @@ class Checkpointer:
         """The steps of all complete checkpoints, ascending."""
         if not self._dir.is_dir():
             return []
-        return sorted(int(path.name) for path in self._dir.iterdir() if path.name.isdecimal())
+        names = [path.name for path in self._dir.iterdir() if path.is_dir()]
+        return sorted(int(name) for name in names if _STEP.fullmatch(name))
 
     def latest(self) -> int | None:
         """The newest complete checkpoint; None if there is none yet."""
@@ -103,7 +112,7 @@ class Checkpointer:
         content = _read_meta(folder)
         for item, tree in template.items():
             _check_shapes(folder, item, content["items"].get(item), describe(tree))
-            _check_sums(folder, item)
+            _check_sums(folder, item, 2 * tree_bytes(tree) + _OVERHEAD)
         state = {item: restore_item(folder / item, tree) for item, tree in template.items()}
         return Restored(step, state, content["meta"])
 
@@ -197,13 +206,23 @@ def check_disk(folder: Path, needed: int) -> None:
 def _read_meta(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise BadInput(f"there is no checkpoint {folder}")
-    _check_sums(folder, META_FILE)
-    content = json.loads((folder / META_FILE).read_text(encoding="utf-8"))
-    if content["format"] != FORMAT:
+    _check_sums(folder, META_FILE, safe_files.LARGE)
+    try:
+        content = safe_files.read_json(folder / META_FILE)
+    except BadInput as error:
+        raise DamagedCheckpoint(str(error)) from error
+    written = content.get("format")
+    if type(written) is int and written != FORMAT:
         raise BadInput(
-            f"{folder} was written in checkpoint format {content['format']}, "
+            f"{folder} was written in checkpoint format {written}, "
             f"and this version of ez_jax reads format {FORMAT}"
         )
+    items, meta = content.get("items"), content.get("meta")
+    is_index = isinstance(items, dict) and all(isinstance(item, dict) for item in items.values())
+    if type(written) is not int or not is_index or not isinstance(meta, dict):
+        raise DamagedCheckpoint(f"{folder} is damaged: {META_FILE} is none of ez_jax")
+    if str(content.get("step")) != folder.name:
+        raise DamagedCheckpoint(f"{folder} is damaged: it is that of step {content.get('step')!r}")
     return content
 
 
@@ -220,30 +239,48 @@ def _check_shapes(folder: Path, item: str, there: Any, here: dict[str, str]) -> 
         )
 
 
-def _sums(folder: Path, under: str = "") -> dict[str, str]:
-    """SHA-256 of every file of a checkpoint at or below `under`, by name relative to `folder`."""
-    root = folder / under
-    paths = [root] if root.is_file() else [p for p in root.rglob("*") if not p.is_dir()]
+def _sums(folder: Path, under: str = "", limit: float = math.inf) -> dict[str, str]:
+    """SHA-256 of every file of a checkpoint at or below `under`, by name relative to `folder`.
+
+    Raises:
+      DamagedCheckpoint: something is no file or folder, or there are more than `limit` bytes.
+    """
+    root, size = folder / under, 0
+    paths = [folder, root] if root.is_file() else [folder, root, *root.rglob("*")]
     sums = {}
     for path in paths:
         if path.is_symlink():
             raise DamagedCheckpoint(f"{folder} is damaged: {path.name} is a link")
+        if path.is_dir() or not path.exists():
+            continue
+        size += path.stat().st_size
+        if not path.is_file() or size > limit:
+            raise DamagedCheckpoint(f"{folder} is damaged: {path.name} is no file, or too large")
         with path.open("rb") as file:
-            sums[path.relative_to(folder).as_posix()] = hashlib.file_digest(
-                file, "sha256"
-            ).hexdigest()
+            name = path.relative_to(folder).as_posix()
+            sums[name] = hashlib.file_digest(file, "sha256").hexdigest()
     return sums
 
 
-def _check_sums(folder: Path, under: str) -> None:
-    """Make sure that the files at or below `under` are those that were written."""
+def _check_sums(folder: Path, under: str, limit: int) -> None:
+    """Make sure that the files at or below `under` are those that were written.
+
+    Raises:
+      DamagedCheckpoint: they are not, or have more than `limit` bytes.
+      BadInput: they cannot be read.
+    """
     sums_file = folder / SUMS_FILE
-    if not sums_file.is_file():
+    if not sums_file.exists():
         raise DamagedCheckpoint(f"{folder} is damaged: {SUMS_FILE} is missing")
-    lines = sums_file.read_text(encoding="utf-8", errors="replace").splitlines()
-    written = {name: sha for sha, _, name in (line.partition("  ") for line in lines)}
+    try:
+        lines = safe_files.read_bytes(sums_file, safe_files.LARGE).decode(errors="replace")
+        found = _sums(folder, under, limit)
+    except OSError as error:
+        raise BadInput(f"{folder} cannot be read: {error.strerror}") from error
+    except BadInput as error:
+        raise DamagedCheckpoint(str(error)) from error
+    written = {name: sha for sha, _, name in (ln.partition("  ") for ln in lines.splitlines())}
     written = {n: sha for n, sha in written.items() if n == under or n.startswith(under + "/")}
-    found = _sums(folder, under)
     if not written or found != written:
         names = sorted(n for n in written | found if written.get(n) != found.get(n)) or [under]
         raise DamagedCheckpoint(f"{folder} is damaged: {names[0]} is missing or was changed")

@@ -151,7 +151,7 @@ class Run:
         template = _items(jax.eval_shape(self._init_state))
         restored = self.checkpointer.restore_newest(template)
         self.state = RunState(train=restored.state["train"], **restored.state["rest"])
-        self.clocks = clocks = Clocks(**restored.meta["clocks"])
+        self.clocks = clocks = run_folder.read_clocks(restored.step, restored.meta)
         self.writer.truncate_after(clocks)
         self._done_at["save"] = clocks
         for line in read_metrics(self.folder):

@@ -15,12 +15,16 @@ from typing import Any
 import jax
 import yaml
 
-from ez_jax import machine
+from ez_jax import machine, safe_files
 from ez_jax.config import BadInput
 from ez_jax.structs import Clocks
 
 CONFIG_FILE = "config.yaml"
 SCORES_FILE = "scores.json"
+
+CHECKPOINTS = "checkpoints"
+# What is read and written in a run folder beside its checkpoints; the rest is not ours.
+OWN_FILES = (CONFIG_FILE, SCORES_FILE, "metrics.jsonl")
 
 # Keys that may change when a run is resumed, because what is learned does not depend on them:
 # where the folder lies, the name of the preset (its numbers are compared one by one), how often
@@ -41,10 +45,24 @@ def make_run_dir(run_dir: str | Path) -> Path:
         path.mkdir(parents=True, exist_ok=True)
         probe.touch()
         probe.unlink()
-    except OSError as error:
-        reason = error.strerror
+        check_links(path)
+    except (OSError, RuntimeError) as error:  # RuntimeError: links that go round in circles
+        reason = getattr(error, "strerror", error)
         raise BadInput(f"{path} cannot be written ({reason}); choose another run_dir=") from error
     return path
+
+
+def check_links(run_dir: Path) -> None:
+    """Refuse a run folder in which what is ours lies elsewhere: writing would change that.
+
+    Raises:
+      BadInput: names the first link.
+    """
+    names = [name + end for name in OWN_FILES for end in ("", ".part")]
+    checkpoints = run_dir / CHECKPOINTS
+    inside = list(checkpoints.iterdir()) if checkpoints.is_dir() else []
+    own = [run_dir / name for name in (CHECKPOINTS, "videos", *names)]
+    safe_files.check_links(run_dir, [*own, *inside])
 
 
 def write_config(run_dir: str | Path, config: Mapping[str, Any]) -> None:
@@ -60,15 +78,33 @@ def read_config(run_dir: str | Path) -> dict[str, Any]:
     """
     path = Path(run_dir).expanduser().absolute() / CONFIG_FILE
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        where, reason = path.parent, error.strerror
+        check_links(path.parent)
+        return safe_files.read_yaml(path)
+    except (OSError, RuntimeError) as error:  # RuntimeError: links that go round in circles
+        where, reason = path.parent, getattr(error, "strerror", error)
         raise BadInput(f"{where} is no run folder: {CONFIG_FILE}: {reason}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} is damaged: it is no YAML") from error
-    if not isinstance(config, dict):
-        raise BadInput(f"{path} is damaged: it holds no settings")
-    return config
+
+
+def read_clocks(step: int, meta: Mapping[str, Any]) -> Clocks:
+    """The clocks that were saved with a checkpoint of so many agent steps.
+
+    Raises:
+      BadInput: they are none, or those of another checkpoint.
+    """
+    clocks = meta.get("clocks")
+    names = {field.name for field in dataclasses.fields(Clocks)}
+    is_sound = isinstance(clocks, Mapping) and clocks.keys() == names
+    if is_sound:
+        counts = [clocks[name] for name in names - {"seconds"}]
+        is_sound = (
+            all(type(count) is int and 0 <= count < 2**53 for count in counts)
+            and type(clocks["seconds"]) in (int, float)
+            and 0 <= clocks["seconds"] < 2**53
+            and clocks["agent_steps"] == step
+        )
+    if not is_sound:
+        raise BadInput(f"the clocks of checkpoint {step} are damaged: {clocks!r}")
+    return Clocks(**clocks)
 
 
 def check_same_config(run_dir: str | Path, config: Mapping[str, Any]) -> None:
