@@ -5,6 +5,7 @@ plain mappings, lists and scalars: nothing twice, nothing nested deeply, no numb
 YAML without the tags that build objects and the aliases that multiply what stands in the file.
 """
 
+import errno
 import json
 import os
 import stat
@@ -38,8 +39,11 @@ def check_regular(path: Path, status: os.stat_result, limit: int) -> None:
     """Refuse what cannot be read to its end.
 
     Raises:
-      BadInput: the file is no regular file, or larger than `limit` bytes.
+      OSError: it is a folder.
+      BadInput: it is no regular file, or larger than `limit` bytes.
     """
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(status.st_mode):
         raise BadInput(f"{path} is damaged: it is no regular file")
     if status.st_size > limit:
