@@ -9,7 +9,6 @@ Needs matplotlib (`pip install -e ".[notebooks]"`) and Linux.
 """
 
 import argparse
-import gc
 import importlib
 import json
 import os
@@ -58,7 +57,7 @@ SETTINGS: dict[str, Any] = {
 MEASURED = {
     "resident": ("resident memory", "MB", 1e-6),
     "arrays": ("live JAX arrays", "MB", 1e-6),
-    "objects": ("objects that Python tracks", "thousands", 1e-3),
+    "blocks": ("memory blocks of Python", "thousands", 1e-3),
     "files": ("open file handles", "", 1.0),
     "threads": ("threads", "", 1.0),
     "ms_per_step": ("time per agent step", "ms", 1.0),
@@ -99,7 +98,7 @@ def measure(folder: Path) -> dict[str, float]:
     return {
         "resident": pages * resource.getpagesize(),
         "arrays": sum(array.nbytes for array in jax.live_arrays()),
-        "objects": len(gc.get_objects()),
+        "blocks": sys.getallocatedblocks(),
         "files": len(os.listdir("/proc/self/fd")),
         "threads": len(os.listdir("/proc/self/task")),
         "python_threads": threading.active_count(),
@@ -146,10 +145,10 @@ def draw(samples: list[dict[str, float]], title: str, path: Path) -> None:
 
     figure, axes = pyplot.subplots(4, 2, figsize=(9.0, 9.0), sharex=True, constrained_layout=True)
     panels = axes.flatten()
-    steps = [sample["agent_steps"] for sample in samples]
+    steps = [sample["agent_steps"] / 1_000 for sample in samples]
     for panel, (name, (label, unit, factor)) in zip(panels, MEASURED.items(), strict=False):
         panel.plot(steps, [factor * sample[name] for sample in samples], marker=".", markersize=3)
-        panel.axvspan(0, WARM_UP, color="grey", alpha=0.15)
+        panel.axvspan(0, WARM_UP / 1_000, color="grey", alpha=0.15)
         panel.set_ylim(bottom=0)
         panel.set_title(f"{label} ({unit})" if unit else label, fontsize=10)
         panel.grid(alpha=0.3)
@@ -160,7 +159,7 @@ def draw(samples: list[dict[str, float]], title: str, path: Path) -> None:
     parts.legend()
     parts.grid(alpha=0.3)
     for panel in axes[-1]:
-        panel.set_xlabel("agent steps")
+        panel.set_xlabel("agent steps (thousands)")
     figure.suptitle(title)
     figure.savefig(path, dpi=100)
 
