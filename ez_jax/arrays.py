@@ -109,7 +109,7 @@ def restore_item(folder: Path, template: PyTree) -> PyTree:
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
     try:
         with ocp.Checkpointer(_orbax_handler()) as orbax:
-            _check_stored(folder, orbax.metadata(folder).item_metadata.tree, wanted)
+            _check_stored(folder, _orbax_handler().metadata(folder).tree, wanted)
             nested = orbax.restore(folder, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
     except (DamagedCheckpoint, MemoryError):
         raise
