@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from ez_jax import safe_files
 from ez_jax.config import BadInput
 
 # Large arrays are cut into chunks of this size: compression and reading then use several threads.
@@ -108,11 +109,14 @@ def restore_item(folder: Path, template: PyTree) -> PyTree:
     wanted = _nested(jax.tree.map(_stored, template))
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
     try:
+        _check_layout(folder)
         with ocp.Checkpointer(_orbax_handler()) as orbax:
             _check_stored(folder, _orbax_handler().metadata(folder).tree, wanted)
             nested = orbax.restore(folder, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
     except (DamagedCheckpoint, MemoryError):
         raise
+    except BadInput as error:
+        raise DamagedCheckpoint(str(error)) from error
     except Exception as error:  # what was written by someone else may lead to any
         reason = str(error).partition("\n")[0][:200]
         told = f"{type(error).__name__}: {reason}"
@@ -130,6 +134,15 @@ def _stored(leaf: Any) -> Any:
     if _is_key(leaf):
         return jax.eval_shape(jax.random.key_data, jax.ShapeDtypeStruct(leaf.shape, leaf.dtype))
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+
+
+def _check_layout(folder: Path) -> None:
+    """Refuse a folder whose arrays orbax would look for elsewhere or read in another way."""
+    told = safe_files.read_json(folder / "_METADATA")
+    leaves = told["tree_metadata"].values()
+    kinds = {leaf["value_metadata"]["value_type"] for leaf in leaves}
+    if told["use_ocdbt"] is not True or told["use_zarr3"] is not False or kinds - {"np.ndarray"}:
+        raise DamagedCheckpoint(f"{folder} is damaged: it was not written by ez_jax")
 
 
 def _check_stored(folder: Path, there: PyTree, wanted: PyTree) -> None:

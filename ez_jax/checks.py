@@ -128,13 +128,10 @@ def one_line(text: object) -> str:
 
     What it quotes may come from a file that a stranger wrote.
     """
-    plain = str(text)
-    end = " ..." if len(plain) > _LONGEST_SENTENCE else ""
-    plain = plain[:_LONGEST_SENTENCE]
-    if plain.isprintable():
-        return plain + end
-    shown = (c if c.isprintable() else repr(c)[1:-1] for c in plain)
-    return "".join(shown) + end
+    plain = str(text)[: _LONGEST_SENTENCE + 1]
+    if not plain.isprintable():
+        plain = "".join(c if c.isprintable() else repr(c)[1:-1] for c in plain)
+    return plain if len(plain) <= _LONGEST_SENTENCE else f"{plain[:_LONGEST_SENTENCE]} ..."
 
 
 def is_absurd(value: object) -> bool:
