@@ -118,5 +118,5 @@ def load(run: str | Path) -> Agent:
     if restored is None:
         raise BadInput(f"{run} holds no checkpoint yet; train it first")
     variables = restored.state["train"].variables
-    clocks = run_folder.read_clocks(restored.step, restored.meta)
+    clocks = run_folder.read_clocks(restored)
     return Agent(chosen, spec, variables, clocks)

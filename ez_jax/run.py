@@ -63,7 +63,7 @@ class Run:
         as_given = configs.to_dict(config)
         self.folder = run_folder.make_run_dir(configs.run_folder(config))
         opened.enter_context(RunLock(self.folder, progress.warn))
-        is_new = not (self.folder / run_folder.CONFIG_FILE).exists()
+        is_new = run_folder.is_new(self.folder)
         if not is_new:
             run_folder.check_same_config(self.folder, as_given)
         self.checkpointer = Checkpointer(self.folder, config.checkpoint.keep, progress.warn)
@@ -142,7 +142,8 @@ class Run:
     def _start(self) -> None:
         """Begin at the beginning; lines of a run that never saved anything go."""
         self.clocks, self.state = Clocks(), self._init_state()
-        self.writer.truncate_after(Clocks(agent_steps=-1))
+        if dropped := self.writer.truncate_after(Clocks(agent_steps=-1)):
+            self.progress.warn(f"no checkpoint: begins anew, without {dropped} lines of metrics")
         config = configs.to_dict(self.config)
         self.writer.write_config(yaml.safe_dump(config, sort_keys=False))
 
@@ -151,7 +152,7 @@ class Run:
         template = _items(jax.eval_shape(self._init_state))
         restored = self.checkpointer.restore_newest(template)
         self.state = RunState(train=restored.state["train"], **restored.state["rest"])
-        self.clocks = clocks = run_folder.read_clocks(restored.step, restored.meta)
+        self.clocks = clocks = run_folder.read_clocks(restored)
         self.writer.truncate_after(clocks)
         self._done_at["save"] = clocks
         for line in read_metrics(self.folder):

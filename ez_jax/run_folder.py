@@ -85,13 +85,14 @@ def read_config(run_dir: str | Path) -> dict[str, Any]:
         raise BadInput(f"{where} is no run folder: {CONFIG_FILE}: {reason}") from error
 
 
-def read_clocks(step: int, meta: Mapping[str, Any]) -> Clocks:
-    """The clocks that were saved with a checkpoint of so many agent steps.
+def read_clocks(restored: Any) -> Clocks:
+    """The clocks that were saved with a checkpoint, a `checkpoint.Restored`.
 
     Raises:
       BadInput: they are none, or those of another checkpoint.
     """
-    clocks = meta.get("clocks")
+    clocks, step = restored.meta.get("clocks"), restored.step
+    learned = getattr(restored.state.get("train"), "updates", None)
     names = {field.name for field in dataclasses.fields(Clocks)}
     is_sound = isinstance(clocks, Mapping) and clocks.keys() == names
     if is_sound:
@@ -101,10 +102,28 @@ def read_clocks(step: int, meta: Mapping[str, Any]) -> Clocks:
             and type(clocks["seconds"]) in (int, float)
             and 0 <= clocks["seconds"] < 2**53
             and clocks["agent_steps"] == step
+            and (learned is None or clocks["updates"] == int(learned))
         )
     if not is_sound:
         raise BadInput(f"the clocks of checkpoint {step} are damaged: {clocks!r}")
     return Clocks(**clocks)
+
+
+def is_new(run_dir: Path) -> bool:
+    """Whether nothing was trained in a folder yet.
+
+    Raises:
+      BadInput: there are checkpoints, but not the settings that they were made with.
+    """
+    if (run_dir / CONFIG_FILE).exists():
+        return False
+    checkpoints = run_dir / CHECKPOINTS
+    if checkpoints.is_dir() and any(path.name.isdecimal() for path in checkpoints.iterdir()):
+        raise BadInput(
+            f"{run_dir} has checkpoints but no {CONFIG_FILE}; "
+            "put it back, or choose another name= or run_dir="
+        )
+    return True
 
 
 def check_same_config(run_dir: str | Path, config: Mapping[str, Any]) -> None:

@@ -148,7 +148,7 @@ class Checkpoints(Fuzzed):
             assert (found.shape, found.dtype) == (leaf.shape, leaf.dtype)
             if not known or restored.step == 1:
                 assert raw_bytes(found) == raw_bytes(leaf)
-        clocks = run_folder.read_clocks(restored.step, restored.meta)
+        clocks = run_folder.read_clocks(restored)
         assert clocks.agent_steps == restored.step
 
 

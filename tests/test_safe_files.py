@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+from types import SimpleNamespace
 
 import damage
 import jax
@@ -14,7 +15,7 @@ import tensorstore
 import ez_jax
 from ez_jax import run_folder
 from ez_jax.arrays import CHUNK_BYTES
-from ez_jax.checkpoint import Checkpointer, DamagedCheckpoint
+from ez_jax.checkpoint import Checkpointer, DamagedCheckpoint, Restored
 from ez_jax.config import BadInput, Config, from_dict, to_dict, validate
 from ez_jax.metrics import read_metrics
 from ez_jax.structs import Clocks
@@ -253,12 +254,24 @@ def test_an_absurd_shape_in_the_index_is_refused_before_any_array_is_read(checkp
 )
 def test_clocks_are_counts_of_the_checkpoint_they_lie_in(clocks):
     with pytest.raises(BadInput, match="the clocks of checkpoint 5 are damaged"):
-        run_folder.read_clocks(5, {"clocks": clocks})
+        run_folder.read_clocks(Restored(5, {}, {"clocks": clocks}))
 
 
 def test_sound_clocks_come_back():
     clocks = Clocks(5, 20, 3, 0.5)
-    assert run_folder.read_clocks(5, {"clocks": vars(clocks)}) == clocks
+    restored = Restored(
+        5, {"train": SimpleNamespace(updates=np.int32(3))}, {"clocks": vars(clocks)}
+    )
+    assert run_folder.read_clocks(restored) == clocks
+    restored.state["train"].updates += 1
+    with pytest.raises(BadInput, match="the clocks of checkpoint 5 are damaged"):
+        run_folder.read_clocks(restored)
+
+
+def test_checkpoints_without_their_settings_are_refused(checkpoint, tmp_path):
+    with pytest.raises(BadInput, match=r"has checkpoints but no config\.yaml; put it back"):
+        run_folder.is_new(tmp_path)
+    assert run_folder.is_new(tmp_path / "checkpoints")
 
 
 @pytest.mark.parametrize("name", ["05", "\u0665", "5.0", "-5", "5" * 30, "5 "])
