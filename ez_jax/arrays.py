@@ -4,6 +4,8 @@ Orbax sees nested dictionaries of NumPy arrays, which any other program can read
 states, PyTreeNodes, random keys) come back from the caller's template.
 """
 
+import gc
+import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -106,27 +108,36 @@ def restore_item(folder: Path, template: PyTree) -> PyTree:
     Raises:
       DamagedCheckpoint: orbax cannot read it, or it holds other arrays than `template`.
     """
-    wanted = _nested(jax.tree.map(_stored, template))
-    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
-    try:
-        _check_layout(folder)
-        with ocp.Checkpointer(_orbax_handler()) as orbax:
-            _check_stored(folder, _orbax_handler().metadata(folder).tree, wanted)
-            nested = orbax.restore(folder, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
-    except (DamagedCheckpoint, MemoryError):
-        raise
-    except BadInput as error:
-        raise DamagedCheckpoint(str(error)) from error
-    except Exception as error:  # what was written by someone else may lead to any
-        reason = str(error).partition("\n")[0][:200]
-        told = f"{type(error).__name__}: {reason}"
-        raise DamagedCheckpoint(f"{folder} is damaged: it cannot be read ({told})") from error
+    nested = _read(folder, _nested(jax.tree.map(_stored, template)))
     leaves, structure = jax.tree.flatten(template)
     arrays = [
         _like(leaf, _take(nested, names) if leaf.size else np.empty(leaf.shape, leaf.dtype))
         for names, leaf in zip(_names(template), leaves, strict=True)
     ]
     return jax.tree.unflatten(structure, arrays)
+
+
+def _read(folder: Path, wanted: PyTree) -> PyTree:
+    """The arrays of an orbax folder as NumPy, if they are as `wanted`."""
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+    asyncio = logging.getLogger("asyncio")
+    level, told = asyncio.level, ""
+    # Of several arrays that cannot be read orbax takes notice of one; asyncio would print the rest.
+    asyncio.setLevel(logging.CRITICAL)
+    try:
+        _check_layout(folder)
+        with ocp.Checkpointer(_orbax_handler()) as orbax:
+            _check_stored(folder, _orbax_handler().metadata(folder).tree, wanted)
+            return orbax.restore(folder, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
+    except (DamagedCheckpoint, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001 what was written by someone else may lead to any
+        told = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
+    finally:
+        if told:
+            gc.collect()  # they are told of now or later
+        asyncio.setLevel(level)
+    raise DamagedCheckpoint(f"{folder} is damaged: it cannot be read ({told})")
 
 
 def _stored(leaf: Any) -> Any:
