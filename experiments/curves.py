@@ -20,6 +20,7 @@ from ez_jax.config import to_dict
 from ez_jax.metrics import read_metrics
 from ez_jax.presets import make_config
 from ez_jax.run_folder import read_config
+from ez_jax.safe_files import read_json
 
 KEPT = ("eval/return_mean", "eval/return_std", "eval/return_median")
 PLAYED = ("rollout/return", "rollout/games")
@@ -48,7 +49,7 @@ def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def curve(run: Path, solved: float | None) -> dict[str, Any]:
     """What one run folder says of its evaluations."""
     lines = [line for line in read_metrics(run) if "eval/return_mean" in line]
-    scores = json.loads((run / "scores.json").read_text(encoding="utf-8"))
+    scores = read_json(run / "scores.json")
     config = read_config(run)
     clocks = ("agent_steps", "updates", "seconds")
     points = [{name: line[name] for name in clocks + KEPT} for line in lines]

@@ -4,6 +4,8 @@ agent = ez_jax.load("runs/CartPole/default/seed0")
 action = agent.act(observation)      # again and again; agent.reset() where an episode begins
 """
 
+import importlib.util
+import sys
 from pathlib import Path
 
 import jax
@@ -86,13 +88,25 @@ class Agent:
         return self._policies[num_simulations]
 
 
+def _check_module(run: Path, game: str) -> None:
+    """Refuse a game whose module would come from the run folder: its files are data."""
+    module = game.rpartition(":")[0].partition(".")[0]
+    if not module.isidentifier() or module in sys.modules:
+        return
+    found = importlib.util.find_spec(module)  # imports nothing, as there is no dot in it
+    places = [found.origin or "", *(found.submodule_search_locations or ())] if found else []
+    if any(Path(place).resolve().is_relative_to(run.resolve()) for place in places if place):
+        raise BadInput(f"game {game} is code of the run folder {run}, which is only read as data")
+
+
 def load(run: str | Path, *, best: bool = False) -> Agent:
     """The agent of a run folder, with its newest weights, or those of its best evaluation.
 
     Raises:
       BadInput: there is no such run, or nothing was saved in it yet.
     """
-    chosen = config.from_dict(run_folder.read_config(run))
+    chosen = config.validate(config.from_dict(run_folder.read_config(run)))
+    _check_module(Path(run), chosen.game)
     env = make_env(chosen.game, chosen.env, num_envs=1, seed=0, training=False)
     spec = env.spec
     env.close()
@@ -107,4 +121,5 @@ def load(run: str | Path, *, best: bool = False) -> Agent:
     if restored is None:
         raise BadInput(f"{run} holds no checkpoint yet; train it first")
     variables = restored.state["train"].variables
-    return Agent(chosen, spec, variables, Clocks(**restored.meta["clocks"]))
+    clocks = run_folder.read_clocks(restored)
+    return Agent(chosen, spec, variables, clocks)

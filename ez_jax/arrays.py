@@ -4,6 +4,9 @@ Orbax sees nested dictionaries of NumPy arrays, which any other program can read
 states, PyTreeNodes, random keys) come back from the caller's template.
 """
 
+import gc
+import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from ez_jax import safe_files
 from ez_jax.config import BadInput
 
 # Large arrays are cut into chunks of this size: compression and reading then use several threads.
@@ -24,6 +28,10 @@ _HANDLERS = ocp.type_handlers.create_type_handler_registry(
 )
 
 PyTree = Any
+
+
+class DamagedCheckpoint(BadInput):
+    """A checkpoint whose files are not those that were written."""
 
 
 def tree_bytes(tree: PyTree) -> int:
@@ -95,16 +103,72 @@ def save_item(folder: Path, tree: PyTree) -> None:
 
 
 def restore_item(folder: Path, template: PyTree) -> PyTree:
-    """Read an orbax folder into the types and onto the devices of `template`."""
-    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), _nested(template))
-    with ocp.Checkpointer(_orbax_handler()) as orbax:
-        nested = orbax.restore(folder, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
+    """Read an orbax folder into the types and onto the devices of `template`.
+
+    Raises:
+      DamagedCheckpoint: orbax cannot read it, or it holds other arrays than `template`.
+    """
+    nested = _read(folder, _nested(jax.tree.map(_stored, template)))
     leaves, structure = jax.tree.flatten(template)
     arrays = [
         _like(leaf, _take(nested, names) if leaf.size else np.empty(leaf.shape, leaf.dtype))
         for names, leaf in zip(_names(template), leaves, strict=True)
     ]
     return jax.tree.unflatten(structure, arrays)
+
+
+def _read(folder: Path, wanted: PyTree) -> PyTree:
+    """The arrays of an orbax folder as NumPy, if they are as `wanted`."""
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+    asyncio = logging.getLogger("asyncio")
+    level, told = asyncio.level, ""
+    # Of several arrays that cannot be read orbax takes notice of one; asyncio would print the rest.
+    asyncio.setLevel(logging.CRITICAL)
+    try:
+        _check_layout(folder)
+        with ocp.Checkpointer(_orbax_handler()) as orbax:
+            _check_stored(folder, _orbax_handler().metadata(folder).tree, wanted)
+            return orbax.restore(folder, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
+    except (DamagedCheckpoint, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001 what was written by someone else may lead to any
+        told = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
+    finally:
+        if told:
+            gc.collect()  # they are told of now or later
+        asyncio.setLevel(level)
+    raise DamagedCheckpoint(f"{folder} is damaged: it cannot be read ({told})")
+
+
+def _stored(leaf: Any) -> Any:
+    """Shape and type of a leaf as they lie in the folder."""
+    if _is_key(leaf):
+        return jax.eval_shape(jax.random.key_data, jax.ShapeDtypeStruct(leaf.shape, leaf.dtype))
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+
+
+def _check_layout(folder: Path) -> None:
+    """Refuse a folder whose arrays orbax would look for elsewhere or read in another way."""
+    told = safe_files.read_json(folder / "_METADATA")
+    leaves = told["tree_metadata"].values()
+    kinds = {leaf["value_metadata"]["value_type"] for leaf in leaves}
+    if told["use_ocdbt"] is not True or told["use_zarr3"] is not False or kinds - {"np.ndarray"}:
+        raise DamagedCheckpoint(f"{folder} is damaged: it was not written by ez_jax")
+
+
+def _check_stored(folder: Path, there: PyTree, wanted: PyTree) -> None:
+    """Refuse other arrays before any is read: orbax would take memory for what the folder says."""
+    if jax.tree.structure(there) != jax.tree.structure(wanted):
+        raise DamagedCheckpoint(f"{folder} is damaged: its arrays have other names")
+    found = zip(_names(wanted), jax.tree.leaves(there), jax.tree.leaves(wanted), strict=True)
+    for names, array, leaf in found:
+        chunk = math.prod(array.storage.chunk_shape) * leaf.dtype.itemsize
+        is_same = (tuple(array.shape), array.dtype) == (leaf.shape, leaf.dtype)
+        if not is_same or chunk > max(CHUNK_BYTES, tree_bytes(leaf)):
+            raise DamagedCheckpoint(
+                f"{folder} is damaged: {'/'.join(names)} is {array.dtype}{list(array.shape)} in "
+                f"chunks of {chunk:,} bytes, which meta.json does not tell"
+            )
 
 
 def _take(nested: dict[str, Any], names: tuple[str, ...]) -> np.ndarray:
@@ -119,10 +183,6 @@ def _like(template: Any, array: np.ndarray) -> Any:
     """A restored array as the template wants it."""
     if _is_key(template):
         return jax.random.wrap_key_data(array, impl=_key_impl(template))
-    if (array.shape, array.dtype) != (template.shape, template.dtype):
-        raise BadInput(
-            f"a checkpoint holds {array.dtype}{array.shape}, which its meta.json does not tell"
-        )
     if isinstance(template, np.ndarray | np.generic):
         return array
     return jax.device_put(array, getattr(template, "sharding", None))

@@ -13,9 +13,8 @@ by far the most; each is written once (`journal.py`), so that a checkpoint costs
 """
 
 import concurrent.futures
-import hashlib
 import json
-import os
+import re
 import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -23,19 +22,29 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ez_jax import watchdog
-from ez_jax.arrays import describe, restore_item, save_item, to_host, tree_bytes
+from ez_jax.arrays import (
+    DamagedCheckpoint,
+    describe,
+    restore_item,
+    to_host,
+    tree_bytes,
+)
+from ez_jax.checkpoint_files import (
+    BEST,
+    check_disk,
+    check_shapes,
+    check_sums,
+    describe_content,
+    journal_of,
+    read_meta,
+    write_folder,
+)
 from ez_jax.config import BadInput
 from ez_jax.journal import DamagedJournal, Journal, Rows, sync
 from ez_jax.run_folder import make_run_dir
 
-FORMAT = 2
-BEST = "best"
-META_FILE = "meta.json"
-SUMS_FILE = "SHA256SUMS"
-
-
-class DamagedCheckpoint(BadInput):
-    """A checkpoint whose files are not those that were written."""
+_STEP = re.compile(r"0|[1-9][0-9]{0,17}")  # the name of a complete checkpoint
+_OVERHEAD = 2**26  # bytes of an item's files beside its arrays, far more than there are
 
 
 class Restored(NamedTuple):
@@ -72,7 +81,13 @@ class Checkpointer:
         """The steps of all complete checkpoints, ascending."""
         if not self._dir.is_dir():
             return []
-        return sorted(int(path.name) for path in self._dir.iterdir() if path.name.isdecimal())
+        names = [path.name for path in self._dir.iterdir() if path.is_dir()]
+        return sorted(int(name) for name in names if _STEP.fullmatch(name))
+
+    def tidy_up(self) -> None:
+        """Clear away what a save that was killed has left; for the process that saves."""
+        if self._dir.is_dir():
+            self._clear_leftovers()
 
     def latest(self) -> int | None:
         """The newest complete checkpoint; None if there is none yet."""
@@ -105,7 +120,7 @@ class Checkpointer:
           BadInput: the folder cannot be written or the disk may be too small.
         """
         self._prepare()
-        content = _content(step, state, meta)
+        content = describe_content(step, state, meta)
         added = sum(array.nbytes for record in rows for array in record.fields)
         check_disk(self._dir, sum(map(tree_bytes, state.values())) + added)
         host_state = {item: to_host(tree) for item, tree in state.items()}
@@ -123,7 +138,7 @@ class Checkpointer:
     def save_best(self, step: int, state: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
         """As `save`, under the name `best`, beside the others, which all stay."""
         self._prepare()
-        content = _content(step, state, meta)
+        content = describe_content(step, state, meta)
         check_disk(self._dir, sum(map(tree_bytes, state.values())))
         host_state = {item: to_host(tree) for item, tree in state.items()}
         self._pending = self._executor.submit(self._write, BEST, host_state, content)
@@ -140,7 +155,7 @@ class Checkpointer:
         if not (self._dir / BEST).is_dir():
             return None
         try:
-            return _read_meta(self._dir / BEST)["meta"]
+            return read_meta(self._dir / BEST)["meta"]
         except DamagedCheckpoint as error:
             self._warn(f"{error}; it is left out")
             return None
@@ -165,12 +180,12 @@ class Checkpointer:
           BadInput: another format, or arrays of another configuration.
         """
         folder = self._dir / str(step)
-        content = _read_meta(folder)
+        content = read_meta(folder)
         if callable(template):
             template = template(content["meta"])
         for item, tree in template.items():
-            _check_shapes(folder, item, content["items"].get(item), describe(tree))
-            _check_sums(folder, item)
+            check_shapes(folder, item, content["items"].get(item), describe(tree))
+            check_sums(folder, item, 2 * tree_bytes(tree) + _OVERHEAD)
         state = {item: restore_item(folder / item, tree) for item, tree in template.items()}
         return Restored(content["step"], state, content["meta"])
 
@@ -186,8 +201,8 @@ class Checkpointer:
         for i, step in reversed(list(enumerate(steps))):
             try:
                 if rows:
-                    content = _read_meta(self._dir / str(step))
-                    self.journal.go_back(content["journal"]["files"])
+                    files, _ = journal_of(self._dir / str(step))
+                    self.journal.go_back(files)
                     self._given_up = set(steps[i + 1 :])
                 return self.restore(step, template)
             except (DamagedCheckpoint, DamagedJournal) as error:
@@ -222,7 +237,7 @@ class Checkpointer:
         """Write a complete folder, then give it its name (on the background thread)."""
         part, final, old = (self._dir / f"{name}{end}" for end in (".part", "", ".old"))
         try:
-            _write_folder(part, host_state, json.dumps(content, allow_nan=False))
+            write_folder(part, host_state, json.dumps(content, allow_nan=False))
             if final.exists():
                 final.rename(old)
             part.rename(final)
@@ -245,7 +260,7 @@ class Checkpointer:
     def _oldest_row(self, step: int) -> int:
         """The oldest row that a checkpoint needs; of a damaged one, which needs none, the last."""
         try:
-            return _read_meta(self._dir / str(step))["journal"]["oldest_row"]
+            return journal_of(self._dir / str(step))[1]
         except DamagedCheckpoint:
             return self.journal.end
 
@@ -256,96 +271,3 @@ class Checkpointer:
                 old.rename(old.with_suffix(""))
         for leftover in [*self._dir.glob("*.part"), *self._dir.glob("*.old")]:
             shutil.rmtree(leftover)
-
-
-def _content(step: int, state: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str, Any]:
-    """What meta.json says, but for the journal; fails now if something cannot be saved."""
-    index = {item: describe(tree) for item, tree in state.items()}
-    json.dumps(meta, allow_nan=False)
-    return {"format": FORMAT, "step": step, "items": index, "meta": dict(meta)}
-
-
-def _write_folder(folder: Path, host_state: Mapping[str, Any], meta_text: str) -> None:
-    folder.mkdir()
-    for item, tree in host_state.items():
-        save_item(folder / item, tree)
-    _write_durably(folder / META_FILE, meta_text)
-    sums = "".join(f"{sha}  {name}\n" for name, sha in sorted(_sums(folder).items()))
-    _write_durably(folder / SUMS_FILE, sums)
-    sync(folder)
-
-
-def check_disk(folder: Path, needed: int) -> None:
-    """Refuse if fewer than `needed` bytes are free; compression only makes it less.
-
-    Raises:
-      BadInput: the disk is too small.
-    """
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise BadInput(
-            f"a checkpoint needs up to {needed / 1e9:.3g} GB, but {folder} has {free / 1e9:.3g} GB "
-            "left; make room, or choose a run_dir= on another disk or a smaller replay.capacity="
-        )
-
-
-def _read_meta(folder: Path) -> dict[str, Any]:
-    if not folder.is_dir():
-        raise BadInput(f"there is no checkpoint {folder}")
-    _check_sums(folder, META_FILE)
-    content = json.loads((folder / META_FILE).read_text(encoding="utf-8"))
-    if content["format"] != FORMAT:
-        raise BadInput(
-            f"{folder} was written in checkpoint format {content['format']}, "
-            f"and this version of ez_jax reads format {FORMAT}"
-        )
-    return content
-
-
-def _check_shapes(folder: Path, item: str, there: Any, here: dict[str, str]) -> None:
-    """Refuse arrays of another configuration before any is read."""
-    there = there or {}
-    differing = [name for name in sorted(there | here) if there.get(name) != here.get(name)]
-    if differing:
-        name = differing[0]
-        more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
-        raise BadInput(
-            f"{folder} holds another configuration: {item}/{name} is {there.get(name, 'absent')} "
-            f"there and {here.get(name, 'absent')} here{more}"
-        )
-
-
-def _sums(folder: Path, under: str = "") -> dict[str, str]:
-    """SHA-256 of every file of a checkpoint at or below `under`, by name relative to `folder`."""
-    root = folder / under
-    paths = [root] if root.is_file() else [p for p in root.rglob("*") if not p.is_dir()]
-    sums = {}
-    for path in paths:
-        if path.is_symlink():
-            raise DamagedCheckpoint(f"{folder} is damaged: {path.name} is a link")
-        with path.open("rb") as file:
-            sums[path.relative_to(folder).as_posix()] = hashlib.file_digest(
-                file, "sha256"
-            ).hexdigest()
-    return sums
-
-
-def _check_sums(folder: Path, under: str) -> None:
-    """Make sure that the files at or below `under` are those that were written."""
-    sums_file = folder / SUMS_FILE
-    if not sums_file.is_file():
-        raise DamagedCheckpoint(f"{folder} is damaged: {SUMS_FILE} is missing")
-    lines = sums_file.read_text(encoding="utf-8", errors="replace").splitlines()
-    written = {name: sha for sha, _, name in (line.partition("  ") for line in lines)}
-    written = {n: sha for n, sha in written.items() if n == under or n.startswith(under + "/")}
-    found = _sums(folder, under)
-    if not written or found != written:
-        names = sorted(n for n in written | found if written.get(n) != found.get(n)) or [under]
-        raise DamagedCheckpoint(f"{folder} is damaged: {names[0]} is missing or was changed")
-
-
-def _write_durably(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())

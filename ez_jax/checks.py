@@ -79,16 +79,72 @@ POSITIVE = (
     "learner.max_grad_norm",
 )
 SEEDS = ("seed", "eval.seed")
+# Far beyond any use; larger ones would take memory or time before anything else refuses them.
+AT_MOST = {
+    "updates_per_step": 10_000,
+    "env.image_size": 1_024,
+    "env.frame_stack": 1_024,
+    "env.frame_skip": 1_024,
+    "network.channels": 2**14,
+    "network.patch": 1_024,
+    "network.blocks": 100,
+    "network.action_channels": 2**14,
+    "network.head_channels": 2**14,
+    "network.head_hidden": 2**16,
+    "network.lstm_width": 2**16,
+    "network.projection": 2**16,
+    "network.predictor_hidden": 2**16,
+    "network.support": 2**16,
+    "network.vector_width": 2**16,
+    "network.vector_blocks": 100,
+    "search.num_simulations": 2**16,
+    "actor.num_envs": 2**14,
+    "reanalyse.chunk": 2**24,
+    "reanalyse.updates_per_search": 1_000,
+    "targets.td_steps": 1_000,
+    "learner.batch_size": 2**24,
+    "learner.unroll_steps": 1_000,
+    "learner.augment_shift": 1_024,
+    "eval.episodes": 10**6,
+    "eval.num_envs": 2**14,
+    "replay.capacity": 2**53,  # the plan of memory says what would fit
+}
+LARGEST = 2**31 - 1  # every other number; whole ones are int32 on the device
+_LONGEST_VALUE, _LONGEST_SENTENCE = 80, 2_000  # characters
 
 
 def problems(config: "Config") -> Iterator[str]:
     """Yield a sentence for every fault of the configuration, the simplest kinds first."""
-    values = _flatten(config)
+    values = flatten(config)
     yield from _wrong_choices(values)
     yield from _out_of_range(values)
     yield from _bad_schedules(config)
     yield from _impossible_sizes(config)
     yield from _impossible_switches(config)
+
+
+def one_line(text: object) -> str:
+    """A sentence as it can be printed anywhere: control characters escaped, cut where it is long.
+
+    What it quotes may come from a file that a stranger wrote.
+    """
+    plain = str(text)[: _LONGEST_SENTENCE + 1]
+    if not plain.isprintable():
+        plain = "".join(c if c.isprintable() else repr(c)[1:-1] for c in plain)
+    return plain if len(plain) <= _LONGEST_SENTENCE else f"{plain[:_LONGEST_SENTENCE]} ..."
+
+
+def is_absurd(value: object) -> bool:
+    """Whether a whole number is so large that it becomes neither a float nor, perhaps, text."""
+    return isinstance(value, int) and value.bit_length() > 1_000
+
+
+def shown(value: object) -> str:
+    """A value as a sentence quotes it: not all of a long one."""
+    if is_absurd(value):
+        return f"a number of {value.bit_length():,} bits"
+    text = repr(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]} ..."
 
 
 def suggestion(nearest: Sequence[str]) -> str:
@@ -98,6 +154,7 @@ def suggestion(nearest: Sequence[str]) -> str:
 
 def nearest_keys(key: str, keys: Sequence[str]) -> list[str]:
     """Keys with a similar last part, those of the same section if there are any."""
+    key = key[:_LONGEST_VALUE]
     section, _, leaf = key.rpartition(".")
     by_leaf: dict[str, list[str]] = {}
     for name in keys:
@@ -108,12 +165,13 @@ def nearest_keys(key: str, keys: Sequence[str]) -> list[str]:
     return same_section or names or difflib.get_close_matches(key, keys, n=1, cutoff=0.8)
 
 
-def _flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """The values of a configuration by dotted key."""
     flat = {}
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
         if dataclasses.is_dataclass(value):
-            flat |= _flatten(value, f"{prefix}{item.name}.")
+            flat |= flatten(value, f"{prefix}{item.name}.")
         else:
             flat[f"{prefix}{item.name}"] = value
     return flat
@@ -124,15 +182,22 @@ def _wrong_choices(values: dict[str, Any]) -> Iterator[str]:
         if values[key] not in choices:
             nearest = difflib.get_close_matches(values[key], choices, n=1)
             hint = f" (did you mean {nearest[0]}?)" if nearest else ""
-            yield f"{key} is '{values[key]}': choose {' or '.join(choices)}{hint}"
+            yield f"{key} is {shown(values[key])}: choose {' or '.join(choices)}{hint}"
     if not values["name"].strip():
         yield "name is empty: give the run a name, such as name=first"
 
 
+def _numbers(value: Any) -> tuple[float, ...]:
+    """The numbers of a setting."""
+    if isinstance(value, str):
+        return ()
+    return value if isinstance(value, tuple) else (value,)
+
+
 def _out_of_range(values: dict[str, Any]) -> Iterator[str]:
     for key, value in values.items():
-        for number in value if isinstance(value, tuple) else (value,):
-            if not isinstance(number, str) and not 0 <= number < math.inf:
+        for number in _numbers(value):
+            if not 0 <= number < math.inf:
                 yield f"{key} is {number}: it must be finite and not negative"
     limits = (
         (AT_LEAST_ONE, lambda number: number >= 1, "it must be at least 1"),
@@ -144,6 +209,11 @@ def _out_of_range(values: dict[str, Any]) -> Iterator[str]:
         for key in limited:
             if not holds(values[key]):
                 yield f"{key} is {values[key]}: {rule}"
+    for key, value in values.items():
+        most = AT_MOST.get(key, LARGEST)
+        for number in _numbers(value):
+            if number > most:
+                yield f"{key} is {number}: it must be at most {most}"
 
 
 def _bad_schedules(config: "Config") -> Iterator[str]:

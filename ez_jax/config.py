@@ -20,6 +20,10 @@ from ez_jax import checks
 class BadInput(ValueError):
     """Bad input from the user: one sentence that names the mend; the command exits with 2."""
 
+    def __init__(self, sentence: object):
+        """One line, whatever the sentence quotes."""
+        super().__init__(checks.one_line(sentence))
+
 
 @dataclass(frozen=True)
 class EnvConfig:
@@ -286,13 +290,7 @@ def run_folder(config: Config) -> Path:
 @functools.cache
 def dotted_keys() -> tuple[str, ...]:
     """Every key by its dotted name: `seed`, `learner.batch_size`, ..."""
-    names = []
-    for item in dataclasses.fields(Config):
-        if dataclasses.is_dataclass(item.type):
-            names += [f"{item.name}.{sub.name}" for sub in dataclasses.fields(item.type)]
-        else:
-            names.append(item.name)
-    return tuple(names)
+    return tuple(checks.flatten(Config()))
 
 
 def unknown_key(key: str) -> str:
@@ -306,7 +304,9 @@ def unknown_key(key: str) -> str:
 def _build(kind: type, values: Any, prefix: str) -> Any:
     """An instance of one dataclass from a mapping; `prefix` is its dotted name for messages."""
     if not isinstance(values, Mapping):
-        raise BadInput(f"{prefix.rstrip('.')} is {values!r}: expected a section of keys")
+        raise BadInput(
+            f"{prefix.rstrip('.')} is {checks.shown(values)}: expected a section of keys"
+        )
     types = {item.name: item.type for item in dataclasses.fields(kind)}
     for name in values:
         if name not in types:
@@ -323,6 +323,7 @@ def convert(kind: Any, value: Any, key: str) -> Any:
     if dataclasses.is_dataclass(kind):
         return _build(kind, value, f"{key}.")
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    is_number = is_number and not checks.is_absurd(value)
     if kind is bool and isinstance(value, bool):
         return value
     if kind is int and is_number and float(value).is_integer():
@@ -335,7 +336,7 @@ def convert(kind: Any, value: Any, key: str) -> Any:
         return str(value)  # a name may look like a number: name=3
     if kind == tuple[float, ...] and isinstance(value, list | tuple):
         return tuple(convert(float, item, key) for item in value)
-    raise BadInput(f"{key} is {value!r}: expected {_TYPE_NAMES[kind]}")
+    raise BadInput(f"{key} is {checks.shown(value)}: expected {_TYPE_NAMES[kind]}")
 
 
 _TYPE_NAMES = {

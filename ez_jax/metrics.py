@@ -9,15 +9,18 @@ import dataclasses
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ez_jax import safe_files
 from ez_jax.config import BadInput
 from ez_jax.structs import Clocks
 
 FILE_NAME = "metrics.jsonl"
+LARGEST_FILE, LONGEST_LINE = 2**32, 2**20  # bytes; a line has some hundred
 FLUSH_SECONDS = 10  # TensorBoard shows a number at most this late
 
 
@@ -153,20 +156,36 @@ def read_metrics(path: str | Path) -> list[dict[str, float]]:
 
 def _complete_lines(path: Path) -> list[tuple[bytes, dict[str, float]]]:
     """Each line as stored and as read; a line without its newline was torn and does not count."""
+    found = []
     try:
-        raw_lines = path.read_bytes().split(b"\n")[:-1]
+        safe_files.check_regular(path, path.stat(), LARGEST_FILE)
+        with path.open("rb") as file:
+            while raw := file.readline(LONGEST_LINE):
+                if raw.endswith(b"\n"):
+                    found.append((raw, _parse(path, len(found) + 1, raw)))
+                elif len(raw) == LONGEST_LINE:
+                    raise _damaged(path, len(found) + 1)
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror}") from error
-    return [(raw + b"\n", _parse(path, number, raw)) for number, raw in enumerate(raw_lines, 1)]
+    return found
 
 
 def _parse(path: Path, number: int, raw: bytes) -> dict[str, float]:
     try:
-        line = json.loads(raw)
-        _reading(line)
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"line {number} of {path} is damaged; delete the line to go on") from error
+        line = safe_files.parse_json(raw)
+    except ValueError as error:
+        raise _damaged(path, number) from error
+    counts = [line.get(name) for name in ("agent_steps", "updates")]
+    are_counts = all(type(count) is int and count >= 0 for count in counts)
+    numbers = (value for value in line.values() if type(value) in (int, float))
+    # An int may be too large for a float, and then is none of ours.
+    if not are_counts or sum(abs(value) < sys.float_info.max for value in numbers) < len(line):
+        raise _damaged(path, number)
     return line
+
+
+def _damaged(path: Path, number: int) -> BadInput:
+    return BadInput(f"line {number} of {path} is damaged; delete the line to go on")
 
 
 def _reading(line: Mapping[str, float]) -> tuple[int, int]:

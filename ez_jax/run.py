@@ -17,26 +17,24 @@ import yaml
 
 from ez_jax import config as configs
 from ez_jax import crash, memory, pace, run_folder, saving, watchdog
-from ez_jax import replay as ring
-from ez_jax.actor import init_frames, make_act
+from ez_jax.actor import make_act
 from ez_jax.checkpoint import Checkpointer
 from ez_jax.config import Config
 from ez_jax.envs import VectorEnv, make_env
 from ez_jax.evaluate import make_evaluate, scores, summary
 from ez_jax.games import RepeatableGames, SavedGames
 from ez_jax.interrupt import Interrupt
-from ez_jax.learner import init_train_state, make_learn, make_prepare, no_metrics
+from ez_jax.learner import make_learn, make_prepare, no_metrics
+from ez_jax.lock import RunLock
 from ez_jax.metrics import Every, MetricsWriter, read_metrics
 from ez_jax.model import make_model
 from ez_jax.plan import check_disk, memory_plan, plan_rows, plan_warnings
 from ez_jax.progress import EVALUATION, Progress
 from ez_jax.reanalyse import make_reanalyse
+from ez_jax.run_state import ACT, LEARN, init_run_state
 from ez_jax.search import make_search, resolve
-from ez_jax.structs import Clocks, RunState, TimeStep
+from ez_jax.structs import Clocks, TimeStep
 from ez_jax.targets import make_targets
-
-# Streams of randomness of a run, folded into its key.
-INIT, ACT, LEARN = range(3)
 
 
 class Run:
@@ -59,11 +57,13 @@ class Run:
         as_given = configs.to_dict(config)
         self.folder = run_folder.make_run_dir(configs.run_folder(config))
         opened.push(functools.partial(crash.report, self))
-        is_new = not (self.folder / run_folder.CONFIG_FILE).exists()
+        opened.enter_context(RunLock(self.folder, progress.warn))
+        is_new = run_folder.is_new(self.folder)
         if not is_new:
             run_folder.check_same_config(self.folder, as_given)
         self.checkpointer = Checkpointer(self.folder, config.checkpoint.keep, progress.warn)
         opened.callback(self.checkpointer.close)
+        self.checkpointer.tidy_up()
         saved = self.checkpointer.latest()
         self.games = RepeatableGames(self._make_env)
         opened.callback(self.games.close)
@@ -124,32 +124,18 @@ class Run:
 
         return call
 
-    def _init_state(self) -> RunState:
-        config, spec = self.config, self.games.spec
-        key = jax.random.key(config.seed)
-        # Jitted: one program to compile (or to find in the cache) instead of hundreds.
-        init = jax.jit(functools.partial(init_train_state, config, self.model))
-        window = spec.frame_stack + config.learner.unroll_steps + config.targets.td_steps
-        rows = ring.ring_rows(config.replay.capacity, config.actor.num_envs, window)
-        return RunState(
-            train=init(jax.random.fold_in(key, INIT)),
-            replay=ring.init_replay(spec, rows=rows, num_envs=config.actor.num_envs),
-            frames=init_frames(spec, config.actor.num_envs),
-            metrics=no_metrics(config),
-            key=key,
-        )
-
-    @watchdog.at("making the first state")
     def _start(self) -> None:
         """Begin at the beginning; lines of a run that never saved anything go."""
-        self.clocks, self.state = Clocks(), self._init_state()
-        self.writer.truncate_after(Clocks(agent_steps=-1))
+        self.clocks, self.state = Clocks(), init_run_state(self.config, self.model)
+        if dropped := self.writer.truncate_after(Clocks(agent_steps=-1)):
+            self.progress.warn(f"no checkpoint: begins anew, without {dropped} lines of metrics")
         config = configs.to_dict(self.config)
         self.writer.write_config(yaml.safe_dump(config, sort_keys=False))
 
     def _restore(self) -> None:
         """Go on from the newest sound checkpoint."""
-        saved = saving.restore(self.checkpointer, self._init_state, self.games.save().actions)
+        init_state = functools.partial(init_run_state, self.config, self.model)
+        saved = saving.restore(self.checkpointer, init_state, self.games.save().actions)
         self.state, self.clocks, self.games_to_come = saved.state, saved.clocks, saved.games
         self.writer.truncate_after(saved.clocks)
         self._done_at["save"] = saved.clocks

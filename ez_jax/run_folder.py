@@ -15,12 +15,16 @@ from typing import Any
 import jax
 import yaml
 
-from ez_jax import machine
+from ez_jax import machine, safe_files
 from ez_jax.config import BadInput
 from ez_jax.structs import Clocks
 
 CONFIG_FILE = "config.yaml"
 SCORES_FILE = "scores.json"
+
+CHECKPOINTS = "checkpoints"
+# What is read and written in a run folder beside its checkpoints; the rest is not ours.
+OWN_FILES = (CONFIG_FILE, SCORES_FILE, "metrics.jsonl")
 
 # Keys that may change when a run is resumed, because what is learned does not depend on them:
 # where the folder lies, the name of the preset (its numbers are compared one by one), when the run
@@ -42,8 +46,9 @@ def make_run_dir(run_dir: str | Path) -> Path:
         path.mkdir(parents=True, exist_ok=True)
         probe.touch()
         probe.unlink()
-    except OSError as error:
-        reason = error.strerror
+        check_links(path)
+    except (OSError, RuntimeError) as error:  # RuntimeError: links that go round in circles
+        reason = getattr(error, "strerror", error)
         raise BadInput(f"{path} cannot be written ({reason}); choose another run_dir=") from error
     return path
 
@@ -69,6 +74,19 @@ def bytes_in(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
+def check_links(run_dir: Path) -> None:
+    """Refuse a run folder in which what is ours lies elsewhere: writing would change that.
+
+    Raises:
+      BadInput: names the first link.
+    """
+    names = [name + end for name in OWN_FILES for end in ("", ".part")]
+    checkpoints = run_dir / CHECKPOINTS
+    inside = list(checkpoints.iterdir()) if checkpoints.is_dir() else []
+    own = [run_dir / name for name in (CHECKPOINTS, "videos", *names)]
+    safe_files.check_links(run_dir, [*own, *inside])
+
+
 def write_config(run_dir: str | Path, config: Mapping[str, Any]) -> None:
     """Write the resolved configuration, a nested dictionary of plain values."""
     _write_whole(Path(run_dir) / CONFIG_FILE, yaml.safe_dump(dict(config), sort_keys=False))
@@ -82,15 +100,52 @@ def read_config(run_dir: str | Path) -> dict[str, Any]:
     """
     path = Path(run_dir).expanduser().absolute() / CONFIG_FILE
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        where, reason = path.parent, error.strerror
+        check_links(path.parent)
+        return safe_files.read_yaml(path)
+    except (OSError, RuntimeError) as error:  # RuntimeError: links that go round in circles
+        where, reason = path.parent, getattr(error, "strerror", error)
         raise BadInput(f"{where} is no run folder: {CONFIG_FILE}: {reason}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} is damaged: it is no YAML") from error
-    if not isinstance(config, dict):
-        raise BadInput(f"{path} is damaged: it holds no settings")
-    return config
+
+
+def read_clocks(restored: Any) -> Clocks:
+    """The clocks that were saved with a checkpoint, a `checkpoint.Restored`.
+
+    Raises:
+      BadInput: they are none, or those of another checkpoint.
+    """
+    clocks, step = restored.meta.get("clocks"), restored.step
+    learned = getattr(restored.state.get("train"), "updates", None)
+    names = {field.name for field in dataclasses.fields(Clocks)}
+    is_sound = isinstance(clocks, Mapping) and clocks.keys() == names
+    if is_sound:
+        counts = [clocks[name] for name in names - {"seconds"}]
+        is_sound = (
+            all(type(count) is int and 0 <= count < 2**53 for count in counts)
+            and type(clocks["seconds"]) in (int, float)
+            and 0 <= clocks["seconds"] < 2**53
+            and clocks["agent_steps"] == step
+            and (learned is None or clocks["updates"] == int(learned))
+        )
+    if not is_sound:
+        raise BadInput(f"the clocks of checkpoint {step} are damaged: {clocks!r}")
+    return Clocks(**clocks)
+
+
+def is_new(run_dir: Path) -> bool:
+    """Whether nothing was trained in a folder yet.
+
+    Raises:
+      BadInput: there are checkpoints, but not the settings that they were made with.
+    """
+    if (run_dir / CONFIG_FILE).exists():
+        return False
+    checkpoints = run_dir / CHECKPOINTS
+    if checkpoints.is_dir() and any(path.name.isdecimal() for path in checkpoints.iterdir()):
+        raise BadInput(
+            f"{run_dir} has checkpoints but no {CONFIG_FILE}; "
+            "put it back, or choose another name= or run_dir="
+        )
+    return True
 
 
 def check_same_config(run_dir: str | Path, config: Mapping[str, Any]) -> None:

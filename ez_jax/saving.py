@@ -12,6 +12,8 @@ import jax
 import numpy as np
 
 from ez_jax import replay as ring
+from ez_jax import run_folder
+from ez_jax.arrays import DamagedCheckpoint
 from ez_jax.checkpoint import Checkpointer
 from ez_jax.games import SavedGames
 from ez_jax.journal import MOST_ROWS, Journal, Rows
@@ -43,9 +45,11 @@ def save(checkpointer: Checkpointer, run: SavedRun) -> None:
 
 def save_best(checkpointer: Checkpointer, train: TrainState, clocks: Clocks, score: float) -> None:
     """Keep these weights if none scored as much before; those of a later clock are no rivals."""
-    best = checkpointer.best()
-    if best is None or best["score"] < score or best["clocks"]["updates"] > clocks.updates:
-        meta = {"clocks": dataclasses.asdict(clocks), "score": score}
+    best = checkpointer.best() or {}
+    before, updates = best.get("score"), best.get("updates")
+    is_rival = type(before) is float and type(updates) is int and updates <= clocks.updates
+    if not is_rival or before < score:
+        meta = {"clocks": dataclasses.asdict(clocks), "updates": clocks.updates, "score": score}
         checkpointer.save_best(clocks.agent_steps, {"train": train}, meta)
 
 
@@ -61,17 +65,27 @@ def restore(
     """
 
     def template(meta: Mapping[str, Any]) -> dict[str, Any]:
-        shape = (meta["games"]["actions"], *actions.shape[1:])
-        return _items(jax.eval_shape(init_state), np.empty(shape, actions.dtype))
+        shape = (_plain(meta)["actions"], *actions.shape[1:])
+        like = np.broadcast_to(np.empty((), actions.dtype), shape)  # no memory of its own
+        return _items(jax.eval_shape(init_state), like)
 
     restored = checkpointer.restore_newest(template, rows=True)
     rest, train = restored.state["rest"], restored.state["train"]
     recorded = jax.jit(lambda: _recorded(init_state().replay))()
     recorded = _read_journal(checkpointer.journal, recorded)
     replay = ring.with_recorded(rest["state"].replay, recorded)
-    games = SavedGames(**restored.meta["games"] | {"actions": rest["actions"]})
-    clocks = Clocks(**restored.meta["clocks"])
+    games = SavedGames(**_plain(restored.meta) | {"actions": rest["actions"]})
+    clocks = run_folder.read_clocks(restored)
     return SavedRun(rest["state"].replace(train=train, replay=replay), games, clocks)
+
+
+def _plain(meta: Mapping[str, Any]) -> dict[str, int]:
+    """What a checkpoint's meta tells of its games, the number of calls under `actions`."""
+    told = meta.get("games")
+    is_sound = isinstance(told, dict) and told.keys() == set(SavedGames._fields)
+    if not (is_sound and all(type(n) is int and 0 <= n < 2**32 for n in told.values())):
+        raise DamagedCheckpoint(f"what a checkpoint tells of its games is damaged: {told!r:.200}")
+    return told
 
 
 def _items(state: RunState, actions: np.ndarray) -> dict[str, Any]:

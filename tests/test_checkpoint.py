@@ -11,9 +11,10 @@ import numpy as np
 import optax
 import pytest
 
-from ez_jax import checkpoint
+from ez_jax import checkpoint_files
 from ez_jax.checkpoint import Checkpointer, DamagedCheckpoint
 from ez_jax.config import BadInput, Config, to_dict
+from ez_jax.journal import Rows
 from ez_jax.run_folder import (
     check_same_config,
     make_run_dir,
@@ -97,8 +98,10 @@ def test_the_small_item_is_restored_without_the_others(tmp_path):
 
 def test_donating_right_after_save_does_no_harm(tmp_path, monkeypatch):
     may_write = threading.Event()
-    save_item = checkpoint.save_item
-    monkeypatch.setattr(checkpoint, "save_item", lambda *a: may_write.wait(60) and save_item(*a))
+    save_item = checkpoint_files.save_item
+    monkeypatch.setattr(
+        checkpoint_files, "save_item", lambda *a: may_write.wait(60) and save_item(*a)
+    )
     bump = jax.jit(lambda x: x + 1, donate_argnums=0)
     array, host = jnp.zeros((256, 256)), np.zeros(10)
     with Checkpointer(tmp_path) as checkpointer:
@@ -136,9 +139,9 @@ def files(folder):
     return sorted(p for p in folder.rglob("*") if p.is_file() and p.stat().st_size)
 
 
-def flip(path):
+def flip(path, at=None):
     raw = bytearray(path.read_bytes())
-    raw[len(raw) // 2] ^= 1
+    raw[len(raw) // 2 if at is None else at] ^= 1
     path.write_bytes(raw)
 
 
@@ -191,6 +194,71 @@ def test_leftovers_of_a_killed_save_do_no_harm(tmp_path, suffix):
     assert {path.name for path in folder.iterdir()} == kept
 
 
+def test_a_run_that_goes_on_finds_what_a_killed_save_had_put_aside(tmp_path):
+    save_all(tmp_path, 2)
+    folder = tmp_path / "checkpoints"
+    (folder / "2").rename(folder / "2.old")
+    again = Checkpointer(tmp_path)
+    again.tidy_up()
+    assert again.latest() == 2
+
+
+def make_rows(first, count=3):
+    return [Rows(first, (np.arange(first, first + count, dtype=np.int32)[:, None],))]
+
+
+def read_rows(checkpointer):
+    return [
+        n for rows in checkpointer.journal.read([np.zeros(1, np.int32)]) for n in rows.fields[0]
+    ]
+
+
+def test_a_checkpoint_adds_its_rows_to_those_that_are_there(tmp_path):
+    with Checkpointer(tmp_path, keep=2) as checkpointer:
+        for step in range(0, 12, 3):
+            checkpointer.save(step, make_state(step), {}, make_rows(step), oldest_row=step // 2)
+    again = Checkpointer(tmp_path)
+    assert again.restore_newest(make_state(), rows=True).step == 9
+    assert read_rows(again) == list(range(12))
+
+
+@pytest.mark.parametrize("damaged", ["rows", "meta.json"])
+def test_rows_of_a_damaged_checkpoint_go_with_it(tmp_path, damaged):
+    with Checkpointer(tmp_path, keep=2) as checkpointer:
+        checkpointer.save(3, make_state(3), {}, make_rows(0))
+        checkpointer.save(6, make_state(6), {}, make_rows(3))
+    (rows,) = (tmp_path / "checkpoints" / "rows").iterdir()
+    # The last byte belongs to the newest checkpoint alone.
+    flip(rows, -1) if damaged == "rows" else flip(tmp_path / "checkpoints" / "6" / damaged)
+    told = []
+    with Checkpointer(tmp_path, keep=2, warn=told.append) as again:
+        assert again.restore_newest(make_state(), rows=True).step == 3
+        assert "is damaged" in told[0]
+        assert read_rows(again) == [0, 1, 2]
+        again.save(5, make_state(5), {}, make_rows(3, count=2))
+        again.wait()
+        assert again.steps() == [3, 5], "the damaged one is given up, the sound one stays"
+    last = Checkpointer(tmp_path)
+    assert last.restore_newest(make_state(), rows=True).step == 5
+    assert read_rows(last) == [0, 1, 2, 3, 4]
+
+
+def test_the_best_weights_are_kept_beside_the_newest(tmp_path):
+    with Checkpointer(tmp_path, keep=1, warn=str) as checkpointer:
+        assert checkpointer.best() is None
+        checkpointer.save_best(1, {"train": make_state(1)["train"]}, {"score": 7.5})
+        for step in (1, 2, 3):
+            checkpointer.save(step, make_state(step), {})
+        checkpointer.wait()
+        assert checkpointer.steps() == [3]
+        assert checkpointer.best() == {"score": 7.5}
+        best = checkpointer.restore_best({"train": make_state()["train"]})
+        assert best.step == 1
+        assert_same(best.state["train"], make_state(1)["train"])
+        flip(tmp_path / "checkpoints" / "best" / "meta.json")
+        assert checkpointer.best() is None
+
+
 def test_arrays_of_another_configuration_are_refused(tmp_path):
     save_all(tmp_path, 1)
     with pytest.raises(BadInput, match=r"another configuration: train/\S*dense/w is float32\[4, 5"):
@@ -206,7 +274,7 @@ def test_arrays_of_another_configuration_are_refused(tmp_path):
 
 
 def test_another_format_is_told_apart(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "FORMAT", 3)
+    monkeypatch.setattr(checkpoint_files, "FORMAT", 3)
     save_all(tmp_path, 1)
     monkeypatch.undo()
     with pytest.raises(BadInput, match="format 3, and this version of ez_jax reads format 2"):
@@ -220,7 +288,7 @@ def test_what_fails_in_the_background_is_raised_and_loses_nothing(tmp_path, monk
         raise OSError(28, "No space left on device")
 
     checkpointer = Checkpointer(tmp_path)
-    monkeypatch.setattr(checkpoint, "save_item", full)
+    monkeypatch.setattr(checkpoint_files, "save_item", full)
     checkpointer.save(2, make_state(), {})
     with pytest.raises(OSError, match="No space"):
         checkpointer.wait()

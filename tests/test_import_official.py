@@ -3,6 +3,7 @@
 import math
 import os
 import pickle
+import time
 import zipfile
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from golden_params import GOLDEN, load, under
 
 import ez_jax
+from experiments import state_dict
 from experiments.import_official import convert, fit, main, settings
 from experiments.state_dict import LEGACY, read_state_dict
 from ez_jax import cli
@@ -185,6 +187,63 @@ def test_what_cannot_be_read_is_refused_in_one_sentence(tmp_path, write, message
     with pytest.raises(BadInput, match=message) as caught:
         read_state_dict(tmp_path / "weights.p")
     assert "\n" not in str(caught.value)
+
+
+def deflated(path: Path) -> None:
+    """A torch file of some kB that unpacks to 4 MB."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("weights/data.pkl", pickled_dict(weight=pickled_view()) + b".")
+        archive.writestr("weights/data/0", bytes(2**22))
+
+
+def tuples(times: int) -> bytes:
+    """A dictionary whose key is a tuple of two equal tuples of two equal ones, ..."""
+    pairs = b"".join(b"p%d\ng%d\n\x86" % (i, i) for i in range(times))
+    return b"(d)" + pairs + b"Nsp99\n"
+
+
+def npy(path: Path) -> None:
+    """An array that claims 8 TB."""
+    with zipfile.ZipFile(path, "w") as archive, archive.open("a.npy", "w") as file:
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": "<f8", "fortran_order": False, "shape": (10**12,)}
+        )
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (deflated, "would unpack to 4,194,[0-9,]+ bytes, more than the 2,097,152"),
+        (lambda path: torch_file(path, tuples(60)), "damaged or cut short"),
+        (lambda path: torch_file(path, b"Nr\xff\xff\xff\x7f"), "damaged or cut short"),
+        (lambda path: torch_file(path, b"(d2"), "holds more than a state_dict .DUP"),
+        (npy, "damaged or cut short"),
+        (
+            lambda path: torch_file(
+                path,
+                pickled_dict(w=pickled_view(shape=(10**6, 10**6), strides=(0, 0))),
+                bytes(24),
+            ),
+            "would unpack to 4,000,000,000,000 bytes",
+        ),
+        (
+            lambda path: torch_file(
+                path, pickled_dict(w=pickled_view(shape=(0, 10**30), strides=(0, 0))), bytes(24)
+            ),
+            "damaged or cut short",
+        ),
+        (lambda path: os.mkfifo(path), "no regular file"),
+    ],
+)
+def test_what_would_fill_the_memory_or_never_end_is_refused_at_once(
+    tmp_path, monkeypatch, write, message
+):
+    monkeypatch.setattr(state_dict, "MOST_BYTES", 2**21)
+    write(tmp_path / "weights.p")
+    began = time.monotonic()
+    with pytest.raises(BadInput, match=message):
+        read_state_dict(tmp_path / "weights.p")
+    assert time.monotonic() - began < 2
 
 
 # Fitting.

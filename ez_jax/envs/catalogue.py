@@ -154,6 +154,8 @@ def _resolve_gymnasium(game: str, name: str) -> Task:
 
 
 def _import(module: str, game: str) -> None:
+    if not all(part.isidentifier() for part in module.split(".")):
+        raise BadInput(f"'{module}', named by game '{game}', is no name of a Python module")
     try:
         importlib.import_module(module)
     except ModuleNotFoundError as error:

@@ -1,0 +1,118 @@
+"""One process at a time in a run folder, by a lock that a dead process does not hold.
+
+The kernel keeps the lock on the open file `<run>/lock` and lets go of it when the process ends,
+however it ends. What the file says only names the holder for the sentence of a refusal.
+"""
+
+import errno
+import fcntl
+import os
+import re
+import socket
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+
+from ez_jax.config import BadInput
+
+FILE_NAME = "lock"
+_UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+_HOLDER = re.compile(r"process \d{1,10} on [\w.-]{1,255}")
+_held: "weakref.WeakSet[RunLock]" = weakref.WeakSet()
+
+
+class RunLock:
+    """Holds a run folder until `close`; programs started meanwhile do not inherit it."""
+
+    def __init__(self, folder: str | Path, warn: Callable[[str], None]):
+        """Take the lock of an existing folder; `warn` is told where there are no locks.
+
+        Raises:
+          BadInput: another process has it, or the file cannot be opened.
+        """
+        self._path = Path(folder) / FILE_NAME
+        self._file: int | None = None
+        self._is_locked = False
+        # Who ends removes the file: what was opened just before may be nobody's lock any more.
+        while not self._is_in_place():
+            self._let_go()
+            self._open()
+            self._is_locked = self._take(warn)
+        if self._is_locked:
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        _held.add(self)
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        if self._is_locked and self._is_in_place():
+            self._path.unlink()
+        self._let_go()
+
+    def __enter__(self) -> "RunLock":
+        """Use it in a `with` statement."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of the folder."""
+        self.close()
+
+    def __del__(self) -> None:
+        """Who forgets the lock does not hold it."""
+        self._let_go()
+
+    def _open(self) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        try:
+            self._file = os.open(self._path, flags, 0o666)
+        except OSError as error:
+            reason = error.strerror
+            raise BadInput(f"{self._path} cannot be opened ({reason}); delete it") from error
+
+    def _take(self, warn: Callable[[str], None]) -> bool:
+        """Lock the open file; whether its file system has locks."""
+        folder = self._path.parent
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in _UNSUPPORTED:
+                warn(
+                    f"the file system of {folder} has no locks ({error.strerror}): "
+                    "make sure that no other process trains in it"
+                )
+                return False
+            holder = _holder(self._file)
+            self._let_go()
+            raise BadInput(
+                f"{folder} is in use by {holder}; stop it, or choose another name= or run_dir="
+            ) from error
+        return True
+
+    def _is_in_place(self) -> bool:
+        """Whether the open file is the one that other processes would open."""
+        if self._file is None:
+            return False
+        try:
+            return os.path.samestat(os.fstat(self._file), os.lstat(self._path))
+        except FileNotFoundError:
+            return False
+
+    def _let_go(self) -> None:
+        file, self._file = getattr(self, "_file", None), None
+        if file is not None:
+            os.close(file)
+
+
+def _holder(file: int) -> str:
+    """Who holds the lock, as far as the file tells."""
+    text = os.pread(file, 300, 0).decode(errors="replace").strip()
+    return text if _HOLDER.fullmatch(text) else "another process"
+
+
+def _close_in_child() -> None:
+    """A forked child would keep the lock when its parent dies."""
+    for lock in list(_held):
+        lock._let_go()
+
+
+os.register_at_fork(after_in_child=_close_in_child)
