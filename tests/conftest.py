@@ -20,6 +20,16 @@ from golden_params import GOLDEN, Golden
 jax.config.update("jax_default_matmul_precision", "highest")
 
 
+SHARE_A_RUN = ("test_train", "test_evaluate")  # the `finished` one: on one worker, made once
+
+
+def pytest_collection_modifyitems(items):
+    """With xdist each file stays on one worker, so that what its tests share is compiled once."""
+    for item in items:
+        group = "finished" if item.path.stem in SHARE_A_RUN else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 def pytest_addoption(parser):
     """Let `pytest tests/test_parity.py --golden DIR` check another folder of golden files."""
     parser.addoption("--golden", type=Path, default=GOLDEN, help="folder of golden files")

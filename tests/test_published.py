@@ -101,7 +101,14 @@ OURS = {
     *("network.vector_blocks", "search.minmax", "targets.block_length", "targets.max_td_steps"),
     *("reanalyse.max_age", "reanalyse.chunk"),
     *("eval.num_envs", "eval.num_simulations", "eval.seed"),
-    *("checkpoint.every", "checkpoint.keep", "log.every", "log.tensorboard", "log.progress"),
+    *(
+        "checkpoint.every",
+        "checkpoint.keep",
+        "checkpoint.keep_best",
+        "log.every",
+        "log.tensorboard",
+        "log.progress",
+    ),
     *("log.watchdog", "learner.max_skipped"),
 }
 # Up to how many actions: simulations, actions considered at the root.

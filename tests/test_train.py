@@ -231,28 +231,33 @@ def test_a_run_that_was_killed_ends_bit_by_bit_as_one_that_was_not(finished, int
 
 @pytest.fixture(scope="module")
 def terminated(tmp_path_factory):
-    """A run with another seed in this process, told to end by SIGTERM in the middle."""
+    """A run with another seed in this process, told to end by SIGTERM in its first evaluation."""
     folder = tmp_path_factory.mktemp("runs") / "terminated"
-    report = Run.report
+    evaluate = Run.evaluate
 
     def ask_to_end(self):
-        if self.clocks.agent_steps == 60:
-            signal.raise_signal(signal.SIGTERM)
-        report(self)
+        signal.raise_signal(signal.SIGTERM)
+        evaluate(self)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Run, "report", ask_to_end)
+        patch.setattr(Run, "evaluate", ask_to_end)
+        patch.setattr(ask_to_end, "__name__", "evaluate")
         code = train(runs.config(folder, {"seed": 1}))
     return folder, code
 
 
-def test_sigterm_saves_and_the_same_command_completes_the_run(terminated):
+def test_sigterm_does_not_wait_for_an_evaluation_which_is_made_first_when_resumed(terminated):
     folder, code = terminated
     assert code == cli.INTERRUPTED
-    assert runs.latest_checkpoint(folder) == 60
+    saved, lines = runs.latest_checkpoint(folder), read_metrics(folder)
+    assert runs.EVAL_EVERY <= saved < runs.EVAL_EVERY + 2
+    assert not any(is_evaluation(line) for line in lines)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, "the signal was given back"
-    assert train(runs.config(folder, {"seed": 1})) == cli.DONE
-    assert_complete_without_seams(read_metrics(folder))
+    with Run(runs.config(folder, {"seed": 1}), Progress(live=False)) as run:
+        run.begin()
+    assert read_metrics(folder)[:-1] == lines
+    assert read_metrics(folder)[-1]["agent_steps"] == saved
+    assert is_evaluation(read_metrics(folder)[-1])
 
 
 def test_another_seed_gives_other_numbers(finished, terminated):
