@@ -168,10 +168,12 @@ class Run:
 
     def begin(self) -> TimeStep | None:
         """The time step at which a run goes on; None where nothing is left to be played."""
-        if self.games_to_come is None:
+        saved = self.games_to_come
+        if saved is None:
             return self.games.begin()
         self.report()  # an evaluation that a signal cut off
-        return self._bring_games_back(self.games_to_come) if self.collects() else None
+        # Where nothing more is played, they may still have scores to tell.
+        return self._bring_games_back(saved) if self.collects() or saved.unreported else None
 
     def _bring_games_back(self, saved: SavedGames) -> TimeStep:
         self.progress.say(f"playing the {saved.actions.size:,} actions so far again ...")

@@ -20,14 +20,14 @@ from golden_params import GOLDEN, Golden
 jax.config.update("jax_default_matmul_precision", "highest")
 
 
-SHARE_A_RUN = ("test_train", "test_evaluate")  # the `finished` one: on one worker, made once
+# The files that take longest begin first: on two workers, which take a file at a time, both end
+# about together.
+LONGEST = ("test_train", "test_parity", "test_switches", "test_learning", "test_crash")
 
 
 def pytest_collection_modifyitems(items):
-    """With xdist each file stays on one worker, so that what its tests share is compiled once."""
-    for item in items:
-        group = "finished" if item.path.stem in SHARE_A_RUN else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(group))
+    """Put the longest files first; the order inside of a file stays."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
 
 
 def pytest_addoption(parser):
