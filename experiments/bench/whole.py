@@ -97,6 +97,7 @@ def checkpoint(setting: Setting, steps: int) -> Iterator[Row]:
         "total_agent_steps": 10 * steps,
         "learner.start": 10 * steps,  # random play: real frames, no searches
         "replay.capacity": 10 * steps,
+        "eval.every": 0,
         "log.tensorboard": False,
     }
     with tempfile.TemporaryDirectory() as folder:
