@@ -140,7 +140,7 @@ class Run:
         self.writer.truncate_after(saved.clocks)
         self._done_at["save"] = saved.clocks
         for line in read_metrics(self.folder):
-            clocks = Clocks(**{f.name: line[f.name] for f in dataclasses.fields(Clocks)})
+            clocks = Clocks(agent_steps=line["agent_steps"], updates=line["updates"])
             self._done_at["evaluate" if EVALUATION in line else "log"] = clocks
         self.progress.say(f"resumed at {self.clocks.agent_steps:,} agent steps")
 

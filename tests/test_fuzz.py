@@ -30,6 +30,7 @@ from experiments.state_dict import read_state_dict
 from ez_jax import cli, run_folder
 from ez_jax.checkpoint import Checkpointer
 from ez_jax.config import BadInput, Config, from_dict, to_dict, validate
+from ez_jax.journal import Rows
 from ez_jax.metrics import MetricsWriter, read_metrics
 from ez_jax.structs import Clocks
 from ez_jax.train import train
@@ -123,22 +124,32 @@ class Checkpoints(Fuzzed):
             state["rest"]["rows"] = np.arange(50, dtype=np.uint8).reshape(5, 10)
         with Checkpointer(self.folder, keep=2) as checkpointer:
             for step, state in self.states.items():
-                checkpointer.save(step, state, {"clocks": {**CLOCKS, "agent_steps": step}})
+                meta = {"clocks": {**CLOCKS, "agent_steps": step}}
+                checkpointer.save(step, state, meta, [self.journal(step)])
+
+    def journal(self, step: int) -> Rows:
+        return Rows(3 * step, (np.arange(6, dtype=np.int32).reshape(3, 2) * step,))
 
     def case(self, folder, rng):
         shutil.copytree(self.folder / "checkpoints", folder / "checkpoints")
         newest = folder / "checkpoints" / "2"
         known = rng.random() < 0.6  # by somebody who writes the sums anew
         for _ in range(rng.choice([1, 1, 2])):
-            damage.damage_folder(newest, rng)
+            damage.damage_folder(rng.choice([newest, newest, newest.with_name("rows")]), rng)
         if known:
             damage.write_sums(newest)
         if rng.random() < 0.1:
             newest.rename(newest.with_name(rng.choice(["3", "02", "9" * 30, "\u0663", "2 ", "-2"])))
         is_there = Checkpointer(folder).steps() not in ([], [1])
         told: list[str] = []
-        restored = Checkpointer(folder, warn=told.append).restore_newest(self.states[1])
+        checkpointer = Checkpointer(folder, warn=told.append)
+        restored = checkpointer.restore_newest(self.states[1], rows=True)
         assert restored is not None
+        rows = list(checkpointer.journal.read([np.zeros(2, np.int32)]))
+        if not known or restored.step == 1:
+            for found, step in zip(rows, range(1, restored.step + 1), strict=True):
+                assert found.first == 3 * step
+                np.testing.assert_array_equal(found.fields[0], self.journal(step).fields[0])
         assert restored.step == 2 or told or not is_there
         for sentence in told:
             one_sentence(sentence)
@@ -185,9 +196,10 @@ class Runs(Fuzzed):
 
     def case(self, folder, rng):
         shutil.copytree(self.folder, folder, dirs_exist_ok=True)
-        (step,) = (folder / "checkpoints").iterdir()
+        checkpoints = folder / "checkpoints"
+        step = checkpoints / str(Checkpointer(folder).latest())
         for _ in range(rng.choice([1, 2])):
-            damage.damage_folder(rng.choice([folder, step]), rng)
+            damage.damage_folder(rng.choice([folder, step, checkpoints / "rows"]), rng)
         config = folder / "config.yaml"
         if rng.random() < 0.3 and config.is_file() and not config.is_symlink():
             config.write_bytes(damage.damaged_yaml(config.read_bytes()[:10_000], rng))
