@@ -5,6 +5,7 @@ commands without Hydra use `guarded` with `arguments.read`. JAX is not imported 
 starts: `--help` and refusals are quick, and `configure_jax` can still choose its settings.
 """
 
+import errno
 import os
 import sys
 import tempfile
@@ -66,9 +67,23 @@ def guarded(action: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return INTERRUPTED
-    except Exception:  # noqa: BLE001 the outermost frame: told in full, then the exit code says so
+    except Exception as error:  # noqa: BLE001 the outermost frame: told in full, then the exit code
         traceback.print_exc()
+        if _is_full_disk(error):
+            sys.stderr.write(
+                "error: the disk is full; make room and give the same command again: a run goes on "
+                "from its last checkpoint\n"
+            )
         return FAILED
+
+
+def _is_full_disk(error: BaseException | None) -> bool:
+    """Whether an exception, or one that led to it, tells of no space or no quota left."""
+    if error is None:
+        return False
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return _is_full_disk(error.__cause__ or error.__context__)
 
 
 def configure_jax() -> None:

@@ -3,6 +3,7 @@
 What Hydra composes is tested inside this process; a few real processes test what only they can.
 """
 
+import errno
 import json
 import os
 import subprocess
@@ -220,3 +221,16 @@ def test_help_names_games_presets_and_ablations(tmp_path):
     for word in ("Prints the configuration.", "Breakout", "LunarLander", *presets.ABLATIONS):
         assert word in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 100
+
+
+def test_a_full_disk_is_told_with_its_traceback_and_a_mend(capsys):
+    def write():
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        finally:
+            raise RuntimeError("while tidying up")
+
+    assert cli.guarded(write) == cli.FAILED
+    told = capsys.readouterr().err
+    assert "No space left on device" in told
+    assert told.splitlines()[-1].startswith("error: the disk is full; make room and give the same")
