@@ -155,7 +155,7 @@ def check_same_config(run_dir: str | Path, config: Mapping[str, Any]) -> None:
       BadInput: a setting differs that is not among FREE_KEYS and FREE_GROUPS; names the first.
     """
     there, here = _flat(read_config(run_dir)), _flat(config)
-    keys = [key for key in sorted(there | here) if not _is_free(key)]
+    keys = [key for key in sorted(there | here) if not is_free(key)]
     differing = [key for key in keys if there.get(key) != here.get(key)]
     if differing:
         shown = [f"{k} is {there.get(k)} there and {here.get(k)} here" for k in differing[:3]]
@@ -208,7 +208,8 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _is_free(key: str) -> bool:
+def is_free(key: str) -> bool:
+    """Whether a setting may change when a run is resumed."""
     return key in FREE_KEYS or key.startswith(FREE_GROUPS)
 
 
