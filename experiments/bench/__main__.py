@@ -10,6 +10,7 @@ reanalyse  making targets, searches included: roots per second
 replay     writing to and drawing from a full replay
 env        the games alone
 peer       our search beside the same network in PyTorch without any tree (needs torch)
+peer_update  our update beside the same in PyTorch
 convolution  3x3 convolutions, XLA's own and by Winograd (what a CPU uses, and from which size)
 train      the whole loop, and the share of its parts (steps=N agent steps with updates)
 checkpoint saving the run and going on from it, with a replay of 10 x steps=N agent steps
@@ -50,7 +51,13 @@ def _peer(setting: Setting) -> Iterator[Case]:
     return peer(setting)
 
 
-TIMED = {**PARTS, "peer": _peer}
+def _peer_update(setting: Setting) -> Iterator[Case]:
+    from experiments.bench.torch_peer import peer_update
+
+    return peer_update(setting)
+
+
+TIMED = {**PARTS, "peer": _peer, "peer_update": _peer_update}
 
 
 def show(title: str, rows: list[dict[str, Any]]) -> None:
