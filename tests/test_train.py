@@ -1,5 +1,7 @@
 """Whole training runs: what they leave behind, their pace, interruption, resumption, refusals."""
 
+import contextlib
+import io
 import json
 import math
 import shutil
@@ -14,6 +16,7 @@ import yaml
 
 from ez_jax import cli, crash, pace, replay_crash
 from ez_jax.config import to_dict
+from ez_jax.interrupt import Interrupt
 from ez_jax.metrics import read_metrics
 from ez_jax.progress import Progress
 from ez_jax.run import Run
@@ -137,10 +140,9 @@ def test_search_can_begin_at_once_and_by_the_number_of_actions(tmp_path):
 
 
 def test_the_loop_moves_nothing_unasked_and_compiles_nothing_after_its_first_rounds(tmp_path):
-    group = 3  # updates that are searched together
     # log.every: a line of metrics is fetched, which is asked for.
     changes = {"log.every": 1_000, "eval.every": 0, "checkpoint.every": 0, "updates_per_step": 1.0}
-    config = runs.config(tmp_path, {**changes, "reanalyse.updates_per_search": group})
+    config = runs.config(tmp_path, changes)
     compilations = []
     with Run(config, Progress(live=False)) as run:
 
@@ -161,7 +163,7 @@ def test_the_loop_moves_nothing_unasked_and_compiles_nothing_after_its_first_rou
                 jax.jit(lambda x: x + 1)(np.ones(3))  # the guard is on
             compilations.clear()
             play(step, 120)
-        assert run.clocks.updates == (run.clocks.agent_steps - runs.START) // group * group
+        assert run.clocks.updates == run.clocks.agent_steps - runs.START
     assert compilations == []
 
 
@@ -186,73 +188,56 @@ def test_the_same_command_on_a_complete_run_says_so_and_changes_nothing(finished
 
 
 @pytest.fixture(scope="module")
-def interrupted(tmp_path_factory):
-    """A run killed by SIGKILL while it learned, then stopped by ctrl-C, then completed."""
-    folder = tmp_path_factory.mktemp("runs") / "interrupted"
-    often = "checkpoint.every=10"  # it also slows the run down, so that the signals are in time
-
-    def stop_at(agent_steps, number):
-        process = runs.start("ez_jax.train", *runs.train_words(folder, often))
-        for line in process.stdout:
-            steps, _, rest = line.partition("/")
-            if f"{runs.STEPS} steps" in rest and int(steps) >= agent_steps:
-                process.send_signal(number)
-                break
-        return runs.wait(process)
-
-    killed = stop_at(2 * runs.LOG_EVERY, signal.SIGKILL)
-    stopped = stop_at(4 * runs.LOG_EVERY, signal.SIGINT)
-    lines, saved = read_metrics(folder), runs.latest_checkpoint(folder)
-    resumed = runs.train(folder, often)
-    return SimpleNamespace(
-        folder=folder, killed=killed, stopped=stopped, lines=lines, saved=saved, resumed=resumed
-    )
+def killed(tmp_path_factory):
+    """A run killed by SIGKILL while it learned, and completed by the same command."""
+    folder = tmp_path_factory.mktemp("runs") / "killed"
+    often = "checkpoint.every=10"  # it also slows the run down, so that the signal is in time
+    process = runs.start("ez_jax.train", *runs.train_words(folder, often))
+    for line in process.stdout:
+        steps, _, rest = line.partition("/")
+        if f"{runs.STEPS} steps" in rest and int(steps) >= 3 * runs.LOG_EVERY:
+            process.send_signal(signal.SIGKILL)
+            break
+    assert runs.wait(process).returncode == -signal.SIGKILL
+    saved = runs.latest_checkpoint(folder)
+    return SimpleNamespace(folder=folder, saved=saved, resumed=runs.train(folder, often))
 
 
-def test_ctrl_c_finishes_the_step_saves_and_exits_with_130(interrupted):
-    assert interrupted.killed.returncode == -signal.SIGKILL
-    stopped = interrupted.stopped
-    assert (stopped.returncode, stopped.stderr) == (cli.INTERRUPTED, "")
-    assert "stopped; the same command goes on from here" in stopped.stdout
-    assert interrupted.lines[-1]["agent_steps"] <= interrupted.saved < runs.STEPS
+def test_the_same_command_completes_a_run_that_was_killed(killed):
+    assert killed.resumed.returncode == cli.DONE, killed.resumed.stderr
+    assert 0 < killed.saved < runs.STEPS
+    assert f"resumed at {killed.saved} agent steps" in killed.resumed.stdout
+    assert_complete_without_seams(read_metrics(killed.folder))
 
 
-def test_the_same_command_resumes_and_completes_an_interrupted_run(interrupted):
-    assert interrupted.resumed.returncode == cli.DONE, interrupted.resumed.stderr
-    assert f"resumed at {interrupted.saved} agent steps" in interrupted.resumed.stdout
-    lines = read_metrics(interrupted.folder)
-    assert lines[: len(interrupted.lines)] == interrupted.lines
-    assert_complete_without_seams(lines)
-
-
-def test_a_run_that_was_killed_ends_bit_by_bit_as_one_that_was_not(finished, interrupted):
-    runs.assert_same_end(finished.folder, interrupted.folder)
+def test_a_run_that_was_killed_ends_bit_by_bit_as_one_that_was_not(finished, killed):
+    runs.assert_same_end(finished.folder, killed.folder)
 
 
 @pytest.fixture(scope="module")
-def terminated(tmp_path_factory):
-    """A run with another seed in this process, told to end by SIGTERM in its first evaluation."""
-    folder = tmp_path_factory.mktemp("runs") / "terminated"
+def interrupted(tmp_path_factory):
+    """A run with another seed in this process, interrupted by ctrl-C in its first evaluation."""
+    folder = tmp_path_factory.mktemp("runs") / "interrupted"
     evaluate = Run.evaluate
 
     def ask_to_end(self):
-        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
         evaluate(self)
 
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as told:
         patch.setattr(Run, "evaluate", ask_to_end)
         patch.setattr(ask_to_end, "__name__", "evaluate")
         code = train(runs.config(folder, {"seed": 1}))
-    return folder, code
+    return folder, code, told.getvalue()
 
 
-def test_sigterm_does_not_wait_for_an_evaluation_which_is_made_first_when_resumed(terminated):
-    folder, code = terminated
+def test_ctrl_c_does_not_wait_for_an_evaluation_which_is_made_first_when_resumed(interrupted):
+    folder, code, told = interrupted
     assert code == cli.INTERRUPTED
+    assert "stopped; the same command goes on from here" in told
     saved, lines = runs.latest_checkpoint(folder), read_metrics(folder)
     assert runs.EVAL_EVERY <= saved < runs.EVAL_EVERY + 2
     assert not any(is_evaluation(line) for line in lines)
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, "the signal was given back"
     with Run(runs.config(folder, {"seed": 1}), Progress(live=False)) as run:
         run.begin()
     assert read_metrics(folder)[:-1] == lines
@@ -260,8 +245,25 @@ def test_sigterm_does_not_wait_for_an_evaluation_which_is_made_first_when_resume
     assert is_evaluation(read_metrics(folder)[-1])
 
 
-def test_another_seed_gives_other_numbers(finished, terminated):
-    one, other = (read_metrics(folder) for folder in (finished.folder, terminated[0]))
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_are_taken_while_a_run_lasts_and_given_back(number):
+    before = signal.getsignal(number)
+    with Interrupt() as interrupt:
+        assert not interrupt.requested
+        signal.raise_signal(number)
+        assert interrupt.requested
+    assert signal.getsignal(number) == before
+
+
+def test_a_second_ctrl_c_does_not_wait():
+    with Interrupt():
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_another_seed_gives_other_numbers(finished, interrupted):
+    one, other = (read_metrics(folder) for folder in (finished.folder, interrupted[0]))
     for name in ("loss/total", "rollout/return"):
         first, second = (
             next(line[name] for line in lines if name in line) for lines in (one, other)
