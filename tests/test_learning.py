@@ -9,7 +9,7 @@ from ez_jax.metrics import read_metrics
 from ez_jax.train import train
 
 CUE = {
-    "total_agent_steps": 900,
+    "total_agent_steps": 600,
     "updates_per_step": 0.7,
     "learner.start": 100,
     "learner.batch_size": 64,
