@@ -174,7 +174,8 @@ class EvalConfig:
 class CheckpointConfig:
     """Saving the whole run."""
 
-    every: int = 10_000  # agent steps; 0: only at the end and when interrupted
+    every: int = 10_000  # agent steps; 0: only at the end, when interrupted and as below
+    minutes: float = 5.0  # after so long as well, for a slow machine; 0: never
     keep: int = 2  # most recent checkpoints kept: if the newest is damaged, the one before is used
     keep_best: bool = True  # the weights of the best evaluation as well
 

@@ -152,6 +152,7 @@ class Run:
         self._in_group = jax.device_put(tuple(numbers))  # numbers of the updates of one search
         self._resumed_at = self.clocks
         self._began = time.perf_counter() - self.clocks.seconds
+        self._saved_at = time.perf_counter()
         config = self.config
         periods = {
             self.log: config.log.every,
@@ -247,10 +248,12 @@ class Run:
 
     def report(self) -> None:
         """Log, evaluate and save, each when it is due."""
-        way = pace.way(self.config, self.clocks)
+        way, minutes = pace.way(self.config, self.clocks), self.config.checkpoint.minutes
         for action, is_due in self._due.items():
             if is_due(way):
                 action()
+        if 0 < minutes <= (time.perf_counter() - self._saved_at) / 60:
+            self.save()
         self.progress.update(self._now())
 
     @watchdog.at("fetching metrics from the device")
@@ -287,7 +290,7 @@ class Run:
         self.writer.sync()
         games = self.games_to_come or self.games.save()
         saving.save(self.checkpointer, saving.SavedRun(self.state, games, self._now()))
-        self._done_at["save"] = self.clocks
+        self._done_at["save"], self._saved_at = self.clocks, time.perf_counter()
 
     def finish(self) -> None:
         """Log, evaluate and save once more, unless nothing has happened since that was done."""

@@ -105,6 +105,7 @@ OURS = {
         "checkpoint.every",
         "checkpoint.keep",
         "checkpoint.keep_best",
+        "checkpoint.minutes",
         "log.every",
         "log.tensorboard",
         "log.progress",

@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import signal
+import time
 from types import SimpleNamespace
 
 import jax
@@ -137,6 +138,21 @@ def test_search_can_begin_at_once_and_by_the_number_of_actions(tmp_path):
     assert np.all(policy != 0.5), "found, not drawn evenly"
     saved = yaml.safe_load((folder / "config.yaml").read_text())
     assert saved["search"]["num_simulations"] == 0, "as asked for"
+
+
+def test_a_slow_run_is_saved_by_the_clock_on_the_wall(tmp_path, monkeypatch):
+    config = runs.config(tmp_path, {"checkpoint.every": 0, "checkpoint.minutes": 5.0})
+    with Run(config, Progress(live=False)) as run:
+        run.games.send(run.decide(run.begin()))
+        run.games.recv()
+        run.report()
+        run.checkpointer.wait()
+        assert runs.latest_checkpoint(tmp_path) is None
+        now = time.perf_counter()
+        monkeypatch.setattr(time, "perf_counter", lambda: now + 301)
+        run.report()
+        run.checkpointer.wait()
+        assert runs.latest_checkpoint(tmp_path) == 2
 
 
 def test_the_loop_moves_nothing_unasked_and_compiles_nothing_after_its_first_rounds(tmp_path):
