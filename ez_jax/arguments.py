@@ -28,7 +28,9 @@ GROUPS = {
     "protocol": presets.PROTOCOLS,
     "compat": presets.COMPAT,
 }
-PLAN = "plan"  # of the training command itself, no setting of a run
+# Of the training command itself, no settings of a run: whether to plan it only, and how many seeds
+# to train in one program.
+OWN = {"plan": False, "seeds": 1}
 # Free text: Hydra's grammar has a meaning for many characters of a path.
 _TEXT_KEYS = ("name", "run_dir")
 # What tells the cells of a sweep apart in the path already, or names the path itself.
@@ -46,22 +48,22 @@ def rewrite(words: Sequence[str]) -> list[str]:
     return [_rewrite_word(word, multirun=multirun) for word in words]
 
 
-def take_plan(words: Sequence[str]) -> tuple[bool, list[str]]:
-    """Whether the words say `plan=true`, and the other words.
+def take_own(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """The training command's own keys, `OWN`, with their values, and the other words.
 
     Raises:
-        BadInput: a plan that is neither true nor false.
+        BadInput: a value of the wrong type.
     """
-    is_asked, others = False, []
+    values, others = dict(OWN), []
     for word in words:
         key, equals, text = word.lstrip("+").partition("=")
-        if key != PLAN or not equals:
+        if key not in OWN or not equals:
             others.append(word)
             continue
-        override = _parse(f"{PLAN}={text}")
+        override = _parse(f"{key}={text}")
         value = text if override.is_sweep_override() else override.value()
-        is_asked = config.convert(bool, value, PLAN)
-    return is_asked, others
+        values[key] = config.convert(type(OWN[key]), value, key)
+    return values, others
 
 
 def is_multirun(words: Sequence[str]) -> bool:
@@ -179,7 +181,7 @@ def _names(override: Override) -> list[str] | None:
 
 
 def _unknown(key: str) -> str:
-    nearest = difflib.get_close_matches(key, ["game", *GROUPS, PLAN], n=1, cutoff=0.7)
+    nearest = difflib.get_close_matches(key, ["game", *GROUPS, *OWN], n=1, cutoff=0.7)
     if nearest:
         return f"unknown key '{key}'" + checks.suggestion(nearest)
     return config.unknown_key(key)

@@ -46,6 +46,14 @@ class Every:
         return self._crossed > before
 
 
+def means(sums: Mapping[str, Any]) -> dict[str, float]:
+    """Sums over updates, their number under `count`, as means; nothing where there was none."""
+    count = sums["count"]
+    if not count:
+        return {}
+    return {name: float(value / count) for name, value in sums.items() if name != "count"}
+
+
 class MetricsWriter:
     """Appends to `metrics.jsonl` and to the TensorBoard events of one run folder."""
 

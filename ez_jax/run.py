@@ -22,11 +22,11 @@ from ez_jax.checkpoint import Checkpointer
 from ez_jax.config import Config
 from ez_jax.envs import VectorEnv, make_env
 from ez_jax.evaluate import make_evaluate, scores, summary
-from ez_jax.games import RepeatableGames, SavedGames
+from ez_jax.games import RepeatableGames, SavedGames, seed_of_games
 from ez_jax.interrupt import Interrupt
 from ez_jax.learner import make_learn, make_prepare, no_metrics
 from ez_jax.lock import RunLock
-from ez_jax.metrics import Every, MetricsWriter, read_metrics
+from ez_jax.metrics import Every, MetricsWriter, means, read_metrics
 from ez_jax.model import make_model
 from ez_jax.plan import check_disk, memory_plan, plan_rows, plan_warnings
 from ez_jax.progress import EVALUATION, Progress
@@ -91,12 +91,11 @@ class Run:
     def _make_env(self, agent_steps: int) -> VectorEnv:
         """Environments with seeds of this run and of the point where they are made."""
         config = self.config
-        seeds = np.random.SeedSequence([config.seed, agent_steps])
         return make_env(
             config.game,
             config.env,
             num_envs=config.actor.num_envs,
-            seed=int(seeds.generate_state(1)[0] % 2**30),
+            seed=seed_of_games(config.seed, agent_steps),
             training=True,
         )
 
@@ -259,9 +258,7 @@ class Run:
     @watchdog.at("fetching metrics from the device")
     def log(self) -> None:
         """Fetch what was summed on the device and write one line."""
-        sums = jax.device_get(self.state.metrics)
-        count = sums.pop("count")
-        metrics = {name: float(value / count) for name, value in sums.items()} if count else {}
+        metrics = means(jax.device_get(self.state.metrics))
         if finished := self.games.take_finished():
             returns, lengths = zip(*finished, strict=True)
             metrics |= {"rollout/return": np.mean(returns), "rollout/length": np.mean(lengths)}
