@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
 
+import numpy as np
+
 from ez_jax.scores import RANDOM_AND_HUMAN
 
 DATA = resources.files("ez_jax") / "reference_data"
@@ -58,6 +60,35 @@ def scores(game: str) -> tuple[Score, ...]:
 def curves(game: str) -> tuple[Curve, ...]:
     """Learning curves known of a game, in any spelling."""
     return _all_curves().get(_key(game), ())
+
+
+def at(reference: Curve | Score, agent_steps: int) -> Score | None:
+    """What a method has after so many agent steps: curves are linear between their points.
+
+    None before the first and after the last point of a curve, and before the end of a training of
+    which only the final score is known.
+    """
+    if isinstance(reference, Score):
+        ended = reference.agent_steps is None or agent_steps >= reference.agent_steps
+        return reference if ended else None
+    steps = reference.agent_steps
+    if not steps[0] <= agent_steps <= steps[-1]:
+        return None
+    known = {name: getattr(reference, name) for name in ("low", "high")}
+    band = {
+        k: None if values is None else float(np.interp(agent_steps, steps, values))
+        for k, values in known.items()
+    }
+    return Score(
+        game=reference.game,
+        method=reference.method,
+        agent_steps=agent_steps,
+        score=float(np.interp(agent_steps, steps, reference.scores)),
+        protocol=reference.protocol,
+        source=reference.source,
+        settings=reference.settings,
+        **band,
+    )
 
 
 def _key(game: str) -> str:
