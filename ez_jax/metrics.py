@@ -9,6 +9,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -104,12 +105,11 @@ class MetricsWriter:
             for agent_steps, score in line.points:
                 if agent_steps > after:
                     self._events().add_scalar(
-                        f"{REFERENCE}{line.name}",
-                        score,
-                        global_step=agent_steps,
-                        summary_description=line.description,
+                        f"{REFERENCE}{line.name}", score, global_step=agent_steps
                     )
         if lines and after < 0:
+            told = "\n".join(f"* {REFERENCE}{line.name}: {line.description}" for line in lines)
+            self._events().add_text("references", told, global_step=0)
             self._events().add_custom_scalars(_layout([line.name for line in lines]))
 
     def truncate_after(self, clocks: Clocks) -> int:
@@ -173,14 +173,21 @@ class MetricsWriter:
 
 
 def _layout(names: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
-    """TensorBoard's custom charts: evaluations among all references, and each band by itself."""
-    tags = ["eval/return_mean", "rollout/return", f"{REFERENCE}.*"]
-    charts: dict[str, list[Any]] = {"evaluations and references": ["Multiline", tags]}
-    for name in names:
-        if {f"{name}/low", f"{name}/high"} <= set(names):
-            band = [f"{REFERENCE}{name}{end}" for end in ("", "/low", "/high")]
-            charts[f"band of {name}"] = ["Margin", band]
+    """TensorBoard's custom charts: evaluations beside all references, and beside each band."""
+    banded = [name for name in names if {f"{name}/low", f"{name}/high"} <= set(names)]
+    ends = [f"{name}{end}" for name in banded for end in ("/low", "/high")]
+    charts = {"evaluation and references": _multiline([n for n in names if n not in ends])}
+    for name in banded:
+        charts[f"evaluation and the ends of {name}"] = _multiline([f"{name}/low", f"{name}/high"])
+        band = [f"{REFERENCE}{name}{end}" for end in ("", "/low", "/high")]
+        charts[f"band of {name}"] = ["Margin", band]
     return {"on track?": charts}
+
+
+def _multiline(names: Sequence[str]) -> list[Any]:
+    """The evaluations and some references; TensorBoard takes the tags for patterns."""
+    tags = ["eval/return_mean", *(f"{REFERENCE}{name}" for name in names)]
+    return ["Multiline", [f"{re.escape(tag)}$" for tag in tags]]
 
 
 def read_metrics(path: str | Path) -> list[dict[str, float]]:

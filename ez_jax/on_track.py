@@ -4,7 +4,6 @@
 the same. Scores of another protocol are told as such and never called too low or too high.
 """
 
-import functools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -64,19 +63,30 @@ def differences(config: Config, reference: Curve | Score) -> list[str]:
     Where both have one preset, every setting that decides what is learned counts; else those that
     the reference names.
     """
-    settings, here = dict(reference.settings), checks.flatten(config)
-    if settings.get("preset") == config.preset:
-        settings = _all_settings(reference.game, tuple(sorted(settings.items())))
-    return [f"{k}={v} instead of {here[k]}" for k, v in settings.items() if here[k] != v]
+    if reference.settings.get("preset") == config.preset:
+        return differing_settings(config, _config(reference.game, reference.settings))
+    return _unlike(checks.flatten(config), reference.settings)
 
 
-@functools.lru_cache
-def _all_settings(game: str, settings: tuple[tuple[str, Any], ...]) -> Mapping[str, Any]:
+def differing_settings(config: Config, other: Config) -> list[str]:
+    """Settings that decide what is learned, of another run but not of this one, as above."""
+    there = checks.flatten(other).items()
+    counting = {k: v for k, v in there if k not in ("game", "seed") and not is_free(k)}
+    return _unlike(checks.flatten(config), counting)
+
+
+def _unlike(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{key}={value} instead of {here[key]}"
+        for key, value in there.items()
+        if here[key] != value
+    ]
+
+
+def _config(game: str, settings: Mapping[str, Any]) -> Config:
+    """The configuration of a reference that names its preset."""
     changes = dict(settings)
-    config = make_config(game, changes.pop("preset"), changes=changes)
-    ignored = ("game", "seed")
-    flat = checks.flatten(config)
-    return {k: v for k, v in flat.items() if k not in ignored and not is_free(k)}
+    return make_config(game, changes.pop("preset"), changes=changes)
 
 
 def series(config: Config) -> list[Series]:
