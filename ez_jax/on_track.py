@@ -35,9 +35,9 @@ def compare(config: Config, agent_steps: int, score: float) -> str | None:
     """The second half of the sentence of `on_track`."""
     trained = nearest(config)
     parts = [_beside_trained(trained, config, agent_steps, score)] if trained else []
-    untrained = [score for score in references.scores(config.game) if score.agent_steps is None]
+    untrained = [known for known in references.scores(config.game) if known.agent_steps is None]
     if untrained:
-        named = ", ".join(f"{found.method} {number(found.score)}" for found in reversed(untrained))
+        named = ", ".join(f"{known.method} {number(known.score)}" for known in reversed(untrained))
         differing = differences(config, untrained[0])
         parts.append(f"{named} (with {_few(differing)})" if differing else named)
     return "; ".join(parts) or None
@@ -48,7 +48,7 @@ def nearest(config: Config) -> Curve | Score | None:
 
     A curve is better than a final score, and the fewer settings differ the better.
     """
-    finals = [score for score in references.scores(config.game) if score.agent_steps is not None]
+    finals = [known for known in references.scores(config.game) if known.agent_steps is not None]
 
     def distance(reference: Curve | Score) -> tuple[bool, bool, int]:
         preset = reference.settings.get("preset")

@@ -199,6 +199,12 @@ def test_a_file_gets_plain_lines_without_control_characters():
     ]
 
 
+def test_how_an_evaluation_compares_stands_beside_it():
+    stream = io.StringIO()
+    Progress(stream=stream).update(Clocks(1_500), {"eval/return_mean": 9.0}, "below 10 to 12")
+    assert stream.getvalue() == "evaluation at 1,500 steps: return 9, below 10 to 12\n"
+
+
 def test_time_left_is_unknown_before_the_first_update():
     stream = io.StringIO()
     progress = Progress(stream=stream)
