@@ -16,7 +16,7 @@ import numpy as np
 import yaml
 
 from ez_jax import config as configs
-from ez_jax import crash, memory, pace, run_folder, saving, watchdog
+from ez_jax import crash, memory, on_track, pace, run_folder, saving, watchdog
 from ez_jax.actor import make_act
 from ez_jax.checkpoint import Checkpointer
 from ez_jax.config import Config
@@ -54,7 +54,7 @@ class Run:
 
     def _build(self, opened: contextlib.ExitStack) -> None:
         config, progress = self.config, self.progress
-        as_given = configs.to_dict(config)
+        as_given, self._as_given = configs.to_dict(config), config
         self.folder = run_folder.make_run_dir(configs.run_folder(config))
         opened.push(functools.partial(crash.report, self))
         opened.enter_context(RunLock(self.folder, progress.warn))
@@ -130,6 +130,7 @@ class Run:
             self.progress.warn(f"no checkpoint: begins anew, without {dropped} lines of metrics")
         config = configs.to_dict(self.config)
         self.writer.write_config(yaml.safe_dump(config, sort_keys=False))
+        self.writer.write_references(on_track.series(self._as_given))
 
     def _restore(self) -> None:
         """Go on from the newest sound checkpoint."""
@@ -137,6 +138,7 @@ class Run:
         saved = saving.restore(self.checkpointer, init_state, self.games.save().actions)
         self.state, self.clocks, self.games_to_come = saved.state, saved.clocks, saved.games
         self.writer.truncate_after(saved.clocks)
+        self.writer.write_references(on_track.series(self._as_given), saved.clocks.agent_steps)
         self._done_at["save"] = saved.clocks
         for line in read_metrics(self.folder):
             clocks = Clocks(agent_steps=line["agent_steps"], updates=line["updates"])
@@ -279,7 +281,8 @@ class Run:
         measured = summary(self.config, games)
         if self.config.checkpoint.keep_best:
             saving.save_best(self.checkpointer, self.state.train, self._now(), measured[EVALUATION])
-        self._write(measured)  # last: the line says that it was done
+        remark = on_track.compare(self._as_given, self.clocks.agent_steps, measured[EVALUATION])
+        self._write(measured, remark)  # last: the line says that it was done
         self._done_at["evaluate"] = self.clocks
 
     def save(self) -> None:
@@ -322,9 +325,9 @@ class Run:
         """Finish what is being written and let go of everything."""
         self._open.__exit__(*raised)
 
-    def _write(self, metrics: dict[str, Any]) -> None:
+    def _write(self, metrics: dict[str, Any], remark: str | None = None) -> None:
         self.writer.write(self._now(), metrics)
-        self.progress.update(self._now(), metrics)
+        self.progress.update(self._now(), metrics, remark)
 
     def _tick(self, agent_steps: int = 0, updates: int = 0) -> None:
         steps = self.clocks.agent_steps + agent_steps

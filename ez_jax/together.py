@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import yaml
 
-from ez_jax import cli, lanes, memory, pace, run_folder, saving, watchdog
+from ez_jax import cli, lanes, memory, on_track, pace, run_folder, saving, watchdog
 from ez_jax import config as configs
 from ez_jax.checkpoint import Checkpointer
 from ez_jax.checks import flatten
@@ -122,6 +122,7 @@ class _Member:
         self.writer.truncate_after(clocks if clocks.agent_steps else Clocks(agent_steps=-1))
         if not clocks.agent_steps:
             self.writer.write_config(yaml.safe_dump(as_given, sort_keys=False))
+        self.writer.write_references(on_track.series(self.config), clocks.agent_steps)
         self.clocks, self._began = clocks, time.perf_counter() - clocks.seconds
         self._saved_at = time.perf_counter()
         self.done_at = dict.fromkeys(self.periods, clocks)
@@ -357,7 +358,10 @@ class Together:
         """Show the mean over the runs that have something to tell."""
         names = set.intersection(*(set(line) for line in metrics))
         mean = {name: float(np.mean([line[name] for line in metrics])) for name in names}
-        self.progress.update(min((self.members[i].clocks for i in which), key=_reading), mean)
+        slowest = min((self.members[i] for i in which), key=lambda member: _reading(member.clocks))
+        score, steps = mean.get(EVALUATION), slowest.clocks.agent_steps
+        remark = None if score is None else on_track.compare(slowest.config, steps, score)
+        self.progress.update(slowest.clocks, mean, remark)
 
 
 def _has_more(member: _Member) -> bool:
