@@ -122,7 +122,7 @@ class _Member:
         self.writer.truncate_after(clocks if clocks.agent_steps else Clocks(agent_steps=-1))
         if not clocks.agent_steps:
             self.writer.write_config(yaml.safe_dump(as_given, sort_keys=False))
-        self.writer.write_references(on_track.series(self.config), clocks.agent_steps)
+        self.writer.write_references(on_track.series(self.config), clocks.agent_steps or -1)
         self.clocks, self._began = clocks, time.perf_counter() - clocks.seconds
         self._saved_at = time.perf_counter()
         self.done_at = dict.fromkeys(self.periods, clocks)

@@ -5,6 +5,8 @@
 every other library has, so that the usual loop, evaluation and `ez_jax.load` can play them, too.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -83,8 +85,9 @@ class DeviceGame(NamedTuple):
         )
 
 
+@functools.lru_cache(maxsize=16)
 def make_game(task: Task, config: EnvConfig, *, training: bool) -> DeviceGame:
-    """Build a game of gymnax.
+    """Build a game of gymnax; the same one for the same arguments.
 
     Raises:
         BadInput: actions or observations that cannot be used.
@@ -114,6 +117,13 @@ def game_keys(seed: Int[Array, ""] | int, num_envs: int) -> Key[Array, " N"]:
     return jax.vmap(jax.random.key)(seed + jnp.arange(num_envs))
 
 
+@functools.lru_cache(maxsize=16)
+def _programs(task: Task, config: EnvConfig, training: bool) -> tuple[Callable, Callable]:
+    """`reset` and `step` of N games, jitted: evaluations come again and again."""
+    game = make_game(task, config, training=training)
+    return jax.jit(jax.vmap(game.reset)), jax.jit(jax.vmap(game.step))
+
+
 class GymnaxEnv:
     """N games on the device, one call of a program per step; see `ez_jax.envs.VectorEnv`."""
 
@@ -125,9 +135,9 @@ class GymnaxEnv:
         Raises:
             BadInput: actions or observations that cannot be used.
         """
-        game = make_game(task, config, training=training)
-        self.spec, self.num_envs = game.spec, num_envs
-        self._reset, self._step = jax.jit(jax.vmap(game.reset)), jax.jit(jax.vmap(game.step))
+        self.spec = make_game(task, config, training=training).spec
+        self.num_envs = num_envs
+        self._reset, self._step = _programs(task, config, training)
         # Made here and by an explicit transfer, so that the loop makes none that nobody sees.
         self._keys = jax.jit(game_keys, static_argnums=1)(jax.device_put(np.int32(seed)), num_envs)
         self._state: GameState | None = None
@@ -163,7 +173,7 @@ class GymnaxEnv:
             RuntimeError: the observation is no image.
         """
         if not self.spec.is_image:
-            raise RuntimeError(f"'{self.spec.task_id}' of gymnax has no pictures")
+            raise RuntimeError(f"'{self.spec.task_id}' of gymnax draws nothing to render")
         return picture(self._observation)
 
     def close(self) -> None:
