@@ -20,7 +20,7 @@ import yaml
 
 from ez_jax import cli, lanes, memory, on_track, pace, run_folder, saving, watchdog
 from ez_jax import config as configs
-from ez_jax.checkpoint import Checkpointer
+from ez_jax.checkpoint import Checkpointer, Restored
 from ez_jax.checks import flatten
 from ez_jax.config import BadInput, Config
 from ez_jax.envs import resolve as resolve_game
@@ -128,6 +128,23 @@ class _Member:
         self.done_at = dict.fromkeys(self.periods, clocks)
         way = pace.way(self.config, clocks)
         self._is_due = {what: Every(period, way) for what, period in self.periods.items()}
+
+    def restore(self, like: Mapping[str, Any]) -> Restored | None:
+        """The newest sound checkpoint, if there is any.
+
+        Raises:
+          BadInput: it is that of a run by itself.
+        """
+
+        def template(meta: Mapping[str, Any]) -> Mapping[str, Any]:
+            if not meta.get("together"):
+                raise BadInput(
+                    f"{self.folder} holds a run that was trained by itself: go on without seeds=, "
+                    "or choose another name="
+                )
+            return like
+
+        return self.checkpointer.restore_newest(template)
 
     @property
     def periods(self) -> dict[str, int]:
@@ -258,8 +275,7 @@ class Together:
         all_clocks = []
         for i, member in enumerate(self.members):
             lane = self._lane(i)
-            like = {"train": lane.run.train, ITEM: without_train(lane)}
-            saved = member.checkpointer.restore_newest(like)
+            saved = member.restore({"train": lane.run.train, ITEM: without_train(lane)})
             if saved is None:
                 all_clocks.append(Clocks())
                 continue

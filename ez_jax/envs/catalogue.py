@@ -66,7 +66,9 @@ def resolve(game: str, backend: str = "auto") -> Task:
     prefix, _, rest = game.partition(":")
     home = GYMNAX if prefix == GYMNAX else "gymnasium"
     if rest and backend not in ("auto", home):
-        raise BadInput(f"'{game}' is a name for {home.capitalize()}: set env.backend=auto or {home}.")
+        raise BadInput(
+            f"'{game}' is a name for {home.capitalize()}: set env.backend=auto or {home}."
+        )
     if GYMNAX in (backend, rest and prefix) or (backend == "auto" and is_gymnax(game)):
         return _resolve_gymnax(game, rest or game)
     if rest:
