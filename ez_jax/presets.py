@@ -93,9 +93,9 @@ PRESETS_FOR: dict[tuple[str, str], Differences] = {
     # A perceptron on the 10x10 cells: convolutions cost a CPU many times as much.
     ("small", "minatar"): {
         "updates_per_step": 0.25,
-        "network": {"kind": "vector", "support": 30, "vector_width": 128, "vector_blocks": 1},
+        "network": {"kind": "vector", "support": 30, "vector_width": 64, "vector_blocks": 1},
         "replay": {"capacity": 50_000},
-        "reanalyse": {"mode": "buffer", "max_age": 500, "chunk": 64},
+        "reanalyse": {"mode": "buffer", "max_age": 500, "chunk": 32},
         "targets": {"td_steps": 10},
         "learner": {"start": 1_000, "learning_rate": 1e-3, "target_period": 100},
         "eval": {"every": 10_000},
