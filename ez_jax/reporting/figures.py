@@ -1,0 +1,322 @@
+"""Figures of a report: the same as SVG and PNG, and byte by byte the same for the same runs.
+
+Matplotlib is imported late. Text that stands in run folders is never read as mathematics. What is
+neither a curve nor a bar is drawn in INK, which the page replaces by its own colour of text.
+"""
+
+import itertools
+import math
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ez_jax.reporting.aggregates import IMPROVES, MEASURES, Aggregate
+from ez_jax.reporting.arms import BASELINE, Panel
+from ez_jax.reporting.curves import ArmCurve
+from ez_jax.reporting.effects import FINAL, Effect
+from ez_jax.reporting.estimates import Estimate
+from ez_jax.reporting.simulations import PLAYED, TRAINED, Line
+from ez_jax.reporting.study import Study
+
+INK = "#24292e"
+# After Okabe and Ito, for colour-blind readers; yellow is darker, to be seen on white.
+COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#8a7a00")
+MARKERS = "osD^vPX"
+PUBLISHED_COLOUR = "#8c8c8c"
+TOGETHER = 5  # so many arms at most in one pair of axes
+WIDTH = 7.0  # inches
+_RC = {
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.6,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "figure.constrained_layout.use": True,
+    "font.size": 9,
+    "grid.color": INK,
+    "grid.alpha": 0.15,
+    "grid.linewidth": 0.5,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "svg.hashsalt": "ez_jax",  # else names in the file are drawn at random
+    "text.color": INK,
+    "text.parse_math": False,
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
+
+
+def draw_all(study: Study, names: dict[Panel, str], out: Path) -> dict[str, str]:
+    """Write every figure that there is something for; the SVG by name of file."""
+    import matplotlib as mpl
+
+    styles = Styles(study.panels)
+    jobs: dict[str, Callable[[], Any]] = {
+        names[panel]: lambda panel=panel: _draw_curves(study, panel, styles)
+        for panel in study.panels
+        if study.curves[panel]
+    }
+    if study.aggregates.rows:
+        jobs["aggregates"] = lambda: _draw_aggregates(study.aggregates.rows, styles)
+    if any(effect.measure == FINAL for effect in study.effects):
+        jobs["effects"] = lambda: _draw_effects(study)
+    if study.lines:
+        jobs["simulations"] = lambda: _draw_simulations(study.lines, styles)
+    written = {}
+    mpl.use("Agg")
+    with mpl.rc_context(_RC):
+        for name, job in jobs.items():
+            figure = job()
+            figure.savefig(out / f"{name}.png", dpi=200, facecolor="white")
+            figure.savefig(out / f"{name}.svg", metadata={"Date": None}, facecolor="none")
+            mpl.pyplot.close(figure)
+            written[name] = (out / f"{name}.svg").read_text(encoding="utf-8")
+    return written
+
+
+class Styles:
+    """One colour and marker per arm, the same in all figures; the baseline is drawn in ink."""
+
+    def __init__(self, panels: Sequence[Panel]):
+        """Arms take colours in the order in which panels name them."""
+        names = dict.fromkeys(arm.name for panel in panels for arm in panel.arms)
+        others = [name for name in names if name != BASELINE]
+        marks = zip(others, itertools.cycle(COLOURS), itertools.cycle(MARKERS), strict=False)
+        self._styles = {name: (colour, marker) for name, colour, marker in marks}
+
+    def colour(self, arm: str) -> str:
+        """Of lines and bars."""
+        return self._styles.get(arm, (INK, "o"))[0]
+
+    def marker(self, arm: str) -> str:
+        """Of points."""
+        return self._styles.get(arm, (INK, "o"))[1]
+
+
+def _grid(count: int, columns: int, height: float, *, share: bool = False) -> tuple[Any, list[Any]]:
+    """A figure with so many axes and a thin grid; places that are left over stay empty."""
+    from matplotlib import pyplot
+
+    columns = max(1, min(columns, count))
+    rows = math.ceil(count / columns)
+    figure, axes = pyplot.subplots(
+        rows, columns, figsize=(WIDTH, height * rows), squeeze=False, sharex=share, sharey=share
+    )
+    flat = list(axes.flat)
+    for unused in flat[count:]:
+        unused.set_axis_off()
+    for used in flat[:count]:
+        used.grid(True)
+        used.set_axisbelow(True)
+    return figure, flat[:count]
+
+
+def _draw_curves(study: Study, panel: Panel, styles: Styles) -> Any:
+    """All arms in one pair of axes, or, where they are many, each beside the baseline."""
+    curves = study.curves[panel]
+    others = [curve for curve in curves if curve.arm is not panel.baseline]
+    base = [curve for curve in curves if curve.arm is panel.baseline]
+    groups = [[*base, *others]] if len(curves) <= TOGETHER else [[*base, one] for one in others]
+    columns, height = (1, 4.0) if len(groups) == 1 else (2, 2.6)
+    figure, axes = _grid(len(groups), columns, height, share=len(groups) > 1)
+    for i, (group, ax) in enumerate(zip(groups, axes, strict=True)):
+        _draw_published(study, panel, ax, group)
+        for curve in group:
+            _draw_arm(ax, curve, styles)
+        if len(groups) > 1:
+            ax.set_title(_wrapped(group[-1].arm.name, 40), fontsize=9, loc="left")
+        if i >= len(groups) - columns:
+            ax.set_xlabel("agent steps")
+            ax.tick_params(labelbottom=True)
+        if i % columns == 0:
+            ax.set_ylabel("evaluation return")
+        ax.xaxis.set_major_formatter(_thousands)
+    handles, names = _legend(axes)
+    figure.suptitle(
+        _wrapped(f"{panel.title}, {_seed_range(curves)}", 70), x=0.02, ha="left", fontweight="bold"
+    )
+    figure.legend(handles, names, loc="outside lower center", ncols=2)
+    figure.supxlabel(_what_is_drawn(curves), fontsize=7.5)
+    return figure
+
+
+def _legend(axes: Sequence[Any]) -> tuple[list[Any], list[str]]:
+    found = {}
+    for ax in axes:
+        for handle, name in zip(*ax.get_legend_handles_labels(), strict=True):
+            found.setdefault(name, handle)
+    return list(found.values()), list(found)
+
+
+def _draw_arm(ax: Any, curve: ArmCurve, styles: Styles) -> None:
+    """IQM with its band and median; of arms with too few seeds every seed as a thin line."""
+    colour, steps = styles.colour(curve.arm.name), curve.agent_steps
+    count = len(curve.arm.runs)
+    ax.plot(
+        *(steps, curve.iqm),
+        color=colour,
+        marker=styles.marker(curve.arm.name) if len(steps) <= 20 else None,
+        markersize=3.5,
+        linewidth=1.6,
+        label=_wrapped(f"{curve.arm.name} ({count} seed{'s' * (count != 1)})", 52),
+    )
+    ax.plot(steps, curve.median, color=colour, linewidth=0.9, linestyle=":")
+    if curve.iqm_bounds is None:
+        ax.plot(steps, curve.returns.T, color=colour, linewidth=0.6, alpha=0.5)
+    else:
+        ax.fill_between(steps, *curve.iqm_bounds, color=colour, alpha=0.16, linewidth=0)
+
+
+def _draw_published(study: Study, panel: Panel, ax: Any, curves: Sequence[ArmCurve]) -> None:
+    """Dashed lines: curves of others, and of methods without a curve the score at the end."""
+    scores, known = study.published[panel]
+    end = max((int(curve.agent_steps[-1]) for curve in curves), default=0)
+    patterns = itertools.cycle(["--", "-.", (0, (1, 1.5)), (0, (6, 1, 1, 1, 1, 1)), (0, (8, 3))])
+    for curve in known:
+        (line,) = ax.plot(
+            *(curve.agent_steps, curve.scores),
+            color=PUBLISHED_COLOUR,
+            linestyle=next(patterns),
+            linewidth=1.1,
+            label=_wrapped(f"{curve.method} (published)", 52),
+        )
+        if curve.low and curve.high:
+            ax.fill_between(
+                curve.agent_steps, curve.low, curve.high, color=line.get_color(), alpha=0.12, lw=0
+            )
+    drawn = {curve.method for curve in known}
+    for score in scores:
+        if score.method not in drawn and score.agent_steps in (None, end):
+            label = _wrapped(f"{score.method} (published)", 52)
+            style = next(patterns)
+            ax.axhline(score.score, color=PUBLISHED_COLOUR, linestyle=style, lw=1.1, label=label)
+            if score.low is not None and score.high is not None:
+                ax.axhspan(score.low, score.high, color=PUBLISHED_COLOUR, alpha=0.1, lw=0)
+    if end:
+        ax.set_xlim(0, end * 1.02)
+
+
+def _draw_aggregates(rows: Sequence[Aggregate], styles: Styles) -> Any:
+    """One pair of axes per measure, one bar per arm."""
+    names = [name for name in (*MEASURES, IMPROVES) if any(name in row.measures for row in rows)]
+    labels = [f"{row.arm} ({row.label})" if row.label else row.arm for row in rows]
+    height = 0.75 + 0.3 * sum(_wrapped(label, 30).count("\n") * 0.5 + 1 for label in labels)
+    figure, axes = _grid(len(names), 2, height)
+    for name, ax in zip(names, axes, strict=True):
+        shown = [(i, row, row.measures[name]) for i, row in enumerate(rows) if name in row.measures]
+        for i, row, estimate in shown:
+            _whisker(ax, i, estimate, styles.colour(row.arm), styles.marker(row.arm))
+        ax.set_yticks(range(len(rows)), [_wrapped(label, 30) for label in labels])
+        ax.set_ylim(len(rows) - 0.5, -0.5)
+        ax.set_title(f"{name} over the baseline" if name == IMPROVES else name, loc="left")
+        if name == IMPROVES:
+            ax.axvline(0.5, color=INK, linewidth=0.8, alpha=0.6)
+            ax.set_xlim(-0.05, 1.05)
+    games = len(rows[0].games)
+    figure.supxlabel(
+        f"normalised score, {games} game{'s' * (games != 1)}; "
+        + ("lower is better for the optimality gap; " if len(names) > 1 else "")
+        + "bars: 95 % intervals",
+        fontsize=7.5,
+    )
+    return figure
+
+
+def _draw_effects(study: Study) -> Any:
+    """Main effects on the final score, one pair of axes per game."""
+    shown = [e for e in study.effects if FINAL in e.measure and not e.is_interaction]
+    games = list(dict.fromkeys(effect.game for effect in shown))
+    most = max(sum(effect.game == game for effect in shown) for game in games)
+    figure, axes = _grid(len(games), 1, 0.9 + 0.42 * most)
+    for game, ax in zip(games, axes, strict=True):
+        rows = [effect for effect in shown if effect.game == game]
+        for i, effect in enumerate(rows):
+            is_clear = effect.estimate.is_clear
+            colour = PUBLISHED_COLOUR if not is_clear else COLOURS[effect.estimate.value > 0]
+            _whisker(ax, i, effect.estimate, colour, "o" if is_clear else "D")
+        labels = [_wrapped(f"{effect.switch}: {effect.change}", 38) for effect in rows]
+        ax.set_yticks(range(len(rows)), labels)
+        ax.set_ylim(len(rows) - 0.4, -0.6)
+        ax.axvline(0, color=INK, linewidth=0.9)
+        ax.set_title(_wrapped(f"{game}, {_effect_seeds(rows)}", 60), loc="left")
+        ax.set_xlabel(f"change of the {rows[0].measure}")
+    figure.supxlabel("coloured: clear; grey: not; bars: 95 % intervals", fontsize=7.5)
+    return figure
+
+
+def _draw_simulations(lines: Sequence[Line], styles: Styles) -> Any:
+    """One pair of axes per game and way of varying the number."""
+    cells = list(dict.fromkeys((line.game, line.how) for line in lines))
+    figure, axes = _grid(len(cells), 2 if len(cells) > 1 else 1, 3.2)
+    for (game, how), ax in zip(cells, axes, strict=True):
+        for line in (line for line in lines if (line.game, line.how) == (game, how)):
+            colour, marker = styles.colour(line.arm), styles.marker(line.arm)
+            values = [estimate.value for estimate in line.scores]
+            seeds = {count for estimate in line.scores for count in estimate.seeds}
+            label = _wrapped(f"{line.arm} ({_count(seeds)})", 40)
+            ax.plot(line.counts, values, color=colour, marker=marker, markersize=4, label=label)
+            bounded = [(c, e) for c, e in zip(line.counts, line.scores, strict=True) if _has(e)]
+            if bounded:
+                counts, found = zip(*bounded, strict=True)
+                bounds = [e.low for e in found], [e.high for e in found]
+                ax.fill_between(counts, *bounds, color=colour, alpha=0.16, linewidth=0)
+        ax.set_xscale("log", base=2)
+        ticks = sorted({count for line in lines if line.game == game for count in line.counts})
+        ax.set_xticks(ticks, [f"{tick}" for tick in ticks])
+        ax.minorticks_off()
+        verb = {TRAINED: "trained with", PLAYED: "evaluated with"}[how]
+        ax.set_xlabel(f"simulations that it was {verb}")
+        ax.set_ylabel("final score" if how == TRAINED else "score")
+        ax.set_title(_wrapped(game, 40), loc="left")
+        ax.legend(loc="best")
+    return figure
+
+
+def _whisker(ax: Any, place: int, estimate: Estimate, colour: str, marker: str) -> None:
+    if _has(estimate):
+        ax.plot(
+            [estimate.low, estimate.high],
+            [place] * 2,
+            color=colour,
+            lw=5,
+            alpha=0.35,
+            solid_capstyle="butt",
+        )
+    ax.plot([estimate.value], [place], color=colour, marker=marker, markersize=6, linestyle="")
+
+
+def _has(estimate: Estimate) -> bool:
+    return estimate.low is not None
+
+
+def _wrapped(text: str, width: int) -> str:
+    return "\n".join(textwrap.wrap(text, width, break_on_hyphens=False)[:4])
+
+
+def _count(seeds: set[int]) -> str:
+    least, most = min(seeds), max(seeds)
+    return f"{least} seed{'s' * (most != 1)}" if least == most else f"{least} to {most} seeds"
+
+
+def _seed_range(curves: Sequence[ArmCurve]) -> str:
+    return _count({len(curve.arm.runs) for curve in curves})
+
+
+def _effect_seeds(rows: Sequence[Effect]) -> str:
+    return _count({count for effect in rows for count in effect.estimate.seeds})
+
+
+def _what_is_drawn(curves: Sequence[ArmCurve]) -> str:
+    bands = any(curve.iqm_bounds is not None for curve in curves)
+    lines = any(curve.iqm_bounds is None for curve in curves)
+    parts = ["solid: interquartile mean over seeds; dotted: median"]
+    parts += ["band: 95 % interval of the former"] * bands
+    parts += ["thin lines: single seeds"] * lines
+    return "; ".join(parts)
+
+
+def _thousands(value: float, _: int) -> str:
+    return f"{value:,.0f}"
