@@ -236,26 +236,22 @@ def read(words: Sequence[str], own: Mapping[str, Any]) -> tuple[dict[str, Any], 
 
 
 def cell_name(overrides: Sequence[str]) -> str:
-    """A run name that tells the cells of a sweep apart, from the overrides of one cell."""
+    """A run name that tells the cells of a sweep apart, from the overrides of one cell.
+
+    Short where it can be: `num_simulations-8` for `search.num_simulations=8` would also stand for
+    `eval.num_simulations`, so such keys keep their section.
+    """
+    leaves = collections.Counter(key.rpartition(".")[2] for key in config.dotted_keys())
     parts = []
     for override in overrides:
         key, _, value = override.lstrip("+").partition("=")
         if key in _NOT_IN_CELL_NAME or key.startswith("hydra"):
             continue
-        parts.append(re.sub(r"[^\w.-]+", "-", f"{short_key(key)}-{value}").strip("-"))
+        leaf = key.rpartition(".")[2]
+        shown = leaf if leaves[leaf] <= 1 else key
+        parts.append(re.sub(r"[^\w.-]+", "-", f"{shown}-{value}").strip("-"))
     name = "_".join(parts) or config.Config.name
     if len(name) > _LONGEST_NAME:
         digest = hashlib.sha256(name.encode()).hexdigest()[:8]
         name = f"{name[:_LONGEST_NAME]}-{digest}"
     return name
-
-
-def short_key(key: str) -> str:
-    """A dotted key without its section where that is enough.
-
-    `num_simulations` for `search.num_simulations` would also stand for `eval.num_simulations`, so
-    such keys keep their section.
-    """
-    leaves = collections.Counter(key.rpartition(".")[2] for key in config.dotted_keys())
-    leaf = key.rpartition(".")[2]
-    return leaf if leaves[leaf] <= 1 else key

@@ -27,7 +27,6 @@ def main() -> int:
     folders = [word for word in words if "=" not in word and not word.startswith("-")]
     values, changes = arguments.read([word for word in words if word not in folders], OWN_KEYS)
     _check(folders, values, changes)
-    out = _make_folder(values["out"])
     # Imported late: they bring JAX and pandas along, and refusals are quick.
     from ez_jax.reporting import arms, collect, figures, page, tables
     from ez_jax.reporting.study import study
@@ -37,6 +36,7 @@ def main() -> int:
         for folder in collect.find_runs(folders)
     ]
     panels = arms.group(runs, mix=values["mix"], partial=values["partial"])
+    out = _make_folder(values["out"])
     measured = study(runs, panels, _final_means(values))
     names = file_names([panel.title for panel in panels])
     drawn = figures.draw_all(measured, dict(zip(panels, names, strict=True)), out)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from ez_jax import checks, presets
-from ez_jax.arguments import short_key
 from ez_jax.config import from_dict
 from ez_jax.reporting import protocols
 from ez_jax.reporting.collect import RunRecord, read_ablation
@@ -103,7 +102,7 @@ def _varies(key: str, runs: Sequence[RunRecord]) -> bool:
 
 def _name(point: Mapping[str, Any], base: Mapping[str, Any]) -> str:
     changed = [key for key in point if point[key] != base[key]]
-    text = ", ".join(f"{short_key(key)}={value_text(point[key])}" for key in changed)
+    text = ", ".join(f"{key}={value_text(point[key])}" for key in changed)
     return text or BASELINE
 
 

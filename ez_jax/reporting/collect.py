@@ -54,6 +54,7 @@ class RunRecord:
     progress: str  # in words: how far it is
     scores: dict[str, Any]  # of scores.json; empty where there is none
     by_simulations: dict[str, Any]  # of scores_by_simulations.json; likewise
+    notes: tuple[str, ...]  # what should be known of it, a sentence each
 
     @property
     def provenance(self) -> dict[str, str]:
@@ -125,6 +126,10 @@ def read_run(folder: Path, *, last: int, final: str) -> RunRecord:
         for key, value in checks.flatten(config).items()
         if not run_folder.is_free(key) and key not in NOT_A_SETTING
     }
+    simulations = _read_optional(folder / run_folder.BY_SIMULATIONS_FILE)
+    used = {run_folder.BY_SIMULATIONS_FILE: simulations}
+    if final == "scores":
+        used[run_folder.SCORES_FILE] = scores
     return RunRecord(
         folder=folder,
         config=config,
@@ -135,7 +140,8 @@ def read_run(folder: Path, *, last: int, final: str) -> RunRecord:
         is_finished=_is_finished(config, evaluations),
         progress=_progress(config, lines),
         scores=scores,
-        by_simulations=_read_optional(folder / run_folder.BY_SIMULATIONS_FILE),
+        by_simulations=simulations,
+        notes=tuple(_of_other_weights(folder, evaluations, used)),
     )
 
 
@@ -166,6 +172,16 @@ def _progress(config: Config, lines: list[dict[str, float]]) -> str:
         f"{steps:,} of {config.total_agent_steps:,} agent steps, "
         f"{updates:,} of {config.total_updates:,} updates"
     )
+
+
+def _of_other_weights(
+    folder: Path, evaluations: Evaluations, used: dict[str, dict[str, Any]]
+) -> Iterator[str]:
+    """A sentence for every file whose scores are not of the weights at the end of the run."""
+    end = evaluations.agent_steps[-1] if len(evaluations) else None
+    for name, content in used.items():
+        if content and content.get("agent_steps") != end:
+            yield f"{folder / name} is of other weights than those at the end of the run"
 
 
 def _from_scores(folder: Path, scores: dict[str, Any]) -> tuple[dict[str, Any], float]:

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float
 
 from ez_jax.reporting import estimates
 from ez_jax.reporting.arms import Arm, Panel
@@ -48,8 +49,7 @@ def arm_curve(arm: Arm) -> ArmCurve | None:
     inside = longest.agent_steps[(longest.agent_steps > first) & (longest.agent_steps < last)]
     grid = np.unique([first, *inside, last])
     returns = np.stack([_at(grid, run, run.returns) for run in own])
-    median, median_bounds = estimates.interval([returns[:, None]], _median)
-    iqm, iqm_bounds = estimates.interval([returns[:, None]], _iqm)
+    (median, iqm), bounds = _middle(returns)
     return ArmCurve(
         arm=arm,
         agent_steps=grid,
@@ -57,9 +57,9 @@ def arm_curve(arm: Arm) -> ArmCurve | None:
         seconds=np.median([_at(grid, run, run.seconds) for run in own], axis=0),
         returns=returns,
         median=median,
-        median_bounds=median_bounds,
+        median_bounds=None if bounds is None else bounds[:, 0],
         iqm=iqm,
-        iqm_bounds=iqm_bounds,
+        iqm_bounds=None if bounds is None else bounds[:, 1],
     )
 
 
@@ -98,9 +98,10 @@ def _at(grid: np.ndarray, run: Evaluations, values: np.ndarray) -> np.ndarray:
     return np.interp(grid, run.agent_steps, values)
 
 
-def _median(returns: np.ndarray) -> np.ndarray:
-    return np.median(returns[:, 0], axis=0)
-
-
-def _iqm(returns: np.ndarray) -> np.ndarray:
-    return estimates.iqm(returns[:, 0])
+def _middle(returns: Float[np.ndarray, "seeds T"]) -> tuple[np.ndarray, np.ndarray | None]:
+    """Median and interquartile mean [2, T], and the bounds of their intervals [2, 2, T]."""
+    both = lambda sample: np.concatenate(  # noqa: E731
+        [np.median(sample[:, 0], axis=0), estimates.iqm(sample[:, 0])]
+    )
+    values, bounds = estimates.interval([returns[:, None]], both)
+    return values.reshape(2, -1), None if bounds is None else bounds.reshape(2, 2, -1)

@@ -12,14 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from ez_jax.arguments import short_key
 from ez_jax.reporting import estimates
 from ez_jax.reporting.arms import Arm, Panel, value_text
 from ez_jax.reporting.estimates import Estimate
 from ez_jax.reporting.scales import scale_of
 
+ROUNDING = 1e-9
 FINAL, AREA = "final score", "area under the curve"
-ALL_GAMES = "all games"
 
 Point = tuple[int, ...]  # of an arm: the level of every switch, 0 for the baseline's
 Parts = list[tuple[np.ndarray, float]]  # scores of some seeds and the weight of their mean
@@ -34,8 +33,8 @@ class Switch:
 
     @property
     def name(self) -> str:
-        """As short as it is clear."""
-        return "+".join(map(short_key, self.keys))
+        """As on the command line."""
+        return " + ".join(self.keys)
 
     def change(self, level: int) -> str:
         """What happens when the switch goes from the baseline's level to another."""
@@ -51,7 +50,8 @@ class Switch:
 class Effect:
     """One contrast between arms, with what is to be said of it."""
 
-    game: str
+    game: str  # or how many, where it is averaged over games
+    games: int
     measure: str
     switch: str
     change: str
@@ -80,18 +80,24 @@ class Effect:
     @property
     def sentence(self) -> str:
         """For people: how much, how sure, from how much."""
-        estimate = self.estimate
-        raises = estimate.value >= 0
-        size = estimate if raises else estimate.scaled(-1)
         over = f", {self.pairs} pairs of arms" if self.pairs > 1 else ""
-        told = f"by {number(size.value)}{bracket(size)} ({self.seeds}{over}); {self.verdict}"
-        verb = "raises" if raises else "lowers"
+        told = f"({self.seeds}{over}); {self.verdict}"
+        size = self.estimate if self.estimate.value >= 0 else self.estimate.scaled(-1)
+        by = f"{number(size.value)}{bracket(size)}"
         if self.is_interaction:
-            return f"{self.switch}: together they {verb[:-1]} the {self.measure} {told}"
-        return f"{self.switch}: {self.change} {verb} the {self.measure} {told}"
+            more = "more" if size is self.estimate else "less"
+            return (
+                f"{self.switch}: both changes together give {by} {more} {self.measure} "
+                f"than each by itself adds up to {told}"
+            )
+        verb = "raises" if size is self.estimate else "lowers"
+        verb = "changes" if number(size.value) == "0" else verb
+        return f"{self.switch}: {self.change} {verb} the {self.measure} by {by} {told}"
 
 
-def effects(panels: Sequence[Panel], scores: Mapping[tuple[Panel, str], Mapping[str, np.ndarray]]):
+def effects(
+    panels: Sequence[Panel], scores: Mapping[tuple[Panel, str], Mapping[str, np.ndarray]]
+) -> tuple[Effect, ...]:
     """Every effect: per game in its own unit, and over games on the common scale.
 
     Args:
@@ -119,10 +125,11 @@ def _joint(label: str, members: Sequence[tuple[Effect, Parts]]) -> Effect:
     """An effect averaged over games."""
     count = len(members)
     parts = [(sample, weight / count) for _, parts in members for sample, weight in parts]
-    game = f"{ALL_GAMES} ({label})" if label else ALL_GAMES
+    game = f"{count} games ({label})" if label else f"{count} games"
     return dataclasses.replace(
         members[0][0],
         game=game,
+        games=count,
         measure=f"normalised {members[0][0].measure}",
         pairs=sum(effect.pairs for effect, _ in members),
         estimate=estimates.contrast(parts),
@@ -188,6 +195,7 @@ def _effect(
     yield (
         Effect(
             game=panel.title,
+            games=1,
             measure=measure,
             switch=" and ".join(known[i].name for i, _ in axes),
             change=" and ".join(known[i].change(level) for i, level in axes),
@@ -219,9 +227,9 @@ def _parts(grid: Mapping[Point, np.ndarray], axes: Sequence[tuple[int, int]]) ->
 
 
 def number(value: float) -> str:
-    """Three digits, without an exponent for scores."""
-    if value == 0 or abs(value) >= 1_000:
-        return f"{value:,.0f}"
+    """Three digits, without an exponent; what is only rounding is 0."""
+    if abs(value) >= 1_000 or abs(value) < ROUNDING:
+        return f"{abs(value) if abs(value) < 0.5 else value:,.0f}"
     return f"{value:.3g}"
 
 

@@ -21,7 +21,7 @@ from scipy import stats
 LEAST_SEEDS = 3  # for an interval
 LEAST_CLEAR = 4  # for an effect to be called clear
 CONFIDENCE = 0.95
-REPETITIONS = 4_000
+REPETITIONS = 2_000
 SEED = 0  # of the resampling: the same runs give the same intervals
 
 Statistic = Callable[..., np.ndarray]

@@ -22,7 +22,7 @@ from ez_jax.reporting.study import Study
 INK = "#24292e"
 # After Okabe and Ito, for colour-blind readers; yellow is darker, to be seen on white.
 COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#8a7a00")
-MARKERS = "osD^vPX"
+MARKERS = "sD^vPX"  # one less than colours, so that a pair comes again only after 42 arms
 PUBLISHED_COLOUR = "#8c8c8c"
 TOGETHER = 5  # so many arms at most in one pair of axes
 WIDTH = 7.0  # inches
@@ -119,27 +119,26 @@ def _draw_curves(study: Study, panel: Panel, styles: Styles) -> Any:
     curves = study.curves[panel]
     others = [curve for curve in curves if curve.arm is not panel.baseline]
     base = [curve for curve in curves if curve.arm is panel.baseline]
-    groups = [[*base, *others]] if len(curves) <= TOGETHER else [[*base, one] for one in others]
-    columns, height = (1, 4.0) if len(groups) == 1 else (2, 2.6)
-    figure, axes = _grid(len(groups), columns, height, share=len(groups) > 1)
+    is_one = len(curves) <= TOGETHER
+    groups = [[*base, *others]] if is_one else [[*base, one] for one in others]
+    columns, height = (1, 4.0) if is_one else (2, 2.4)
+    figure, axes = _grid(len(groups), columns, height, share=True)
     for i, (group, ax) in enumerate(zip(groups, axes, strict=True)):
         _draw_published(study, panel, ax, group)
         for curve in group:
-            _draw_arm(ax, curve, styles)
-        if len(groups) > 1:
-            ax.set_title(_wrapped(group[-1].arm.name, 40), fontsize=9, loc="left")
+            _draw_arm(ax, curve, styles, in_legend=is_one or curve in base)
+        if not is_one:
+            ax.set_title(_wrapped(_with_seeds(group[-1]), 44), fontsize=9, loc="left")
         if i >= len(groups) - columns:
             ax.set_xlabel("agent steps")
             ax.tick_params(labelbottom=True)
         if i % columns == 0:
             ax.set_ylabel("evaluation return")
         ax.xaxis.set_major_formatter(_thousands)
-    handles, names = _legend(axes)
-    figure.suptitle(
-        _wrapped(f"{panel.title}, {_seed_range(curves)}", 70), x=0.02, ha="left", fontweight="bold"
-    )
-    figure.legend(handles, names, loc="outside lower center", ncols=2)
-    figure.supxlabel(_what_is_drawn(curves), fontsize=7.5)
+    title = _wrapped(f"{panel.title}, {_seed_range(curves)}", 70)
+    figure.suptitle(title, x=0.02, ha="left", fontweight="bold")
+    note = {"title": _what_is_drawn(curves), "title_fontsize": 7.5}
+    figure.legend(*_legend(axes), loc="outside lower center", ncols=2, **note)
     return figure
 
 
@@ -151,17 +150,16 @@ def _legend(axes: Sequence[Any]) -> tuple[list[Any], list[str]]:
     return list(found.values()), list(found)
 
 
-def _draw_arm(ax: Any, curve: ArmCurve, styles: Styles) -> None:
+def _draw_arm(ax: Any, curve: ArmCurve, styles: Styles, *, in_legend: bool) -> None:
     """IQM with its band and median; of arms with too few seeds every seed as a thin line."""
     colour, steps = styles.colour(curve.arm.name), curve.agent_steps
-    count = len(curve.arm.runs)
     ax.plot(
         *(steps, curve.iqm),
         color=colour,
         marker=styles.marker(curve.arm.name) if len(steps) <= 20 else None,
         markersize=3.5,
         linewidth=1.6,
-        label=_wrapped(f"{curve.arm.name} ({count} seed{'s' * (count != 1)})", 52),
+        label=_wrapped(_with_seeds(curve), 52) if in_legend else None,
     )
     ax.plot(steps, curve.median, color=colour, linewidth=0.9, linestyle=":")
     if curve.iqm_bounds is None:
@@ -202,17 +200,19 @@ def _draw_published(study: Study, panel: Panel, ax: Any, curves: Sequence[ArmCur
 def _draw_aggregates(rows: Sequence[Aggregate], styles: Styles) -> Any:
     """One pair of axes per measure, one bar per arm."""
     names = [name for name in (*MEASURES, IMPROVES) if any(name in row.measures for row in rows)]
-    labels = [f"{row.arm} ({row.label})" if row.label else row.arm for row in rows]
-    height = 0.75 + 0.3 * sum(_wrapped(label, 30).count("\n") * 0.5 + 1 for label in labels)
-    figure, axes = _grid(len(names), 2, height)
+    longest = max(len(row.arm) + len(row.label) for row in rows)
+    figure, axes = _grid(len(names), 2, 0.7 + (0.24 if longest <= 30 else 0.36) * len(rows))
     for name, ax in zip(names, axes, strict=True):
-        shown = [(i, row, row.measures[name]) for i, row in enumerate(rows) if name in row.measures]
-        for i, row, estimate in shown:
-            _whisker(ax, i, estimate, styles.colour(row.arm), styles.marker(row.arm))
-        ax.set_yticks(range(len(rows)), [_wrapped(label, 30) for label in labels])
-        ax.set_ylim(len(rows) - 0.5, -0.5)
-        ax.set_title(f"{name} over the baseline" if name == IMPROVES else name, loc="left")
+        shown = [row for row in rows if name in row.measures]
+        for i, row in enumerate(shown):
+            marker = styles.marker(row.arm)
+            _whisker(ax, i, row.measures[name], styles.colour(row.arm), marker)
+        labels = [f"{row.arm} ({row.label})" if row.label else row.arm for row in shown]
+        ax.set_yticks(range(len(shown)), [_wrapped(label, 30) for label in labels])
+        ax.set_ylim(len(shown) - 0.5, -0.5)
+        ax.set_title(name, loc="left")
         if name == IMPROVES:
+            ax.set_title(f"{name} over the baseline", loc="left")
             ax.axvline(0.5, color=INK, linewidth=0.8, alpha=0.6)
             ax.set_xlim(-0.05, 1.05)
     games = len(rows[0].games)
@@ -228,16 +228,17 @@ def _draw_aggregates(rows: Sequence[Aggregate], styles: Styles) -> Any:
 def _draw_effects(study: Study) -> Any:
     """Main effects on the final score, one pair of axes per game."""
     shown = [e for e in study.effects if FINAL in e.measure and not e.is_interaction]
+    shown.sort(key=lambda effect: -effect.games)  # first what holds over games
     games = list(dict.fromkeys(effect.game for effect in shown))
     most = max(sum(effect.game == game for effect in shown) for game in games)
-    figure, axes = _grid(len(games), 1, 0.9 + 0.42 * most)
+    figure, axes = _grid(len(games), 1, 0.8 + 0.3 * most)
     for game, ax in zip(games, axes, strict=True):
         rows = [effect for effect in shown if effect.game == game]
         for i, effect in enumerate(rows):
             is_clear = effect.estimate.is_clear
             colour = PUBLISHED_COLOUR if not is_clear else COLOURS[effect.estimate.value > 0]
             _whisker(ax, i, effect.estimate, colour, "o" if is_clear else "D")
-        labels = [_wrapped(f"{effect.switch}: {effect.change}", 38) for effect in rows]
+        labels = [_wrapped(f"{effect.switch}: {effect.change}", 46) for effect in rows]
         ax.set_yticks(range(len(rows)), labels)
         ax.set_ylim(len(rows) - 0.4, -0.6)
         ax.axvline(0, color=INK, linewidth=0.9)
@@ -264,7 +265,14 @@ def _draw_simulations(lines: Sequence[Line], styles: Styles) -> Any:
                 bounds = [e.low for e in found], [e.high for e in found]
                 ax.fill_between(counts, *bounds, color=colour, alpha=0.16, linewidth=0)
         ax.set_xscale("log", base=2)
-        ticks = sorted({count for line in lines if line.game == game for count in line.counts})
+        ticks = sorted(
+            {
+                count
+                for line in lines
+                if (line.game, line.how) == (game, how)
+                for count in line.counts
+            }
+        )
         ax.set_xticks(ticks, [f"{tick}" for tick in ticks])
         ax.minorticks_off()
         verb = {TRAINED: "trained with", PLAYED: "evaluated with"}[how]
@@ -299,6 +307,10 @@ def _wrapped(text: str, width: int) -> str:
 def _count(seeds: set[int]) -> str:
     least, most = min(seeds), max(seeds)
     return f"{least} seed{'s' * (most != 1)}" if least == most else f"{least} to {most} seeds"
+
+
+def _with_seeds(curve: ArmCurve) -> str:
+    return f"{curve.arm.name} ({_count({len(curve.arm.runs)})})"
 
 
 def _seed_range(curves: Sequence[ArmCurve]) -> str:

@@ -11,7 +11,7 @@ from html import escape
 import ez_jax
 from ez_jax import checks
 from ez_jax.reporting import curves, effects
-from ez_jax.reporting.arms import Panel
+from ez_jax.reporting.arms import Panel, value_text
 from ez_jax.reporting.collect import RunRecord
 from ez_jax.reporting.effects import FINAL
 from ez_jax.reporting.estimates import REPETITIONS
@@ -38,6 +38,7 @@ table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabu
 th, td { text-align: left; vertical-align: top; padding: .3rem .7rem .3rem 0;
   border-bottom: 1px solid var(--line); } th { border-bottom: 2px solid var(--line); }
 td { min-width: 4rem; max-width: 24rem; } caption { text-align: left; font-weight: 600; }
+td.short { white-space: nowrap; }
 .warn { color: var(--warn); } nav a { margin-right: 1rem; white-space: nowrap; }
 summary { cursor: pointer; }
 @media print { :root { --text: #000; --back: #fff; --line: #bbb; --soft: #f4f4f4; --warn: #000; }
@@ -45,6 +46,7 @@ summary { cursor: pointer; }
   figure, tr { break-inside: avoid; } .scroll { overflow: visible; }
   figure svg { min-width: 0; } h2, h3 { break-after: avoid; } }
 """
+_SHORT = 32  # characters of a cell that is not broken into lines
 _PARTS = ("Summary", "Figures", "Tables", "How it was measured", "Settings", "Runs", "Command")
 
 
@@ -90,7 +92,7 @@ def summary(study: Study) -> list[str]:
             f"{effects.number(best.estimate.value)}{effects.bracket(best.estimate)}, of {best.arm} "
             f"({_seeds(best.estimate.seeds[0])})."
         )
-    joint = [e for e in study.effects if FINAL in e.measure and e.game.startswith("all games")]
+    joint = [e for e in study.effects if FINAL in e.measure and e.games > 1]
     shown = joint or [effect for effect in study.effects if effect.measure == FINAL]
     return told + [f"{effect.game}, {effect.sentence}." for effect in shown]
 
@@ -150,14 +152,15 @@ def _table(table: Table) -> str:
 
 
 def _cell(text: str) -> str:
-    return f"<td>{_text(text)}</td>"
+    short = ' class="short"' if len(text) <= _SHORT else ""
+    return f"<td{short}>{_text(text)}</td>"
 
 
 def _protocol(panel: Panel) -> str:
     runs = _all_runs(panel)
     keys = dict.fromkeys(key for run in runs for key in run.protocol)
     rows = tuple(
-        (key, " or ".join(dict.fromkeys(checks.shown(run.protocol.get(key)) for run in runs)))
+        (key, " or ".join(dict.fromkeys(value_text(run.protocol.get(key)) for run in runs)))
         for key in keys
     )
     return _table(Table("protocol", f"Protocol of {panel.title}", ("key", "value"), rows))

@@ -17,8 +17,6 @@ from ez_jax.reporting.estimates import Estimate
 
 KEY = "search.num_simulations"
 TRAINED, PLAYED = "trained with", "evaluated with"
-# Of a protocol: what may differ between the evaluations of one line, or is told otherwise.
-_FREE = ("num_simulations",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +105,7 @@ def _check_same_protocol(runs: Sequence[RunRecord]) -> None:
     seen: dict[str, RunRecord] = {}
     for run in runs:
         played = run.by_simulations["protocol"] | {"episodes": run.by_simulations.get("episodes")}
-        seen.setdefault(repr(sorted((k, v) for k, v in played.items() if k not in _FREE)), run)
+        seen.setdefault(repr(sorted(played.items())), run)
     if len(seen) > 1:
         folders = " and ".join(str(run.folder) for run in list(seen.values())[:2])
         raise BadInput(

@@ -81,6 +81,7 @@ def _curves(panel: Panel) -> tuple[ArmCurve, ...]:
 def _warnings(panels: Sequence[Panel], runs: Sequence[RunRecord]) -> tuple[str, ...]:
     told = [f"{panel.title}, {warning}" for panel in panels for warning in panel.warnings]
     told += [f"{panel.title}, {note}" for panel in panels for note in simulations.missing(panel)]
+    told += [note for run in runs for note in run.notes]
     for name in ("commit", "device"):
         different = {run.provenance[name] for run in runs}
         if len(different) > 1:
