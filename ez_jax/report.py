@@ -86,12 +86,13 @@ def _final_means(values: Mapping[str, Any]) -> str:
 
 def file_names(titles: Sequence[str]) -> list[str]:
     """One name of a figure per title: `curves_Breakout`; a number tells equal ones apart."""
-    names: list[str] = []
+    names: dict[str, str] = {}  # as file systems see them that do not tell cases apart
     for title in titles:
         name = f"curves_{re.sub(r'[^A-Za-z0-9_+-]+', '_', title)}"[:_LONGEST_NAME].rstrip("_")
-        again = sum(other.lower() == name.lower() for other in names)
-        names.append(f"{name}.{again + 1}" if again else name)
-    return names
+        numbered = (name, *(f"{name}-{i}" for i in range(2, len(titles) + 1)))
+        free = next(one for one in numbered if one.lower() not in names)
+        names[free.lower()] = free
+    return list(names.values())
 
 
 def _tell(sentences: Iterable[str]) -> None:

@@ -77,7 +77,7 @@ def value_text(value: Any) -> str:
         return f"{value:g}"
     if isinstance(value, list | tuple):
         return f"[{','.join(map(value_text, value))}]"
-    return checks.shown(value) if isinstance(value, str) and not value.isalnum() else str(value)
+    return checks.one_line(value)
 
 
 def _panel(game: str, label: str, runs: Sequence[RunRecord], *, partial: bool) -> Panel:

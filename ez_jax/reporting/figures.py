@@ -5,48 +5,31 @@ neither a curve nor a bar is drawn in INK, which the page replaces by its own co
 """
 
 import itertools
-import math
-import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ez_jax.reporting.aggregates import IMPROVES, MEASURES, Aggregate
-from ez_jax.reporting.arms import BASELINE, Panel
+from ez_jax.reporting.arms import Panel
 from ez_jax.reporting.curves import ArmCurve
+from ez_jax.reporting.drawing import (
+    COLOURS,
+    INK,
+    PUBLISHED_COLOUR,
+    RC,
+    Styles,
+    count_text,
+    grid,
+    has_interval,
+    whisker,
+    wrapped,
+)
 from ez_jax.reporting.effects import FINAL, Effect
-from ez_jax.reporting.estimates import Estimate
 from ez_jax.reporting.simulations import PLAYED, TRAINED, Line
 from ez_jax.reporting.study import Study
 
-INK = "#24292e"
-# After Okabe and Ito, for colour-blind readers; yellow is darker, to be seen on white.
-COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#8a7a00")
-MARKERS = "sD^vPX"  # one less than colours, so that a pair comes again only after 42 arms
-PUBLISHED_COLOUR = "#8c8c8c"
 TOGETHER = 5  # so many arms at most in one pair of axes
-WIDTH = 7.0  # inches
-_RC = {
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "axes.linewidth": 0.6,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlesize": 10,
-    "axes.titleweight": "bold",
-    "figure.constrained_layout.use": True,
-    "font.size": 9,
-    "grid.color": INK,
-    "grid.alpha": 0.15,
-    "grid.linewidth": 0.5,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "svg.hashsalt": "ez_jax",  # else names in the file are drawn at random
-    "text.color": INK,
-    "text.parse_math": False,
-    "xtick.color": INK,
-    "ytick.color": INK,
-}
+OVER_GAMES = "over games"
 
 
 def draw_all(study: Study, names: dict[Panel, str], out: Path) -> dict[str, str]:
@@ -67,7 +50,7 @@ def draw_all(study: Study, names: dict[Panel, str], out: Path) -> dict[str, str]
         jobs["simulations"] = lambda: _draw_simulations(study.lines, styles)
     written = {}
     mpl.use("Agg")
-    with mpl.rc_context(_RC):
+    with mpl.rc_context(RC):
         for name, job in jobs.items():
             figure = job()
             figure.savefig(out / f"{name}.png", dpi=200, facecolor="white")
@@ -75,43 +58,6 @@ def draw_all(study: Study, names: dict[Panel, str], out: Path) -> dict[str, str]
             mpl.pyplot.close(figure)
             written[name] = (out / f"{name}.svg").read_text(encoding="utf-8")
     return written
-
-
-class Styles:
-    """One colour and marker per arm, the same in all figures; the baseline is drawn in ink."""
-
-    def __init__(self, panels: Sequence[Panel]):
-        """Arms take colours in the order in which panels name them."""
-        names = dict.fromkeys(arm.name for panel in panels for arm in panel.arms)
-        others = [name for name in names if name != BASELINE]
-        marks = zip(others, itertools.cycle(COLOURS), itertools.cycle(MARKERS), strict=False)
-        self._styles = {name: (colour, marker) for name, colour, marker in marks}
-
-    def colour(self, arm: str) -> str:
-        """Of lines and bars."""
-        return self._styles.get(arm, (INK, "o"))[0]
-
-    def marker(self, arm: str) -> str:
-        """Of points."""
-        return self._styles.get(arm, (INK, "o"))[1]
-
-
-def _grid(count: int, columns: int, height: float, *, share: bool = False) -> tuple[Any, list[Any]]:
-    """A figure with so many axes and a thin grid; places that are left over stay empty."""
-    from matplotlib import pyplot
-
-    columns = max(1, min(columns, count))
-    rows = math.ceil(count / columns)
-    figure, axes = pyplot.subplots(
-        rows, columns, figsize=(WIDTH, height * rows), squeeze=False, sharex=share, sharey=share
-    )
-    flat = list(axes.flat)
-    for unused in flat[count:]:
-        unused.set_axis_off()
-    for used in flat[:count]:
-        used.grid(True)
-        used.set_axisbelow(True)
-    return figure, flat[:count]
 
 
 def _draw_curves(study: Study, panel: Panel, styles: Styles) -> Any:
@@ -122,20 +68,20 @@ def _draw_curves(study: Study, panel: Panel, styles: Styles) -> Any:
     is_one = len(curves) <= TOGETHER
     groups = [[*base, *others]] if is_one else [[*base, one] for one in others]
     columns, height = (1, 4.0) if is_one else (2, 2.4)
-    figure, axes = _grid(len(groups), columns, height, share=True)
+    figure, axes = grid(len(groups), columns, height, share=True)
     for i, (group, ax) in enumerate(zip(groups, axes, strict=True)):
         _draw_published(study, panel, ax, group)
         for curve in group:
             _draw_arm(ax, curve, styles, in_legend=is_one or curve in base)
         if not is_one:
-            ax.set_title(_wrapped(_with_seeds(group[-1]), 44), fontsize=9, loc="left")
+            ax.set_title(wrapped(_with_seeds(group[-1]), 44), fontsize=9, loc="left")
         if i >= len(groups) - columns:
             ax.set_xlabel("agent steps")
             ax.tick_params(labelbottom=True)
         if i % columns == 0:
             ax.set_ylabel("evaluation return")
         ax.xaxis.set_major_formatter(_thousands)
-    title = _wrapped(f"{panel.title}, {_seed_range(curves)}", 70)
+    title = wrapped(f"{panel.title}, {_seed_range(curves)}", 70)
     figure.suptitle(title, x=0.02, ha="left", fontweight="bold")
     note = {"title": _what_is_drawn(curves), "title_fontsize": 7.5}
     figure.legend(*_legend(axes), loc="outside lower center", ncols=2, **note)
@@ -159,7 +105,7 @@ def _draw_arm(ax: Any, curve: ArmCurve, styles: Styles, *, in_legend: bool) -> N
         marker=styles.marker(curve.arm.name) if len(steps) <= 20 else None,
         markersize=3.5,
         linewidth=1.6,
-        label=_wrapped(_with_seeds(curve), 52) if in_legend else None,
+        label=wrapped(_with_seeds(curve), 52) if in_legend else None,
     )
     ax.plot(steps, curve.median, color=colour, linewidth=0.9, linestyle=":")
     if curve.iqm_bounds is None:
@@ -179,7 +125,7 @@ def _draw_published(study: Study, panel: Panel, ax: Any, curves: Sequence[ArmCur
             color=PUBLISHED_COLOUR,
             linestyle=next(patterns),
             linewidth=1.1,
-            label=_wrapped(f"{curve.method} (published)", 52),
+            label=wrapped(f"{curve.method} (published)", 52),
         )
         if curve.low and curve.high:
             ax.fill_between(
@@ -188,7 +134,7 @@ def _draw_published(study: Study, panel: Panel, ax: Any, curves: Sequence[ArmCur
     drawn = {curve.method for curve in known}
     for score in scores:
         if score.method not in drawn and score.agent_steps in (None, end):
-            label = _wrapped(f"{score.method} (published)", 52)
+            label = wrapped(f"{score.method} (published)", 52)
             style = next(patterns)
             ax.axhline(score.score, color=PUBLISHED_COLOUR, linestyle=style, lw=1.1, label=label)
             if score.low is not None and score.high is not None:
@@ -201,14 +147,14 @@ def _draw_aggregates(rows: Sequence[Aggregate], styles: Styles) -> Any:
     """One pair of axes per measure, one bar per arm."""
     names = [name for name in (*MEASURES, IMPROVES) if any(name in row.measures for row in rows)]
     longest = max(len(row.arm) + len(row.label) for row in rows)
-    figure, axes = _grid(len(names), 2, 0.7 + (0.24 if longest <= 30 else 0.36) * len(rows))
+    figure, axes = grid(len(names), 2, 0.7 + (0.24 if longest <= 30 else 0.36) * len(rows))
     for name, ax in zip(names, axes, strict=True):
         shown = [row for row in rows if name in row.measures]
         for i, row in enumerate(shown):
             marker = styles.marker(row.arm)
-            _whisker(ax, i, row.measures[name], styles.colour(row.arm), marker)
+            whisker(ax, i, row.measures[name], styles.colour(row.arm), marker)
         labels = [f"{row.arm} ({row.label})" if row.label else row.arm for row in shown]
-        ax.set_yticks(range(len(shown)), [_wrapped(label, 30) for label in labels])
+        ax.set_yticks(range(len(shown)), [wrapped(label, 30) for label in labels])
         ax.set_ylim(len(shown) - 0.5, -0.5)
         ax.set_title(name, loc="left")
         if name == IMPROVES:
@@ -226,40 +172,47 @@ def _draw_aggregates(rows: Sequence[Aggregate], styles: Styles) -> Any:
 
 
 def _draw_effects(study: Study) -> Any:
-    """Main effects on the final score, one pair of axes per game."""
-    shown = [e for e in study.effects if FINAL in e.measure and not e.is_interaction]
-    shown.sort(key=lambda effect: -effect.games)  # first what holds over games
-    games = list(dict.fromkeys(effect.game for effect in shown))
-    most = max(sum(effect.game == game for effect in shown) for game in games)
-    figure, axes = _grid(len(games), 1, 0.8 + 0.3 * most)
-    for game, ax in zip(games, axes, strict=True):
-        rows = [effect for effect in shown if effect.game == game]
+    """Main effects on the final score: one pair of axes for all games together, one per game."""
+    groups: dict[str, list[Effect]] = {}
+    for effect in study.effects:
+        if FINAL in effect.measure and not effect.is_interaction:
+            groups.setdefault(OVER_GAMES if effect.games > 1 else effect.game, []).append(effect)
+    ordered = sorted(groups.items(), key=lambda item: item[0] != OVER_GAMES)
+    heights = [0.8 + 0.24 * len(rows) for _, rows in ordered]
+    figure, axes = grid(len(ordered), 1, sum(heights) / len(heights), ratios=heights)
+    for (title, rows), ax in zip(ordered, axes, strict=True):
         for i, effect in enumerate(rows):
             is_clear = effect.estimate.is_clear
-            colour = PUBLISHED_COLOUR if not is_clear else COLOURS[effect.estimate.value > 0]
-            _whisker(ax, i, effect.estimate, colour, "o" if is_clear else "D")
-        labels = [_wrapped(f"{effect.switch}: {effect.change}", 46) for effect in rows]
-        ax.set_yticks(range(len(rows)), labels)
+            colour = COLOURS[effect.estimate.value > 0] if is_clear else PUBLISHED_COLOUR
+            whisker(ax, i, effect.estimate, colour, "o" if is_clear else "D")
+        ax.set_yticks(range(len(rows)), [wrapped(_effect_name(effect), 52) for effect in rows])
         ax.set_ylim(len(rows) - 0.4, -0.6)
         ax.axvline(0, color=INK, linewidth=0.9)
-        ax.set_title(_wrapped(f"{game}, {_effect_seeds(rows)}", 60), loc="left")
+        ax.set_title(wrapped(f"{title}, {_effect_seeds(rows)}", 60), loc="left")
         ax.set_xlabel(f"change of the {rows[0].measure}")
     figure.supxlabel("coloured: clear; grey: not; bars: 95 % intervals", fontsize=7.5)
     return figure
 
 
+def _effect_name(effect: Effect) -> str:
+    games = f" ({effect.game})" if effect.games > 1 else ""
+    return f"{effect.switch}: {effect.change}{games}"
+
+
 def _draw_simulations(lines: Sequence[Line], styles: Styles) -> Any:
     """One pair of axes per game and way of varying the number."""
     cells = list(dict.fromkeys((line.game, line.how) for line in lines))
-    figure, axes = _grid(len(cells), 2 if len(cells) > 1 else 1, 3.2)
+    figure, axes = grid(len(cells), 2 if len(cells) > 1 else 1, 3.2)
     for (game, how), ax in zip(cells, axes, strict=True):
         for line in (line for line in lines if (line.game, line.how) == (game, how)):
             colour, marker = styles.colour(line.arm), styles.marker(line.arm)
             values = [estimate.value for estimate in line.scores]
             seeds = {count for estimate in line.scores for count in estimate.seeds}
-            label = _wrapped(f"{line.arm} ({_count(seeds)})", 40)
+            label = wrapped(f"{line.arm} ({count_text(seeds)})", 40)
             ax.plot(line.counts, values, color=colour, marker=marker, markersize=4, label=label)
-            bounded = [(c, e) for c, e in zip(line.counts, line.scores, strict=True) if _has(e)]
+            bounded = [
+                (c, e) for c, e in zip(line.counts, line.scores, strict=True) if has_interval(e)
+            ]
             if bounded:
                 counts, found = zip(*bounded, strict=True)
                 bounds = [e.low for e in found], [e.high for e in found]
@@ -278,47 +231,21 @@ def _draw_simulations(lines: Sequence[Line], styles: Styles) -> Any:
         verb = {TRAINED: "trained with", PLAYED: "evaluated with"}[how]
         ax.set_xlabel(f"simulations that it was {verb}")
         ax.set_ylabel("final score" if how == TRAINED else "score")
-        ax.set_title(_wrapped(game, 40), loc="left")
+        ax.set_title(wrapped(game, 40), loc="left")
         ax.legend(loc="best")
     return figure
 
 
-def _whisker(ax: Any, place: int, estimate: Estimate, colour: str, marker: str) -> None:
-    if _has(estimate):
-        ax.plot(
-            [estimate.low, estimate.high],
-            [place] * 2,
-            color=colour,
-            lw=5,
-            alpha=0.35,
-            solid_capstyle="butt",
-        )
-    ax.plot([estimate.value], [place], color=colour, marker=marker, markersize=6, linestyle="")
-
-
-def _has(estimate: Estimate) -> bool:
-    return estimate.low is not None
-
-
-def _wrapped(text: str, width: int) -> str:
-    return "\n".join(textwrap.wrap(text, width, break_on_hyphens=False)[:4])
-
-
-def _count(seeds: set[int]) -> str:
-    least, most = min(seeds), max(seeds)
-    return f"{least} seed{'s' * (most != 1)}" if least == most else f"{least} to {most} seeds"
-
-
 def _with_seeds(curve: ArmCurve) -> str:
-    return f"{curve.arm.name} ({_count({len(curve.arm.runs)})})"
+    return f"{curve.arm.name} ({count_text({len(curve.arm.runs)})})"
 
 
 def _seed_range(curves: Sequence[ArmCurve]) -> str:
-    return _count({len(curve.arm.runs) for curve in curves})
+    return count_text({len(curve.arm.runs) for curve in curves})
 
 
 def _effect_seeds(rows: Sequence[Effect]) -> str:
-    return _count({count for effect in rows for count in effect.estimate.seeds})
+    return count_text({count for effect in rows for count in effect.estimate.seeds})
 
 
 def _what_is_drawn(curves: Sequence[ArmCurve]) -> str:

@@ -13,9 +13,9 @@ from ez_jax import checks
 from ez_jax.reporting import curves, effects
 from ez_jax.reporting.arms import Panel, value_text
 from ez_jax.reporting.collect import RunRecord
+from ez_jax.reporting.drawing import INK
 from ez_jax.reporting.effects import FINAL
 from ez_jax.reporting.estimates import REPETITIONS
-from ez_jax.reporting.figures import INK
 from ez_jax.reporting.study import Study
 from ez_jax.reporting.tables import Table, common_settings, settings_table, tables
 
