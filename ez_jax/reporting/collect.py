@@ -22,6 +22,7 @@ RETURN = "eval/return_mean"
 LARGEST_RETURN = 1e12  # sums of squares stay far from what a float holds
 NOT_BELOW = ("checkpoints", "videos", "crashes")  # folders of a run in which no other run lies
 ABLATION_FILE = "ablation.json"  # what an ablation was asked for, in a folder above its runs
+UNKNOWN = "unknown"
 # What is the same for all runs of an arm, or tells them apart.
 NOT_A_SETTING = ("game", "seed")
 
@@ -58,15 +59,16 @@ class RunRecord:
 
     @property
     def provenance(self) -> dict[str, str]:
-        """Device, commit and versions, as text; "unknown" where scores.json is missing."""
+        """Device, commit and versions, as text; UNKNOWN where scores.json is missing."""
         versions = self.scores.get("versions")
         versions = versions if isinstance(versions, dict) else {}
-        shown = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
-        return {
-            "device": str(self.scores.get("device") or "unknown"),
-            "commit": str(self.scores.get("commit") or "unknown"),
-            "versions": shown or "unknown",
-        }
+        shown = ", ".join(f"{name} {_told(versions[name])}" for name in versions if versions[name])
+        device, commit = (_told(self.scores.get(name)) for name in ("device", "commit"))
+        return {"device": device, "commit": commit, "versions": shown or UNKNOWN}
+
+
+def _told(value: Any) -> str:
+    return UNKNOWN if value is None else value if isinstance(value, str) else checks.shown(value)
 
 
 def find_runs(folders: Iterable[str]) -> list[Path]:
@@ -178,7 +180,7 @@ def _of_other_weights(
     folder: Path, evaluations: Evaluations, used: dict[str, dict[str, Any]]
 ) -> Iterator[str]:
     """A sentence for every file whose scores are not of the weights at the end of the run."""
-    end = evaluations.agent_steps[-1] if len(evaluations) else None
+    end = int(evaluations.agent_steps[-1]) if len(evaluations) else None
     for name, content in used.items():
         if content and content.get("agent_steps") != end:
             yield f"{folder / name} is of other weights than those at the end of the run"
