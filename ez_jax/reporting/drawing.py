@@ -102,6 +102,37 @@ def whisker(ax: Any, place: int, estimate: Estimate, colour: str, marker: str) -
     ax.plot([estimate.value], [place], color=colour, marker=marker, markersize=6, linestyle="")
 
 
+def label_right(ax: Any, labels: Sequence[tuple[float, str]]) -> None:
+    """Text beside the axes at the height of some values, which rise, moved apart where needed."""
+    low, high = ax.get_ylim()
+    step = min(0.036, 1 / max(1, len(labels)))  # of the height of the axes: a line of text
+    place, places = -math.inf, []
+    for value, _ in labels:
+        place = max(place + step, (value - low) / (high - low))
+        places.append(place)
+    ceiling = 1.0
+    for i in reversed(range(len(places))):
+        places[i] = min(places[i], ceiling)
+        ceiling = places[i] - step
+    for (value, text), place in zip(labels, places, strict=True):
+        ax.annotate(
+            wrapped(text, 34),
+            xy=(1, value),
+            xycoords=("axes fraction", "data"),
+            xytext=(1.03, place),
+            textcoords="axes fraction",
+            fontsize=6.5,
+            verticalalignment="center",
+            annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": PUBLISHED_COLOUR,
+                "lw": 0.4,
+                "relpos": (0, 0.5),
+            },
+        )
+
+
 def has_interval(estimate: Estimate) -> bool:
     """Whether there were seeds enough."""
     return estimate.low is not None

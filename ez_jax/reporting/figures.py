@@ -21,10 +21,11 @@ from ez_jax.reporting.drawing import (
     count_text,
     grid,
     has_interval,
+    label_right,
     whisker,
     wrapped,
 )
-from ez_jax.reporting.effects import FINAL, Effect
+from ez_jax.reporting.effects import FINAL, Effect, number
 from ez_jax.reporting.simulations import PLAYED, TRAINED, Line
 from ez_jax.reporting.study import Study
 
@@ -73,6 +74,8 @@ def _draw_curves(study: Study, panel: Panel, styles: Styles) -> Any:
         _draw_published(study, panel, ax, group)
         for curve in group:
             _draw_arm(ax, curve, styles, in_legend=is_one or curve in base)
+        if is_one:  # else there is no room, and the table has them
+            _draw_published_scores(study, panel, ax)
         if not is_one:
             ax.set_title(wrapped(_with_seeds(group[-1]), 44), fontsize=9, loc="left")
         if i >= len(groups) - columns:
@@ -115,10 +118,10 @@ def _draw_arm(ax: Any, curve: ArmCurve, styles: Styles, *, in_legend: bool) -> N
 
 
 def _draw_published(study: Study, panel: Panel, ax: Any, curves: Sequence[ArmCurve]) -> None:
-    """Dashed lines: curves of others, and of methods without a curve the score at the end."""
-    scores, known = study.published[panel]
+    """Curves of others as dashed lines, with their bands."""
+    _, known = study.published[panel]
     end = max((int(curve.agent_steps[-1]) for curve in curves), default=0)
-    patterns = itertools.cycle(["--", "-.", (0, (1, 1.5)), (0, (6, 1, 1, 1, 1, 1)), (0, (8, 3))])
+    patterns = itertools.cycle(["--", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (8, 3))])
     for curve in known:
         (line,) = ax.plot(
             *(curve.agent_steps, curve.scores),
@@ -131,16 +134,22 @@ def _draw_published(study: Study, panel: Panel, ax: Any, curves: Sequence[ArmCur
             ax.fill_between(
                 curve.agent_steps, curve.low, curve.high, color=line.get_color(), alpha=0.12, lw=0
             )
-    drawn = {curve.method for curve in known}
-    for score in scores:
-        if score.method not in drawn and score.agent_steps in (None, end):
-            label = wrapped(f"{score.method} (published)", 52)
-            style = next(patterns)
-            ax.axhline(score.score, color=PUBLISHED_COLOUR, linestyle=style, lw=1.1, label=label)
-            if score.low is not None and score.high is not None:
-                ax.axhspan(score.low, score.high, color=PUBLISHED_COLOUR, alpha=0.1, lw=0)
     if end:
         ax.set_xlim(0, end * 1.02)
+
+
+def _draw_published_scores(study: Study, panel: Panel, ax: Any) -> None:
+    """Dashed lines with the name at the right, of methods without a curve, after as many steps."""
+    scores, known = study.published[panel]
+    drawn = {curve.method for curve in known}
+    budgets = {run.config.total_agent_steps for arm in panel.arms for run in arm.runs}
+    shown = [s for s in scores if s.method not in drawn and s.agent_steps in {None, *budgets}]
+    for score in shown:
+        ax.axhline(score.score, color=PUBLISHED_COLOUR, linestyle="--", linewidth=0.7, alpha=0.7)
+        if score.low is not None and score.high is not None:
+            ax.axhspan(score.low, score.high, color=PUBLISHED_COLOUR, alpha=0.1, linewidth=0)
+    names = [(score.score, f"{score.method} {number(score.score)}") for score in shown]
+    label_right(ax, sorted(names))
 
 
 def _draw_aggregates(rows: Sequence[Aggregate], styles: Styles) -> Any:

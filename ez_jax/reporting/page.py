@@ -118,6 +118,11 @@ def _method(study: Study) -> list[str]:
         told.append(f"The {count} effects are not corrected for their number.")
     if study.aggregates.rows:
         told += study.aggregates.notes
+        told.append(
+            "P(improvement) is the probability that a run is better than one of the baseline, ties "
+            "counted half. Where all runs of an arm are better or worse, resampling cannot find "
+            "another value, and its interval has no width: that is no certainty."
+        )
     return told
 
 
