@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ez_jax import evaluate, presets, run_folder
 from ez_jax.config import Config, to_dict
@@ -65,29 +65,3 @@ def write_arms(
             end = final + spread * (seed - (seeds - 1) / 2)
             returns = [end * share for share in (0.2, 0.5, 0.8, 0.9, 1.0)]
             write(root / name / f"seed{seed}", seed, returns, changes, game)
-
-
-class Published(NamedTuple):
-    """Stands in for a published score."""
-
-    game: str
-    method: str
-    score: float
-    agent_steps: int | None = None
-    low: float | None = None
-    high: float | None = None
-    protocol: str = "as they played"
-    source: str = "their paper"
-
-
-class PublishedCurve(NamedTuple):
-    """Stands in for a published curve."""
-
-    game: str
-    method: str
-    agent_steps: tuple[int, ...]
-    scores: tuple[float, ...]
-    low: tuple[float, ...] | None = None
-    high: tuple[float, ...] | None = None
-    protocol: str = "as they played"
-    source: str = "their paper"

@@ -1,22 +1,21 @@
 """The report by its command: its files and page, what it refuses, that strangers' runs are text."""
 
 import csv
-import importlib.machinery
 import json
 import re
 import shutil
 import subprocess
 import sys
-import types
 from html.parser import HTMLParser
 
 import made_runs
 import pytest
 from runs import ROOT
 
-from ez_jax import cli, report
+from ez_jax import cli, references, report
 from ez_jax.config import to_dict
-from ez_jax.reporting import estimates, published
+from ez_jax.references import Curve, Score
+from ez_jax.reporting import estimates
 from ez_jax.reporting.tables import escape_latex
 from ez_jax.run_folder import write_config
 
@@ -150,19 +149,21 @@ def test_latex_prints_every_character_as_it_is():
 
 
 def test_published_scores_and_curves_stand_beside_ours(study, tmp_path, monkeypatch):
-    module = types.ModuleType(published.REFERENCES)
-    module.__spec__ = importlib.machinery.ModuleSpec(published.REFERENCES, None)
-    module.scores = lambda game: (made_runs.Published(game, "Random & sons", 20.0),)
-    curve = made_runs.PublishedCurve("CartPole", "DQN", (0, 900), (9.0, 450.0), (8, 400), (10, 500))
-    module.curves = lambda game: (curve,) if game == "CartPole" else ()
-    monkeypatch.setitem(sys.modules, published.REFERENCES, module)
+    about = {"protocol": "as they played", "source": "their paper", "low": None, "high": None}
+    score = Score(game="CartPole", method="A & sons", agent_steps=None, score=20.0, **about)
+    points = {"agent_steps": (0, 900), "scores": (9.0, 450.0)}
+    band = {"low": (8.0, 400.0), "high": (10.0, 500.0)}
+    curve = Curve(game="CartPole", method="DQN", **points, **about | band)
+    monkeypatch.setattr(references, "scores", lambda game: (score,))
+    monkeypatch.setattr(references, "curves", lambda game: (curve,))
     assert told(monkeypatch, study / "CartPole/base", f"out={tmp_path}") == cli.DONE
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
-    for part in ("Random &amp; sons", "DQN", "450", "as they played", "their paper"):
+    for part in ("A &amp; sons", "DQN", "450", "as they played", "their paper"):
         assert part in page
-    assert r"Random \& sons" in (tmp_path / "tables.tex").read_text(encoding="utf-8")
+    assert r"A \& sons" in (tmp_path / "tables.tex").read_text(encoding="utf-8")
     drawn = (tmp_path / "curves_CartPole.svg").read_text(encoding="utf-8")
     assert "stroke-dasharray" in drawn
+    assert "A &amp; sons 20" in drawn
     assert "DQN (published)" in drawn  # matplotlib writes text beside its outlines
 
 

@@ -6,8 +6,10 @@ import made_runs
 import numpy as np
 import pytest
 
+from ez_jax import references
 from ez_jax.config import BadInput
-from ez_jax.reporting import arms, collect, curves, published, scales, simulations
+from ez_jax.references import Score
+from ez_jax.reporting import arms, collect, curves, scales, simulations
 
 
 def read(*folders, last=1, final="training"):
@@ -195,9 +197,10 @@ def test_scores_of_other_weights_than_the_last_are_said(tmp_path):
 def test_random_play_is_zero_where_it_is_known(tmp_path, monkeypatch):
     made_runs.write_arms(tmp_path, {"a": ({}, 100.0), "b": ({"consistency": False}, 50.0)}, 3)
     (panel,) = group(tmp_path)
+    monkeypatch.setattr(references, "scores", lambda game: ())
     assert scales.scale_of(panel).zero == 49  # of the lowest run
-    known = lambda game: (made_runs.Published(game, "random", 20.0),)  # noqa: E731
-    monkeypatch.setattr(published, "scores", known)
+    known = Score("CartPole", "random", None, 20.0, None, None, "protocol", "source")
+    monkeypatch.setattr(references, "scores", lambda game: (known,))
     scale = scales.scale_of(panel)
     assert (scale.zero, scale.one) == (20, 100)
     assert "0 is random play (20), 1 the mean of the best arm (100)" in scale.told

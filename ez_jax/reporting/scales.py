@@ -9,7 +9,7 @@ import dataclasses
 
 import numpy as np
 
-from ez_jax.reporting import published
+from ez_jax import references
 from ez_jax.reporting.arms import Panel
 from ez_jax.scores import human_normalised
 
@@ -40,7 +40,7 @@ def scale_of(panel: Panel) -> Scale | None:
     if not finals:
         return None
     best = max(float(scores.mean()) for scores in finals)
-    random = [s.score for s in published.scores(panel.game) if s.method.lower() == "random"]
+    random = [s.score for s in references.scores(panel.game) if s.method.lower() == "random"]
     zero = random[0] if random else min(float(scores.min()) for scores in finals)
     if not best > zero:
         return None

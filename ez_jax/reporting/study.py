@@ -2,11 +2,12 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from ez_jax.reporting import curves, effects, published, simulations
+from ez_jax import references
+from ez_jax.references import Curve, Score
+from ez_jax.reporting import curves, effects, simulations
 from ez_jax.reporting.aggregates import Aggregates, aggregate
 from ez_jax.reporting.arms import Panel
 from ez_jax.reporting.collect import RunRecord
@@ -39,7 +40,7 @@ class Study:
     aggregates: Aggregates
     effects: tuple[Effect, ...]
     lines: tuple[simulations.Line, ...]
-    published: dict[Panel, tuple[tuple[Any, ...], tuple[Any, ...]]]  # scores and curves
+    published: dict[Panel, tuple[tuple[Score, ...], tuple[Curve, ...]]]
     warnings: tuple[str, ...]
     final_means: str  # what the final score is, as a sentence
 
@@ -66,7 +67,8 @@ def study(runs: Sequence[RunRecord], panels: Sequence[Panel], final_means: str) 
         effects=effects.effects(panels, scores),
         lines=simulations.lines(panels),
         published={
-            panel: (published.scores(panel.game), published.curves(panel.game)) for panel in panels
+            panel: (references.scores(panel.game), references.curves(panel.game))
+            for panel in panels
         },
         warnings=_warnings(panels, runs),
         final_means=final_means,
