@@ -14,7 +14,7 @@ from ez_jax.reporting.effects import AREA, FINAL
 
 @pytest.fixture(autouse=True)
 def few_repetitions(monkeypatch):
-    monkeypatch.setattr(estimates, "REPETITIONS", 400)
+    monkeypatch.setattr(estimates, "REPETITIONS", 200)
 
 
 def panels(root, **changes):

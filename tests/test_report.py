@@ -164,7 +164,7 @@ def test_published_scores_and_curves_stand_beside_ours(study, tmp_path, monkeypa
     drawn = (tmp_path / "curves_CartPole.svg").read_text(encoding="utf-8")
     assert "stroke-dasharray" in drawn
     assert "A &amp; sons 20" in drawn
-    assert "DQN (published)" in drawn  # matplotlib writes text beside its outlines
+    assert "DQN (reference)" in drawn  # matplotlib writes text beside its outlines
 
 
 def test_single_seeds_are_shown_without_intervals(tmp_path, monkeypatch, capsys):

@@ -9,7 +9,12 @@ import pytest
 from ez_jax import references
 from ez_jax.config import BadInput
 from ez_jax.references import Score
-from ez_jax.reporting import arms, collect, curves, scales, simulations
+from ez_jax.reporting import arms, collect, curves, estimates, scales, simulations
+
+
+@pytest.fixture(autouse=True)
+def few_repetitions(monkeypatch):
+    monkeypatch.setattr(estimates, "REPETITIONS", 100)
 
 
 def read(*folders, last=1, final="training"):

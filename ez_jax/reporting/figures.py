@@ -26,7 +26,7 @@ from ez_jax.reporting.drawing import (
     wrapped,
 )
 from ez_jax.reporting.effects import FINAL, Effect, number
-from ez_jax.reporting.simulations import PLAYED, TRAINED, Line
+from ez_jax.reporting.simulations import TRAINED, Line
 from ez_jax.reporting.study import Study
 
 TOGETHER = 5  # so many arms at most in one pair of axes
@@ -128,7 +128,7 @@ def _draw_published(study: Study, panel: Panel, ax: Any, curves: Sequence[ArmCur
             color=PUBLISHED_COLOUR,
             linestyle=next(patterns),
             linewidth=1.1,
-            label=wrapped(f"{curve.method} (published)", 52),
+            label=wrapped(f"{curve.method} (reference)", 52),
         )
         if curve.low and curve.high:
             ax.fill_between(
@@ -139,7 +139,7 @@ def _draw_published(study: Study, panel: Panel, ax: Any, curves: Sequence[ArmCur
 
 
 def _draw_published_scores(study: Study, panel: Panel, ax: Any) -> None:
-    """Dashed lines with the name at the right, of methods without a curve, after as many steps."""
+    """Dashed lines with names at the right: methods without a curve, after as many agent steps."""
     scores, known = study.published[panel]
     drawn = {curve.method for curve in known}
     budgets = {run.config.total_agent_steps for arm in panel.arms for run in arm.runs}
@@ -237,8 +237,7 @@ def _draw_simulations(lines: Sequence[Line], styles: Styles) -> Any:
         )
         ax.set_xticks(ticks, [f"{tick}" for tick in ticks])
         ax.minorticks_off()
-        verb = {TRAINED: "trained with", PLAYED: "evaluated with"}[how]
-        ax.set_xlabel(f"simulations that it was {verb}")
+        ax.set_xlabel(f"simulations that it was {how}")
         ax.set_ylabel("final score" if how == TRAINED else "score")
         ax.set_title(wrapped(game, 40), loc="left")
         ax.legend(loc="best")

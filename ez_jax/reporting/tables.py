@@ -26,9 +26,9 @@ class Table:
 
 
 def tables(study: Study) -> tuple[Table, ...]:
-    """What the page shows and a paper would: scores, aggregates, effects, published scores."""
+    """What the page shows and a paper would: scores, aggregates, effects, references."""
     found = [_scores(study), _aggregates(study), _effects(study), _simulations(study)]
-    return tuple(table for table in [*found, _published(study)] if table.rows)
+    return tuple(table for table in [*found, _references(study)] if table.rows)
 
 
 def _scores(study: Study) -> Table:
@@ -77,7 +77,7 @@ def _simulations(study: Study) -> Table:
     return Table("simulations", "Score against the number of simulations", head, rows)
 
 
-def _published(study: Study) -> Table:
+def _references(study: Study) -> Table:
     rows = []
     for panel, (scores, curves) in study.published.items():
         for score in scores:
@@ -90,8 +90,8 @@ def _published(study: Study) -> Table:
             steps = f"{curve.agent_steps[-1]:,}"
             rows.append((panel.game, curve.method, steps, shown, curve.protocol, curve.source))
     head = ("game", "method", "agent steps", "score", "protocol", "source")
-    caption = "Published by others, under their own protocols"
-    return Table("published", caption, head, tuple(dict.fromkeys(rows)))
+    caption = "References, each under its own protocol"
+    return Table("references", caption, head, tuple(dict.fromkeys(rows)))
 
 
 def settings_table(panel: Panel) -> Table:
