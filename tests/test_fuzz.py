@@ -198,8 +198,8 @@ class Reports(Fuzzed):
         rows = [{"num_simulations": count, "mean": 1.0 * count} for count in (1, 4)]
         content = {"protocol": {}, "episodes": 9, "agent_steps": made_runs.STEPS, "rows": rows}
         (self.folder / "a/seed0/scores_by_simulations.json").write_text(json.dumps(content))
-        asked = {"baseline": {}, "b": {"consistency": False}}
-        (self.folder / "ablation.json").write_text(json.dumps({"arms": asked}))
+        plan = {"base": {}, "arms": [{"name": "baseline", "settings": {"consistency": False}}]}
+        (self.folder / "ablation.json").write_text(json.dumps({"plans": {"CartPole": plan}}))
 
     def case(self, folder, rng):
         shutil.copytree(self.folder, folder, dirs_exist_ok=True)

@@ -81,13 +81,13 @@ def test_the_baseline_is_the_most_common_then_the_default_or_that_of_the_ablatio
     made_runs.write_arms(tmp_path, asked, seeds=1)
     assert group(tmp_path)[0].baseline.finals == [2.0]  # each of its values is in two of three
     assert group(tmp_path / "none", tmp_path / "all")[0].baseline.finals == [3.0]
-    plan = {"baseline": off, "one": {"consistency": True}, "two": {"value_prefix": True}}
-    (tmp_path / "ablation.json").write_text(json.dumps({"arms": plan}))
-    collect.read_ablation.cache_clear()
+    plan = {"base": {"game": "CartPole"}, "arms": [{"name": "baseline", "settings": off}]}
+    (tmp_path / "ablation.json").write_text(json.dumps({"plans": {"CartPole": plan}}))
+    collect.read_baseline.cache_clear()
     assert group(tmp_path)[0].baseline.finals == [1.0]
-    (tmp_path / "ablation.json").write_text('{"arms": [1]}')
-    collect.read_ablation.cache_clear()
-    with pytest.raises(BadInput, match="its arms are no settings by name"):
+    (tmp_path / "ablation.json").write_text('{"plans": {"CartPole": {"arms": []}}}')
+    collect.read_baseline.cache_clear()
+    with pytest.raises(BadInput, match="it holds no baseline of CartPole"):
         group(tmp_path)
 
 

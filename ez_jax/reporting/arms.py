@@ -11,9 +11,7 @@ import numpy as np
 from ez_jax import checks, presets
 from ez_jax.config import from_dict
 from ez_jax.reporting import protocols
-from ez_jax.reporting.collect import RunRecord, read_ablation
-
-BASELINE = "baseline"
+from ez_jax.reporting.collect import BASELINE, RunRecord, read_baseline
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -119,8 +117,12 @@ def _arm(name: str, point: dict[str, Any], cell: list[RunRecord], *, partial: bo
 
 def _choose_baseline(points: Sequence[dict[str, Any]], runs: Sequence[RunRecord]) -> dict[str, Any]:
     """That of the ablation, or the point with the most common values; defaults break ties."""
-    asked = read_ablation(runs[0].folder.absolute().parent)
-    named = [point for point in points if _is_baseline(point, asked)] if asked else []
+    asked = read_baseline(runs[0].folder.absolute().parent, runs[0].config.game)
+    named = [
+        point
+        for point in points
+        if asked and all(value_text(point[key]) == value_text(asked[key]) for key in point)
+    ]
     keys = points[0]
     counts = {key: collections.Counter(repr(point[key]) for point in points) for key in keys}
     usual = _usual(runs[0].config.preset)
@@ -131,20 +133,6 @@ def _choose_baseline(points: Sequence[dict[str, Any]], runs: Sequence[RunRecord]
         return -common, -default, repr(point)
 
     return min(named or points, key=rank)
-
-
-def _is_baseline(point: Mapping[str, Any], asked: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Whether a point has the baseline's values, and no value that another arm sets."""
-    base = asked.get(BASELINE, {})
-    others = [arm for name, arm in asked.items() if name != BASELINE]
-    for key, value in point.items():
-        shown = value_text(value)
-        if key in base:
-            if shown != value_text(base[key]):
-                return False
-        elif any(key in arm and shown == value_text(arm[key]) for arm in others):
-            return False
-    return True
 
 
 @functools.cache

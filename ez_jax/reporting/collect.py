@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ez_jax import checks, run_folder, safe_files
-from ez_jax.config import BadInput, Config, from_dict, validate
+from ez_jax.config import BadInput, Config, from_dict, override, validate
 from ez_jax.evaluate import protocol
 from ez_jax.metrics import FILE_NAME, read_metrics
 
@@ -22,6 +22,8 @@ RETURN = "eval/return_mean"
 LARGEST_RETURN = 1e12  # sums of squares stay far from what a float holds
 NOT_BELOW = ("checkpoints", "videos", "crashes")  # folders of a run in which no other run lies
 ABLATION_FILE = "ablation.json"  # what an ablation was asked for, in a folder above its runs
+LARGEST_ABLATION = 2**27  # bytes
+BASELINE = "baseline"
 UNKNOWN = "unknown"
 # What is the same for all runs of an arm, or tells them apart.
 NOT_A_SETTING = ("game", "seed")
@@ -213,17 +215,25 @@ def _read_optional(path: Path) -> dict[str, Any]:
 
 
 @functools.cache
-def read_ablation(folder: Path) -> dict[str, dict[str, Any]]:
-    """The arms of the nearest ablation.json in or above a folder, by name; empty without one.
+def read_baseline(folder: Path, game: str) -> dict[str, Any]:
+    """The settings of a game's baseline in the nearest ablation.json in or above a folder.
+
+    Returns:
+        Values by dotted key; empty where there is none for this game.
 
     Raises:
         BadInput: it is damaged.
     """
     path = folder / ABLATION_FILE
-    arms = _read_optional(path).get("arms", {}) if path.is_file() else None
-    if arms is None:
-        return {} if folder.parent == folder else read_ablation(folder.parent)
-    is_sound = isinstance(arms, dict) and all(isinstance(arm, dict) for arm in arms.values())
-    if not is_sound:
-        raise BadInput(f"{path} is damaged: its arms are no settings by name")
-    return arms
+    if not path.is_file():
+        return {} if folder.parent == folder else read_baseline(folder.parent, game)
+    try:
+        plan = safe_files.read_json(path, LARGEST_ABLATION)["plans"].get(game)
+        if plan is None:
+            return {}
+        (settings,) = (arm["settings"] for arm in plan["arms"] if arm["name"] == BASELINE)
+        return checks.flatten(override(from_dict(plan["base"]), settings))
+    except BadInput:
+        raise
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BadInput(f"{path} is damaged: it holds no baseline of {game}") from error

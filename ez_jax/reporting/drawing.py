@@ -6,7 +6,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from ez_jax.reporting.arms import BASELINE, Panel
+from ez_jax.reporting.arms import Panel
+from ez_jax.reporting.collect import BASELINE
 from ez_jax.reporting.estimates import Estimate
 
 INK = "#24292e"
