@@ -75,6 +75,14 @@ def test_arms_are_named_by_what_differs_and_do_not_depend_on_order(tmp_path):
     assert shown(other) == shown(panel)
 
 
+def test_numbers_that_nearly_agree_are_two_arms(tmp_path):
+    rates = (3e-3, 3.0000001e-3)
+    for rate in rates:
+        made_runs.write(tmp_path / f"{rate}", 0, [1.0], {"learner.learning_rate": rate})
+    (panel,) = group(tmp_path)
+    assert [arm.name for arm in panel.arms] == ["baseline", "learner.learning_rate=0.0030000001"]
+
+
 def test_the_baseline_is_the_most_common_then_the_default_or_that_of_the_ablation(tmp_path):
     off = {"consistency": False, "value_prefix": False}
     asked = {"none": (off, 1.0), "one": (off | {"consistency": True}, 2.0), "all": ({}, 3.0)}
