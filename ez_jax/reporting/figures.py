@@ -156,7 +156,7 @@ def _draw_aggregates(rows: Sequence[Aggregate], styles: Styles) -> Any:
     """One pair of axes per measure, one bar per arm."""
     names = [name for name in (*MEASURES, IMPROVES) if any(name in row.measures for row in rows)]
     longest = max(len(row.arm) + len(row.label) for row in rows)
-    figure, axes = grid(len(names), 2, 0.7 + (0.24 if longest <= 30 else 0.36) * len(rows))
+    figure, axes = grid(len(names), 2, 0.7 + (0.24 + 0.13 * min(3, longest // 28)) * len(rows))
     for name, ax in zip(names, axes, strict=True):
         shown = [row for row in rows if name in row.measures]
         for i, row in enumerate(shown):
