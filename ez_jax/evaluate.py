@@ -7,8 +7,9 @@ depend on how many games run side by side.
 """
 
 import dataclasses
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ez_jax import arguments, cli, config, run_folder, watchdog
+from ez_jax import arguments, checks, cli, config, run_folder, watchdog
 from ez_jax.actor import init_frames, make_policy
-from ez_jax.agent import load
-from ez_jax.config import BadInput, Config
+from ez_jax.agent import Agent, load
+from ez_jax.config import BadInput, Config, override
 from ez_jax.envs import VectorEnv, make_env
 from ez_jax.model import Model
 from ez_jax.progress import Progress
@@ -28,7 +29,8 @@ from ez_jax.search import make_search, resolve
 from ez_jax.structs import Variables
 from ez_jax.video import write_video
 
-OWN_KEYS = {"run": "", "episodes": 0, "video": 0, "best": False}
+OWN_KEYS = {"run": "", "episodes": 0, "video": 0, "best": False, "simulations": ""}
+MOST_SIMULATIONS = checks.AT_MOST["search.num_simulations"]
 FREE_SECTIONS = ("search.", "eval.", "env.")  # what may differ from the training run
 
 
@@ -175,11 +177,41 @@ def scores(config: Config, games: Games) -> dict[str, Any]:
     }
 
 
+def by_simulations(
+    config: Config, agent: Agent, counts: Sequence[int], say: Callable[[str], None]
+) -> dict[str, Any]:
+    """The content of scores_by_simulations.json: the same games with several searches."""
+    rows = []
+    say(f"{'simulations':>11} {'mean':>10} {'std':>10}")
+    for count in counts:
+        chosen = override(config, {"eval.num_simulations": count})
+        returns = make_evaluate(chosen, agent.model)(agent.variables).returns
+        row = {"num_simulations": count, "mean": float(returns.mean()), "std": float(returns.std())}
+        say(f"{count:11} {row['mean']:10.4g} {row['std']:10.4g}")
+        rows.append(row | {"returns": returns.tolist()})
+    played = {key: value for key, value in protocol(config).items() if key != "num_simulations"}
+    about = {"seed": config.seed, "preset": config.preset, "episodes": config.eval.episodes}
+    return {"protocol": played, **about, "rows": rows}
+
+
+def _read_counts(text: str) -> list[int]:
+    words = [word.strip() for word in text.strip("[]").split(",")]
+    if not all(re.fullmatch(r"\d{1,9}", word) and int(word) > 0 for word in words):
+        raise BadInput(f"simulations is '{text}': write whole numbers, such as simulations=1,4,16")
+    counts = sorted({int(word) for word in words})
+    if counts[-1] > MOST_SIMULATIONS:
+        raise BadInput(f"simulations is '{text}': at most {MOST_SIMULATIONS:,} are searched")
+    return counts
+
+
 def main() -> int:
     """Evaluate the weights of a run folder, print the score and write scores.json."""
     values, changes = arguments.read(sys.argv[1:], OWN_KEYS)
+    counts = _read_counts(values["simulations"]) if values["simulations"] else []
     if not values["run"]:
         raise BadInput("which run? write run=DIR, such as run=runs/CartPole/default/seed0")
+    if counts and values["video"]:
+        raise BadInput("a video is of one number of simulations: leave out video= or simulations=")
     for key in changes:
         if not key.startswith(FREE_SECTIONS):
             raise BadInput(f"{key} belongs to the training run; only search, eval and env may vary")
@@ -194,6 +226,12 @@ def main() -> int:
         f"playing {chosen.eval.episodes} games of {chosen.game} "
         f"with weights of {agent.clocks.agent_steps:,} agent steps ..."
     )
+    if counts:
+        found = by_simulations(chosen, agent, counts, progress.say)
+        name = run_folder.BY_SIMULATIONS_FILE
+        run_folder.write_scores(values["run"], found, agent.clocks, name)
+        progress.say(f"wrote {Path(values['run']) / name}")
+        return cli.DONE
     games = make_evaluate(chosen, agent.model)(agent.variables, film=values["video"])
     for name, value in summary(chosen, games).items():
         progress.say(f"{name.removeprefix('eval/'):16} {value:.4g}")
@@ -212,6 +250,7 @@ Plays full games with the newest weights of a run, without noise, from seeds of 
   episodes=32                  games (default: eval.episodes of the run)
   best=true                    the weights of the best evaluation instead of the newest
   video=3                      film the first games into DIR/videos
+  simulations=1,4,16,50        the same games with each, into DIR/scores_by_simulations.json
   search.num_simulations=50    any key of search, eval and env
 """
 

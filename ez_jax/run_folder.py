@@ -21,10 +21,11 @@ from ez_jax.structs import Clocks
 
 CONFIG_FILE = "config.yaml"
 SCORES_FILE = "scores.json"
+BY_SIMULATIONS_FILE = "scores_by_simulations.json"
 
 CHECKPOINTS = "checkpoints"
 # What is read and written in a run folder beside its checkpoints; the rest is not ours.
-OWN_FILES = (CONFIG_FILE, SCORES_FILE, "metrics.jsonl")
+OWN_FILES = (CONFIG_FILE, SCORES_FILE, BY_SIMULATIONS_FILE, "metrics.jsonl")
 
 # Keys that may change when a run is resumed, because what is learned does not depend on them:
 # where the folder lies, the name of the preset (its numbers are compared one by one), when the run
@@ -166,11 +167,13 @@ def check_same_config(run_dir: str | Path, config: Mapping[str, Any]) -> None:
         )
 
 
-def write_scores(run_dir: str | Path, scores: Mapping[str, Any], clocks: Clocks) -> None:
-    """Write the last evaluation with its clocks and provenance to `scores.json`."""
+def write_scores(
+    run_dir: str | Path, scores: Mapping[str, Any], clocks: Clocks, name: str = SCORES_FILE
+) -> None:
+    """Write what an evaluation found, with its clocks and provenance, to `scores.json`."""
     content = dict(scores) | dataclasses.asdict(clocks) | provenance()
     text = json.dumps(content, indent=2, allow_nan=False)
-    _write_whole(Path(run_dir) / SCORES_FILE, text + "\n")
+    _write_whole(Path(run_dir) / name, text + "\n")
 
 
 @functools.cache

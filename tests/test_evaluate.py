@@ -1,6 +1,7 @@
 """Evaluation of a run folder by the command line, and its agent in somebody else's code."""
 
 import json
+import re
 import shutil
 
 import gymnasium
@@ -82,6 +83,23 @@ def test_each_game_has_its_own_seed_however_many_run_side_by_side(agent):
     assert len(set(together)) > 1, "games from different seeds differ"
 
 
+def test_the_same_games_are_played_with_several_numbers_of_simulations(
+    run, agent, monkeypatch, capsys
+):
+    before = (run / "scores.json").read_bytes()
+    assert evaluated(monkeypatch, f"run={run}", "simulations=3,1") == cli.DONE
+    found = json.loads((run / "scores_by_simulations.json").read_text())
+    assert [row["num_simulations"] for row in found["rows"]] == [1, 3]
+    config = override(agent.config, {"eval.num_simulations": 3})
+    games = evaluate.make_evaluate(config, agent.model)(agent.variables)
+    assert found["rows"][1]["returns"] == games.returns.tolist()
+    assert found["rows"][1]["mean"] == games.returns.mean()
+    assert found["agent_steps"] == agent.clocks.agent_steps
+    assert "num_simulations" not in found["protocol"]
+    assert re.search(rf"^ +3 +{found['rows'][1]['mean']:.4g} ", capsys.readouterr().out, re.M)
+    assert (run / "scores.json").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -90,6 +108,9 @@ def test_each_game_has_its_own_seed_however_many_run_side_by_side(agent):
         (["run={run}", "learner.batch_size=8"], "learner.batch_size belongs to the training run"),
         (["run={run}", "epsodes=8"], "did you mean episodes"),
         (["run={run}", "eval.num_envs=0"], "eval.num_envs"),
+        (["run={run}", "simulations=1,0"], "write whole numbers"),
+        (["run={run}", "simulations=99999999"], "at most 65,536"),
+        (["run={run}", "simulations=1", "video=1"], "leave out video="),
     ],
 )
 def test_bad_input_is_refused_in_one_sentence(finished, monkeypatch, capsys, words, message):

@@ -4,6 +4,7 @@ The fast suite does a little of what `pytest -m slow tests/test_fuzz.py` does wi
 """
 
 import io
+import json
 import resource
 import shutil
 import signal
@@ -18,6 +19,7 @@ from typing import Any
 
 import damage
 import jax
+import made_runs
 import numpy as np
 import pytest
 import runs
@@ -32,6 +34,8 @@ from ez_jax.checkpoint import Checkpointer
 from ez_jax.config import BadInput, Config, from_dict, override, to_dict, validate
 from ez_jax.journal import Rows
 from ez_jax.metrics import MetricsWriter, read_metrics
+from ez_jax.reporting import arms, collect, page, tables
+from ez_jax.reporting.study import study
 from ez_jax.structs import Clocks
 from ez_jax.train import train
 
@@ -186,6 +190,31 @@ class Weights(Fuzzed):
         assert all(isinstance(array, np.ndarray) for array in arrays.values())
 
 
+class Reports(Fuzzed):
+    """What a report reads is refused, or becomes a page on which everything is text."""
+
+    def prepare(self):
+        made_runs.write_arms(self.folder, {"a": ({}, 5.0), "b": ({"consistency": False}, 4.0)}, 1)
+        rows = [{"num_simulations": count, "mean": 1.0 * count} for count in (1, 4)]
+        content = {"protocol": {}, "episodes": 9, "agent_steps": made_runs.STEPS, "rows": rows}
+        (self.folder / "a/seed0/scores_by_simulations.json").write_text(json.dumps(content))
+        plan = {"base": {}, "arms": [{"name": "baseline", "settings": {"consistency": False}}]}
+        (self.folder / "ablation.json").write_text(json.dumps({"plans": {"CartPole": plan}}))
+
+    def case(self, folder, rng):
+        shutil.copytree(self.folder, folder, dirs_exist_ok=True)
+        for path in rng.sample(sorted(folder.rglob("*.json")), rng.choice([1, 1, 3])):
+            raw = path.read_bytes()
+            damaged = damage.damaged_json if rng.random() < 0.8 else damage.damaged_bytes
+            path.write_bytes(damaged(raw, rng))
+        final = rng.choice(["training", "scores"])
+        runs = [collect.read_run(f, last=1, final=final) for f in collect.find_runs([str(folder)])]
+        measured = study(runs, arms.group(runs, mix=rng.random() < 0.5, partial=True), "final")
+        assert "<script" not in page.render(measured, {}, "command")
+        assert tables.latex(measured)
+        assert tables.csv_files(measured).keys() >= {"scores.csv"}
+
+
 class Runs(Fuzzed):
     """A whole run folder is loaded and gone on with, or refused; nothing crashes."""
 
@@ -210,7 +239,13 @@ class Runs(Fuzzed):
 
 
 # Cases in the fast suite, and in the slow one.
-KINDS = {Configs: (40, 5_000), Metrics: (40, 3_000), Checkpoints: (25, 3_000), Weights: (60, 3_000)}
+KINDS = {
+    Configs: (40, 5_000),
+    Metrics: (40, 3_000),
+    Checkpoints: (25, 3_000),
+    Weights: (60, 3_000),
+    Reports: (40, 2_000),
+}
 
 
 def raw_bytes(leaf: Any) -> bytes:

@@ -1,0 +1,119 @@
+"""From run folders to figures, tables and one page that can go into a paper.
+
+    python -m ez_jax.report runs/CartPole out=report
+
+`reporting` measures and draws; here is the command.
+"""
+
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ez_jax import arguments, checks, cli
+from ez_jax.config import BadInput
+
+OWN_KEYS = {"out": "report", "final": "training", "last": 1, "partial": False, "mix": False}
+FINALS = ("training", "scores")
+_LONGEST_NAME = 80
+
+
+def main() -> int:
+    """Read the run folders, measure, write everything and tell the summary."""
+    words = sys.argv[1:]
+    folders = [word for word in words if "=" not in word and not word.startswith("-")]
+    values, changes = arguments.read([word for word in words if word not in folders], OWN_KEYS)
+    _check(folders, values, changes)
+    # Imported late: they bring JAX and pandas along, and refusals are quick.
+    from ez_jax.reporting import arms, collect, figures, page, tables
+    from ez_jax.reporting.study import study
+
+    runs = [
+        collect.read_run(folder, last=values["last"], final=values["final"])
+        for folder in collect.find_runs(folders)
+    ]
+    panels = arms.group(runs, mix=values["mix"], partial=values["partial"])
+    out = _make_folder(values["out"])
+    measured = study(runs, panels, _final_means(values))
+    names = file_names([panel.title for panel in panels])
+    drawn = figures.draw_all(measured, dict(zip(panels, names, strict=True)), out)
+    command = shlex.join(["python", "-m", "ez_jax.report", *words])
+    texts = {
+        **tables.csv_files(measured),
+        "tables.tex": tables.latex(measured),
+        "index.html": page.render(measured, drawn, command),
+    }
+    for name, text in texts.items():
+        (out / name).write_text(text, encoding="utf-8")
+    _tell(page.summary(measured))
+    _tell(f"warning: {sentence}" for sentence in measured.warnings)
+    _tell([f"wrote {out / 'index.html'}"])
+    return cli.DONE
+
+
+def _check(folders: Sequence[str], values: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
+    if not folders:
+        raise BadInput("which runs? name folders that hold them, such as runs/CartPole")
+    for key in changes:
+        raise BadInput(f"{key} belongs to the training run; a report has {', '.join(OWN_KEYS)}")
+    if values["final"] not in FINALS:
+        raise BadInput(f"final is '{values['final']}': choose {' or '.join(FINALS)}")
+    if values["last"] < 1:
+        raise BadInput(f"last is {values['last']}: at least one evaluation makes a score")
+
+
+def _make_folder(name: str) -> Path:
+    out = Path(name).expanduser()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"{out} cannot be made ({error.strerror}); choose another out=") from error
+    if not os.access(out, os.W_OK | os.X_OK):
+        raise BadInput(f"{out} cannot be written; choose another out=")
+    return out
+
+
+def _final_means(values: Mapping[str, Any]) -> str:
+    if values["final"] == "scores":
+        return "The final score of a run is the mean return in its scores.json."
+    last = values["last"]
+    which = "last evaluation" if last == 1 else f"last {last} evaluations"
+    return f"The final score of a run is the mean return of the {which} of its training."
+
+
+def file_names(titles: Sequence[str]) -> list[str]:
+    """One name of a figure per title: `curves_Breakout`; a number tells equal ones apart."""
+    names: dict[str, str] = {}  # as file systems see them that do not tell cases apart
+    for title in titles:
+        name = f"curves_{re.sub(r'[^A-Za-z0-9_+-]+', '_', title)}"[:_LONGEST_NAME].rstrip("_")
+        numbered = (name, *(f"{name}-{i}" for i in range(2, len(titles) + 1)))
+        free = next(one for one in numbered if one.lower() not in names)
+        names[free.lower()] = free
+    return list(names.values())
+
+
+def _tell(sentences: Iterable[str]) -> None:
+    for sentence in sentences:
+        sys.stdout.write(f"{checks.one_line(sentence)}\n")
+
+
+HELP = """usage: python -m ez_jax.report DIR... [KEY=VALUE ...]
+
+Finds all runs below the folders, groups them by game and by the settings in which they differ, and
+writes learning curves, aggregates, the effect of every switch and one page, index.html.
+  out=report           where to
+  last=1               the final score is the mean of so many evaluations at the end of a run
+  final=training       or scores: the final score is the one in scores.json (ez_jax.evaluate)
+  partial=true         counts runs that are not finished, as far as they are
+  mix=true             shows results of different protocols side by side instead of refusing them
+exit codes: 0 done, 1 failure, 2 bad input, 130 interrupted
+"""
+
+if __name__ == "__main__":
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        sys.stdout.write(HELP)
+        sys.exit(cli.DONE)
+    sys.exit(cli.guarded(main))

@@ -1,0 +1,107 @@
+"""Scores over games and seeds, by rliable: mean, median, IQM, optimality gap, who improves."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from ez_jax.reporting import estimates
+from ez_jax.reporting.arms import Panel
+from ez_jax.reporting.estimates import Estimate
+from ez_jax.reporting.scales import Scale, scale_of
+
+MEASURES = ("mean", "median", "IQM", "optimality gap")
+IMPROVES = "P(improvement)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Aggregate:
+    """One arm over all games of one protocol."""
+
+    label: str  # of the protocol
+    arm: str
+    games: tuple[str, ...]
+    seeds: int  # per game
+    measures: Mapping[str, Estimate]  # by name; of the baseline without P(improvement)
+
+
+@dataclasses.dataclass(frozen=True)
+class Aggregates:
+    """All arms, and what has to be said of them."""
+
+    rows: tuple[Aggregate, ...]
+    notes: tuple[str, ...]  # a sentence each
+
+
+def aggregate(panels: Sequence[Panel]) -> Aggregates:
+    """Every arm over the games in which it and the baseline have runs; protocols stay apart."""
+    rows: list[Aggregate] = []
+    notes: list[str] = []
+    for label in sorted({panel.label for panel in panels}):
+        scales = {}
+        for panel in (panel for panel in panels if panel.label == label):
+            scale = scale_of(panel)
+            if scale is None:
+                notes.append(
+                    f"{panel.title} is left out of the aggregates: "
+                    "its runs score alike and no scale is known."
+                )
+            else:
+                scales[panel] = scale
+                notes.append(scale.told)
+        rows += _rows(label, scales, notes)
+    return Aggregates(tuple(rows), tuple(notes))
+
+
+def _rows(label: str, scales: Mapping[Panel, Scale], notes: list[str]) -> list[Aggregate]:
+    scored = {panel: _scores(panel, scale) for panel, scale in scales.items()}
+    scored = {panel: scores for panel, scores in scored.items() if panel.baseline.name in scores}
+    names = list(dict.fromkeys(name for scores in scored.values() for name in scores))
+    base = [scores[panel.baseline.name] for panel, scores in scored.items()]
+    rows = []
+    for name in names:
+        lacking = [panel.title for panel, scores in scored.items() if name not in scores]
+        if lacking:
+            notes.append(f"{name} is left out of the aggregates: no run of {', '.join(lacking)}.")
+            continue
+        matrix = _rectangle([scores[name] for scores in scored.values()], name, notes)
+        measures = dict(zip(MEASURES, estimates.estimates([matrix], _measures), strict=True))
+        if any(name != panel.baseline.name for panel in scored):
+            against = _rectangle(base, "", [])
+            improves = estimates.estimates([matrix, against], _improvement)
+            measures[IMPROVES] = improves[0]
+        games = tuple(panel.game for panel in scored)
+        rows.append(Aggregate(label, name, games, len(matrix), measures))
+    return rows
+
+
+def _scores(panel: Panel, scale: Scale) -> dict[str, np.ndarray]:
+    return {arm.name: scale(arm.finals) for arm in panel.arms if len(arm.runs)}
+
+
+def _rectangle(columns: Sequence[np.ndarray], name: str, notes: list[str]) -> np.ndarray:
+    """f64[seeds, games]; games with more seeds than others give only their first ones."""
+    least = min(len(column) for column in columns)
+    if any(len(column) > least for column in columns):
+        notes.append(f"{name}: the first {least} seeds of each game are aggregated.")
+    return np.stack([column[:least] for column in columns], axis=1)
+
+
+def _measures(scores: Float[np.ndarray, "seeds games"]) -> np.ndarray:
+    from rliable import metrics
+
+    return np.array(
+        [
+            metrics.aggregate_mean(scores),
+            metrics.aggregate_median(scores),
+            estimates.iqm(scores.ravel()),
+            metrics.aggregate_optimality_gap(scores),
+        ]
+    )
+
+
+def _improvement(
+    scores: Float[np.ndarray, "seeds games"], others: Float[np.ndarray, "others games"]
+) -> np.ndarray:
+    return np.array([estimates.probability_of_improvement(scores, others)])

@@ -1,0 +1,239 @@
+"""Run folders as records: settings, evaluations, protocol, and whether the run is finished.
+
+What a final score is stands here, once: the mean return over the last `last` evaluations of a run
+(`final=training`), or the mean in its scores.json (`final=scores`).
+"""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ez_jax import checks, run_folder, safe_files
+from ez_jax.config import BadInput, Config, from_dict, override, validate
+from ez_jax.evaluate import protocol
+from ez_jax.metrics import FILE_NAME, read_metrics
+
+RETURN = "eval/return_mean"
+LARGEST_RETURN = 1e12  # sums of squares stay far from what a float holds
+NOT_BELOW = ("checkpoints", "videos", "crashes")  # folders of a run in which no other run lies
+ABLATION_FILE = "ablation.json"  # what an ablation was asked for, in a folder above its runs
+LARGEST_ABLATION = 2**27  # bytes
+BASELINE = "baseline"
+UNKNOWN = "unknown"
+# What is the same for all runs of an arm, or tells them apart.
+NOT_A_SETTING = ("game", "seed")
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluations:
+    """The evaluations of one run in order, at most one for each reading of agent_steps."""
+
+    agent_steps: np.ndarray  # i64[T], increasing
+    updates: np.ndarray  # i64[T]
+    seconds: np.ndarray  # f64[T]
+    returns: np.ndarray  # f64[T], mean return of the games of an evaluation
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.agent_steps)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RunRecord:
+    """One run folder."""
+
+    folder: Path
+    config: Config
+    settings: dict[str, Any]  # by dotted key: what results may depend on, but for game and seed
+    protocol: dict[str, Any]  # how the games of the final score were played
+    evaluations: Evaluations
+    final: float | None  # None where the run has no evaluation yet
+    is_finished: bool
+    progress: str  # in words: how far it is
+    scores: dict[str, Any]  # of scores.json; empty where there is none
+    by_simulations: dict[str, Any]  # of scores_by_simulations.json; likewise
+    notes: tuple[str, ...]  # what should be known of it, a sentence each
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """Device, commit and versions, as text; UNKNOWN where scores.json is missing."""
+        versions = self.scores.get("versions")
+        versions = versions if isinstance(versions, dict) else {}
+        shown = ", ".join(f"{name} {_told(versions[name])}" for name in versions if versions[name])
+        device, commit = (_told(self.scores.get(name)) for name in ("device", "commit"))
+        return {"device": device, "commit": commit, "versions": shown or UNKNOWN}
+
+
+def _told(value: Any) -> str:
+    return UNKNOWN if value is None else value if isinstance(value, str) else checks.shown(value)
+
+
+def find_runs(folders: Iterable[str]) -> list[Path]:
+    """Run folders at or below some folders, each once, in the order of their paths.
+
+    Raises:
+        BadInput: one of them is no folder, or there is no run in any.
+    """
+    found: dict[Path, Path] = {}
+    folders = list(folders)
+    for name in folders:
+        root = Path(name).expanduser()
+        if not root.is_dir():
+            raise BadInput(f"{name} is no folder; name folders that hold runs, such as runs/")
+        for path in _walk(root):
+            found.setdefault(path.resolve(), path)
+    if not found:
+        raise BadInput(
+            f"no run lies below {', '.join(folders)}: "
+            f"a run folder has {run_folder.CONFIG_FILE} and {FILE_NAME}"
+        )
+    return sorted(found.values())
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    for folder, below, files in os.walk(root, onerror=_unreadable):
+        below[:] = [name for name in below if name not in NOT_BELOW]
+        if {run_folder.CONFIG_FILE, FILE_NAME} <= set(files):
+            yield Path(folder)
+
+
+def _unreadable(error: OSError) -> None:
+    raise BadInput(f"{error.filename} cannot be read: {error.strerror}") from error
+
+
+def read_run(folder: Path, *, last: int, final: str) -> RunRecord:
+    """Read a run folder; `last` and `final` say what its final score is.
+
+    Raises:
+        BadInput: a file in it is damaged, or `final=scores` and it has none.
+    """
+    try:
+        config = validate(from_dict(run_folder.read_config(folder)))
+    except BadInput as error:
+        raise BadInput(f"{folder}: {error}") from error
+    lines = read_metrics(folder)
+    evaluations = _evaluations(lines)
+    if np.any(np.abs(evaluations.returns) > LARGEST_RETURN):
+        raise BadInput(f"{folder / FILE_NAME} is damaged: no game has returns that large")
+    scores = _read_optional(folder / run_folder.SCORES_FILE)
+    played = protocol(config) | {"episodes": config.eval.episodes}
+    score = float(evaluations.returns[-last:].mean()) if len(evaluations) else None
+    if final == "scores":
+        played, score = _from_scores(folder, scores)
+    settings = {
+        key: value
+        for key, value in checks.flatten(config).items()
+        if not run_folder.is_free(key) and key not in NOT_A_SETTING
+    }
+    simulations = _read_optional(folder / run_folder.BY_SIMULATIONS_FILE)
+    used = {run_folder.BY_SIMULATIONS_FILE: simulations}
+    if final == "scores":
+        used[run_folder.SCORES_FILE] = scores
+    return RunRecord(
+        folder=folder,
+        config=config,
+        settings=settings,
+        protocol=played,
+        evaluations=evaluations,
+        final=score,
+        is_finished=_is_finished(config, evaluations),
+        progress=_progress(config, lines),
+        scores=scores,
+        by_simulations=simulations,
+        notes=tuple(_of_other_weights(folder, evaluations, used)),
+    )
+
+
+def _evaluations(lines: list[dict[str, float]]) -> Evaluations:
+    """The last evaluation at each reading of agent_steps: updates may go on after the last step."""
+    newest = {line["agent_steps"]: line for line in lines if RETURN in line}
+    kept = [newest[step] for step in sorted(newest)]
+    column = lambda name, kind: np.array([line.get(name, 0) for line in kept], kind)  # noqa: E731
+    return Evaluations(
+        agent_steps=column("agent_steps", np.int64),
+        updates=column("updates", np.int64),
+        seconds=column("seconds", np.float64),
+        returns=column(RETURN, np.float64),
+    )
+
+
+def _is_finished(config: Config, evaluations: Evaluations) -> bool:
+    """Whether everything is played, learned and evaluated."""
+    if not len(evaluations):
+        return False
+    is_played = evaluations.agent_steps[-1] >= config.total_agent_steps
+    return bool(is_played and evaluations.updates[-1] >= config.total_updates)
+
+
+def _progress(config: Config, lines: list[dict[str, float]]) -> str:
+    steps, updates = (lines[-1][name] if lines else 0 for name in ("agent_steps", "updates"))
+    return (
+        f"{steps:,} of {config.total_agent_steps:,} agent steps, "
+        f"{updates:,} of {config.total_updates:,} updates"
+    )
+
+
+def _of_other_weights(
+    folder: Path, evaluations: Evaluations, used: dict[str, dict[str, Any]]
+) -> Iterator[str]:
+    """A sentence for every file whose scores are not of the weights at the end of the run."""
+    end = int(evaluations.agent_steps[-1]) if len(evaluations) else None
+    for name, content in used.items():
+        if content and content.get("agent_steps") != end:
+            yield f"{folder / name} is of other weights than those at the end of the run"
+
+
+def _from_scores(folder: Path, scores: dict[str, Any]) -> tuple[dict[str, Any], float]:
+    played, mean, episodes = (scores.get(name) for name in ("protocol", "mean", "episodes"))
+    is_sound = isinstance(played, dict) and is_number(mean) and type(episodes) is int
+    if not is_sound:
+        raise BadInput(
+            f"{folder} has no score and protocol in {run_folder.SCORES_FILE}: "
+            f"play with python -m ez_jax.evaluate run={folder}, or leave out final=scores"
+        )
+    return played | {"episodes": episodes}, float(mean)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of a stranger's file is a number that can be a return."""
+    return type(value) in (int, float) and abs(value) <= LARGEST_RETURN
+
+
+def _read_optional(path: Path) -> dict[str, Any]:
+    """A JSON file of a run folder; empty where there is none."""
+    try:
+        return safe_files.read_json(path)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror}") from error
+
+
+@functools.cache
+def read_baseline(folder: Path, game: str) -> dict[str, Any]:
+    """The settings of a game's baseline in the nearest ablation.json in or above a folder.
+
+    Returns:
+        Values by dotted key; empty where there is none for this game.
+
+    Raises:
+        BadInput: it is damaged.
+    """
+    path = folder / ABLATION_FILE
+    if not path.is_file():
+        return {} if folder.parent == folder else read_baseline(folder.parent, game)
+    try:
+        plan = safe_files.read_json(path, LARGEST_ABLATION)["plans"].get(game)
+        if plan is None:
+            return {}
+        (settings,) = (arm["settings"] for arm in plan["arms"] if arm["name"] == BASELINE)
+        return checks.flatten(override(from_dict(plan["base"]), settings))
+    except BadInput:
+        raise
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BadInput(f"{path} is damaged: it holds no baseline of {game}") from error

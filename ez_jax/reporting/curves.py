@@ -1,0 +1,107 @@
+"""Learning curves of arms on a grid that their seeds share, and the area under a run's curve.
+
+Seeds are evaluated at slightly different clocks: several environments step at once, so that a
+multiple of `eval.every` is overshot by some steps. The grid of an arm is that of its run with the
+most evaluations; other runs are interpolated linearly between their own evaluations, and nothing is
+drawn before the last of the first or after the first of the last ones.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from ez_jax.reporting import estimates
+from ez_jax.reporting.arms import Arm, Panel
+from ez_jax.reporting.collect import Evaluations
+
+INTERPOLATED = (
+    "Runs are interpolated linearly between their own evaluations onto the evaluation steps of one "
+    "run of their arm, over the range that all of them cover."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ArmCurve:
+    """An arm along agent steps."""
+
+    arm: Arm
+    agent_steps: np.ndarray  # i64[T]
+    updates: np.ndarray  # f64[T], median over runs
+    seconds: np.ndarray  # f64[T], likewise
+    returns: np.ndarray  # f64[seeds, T]
+    median: np.ndarray  # f64[T]
+    median_bounds: np.ndarray | None  # f64[2, T]; None where seeds are too few
+    iqm: np.ndarray  # f64[T]
+    iqm_bounds: np.ndarray | None  # f64[2, T]
+
+
+def arm_curve(arm: Arm) -> ArmCurve | None:
+    """The curve of an arm; None where its runs share no evaluation step."""
+    if not arm.runs:
+        return None
+    own = [run.evaluations for run in arm.runs]
+    first, last = _shared(own)
+    longest = max(own, key=len)
+    if first > last or not len(longest):
+        return None
+    inside = longest.agent_steps[(longest.agent_steps > first) & (longest.agent_steps < last)]
+    grid = np.unique([first, *inside, last])
+    returns = np.stack([_at(grid, run, run.returns) for run in own])
+    (median, iqm), bounds = _middle(returns)
+    return ArmCurve(
+        arm=arm,
+        agent_steps=grid,
+        updates=np.median([_at(grid, run, run.updates) for run in own], axis=0),
+        seconds=np.median([_at(grid, run, run.seconds) for run in own], axis=0),
+        returns=returns,
+        median=median,
+        median_bounds=None if bounds is None else bounds[:, 0],
+        iqm=iqm,
+        iqm_bounds=None if bounds is None else bounds[:, 1],
+    )
+
+
+def areas(panel: Panel) -> dict[str, np.ndarray]:
+    """Per arm f64[seeds]: the mean height of each run's curve over the steps all runs share.
+
+    Empty where that is no range, as where runs were evaluated at their ends only.
+    """
+    every = [run.evaluations for arm in panel.arms for run in arm.runs]
+    if not every:
+        return {}
+    first, last = _shared(every)
+    if first >= last:
+        return {}
+    return {
+        arm.name: np.array([_area(run.evaluations, first, last) for run in arm.runs])
+        for arm in panel.arms
+    }
+
+
+def _area(run: Evaluations, first: int, last: int) -> float:
+    inside = run.agent_steps[(run.agent_steps > first) & (run.agent_steps < last)]
+    grid = np.array([first, *inside, last])
+    return float(np.trapezoid(_at(grid, run, run.returns), grid) / (last - first))
+
+
+def _shared(runs: Sequence[Evaluations]) -> tuple[int, int]:
+    """The first and the last agent step that all runs cover; an empty range without evaluations."""
+    if not all(len(run) for run in runs):
+        return 1, 0
+    first = max(int(run.agent_steps[0]) for run in runs)
+    return first, min(int(run.agent_steps[-1]) for run in runs)
+
+
+def _at(grid: np.ndarray, run: Evaluations, values: np.ndarray) -> np.ndarray:
+    return np.interp(grid, run.agent_steps, values)
+
+
+def _middle(returns: Float[np.ndarray, "seeds T"]) -> tuple[np.ndarray, np.ndarray | None]:
+    """Median and interquartile mean [2, T], and the bounds of their intervals [2, 2, T]."""
+    both = lambda sample: np.concatenate(  # noqa: E731
+        [np.median(sample[:, 0], axis=0), estimates.iqm(sample[:, 0])]
+    )
+    values, bounds = estimates.interval([returns[:, None]], both)
+    return values.reshape(2, -1), None if bounds is None else bounds.reshape(2, 2, -1)

@@ -1,0 +1,216 @@
+"""One HTML page that needs nothing else: figures are inside, and nothing is fetched.
+
+Whatever comes out of a run folder is escaped. Figures are SVG that matplotlib wrote; their ink
+becomes the page's colour of text, so that they can be read on dark screens too.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+
+import ez_jax
+from ez_jax import checks
+from ez_jax.reporting import curves, effects
+from ez_jax.reporting.arms import Panel, value_text
+from ez_jax.reporting.collect import RunRecord
+from ez_jax.reporting.drawing import INK
+from ez_jax.reporting.effects import FINAL
+from ez_jax.reporting.estimates import REPETITIONS
+from ez_jax.reporting.study import Study
+from ez_jax.reporting.tables import Table, common_settings, settings_table, tables
+
+_STYLE = """
+:root { color-scheme: light dark; --text: #1d2227; --back: #ffffff; --line: #d5dae0;
+  --soft: #f4f6f8; --warn: #8a4b00; --link: #0b5cad; }
+@media (prefers-color-scheme: dark) { :root { --text: #e4e8ec; --back: #14181c; --line: #39424b;
+  --soft: #1d2329; --warn: #ffb45c; --link: #7cb8ff; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 62rem; padding: 1.2rem; color: var(--text);
+  background: var(--back); font: 16px/1.5 system-ui, sans-serif; overflow-wrap: break-word; }
+h1 { font-size: 1.6rem; line-height: 1.25; } h2 { font-size: 1.2rem; margin-top: 2.2rem;
+  border-bottom: 1px solid var(--line); } h3 { font-size: 1rem; margin-bottom: .4rem; }
+a { color: var(--link); } code, pre { font: .85em/1.5 ui-monospace, monospace; }
+pre { background: var(--soft); padding: .7rem; white-space: pre-wrap; overflow-wrap: anywhere; }
+figure { margin: 1.4rem 0; } figcaption { font-size: .85rem; opacity: .8; }
+.scroll { overflow-x: auto; } figure svg { display: block; width: 100%; min-width: 27rem;
+  max-width: 46rem; height: auto; margin: 0 auto; }
+table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; vertical-align: top; padding: .3rem .7rem .3rem 0;
+  border-bottom: 1px solid var(--line); } th { border-bottom: 2px solid var(--line); }
+td { min-width: 4rem; max-width: 24rem; } caption { text-align: left; font-weight: 600; }
+td.short { white-space: nowrap; }
+.warn { color: var(--warn); } nav a { margin-right: 1rem; white-space: nowrap; }
+summary { cursor: pointer; }
+@media print { :root { --text: #000; --back: #fff; --line: #bbb; --soft: #f4f4f4; --warn: #000; }
+  body { max-width: none; padding: 0; font-size: 10pt; } nav { display: none; }
+  figure, tr { break-inside: avoid; } .scroll { overflow: visible; }
+  figure svg { min-width: 0; } h2, h3 { break-after: avoid; } }
+"""
+_SHORT = 32  # characters of a cell that is not broken into lines
+_PARTS = ("Summary", "Figures", "Tables", "How it was measured", "Settings", "Runs", "Command")
+
+
+def render(study: Study, figures: Mapping[str, str], command: str) -> str:
+    """The page; `figures` are SVG by name, `command` is what was typed."""
+    games = ", ".join(dict.fromkeys(panel.game for panel in study.panels))
+    bodies = (
+        _sentences(summary(study)) + _warnings(study.warnings),
+        "".join(_figure(name, svg) for name, svg in figures.items()),
+        "".join(map(_table, tables(study))),
+        _sentences(_method(study)) + "".join(map(_protocol, study.panels)),
+        "".join(map(_settings, study.panels)),
+        _runs(study),
+        f"<pre>{escape(command)}</pre><p>ez_jax {escape(ez_jax.__version__)}</p>",
+    )
+    sections = "".join(
+        f'<section id="{_anchor(title)}"><h2>{title}</h2>{body}</section>'
+        for title, body in zip(_PARTS, bodies, strict=True)
+    )
+    links = "".join(f'<a href="#{_anchor(title)}">{title}</a>' for title in _PARTS)
+    title = f"EfficientZero in JAX: {games}"
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{_text(title)}</title><style>{_STYLE}</style></head>\n"
+        f"<body><h1>{_text(title)}</h1><nav>{links}</nav>\n{sections}</body></html>\n"
+    )
+
+
+def summary(study: Study) -> list[str]:
+    """What was found, in plain sentences."""
+    told = []
+    for panel in study.panels:
+        rows = [row for row in study.rows if row.panel is panel and row.measure == FINAL]
+        if not rows:
+            told.append(f"{panel.title}: no run counts yet.")
+            continue
+        best = max(rows, key=lambda row: row.estimate.value)
+        others = len(panel.arms)
+        told.append(
+            f"{panel.title}: {sum(len(arm.runs) for arm in panel.arms)} runs in {others} "
+            f"arm{'s' * (others != 1)}; the highest mean final score is "
+            f"{effects.number(best.estimate.value)}{effects.bracket(best.estimate)}, of {best.arm} "
+            f"({_seeds(best.estimate.seeds[0])})."
+        )
+    joint = [e for e in study.effects if FINAL in e.measure and e.games > 1]
+    shown = joint or [effect for effect in study.effects if effect.measure == FINAL]
+    return told + [f"{effect.game}, {effect.sentence}." for effect in shown]
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed{'s' * (count != 1)}"
+
+
+def _method(study: Study) -> list[str]:
+    count = len(study.effects)
+    told = [
+        study.final_means,
+        "Area under the curve is the mean height of a run's curve of evaluation returns over the "
+        "agent steps that all runs of the game cover: it tells arms apart that end alike.",
+        curves.INTERPOLATED,
+        "Intervals hold 95 %: percentile bootstrap over seeds, stratified by game (rliable, "
+        f"{REPETITIONS:,} resamples, always the same), with percentiles taken further out where "
+        "seeds are few (Student's t and n / (n - 1)). There is none below 3 seeds, and nothing is "
+        "called clear below 4.",
+        "The interquartile mean of fewer than 4 seeds is their mean.",
+    ]
+    if count:
+        told.append(f"The {count} effects are not corrected for their number.")
+    if study.aggregates.rows:
+        told += study.aggregates.notes
+        told.append(
+            "P(improvement) is the probability that a run is better than one of the baseline, ties "
+            "counted half. Where all runs of an arm are better or worse, resampling cannot find "
+            "another value, and its interval has no width: that is no certainty."
+        )
+    return told
+
+
+def _sentences(sentences: Iterable[str]) -> str:
+    return f"<ul>{''.join(f'<li>{_text(sentence)}</li>' for sentence in sentences)}</ul>"
+
+
+def _warnings(warnings: Sequence[str]) -> str:
+    if not warnings:
+        return ""
+    items = "".join(f"<li>{_text(warning)}</li>" for warning in warnings)
+    return f'<h3 class="warn">To be known</h3><ul class="warn">{items}</ul>'
+
+
+def _figure(name: str, svg: str) -> str:
+    inside = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    # Names of groups occur in every figure and are not referred to.
+    inside = re.sub(r'<g id="[^"]*">', "<g>", inside)
+    inside = re.sub(r"<metadata>.*?</metadata>", "", inside, flags=re.DOTALL)
+    inside = inside.replace("<svg", f'<svg role="img" aria-label="{escape(name)}"', 1)
+    files = f"{escape(name)}.svg, {escape(name)}.png"
+    return f'<figure><div class="scroll">{inside}</div><figcaption>{files}</figcaption></figure>\n'
+
+
+def _table(table: Table) -> str:
+    head = "".join(f"<th>{_text(cell)}</th>" for cell in table.head)
+    rows = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in table.rows)
+    return (
+        f'<div class="scroll"><table><caption>{_text(table.caption)}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div><p></p>\n"
+    )
+
+
+def _cell(text: str) -> str:
+    short = ' class="short"' if len(text) <= _SHORT else ""
+    return f"<td{short}>{_text(text)}</td>"
+
+
+def _protocol(panel: Panel) -> str:
+    runs = _all_runs(panel)
+    keys = dict.fromkeys(key for run in runs for key in run.protocol)
+    rows = tuple(
+        (key, " or ".join(dict.fromkeys(value_text(run.protocol.get(key)) for run in runs)))
+        for key in keys
+    )
+    return _table(Table("protocol", f"Protocol of {panel.title}", ("key", "value"), rows))
+
+
+def _settings(panel: Panel) -> str:
+    common = "\n".join(f"{key}={value}" for key, value in common_settings(panel).items())
+    return (
+        f"{_table(settings_table(panel))}<details><summary>settings that all arms of "
+        f"{_text(panel.title)} share</summary><pre>{escape(common)}</pre></details>"
+    )
+
+
+def _runs(study: Study) -> str:
+    rows = tuple(
+        (
+            panel.title,
+            arm.name,
+            str(run.config.seed),
+            "" if run.final is None else effects.number(run.final),
+            "yes" if run in arm.runs else "left out",
+            run.progress,
+            run.provenance["device"],
+            run.provenance["commit"],
+            str(run.folder),
+        )
+        for panel in study.panels
+        for arm in panel.arms
+        for run in (*arm.runs, *arm.left_out)
+    )
+    head = ("game", "arm", "seed", FINAL, "counts", "progress", "device", "commit", "folder")
+    versions = dict.fromkeys(run.provenance["versions"] for run in study.runs)
+    return _table(Table("runs", "Every run", head, rows)) + _sentences(
+        f"versions: {text}" for text in versions
+    )
+
+
+def _all_runs(panel: Panel) -> list[RunRecord]:
+    return [run for arm in panel.arms for run in (*arm.runs, *arm.left_out)]
+
+
+def _anchor(title: str) -> str:
+    return title.lower().replace(" ", "-")
+
+
+def _text(text: str) -> str:
+    """Escaped, in one line and not endless."""
+    return escape(checks.one_line(text))

@@ -1,0 +1,91 @@
+"""All that a report shows, measured once: tables, figures and page only lay it out."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from ez_jax import references
+from ez_jax.references import Curve, Score
+from ez_jax.reporting import curves, effects, simulations
+from ez_jax.reporting.aggregates import Aggregates, aggregate
+from ez_jax.reporting.arms import Panel
+from ez_jax.reporting.collect import RunRecord
+from ez_jax.reporting.curves import ArmCurve
+from ez_jax.reporting.effects import AREA, FINAL, Effect
+from ez_jax.reporting.estimates import Estimate, contrast
+
+Scores = dict[tuple[Panel, str], dict[str, np.ndarray]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One arm of one game in one measure."""
+
+    panel: Panel
+    arm: str
+    measure: str
+    estimate: Estimate  # mean over seeds
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """What was found."""
+
+    runs: tuple[RunRecord, ...]
+    panels: tuple[Panel, ...]
+    curves: dict[Panel, tuple[ArmCurve, ...]]
+    scores: Scores  # f64[seeds] by panel and measure, then by arm
+    rows: tuple[Row, ...]
+    aggregates: Aggregates
+    effects: tuple[Effect, ...]
+    lines: tuple[simulations.Line, ...]
+    published: dict[Panel, tuple[tuple[Score, ...], tuple[Curve, ...]]]
+    warnings: tuple[str, ...]
+    final_means: str  # what the final score is, as a sentence
+
+
+def study(runs: Sequence[RunRecord], panels: Sequence[Panel], final_means: str) -> Study:
+    """Measure everything."""
+    scores: Scores = {}
+    for panel in panels:
+        scores[panel, FINAL] = {arm.name: arm.finals for arm in panel.arms if arm.runs}
+        scores[panel, AREA] = curves.areas(panel)
+    rows = [
+        Row(panel, name, measure, contrast([(values, 1.0)]))
+        for (panel, measure), by_arm in scores.items()
+        for name, values in by_arm.items()
+        if len(values)
+    ]
+    return Study(
+        runs=tuple(runs),
+        panels=tuple(panels),
+        curves={panel: _curves(panel) for panel in panels},
+        scores=scores,
+        rows=tuple(rows),
+        aggregates=aggregate(panels),
+        effects=effects.effects(panels, scores),
+        lines=simulations.lines(panels),
+        published={
+            panel: (references.scores(panel.game), references.curves(panel.game))
+            for panel in panels
+        },
+        warnings=_warnings(panels, runs),
+        final_means=final_means,
+    )
+
+
+def _curves(panel: Panel) -> tuple[ArmCurve, ...]:
+    found = (curves.arm_curve(arm) for arm in panel.arms)
+    return tuple(curve for curve in found if curve is not None)
+
+
+def _warnings(panels: Sequence[Panel], runs: Sequence[RunRecord]) -> tuple[str, ...]:
+    told = [f"{panel.title}, {warning}" for panel in panels for warning in panel.warnings]
+    told += [f"{panel.title}, {note}" for panel in panels for note in simulations.missing(panel)]
+    told += [note for run in runs for note in run.notes]
+    for name in ("commit", "device"):
+        different = {run.provenance[name] for run in runs}
+        if len(different) > 1:
+            told.append(f"the runs were made with {len(different)} different {name}s (see below)")
+    return tuple(told)

@@ -1,0 +1,280 @@
+"""Tables of a report: rows for the page, CSV files with every digit, and LaTeX (booktabs)."""
+
+import csv
+import dataclasses
+import io
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ez_jax import checks
+from ez_jax.reporting.aggregates import IMPROVES, MEASURES
+from ez_jax.reporting.arms import Panel, value_text
+from ez_jax.reporting.effects import AREA, FINAL, bracket, number
+from ez_jax.reporting.estimates import Estimate
+from ez_jax.reporting.study import Study
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Cells as text."""
+
+    name: str  # a word
+    caption: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def tables(study: Study) -> tuple[Table, ...]:
+    """What the page shows and a paper would: scores, aggregates, effects, references."""
+    found = [_scores(study), _aggregates(study), _effects(study), _simulations(study)]
+    return tuple(table for table in [*found, _references(study)] if table.rows)
+
+
+def _scores(study: Study) -> Table:
+    by_arm: dict[tuple[Panel, str], dict[str, Estimate]] = {}
+    for row in study.rows:
+        by_arm.setdefault((row.panel, row.arm), {})[row.measure] = row.estimate
+    rows = tuple(
+        (panel.title, arm, *(_cell(found.get(name)) for name in (FINAL, AREA)), _seeds(found))
+        for (panel, arm), found in by_arm.items()
+    )
+    caption = "Mean over seeds with 95 % intervals"
+    return Table("scores", caption, ("game", "arm", FINAL, AREA, "seeds"), rows)
+
+
+def _aggregates(study: Study) -> Table:
+    head = ("arm", "games", "seeds", *MEASURES, IMPROVES)
+    rows = tuple(
+        (
+            f"{row.arm} ({row.label})" if row.label else row.arm,
+            str(len(row.games)),
+            str(row.seeds),
+            *(_cell(row.measures.get(name)) for name in head[3:]),
+        )
+        for row in study.aggregates.rows
+    )
+    return Table("aggregates", "Normalised scores over games and seeds", head, rows)
+
+
+def _effects(study: Study) -> Table:
+    rows = tuple(
+        (e.game, e.measure, e.switch, e.change, _cell(e.estimate), e.seeds, e.verdict)
+        for e in study.effects
+    )
+    head = ("game", "measure", "switch", "change", "effect", "seeds", "verdict")
+    caption = "Effects against the baseline's setting; of pairs, what goes beyond both"
+    return Table("effects", caption, head, rows)
+
+
+def _simulations(study: Study) -> Table:
+    rows = tuple(
+        (line.game, line.arm, line.how, str(count), _cell(estimate), str(min(estimate.seeds)))
+        for line in study.lines
+        for count, estimate in zip(line.counts, line.scores, strict=True)
+    )
+    head = ("game", "arm", "how", "simulations", "score", "seeds")
+    return Table("simulations", "Score against the number of simulations", head, rows)
+
+
+def _references(study: Study) -> Table:
+    rows = []
+    for panel, (scores, curves) in study.published.items():
+        for score in scores:
+            steps = "" if score.agent_steps is None else f"{score.agent_steps:,}"
+            shown = _cell(Estimate(score.score, score.low, score.high, ()))
+            rows.append((panel.game, score.method, steps, shown, score.protocol, score.source))
+        told = {score.method for score in scores}
+        for curve in (curve for curve in curves if curve.method not in told):
+            shown = number(curve.scores[-1])
+            steps = f"{curve.agent_steps[-1]:,}"
+            rows.append((panel.game, curve.method, steps, shown, curve.protocol, curve.source))
+    head = ("game", "method", "agent steps", "score", "protocol", "source")
+    caption = "References, each under its own protocol"
+    return Table("references", caption, head, tuple(dict.fromkeys(rows)))
+
+
+def settings_table(panel: Panel) -> Table:
+    """What differs between the arms of a game."""
+    rows = tuple(
+        (arm.name, *(value_text(arm.values[key]) for key in panel.keys), _seed_list(arm.seeds))
+        for arm in panel.arms
+    )
+    return Table("settings", panel.title, ("arm", *panel.keys, "seeds"), rows)
+
+
+def common_settings(panel: Panel) -> dict[str, str]:
+    """The settings that all arms of a game share, by dotted key."""
+    run = next(run for arm in panel.arms for run in (*arm.runs, *arm.left_out))
+    return {key: value_text(value) for key, value in run.settings.items() if key not in panel.keys}
+
+
+def csv_files(study: Study) -> dict[str, str]:
+    """The content of every CSV file, by name."""
+    return {
+        "scores.csv": _csv(_run_rows(study)),
+        "curves.csv": _csv(_curve_rows(study)),
+        "arms.csv": _csv(_arm_rows(study)),
+        "effects.csv": _csv(_effect_rows(study)),
+    }
+
+
+def _run_rows(study: Study) -> Iterable[dict[str, Any]]:
+    for panel in study.panels:
+        for arm in panel.arms:
+            areas = dict(zip(arm.runs, study.scores[panel, AREA].get(arm.name, ()), strict=False))
+            for run in (*arm.runs, *arm.left_out):
+                last = run.evaluations
+                yield {
+                    "game": panel.game,
+                    "protocol_label": panel.label,
+                    "arm": arm.name,
+                    "seed": run.config.seed,
+                    "final_score": run.final,
+                    "area_under_curve": areas.get(run),
+                    "counts": run in arm.runs,
+                    "finished": run.is_finished,
+                    "agent_steps": last.agent_steps[-1] if len(last) else 0,
+                    "updates": last.updates[-1] if len(last) else 0,
+                    "seconds": last.seconds[-1] if len(last) else 0,
+                    "folder": run.folder,
+                    **run.provenance,
+                    **{f"protocol.{key}": value for key, value in run.protocol.items()},
+                }
+
+
+def _curve_rows(study: Study) -> Iterable[dict[str, Any]]:
+    for panel, curves in study.curves.items():
+        for curve in curves:
+            for t, steps in enumerate(curve.agent_steps):
+                bounds = {"median": curve.median_bounds, "iqm": curve.iqm_bounds}
+                yield {
+                    "game": panel.title,
+                    "arm": curve.arm.name,
+                    "agent_steps": steps,
+                    "updates": curve.updates[t],
+                    "seconds": curve.seconds[t],
+                    "seeds": len(curve.arm.runs),
+                    "mean": curve.returns[:, t].mean(),
+                    "median": curve.median[t],
+                    "iqm": curve.iqm[t],
+                    **{
+                        f"{name}_{end}": None if found is None else found[i, t]
+                        for name, found in bounds.items()
+                        for i, end in enumerate(("low", "high"))
+                    },
+                }
+
+
+def _arm_rows(study: Study) -> Iterable[dict[str, Any]]:
+    for row in study.rows:
+        yield {
+            "game": row.panel.title,
+            "arm": row.arm,
+            "measure": row.measure,
+            **_ends(row.estimate),
+        }
+    for row in study.aggregates.rows:
+        for name, estimate in row.measures.items():
+            game = f"all games ({row.label})" if row.label else "all games"
+            yield {"game": game, "arm": row.arm, "measure": f"normalised {name}"} | _ends(estimate)
+
+
+def _effect_rows(study: Study) -> Iterable[dict[str, Any]]:
+    for effect in study.effects:
+        yield {
+            "game": effect.game,
+            "measure": effect.measure,
+            "switch": effect.switch,
+            "change": effect.change,
+            "kind": "interaction" if effect.is_interaction else "main effect",
+            **_ends(effect.estimate),
+            "pairs": effect.pairs,
+            "verdict": effect.verdict,
+            "sentence": effect.sentence,
+        }
+
+
+def _ends(estimate: Estimate) -> dict[str, Any]:
+    least = min(estimate.seeds)
+    return {
+        "value": estimate.value,
+        "low": estimate.low,
+        "high": estimate.high,
+        "least_seeds": least,
+    }
+
+
+def _csv(rows: Iterable[dict[str, Any]]) -> str:
+    rows = list(rows)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    file = io.StringIO()
+    writer = csv.DictWriter(file, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _csv_cell(value) for name, value in row.items()} for row in rows)
+    return file.getvalue()
+
+
+def _csv_cell(value: Any) -> Any:
+    """Text that a spreadsheet does not take for a formula, whatever a run folder holds."""
+    if isinstance(value, bool) or not isinstance(value, str | list | dict):
+        return value
+    text = checks.one_line(value)
+    return f"'{text}" if text[:1] in tuple("=+-@") else text
+
+
+def latex(study: Study) -> str:
+    """All tables for a paper that uses booktabs."""
+    head = "% \\usepackage{booktabs}; made by python -m ez_jax.report\n"
+    return head + "\n".join(_latex(table) for table in tables(study))
+
+
+def _latex(table: Table) -> str:
+    line = lambda cells: " & ".join(map(escape_latex, cells)) + r" \\"  # noqa: E731
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{escape_latex(table.caption)}.}}",
+            rf"\label{{tab:{table.name}}}",
+            rf"\begin{{tabular}}{{{'l' * len(table.head)}}}",
+            r"\toprule",
+            line(table.head),
+            r"\midrule",
+            *map(line, table.rows),
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "\N{MINUS SIGN}": "$-$",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+}
+
+
+def escape_latex(text: str) -> str:
+    """Text that LaTeX prints as it is."""
+    # In front of a row's first cell a bracket would be an argument of the line before.
+    escaped = "".join(_LATEX.get(character, character) for character in text)
+    return re.sub(r"^\[", "{[}", escaped)
+
+
+def _cell(estimate: Estimate | None) -> str:
+    return "" if estimate is None else f"{number(estimate.value)}{bracket(estimate)}"
+
+
+def _seeds(found: dict[str, Estimate]) -> str:
+    return str(min(min(estimate.seeds) for estimate in found.values()))
+
+
+def _seed_list(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds)) or "none"
