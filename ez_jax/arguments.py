@@ -8,6 +8,7 @@ them.
 import collections
 import difflib
 import hashlib
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -46,22 +47,76 @@ def rewrite(words: Sequence[str]) -> list[str]:
     return [_rewrite_word(word, multirun=multirun) for word in words]
 
 
-def take_plan(words: Sequence[str]) -> tuple[bool, list[str]]:
-    """Whether the words say `plan=true`, and the other words.
+def take(words: Sequence[str], own: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Take the words of a command itself from among those of the configuration.
+
+    Args:
+        words: the command line.
+        own: the command's keys with their defaults, whose types are kept; text is not parsed.
+
+    Returns:
+        The own keys that are given, with their values, and the other words.
 
     Raises:
-        BadInput: a plan that is neither true nor false.
+        BadInput: a value of the wrong type.
     """
-    is_asked, others = False, []
+    taken, others = {}, []
     for word in words:
         key, equals, text = word.lstrip("+").partition("=")
-        if key != PLAN or not equals:
+        if key not in own or not equals:
             others.append(word)
-            continue
-        override = _parse(f"{PLAN}={text}")
-        value = text if override.is_sweep_override() else override.value()
-        is_asked = config.convert(bool, value, PLAN)
-    return is_asked, others
+        elif isinstance(own[key], str):
+            taken[key] = text
+        else:
+            override = _parse(f"{key}={text}")
+            value = text if override.is_sweep_override() else override.value()
+            taken[key] = config.convert(type(own[key]), value, key)
+    return taken, others
+
+
+def listed(key: str, text: str) -> list[str]:
+    """The items of `a,b`, `[a,b]` or `a`.
+
+    Raises:
+        BadInput: the text cannot be read so.
+    """
+    names = _names(_parse(f"{key}={text}"))
+    if names is None:
+        raise BadInput(f"cannot read '{key}={text}': write a list, such as {key}=a,b")
+    return names
+
+
+def combinations(words: Sequence[str], own: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The command lines that a sweep consists of, by a name that tells them apart.
+
+    Raises:
+        BadInput: an unknown key, or a word that cannot be read.
+    """
+    choices = []
+    for word in words:
+        if word.startswith("-"):
+            raise BadInput(f"'{word}' is not needed here: lists of values are swept by themselves")
+        key, _, text = word.lstrip("+").partition("=")
+        nearest = difflib.get_close_matches(key, own, n=2, cutoff=0.75)
+        if nearest and key not in config.dotted_keys() and key not in GROUPS:
+            raise BadInput(f"unknown key '{key}'" + checks.suggestion(nearest))
+        _rewrite_word(word, multirun=True)  # for its refusals
+        choices.append([f"{key}={value}" for value in _values(word, key, text)])
+    swept = [len(choice) > 1 for choice in choices]
+    return {
+        cell_name(list(itertools.compress(chosen, swept))) if any(swept) else "": list(chosen)
+        for chosen in itertools.product(*choices)
+    }
+
+
+def _values(word: str, key: str, text: str) -> list[str]:
+    """The values of a word, as they are written."""
+    override = _parse(f"{key}={text}")
+    if not override.is_sweep_override():
+        return [text]
+    if not override.is_discrete_sweep() or override.is_glob_sweep():
+        raise BadInput(f"'{word}' names no values one by one: write {key}=1,2 or {key}=range(1,3)")
+    return list(override.sweep_string_iterator())
 
 
 def is_multirun(words: Sequence[str]) -> bool:

@@ -5,12 +5,13 @@ commands without Hydra use `guarded` with `arguments.read`. JAX is not imported 
 starts: `--help` and refusals are quick, and `configure_jax` can still choose its settings.
 """
 
+import contextlib
 import errno
 import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +106,8 @@ def _launch_either(run: Run, plan: Run | None, words: Sequence[str]) -> None:
     """Launch the command, or with `plan=true` what plans it, which leaves nothing behind."""
     if plan is None:
         return _launch(run, words)
-    is_asked, words = arguments.take_plan(words)
-    if not is_asked:
+    taken, words = arguments.take(words, {arguments.PLAN: False})
+    if not taken.get(arguments.PLAN):
         return _launch(run, words)
     if not arguments.is_multirun(words):
         return _launch(plan, words)
@@ -132,9 +133,31 @@ def _launch(run: Run, words: Sequence[str]) -> None:
             raise _CellFailed(code)
 
     try:
-        job()
+        with hydra_in_sentences():
+            job()
     except _CellFailed as failed:
         sys.exit(failed.code)
+
+
+def compose(words: Sequence[str]) -> Config:
+    """The configuration that these words give to the training command.
+
+    Raises:
+        BadInput: they cannot be read, or no run is possible with it.
+    """
+    arguments.register_base()
+    overrides = arguments.rewrite(words)
+    with hydra_in_sentences(), hydra.initialize(version_base="1.3", config_path=None):
+        node = hydra.compose("config", overrides=overrides)
+        values = OmegaConf.to_container(node, resolve=True)
+    return config.validate(config.from_dict(values))
+
+
+@contextlib.contextmanager
+def hydra_in_sentences() -> Iterator[None]:
+    """What Hydra refuses is bad input of the user's."""
+    try:
+        yield
     except OverrideParseException as error:
         raise BadInput(arguments.unreadable(error.override)) from error
     except (HydraException, OmegaConfBaseException) as error:
