@@ -74,6 +74,7 @@ def _check(how: dict[str, Any], hydras: Sequence[str]) -> None:
 def _open(how: dict[str, Any], words: Sequence[str], progress: Progress) -> Ledger:
     """The ledger that is meant, with what is asked written into it."""
     given, overrides = arguments.take(words, ASKED)
+    _check_overrides(overrides)
     sweeps = arguments.combinations(overrides, {"game": "", **ASKED, **HOW})
     design = given.get("design") or (SWEEP if len(sweeps) > 1 else LEAVE_ONE_OUT)
     folder = Path(how["dir"] or ROOT / (how["name"] or design)).expanduser()
@@ -81,6 +82,15 @@ def _open(how: dict[str, Any], words: Sequence[str], progress: Progress) -> Ledg
         return Ledger.open(folder)
     request = _request(design, given, overrides)
     return Ledger.create(folder, request, _plan, progress.warn)
+
+
+def _check_overrides(overrides: Sequence[str]) -> None:
+    for word in overrides:
+        key = word.lstrip("+").partition("=")[0]
+        if key == "seed":
+            raise BadInput("every arm has several seeds: write seeds=5, or seeds=[3,7] for these")
+        if key == "run_dir":
+            raise BadInput("the runs of a study lie in its own folder: name that by dir=")
 
 
 def _request(design: str, given: dict[str, Any], overrides: Sequence[str]) -> Request:
@@ -92,12 +102,6 @@ def _request(design: str, given: dict[str, Any], overrides: Sequence[str]) -> Re
     _one_of("design", design, DESIGNS)
     if design == SWEEP and len(arguments.combinations(overrides, {})) < 2:
         raise BadInput("a sweep needs values, such as learner.learning_rate=0.001,0.003")
-    for word in overrides:
-        key = word.lstrip("+").partition("=")[0]
-        if key == "seed":
-            raise BadInput("every arm has several seeds: write seeds=5, or seeds=[3,7] for these")
-        if key == "run_dir":
-            raise BadInput("the runs of a study lie in its own folder: name that by dir=")
     switches = arguments.listed("switches", given.get("switches") or ",".join(presets.IDEAS))
     for switch in switches:
         _one_of("switch", switch, presets.IDEAS)

@@ -18,7 +18,7 @@ from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ez_jax import cell as cells
 from ez_jax import checks, cli, config, lock, run_folder
@@ -26,7 +26,6 @@ from ez_jax.interrupt import Interrupt
 from ez_jax.ledger import Cell, Ledger, State, final_score, read_state, write_state
 from ez_jax.progress import Progress
 
-COMMAND = (sys.executable, "-m", "ez_jax.cell")
 LAST_LINES, LONGEST_TAIL = 20, 2**14  # of the output of a failed cell: lines, bytes
 WAIT, POLL = 2.0, 0.2  # seconds between two looks at the ledger, and at a cell
 
@@ -38,17 +37,15 @@ class Orders:
     invocation: str  # names them all
     retries: int = 2  # a cell that fails is tried so many times more
     fail_fast: bool = False  # all stop at the first failure
+    command: Sequence[str] = (sys.executable, "-m", "ez_jax.cell")  # is given the file of a cell
 
 
 class Worker:
     """Takes cells from a ledger and runs them, one after another."""
 
-    def __init__(
-        self, ledger: Ledger, orders: Orders, progress: Progress, command: Sequence[str] = COMMAND
-    ):
-        """`command` is what is given the file of a cell."""
+    def __init__(self, ledger: Ledger, orders: Orders, progress: Progress):
+        """Not working yet."""
         self._ledger, self._orders, self._progress = ledger, orders, progress
-        self._command = command
         self._interrupt = Interrupt()
         self._stop_file = stop_file(ledger, orders)
 
@@ -117,8 +114,9 @@ class Worker:
     def _run(self, cell: Cell, held: lock.FileLock, log: Any) -> int:
         """The exit code of a cell's process, which shares the lock."""
         file = held.descriptor()
+        handed = [f"lock={file}", f"parent={os.getpid()}"]
         process = subprocess.Popen(
-            [*self._command, cell.file("run.json"), f"lock={file}", f"parent={os.getpid()}"],
+            [*self._orders.command, str(cell.file("run.json")), *handed],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -211,7 +209,7 @@ def launch(ledger: Ledger, orders: Orders, count: int, words: Sequence[str]) -> 
     node = {
         "worker": 0,
         "ledger": str(ledger.folder),
-        "orders": dataclasses.asdict(orders),
+        "orders": {**dataclasses.asdict(orders), "command": list(orders.command)},
         "defaults": [
             "_self_",
             {"override hydra/job_logging": "none"},
@@ -235,5 +233,6 @@ def launch(ledger: Ledger, orders: Orders, count: int, words: Sequence[str]) -> 
 
 def job(node: DictConfig) -> None:
     """One worker, where a launcher has started it."""
-    ledger = Ledger.open(Path(node.ledger))
-    Worker(ledger, Orders(**node.orders), Progress(live=False)).work()
+    values = OmegaConf.to_container(node)
+    ledger = Ledger.open(Path(values["ledger"]))
+    Worker(ledger, Orders(**values["orders"]), Progress(live=False)).work()
