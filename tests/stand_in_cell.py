@@ -2,7 +2,7 @@
 
 What it does is written into `journal` in the folder of the ledger, a line each. A file `fail_<arm>`
 there makes it fail so many times as it has bytes; while there is a file `hold`, it waits. As a
-command it takes the words of the cell, but imports nothing; `handed_over` is run by the real one.
+command it imports next to nothing; `handed_over` is the real command but for the training.
 """
 
 import hashlib
@@ -12,6 +12,8 @@ import signal
 import sys
 import time
 from pathlib import Path
+
+import yaml
 
 SCORES = {"baseline": 10.0, "no_consistency": 7.0}
 
@@ -30,7 +32,7 @@ def complete(config):
     clocks = {"agent_steps": steps, "env_frames": steps, "updates": updates, "seconds": 2.0}
     checkpoint = folder / "checkpoints" / str(steps)
     checkpoint.mkdir(parents=True)
-    (folder / "config.yaml").write_text(json.dumps(config))  # JSON is YAML
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
     score = SCORES.get(config["name"], 5.0) + config["seed"]
     (folder / "metrics.jsonl").write_text(json.dumps({**clocks, "eval/return_mean": score}) + "\n")
     meta = {"format": 2, "step": steps, "items": {}, "meta": {"clocks": clocks}}
@@ -62,7 +64,7 @@ def run(configs):
 
 
 def handed_over():
-    """As the real command, but for the training."""
+    """What ends with its parent and shares its lock."""
     from ez_jax import cell, cli, config
 
     cell.run = lambda configs: run([config.to_dict(one) for one in configs])
