@@ -15,7 +15,7 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Override
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override
 from hydra.errors import HydraException
 
 from ez_jax import checks, config, presets
@@ -96,7 +96,9 @@ def combinations(words: Sequence[str], own: Mapping[str, Any]) -> dict[str, list
     for word in words:
         if word.startswith("-"):
             raise BadInput(f"'{word}' is not needed here: lists of values are swept by themselves")
-        key, _, text = word.lstrip("+").partition("=")
+        key, equals, text = word.lstrip("+").partition("=")
+        if not equals:
+            raise BadInput(unreadable(word))
         nearest = difflib.get_close_matches(key, own, n=2, cutoff=0.75)
         if nearest and key not in config.dotted_keys() and key not in GROUPS:
             raise BadInput(f"unknown key '{key}'" + checks.suggestion(nearest))
@@ -114,7 +116,7 @@ def _values(word: str, key: str, text: str) -> list[str]:
     override = _parse(f"{key}={text}")
     if not override.is_sweep_override():
         return [text]
-    if not override.is_discrete_sweep() or override.is_glob_sweep():
+    if not override.is_discrete_sweep() or isinstance(override.value(), Glob):
         raise BadInput(f"'{word}' names no values one by one: write {key}=1,2 or {key}=range(1,3)")
     return list(override.sweep_string_iterator())
 

@@ -146,6 +146,8 @@ def _from_json(content: dict[str, Any]) -> Study:
         words=tuple(map(str, asked["words"])),
         pack=bool(asked["pack"]),
     )
+    if not all("=" in word for word in request.words):
+        raise ValueError("a word has no value")
     plans = {}
     for game, plan in content["plans"].items():
         arms = tuple(

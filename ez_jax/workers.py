@@ -21,7 +21,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from ez_jax import cell as cells
-from ez_jax import checks, cli, config, lock, run_folder
+from ez_jax import checks, cli, config, interrupt, lock, run_folder
 from ez_jax.interrupt import Interrupt
 from ez_jax.ledger import Cell, Ledger, State, final_score, read_state, write_state
 from ez_jax.progress import Progress
@@ -208,6 +208,7 @@ def launch(ledger: Ledger, orders: Orders, count: int, words: Sequence[str]) -> 
     """
     node = {
         "worker": 0,
+        "parent": os.getpid(),
         "ledger": str(ledger.folder),
         "orders": {**dataclasses.asdict(orders), "command": list(orders.command)},
         "defaults": [
@@ -234,5 +235,7 @@ def launch(ledger: Ledger, orders: Orders, count: int, words: Sequence[str]) -> 
 def job(node: DictConfig) -> None:
     """One worker, where a launcher has started it."""
     values = OmegaConf.to_container(node)
+    if os.getppid() == values["parent"]:  # on this machine: it would be left alone
+        interrupt.end_with(values["parent"])
     ledger = Ledger.open(Path(values["ledger"]))
     Worker(ledger, Orders(**values["orders"]), Progress(live=False)).work()

@@ -79,7 +79,7 @@ def test_values_of_any_key_are_swept(command, tmp_path):
     words = ["learner.learning_rate=0.001,0.003", "search.num_simulations=range(4,6)", "seeds=[3]"]
     code, told, error = command(*words, f"dir={tmp_path}")
     assert code == 0, told + error
-    arms = [(c.config.name, c.config.seed) for c in Ledger.open(tmp_path).cells()]
+    arms = [(made.config.name, *made.seeds) for made in Ledger.open(tmp_path).cells()]
     assert arms == [
         (f"learning_rate-{rate}_search.num_simulations-{number}", 3)
         for rate in ("0.001", "0.003")
@@ -115,7 +115,9 @@ def test_what_every_cell_gets_and_the_presets_of_a_game_reach_the_cells(command,
         (["learner.batchsize=3"], "did you mean learner.batch_size?"),
         (["learner.batch_size=0"], "learner.batch_size is 0: it must be at least 1"),
         (["learner.learning_rate=interval(0,1)"], "names no values one by one"),
+        (["ablation=glob(no_*)"], "names no values one by one"),
         (["game=Cartpoel"], "did you mean CartPole?"),
+        (["consistency"], "cannot read 'consistency'"),
         (["-m"], "'-m' is not needed here"),
         (["workers=3"], "write workers=4 hydra/launcher=joblib"),
         (["hydra/launcher=joblib"], "write workers=4 hydra/launcher=joblib"),

@@ -66,7 +66,7 @@ def wait_for(condition):
     until = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < until
-        time.sleep(0.02)
+        time.sleep(0.1)
 
 
 def test_every_cell_is_run_once_in_order_and_then_none(tmp_path, capsys):
