@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from ez_jax import arguments, checks, cli, presets
-from ez_jax.cell import can_be_packed
 from ez_jax.config import BadInput, Config
 from ez_jax.designs import DESIGNS, LEAVE_ONE_OUT, SWEEP, Plan, make_plan
-from ez_jax.envs import make_env
+from ez_jax.envs import make_env, runs_on_device
 from ez_jax.ledger import Ledger
 from ez_jax.progress import Progress
 from ez_jax.standings import score_table, standings, status_table
@@ -76,7 +77,8 @@ def _open(how: dict[str, Any], words: Sequence[str], progress: Progress) -> Ledg
     given, overrides = arguments.take(words, ASKED)
     _check_overrides(overrides)
     sweeps = arguments.combinations(overrides, {"game": "", **ASKED, **HOW})
-    design = given.get("design") or (SWEEP if len(sweeps) > 1 else LEAVE_ONE_OUT)
+    is_sweep = len(sweeps) > 1 and "switches" not in given
+    design = given.get("design") or (SWEEP if is_sweep else LEAVE_ONE_OUT)
     folder = Path(how["dir"] or ROOT / (how["name"] or design)).expanduser()
     if how["status"] or (not words and (folder / FILE_NAME).exists()):
         return Ledger.open(folder)
@@ -150,7 +152,7 @@ def _plan(request: Request) -> Study:
         }
         base = next(iter(bases.values()))
         plans[game] = make_plan(request.design, request.switches, bases, _spec(base))
-        if request.pack and can_be_packed(game, base.env.backend):
+        if request.pack and runs_on_device(game, base.env.backend):
             packed.add(game)
     return Study(request, plans, frozenset(packed))
 
@@ -235,4 +237,6 @@ if __name__ == "__main__":
     if {"-h", "--help"} & set(sys.argv[1:]):
         sys.stdout.write(HELP.format(ideas=", ".join(presets.IDEAS)))
         sys.exit(cli.DONE)
+    # An accelerator is for the cells: asking a game for its observations must not take it.
+    jax.config.update("jax_platforms", "cpu")
     sys.exit(cli.guarded(main))

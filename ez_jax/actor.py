@@ -37,13 +37,13 @@ def make_policy(model: Model, search: SearchFn) -> Callable[..., tuple[SearchOut
     return policy
 
 
-def make_act(model: Model, search: SearchFn) -> Callable[..., tuple[Array, Replay, Array]]:
-    """One jitted decision of the training actor, recorded in the replay.
+def make_decide(model: Model, search: SearchFn) -> Callable[..., tuple[Row, Array]]:
+    """One decision of the training actor: the row of the replay that records it.
 
-    `act(variables, replay, frames, step, key, temperature, explore, updates)` returns the actions
-    i32[N], the replay and the frame stacks; replay and frames are donated. With `explore` the
-    actions are uniform and no search is made (the published start). The draws depend on the key and
-    the number of rows in the replay alone.
+    `decide(variables, count, frames, step, key, temperature, explore, updates)` returns the row,
+    whose actions are to be executed, and the frame stacks. With `explore` the actions are uniform
+    and no search is made (the published start). The draws depend on the key and on `count`, the
+    number of rows in the replay, alone.
     """
     policy = make_policy(model, search)
     num_actions = model.spec.num_actions
@@ -58,8 +58,8 @@ def make_act(model: Model, search: SearchFn) -> Callable[..., tuple[Array, Repla
         )
         return found, push_frame(frames, step)
 
-    def act(variables, replay, frames, step, key, temperature, explore, updates):
-        key = jax.random.fold_in(key, replay.count)
+    def decide(variables, count, frames, step, key, temperature, explore, updates):
+        key = jax.random.fold_in(key, count)
         found, frames = jax.lax.cond(
             explore, at_random, policy, variables, frames, step, key, temperature
         )
@@ -73,6 +73,21 @@ def make_act(model: Model, search: SearchFn) -> Callable[..., tuple[Array, Repla
             value=found.value,
             searched=jnp.broadcast_to(jnp.where(explore, NEVER, updates), found.value.shape),
         )
-        return found.action, ring.add(replay, row), frames
+        return row, frames
+
+    return decide
+
+
+def make_act(model: Model, search: SearchFn) -> Callable[..., tuple[Array, Replay, Array]]:
+    """One decision, recorded in the replay, jitted.
+
+    `act(variables, replay, frames, step, key, temperature, explore, updates)` returns the actions
+    i32[N], the replay and the frame stacks; replay and frames are donated.
+    """
+    decide = make_decide(model, search)
+
+    def act(variables, replay, *given):
+        row, frames = decide(variables, replay.count, *given)
+        return row.action, ring.add(replay, row), frames
 
     return jax.jit(act, donate_argnums=(1, 2))

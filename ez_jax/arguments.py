@@ -29,7 +29,9 @@ GROUPS = {
     "protocol": presets.PROTOCOLS,
     "compat": presets.COMPAT,
 }
-PLAN = "plan"  # of the training command itself, no setting of a run
+# Of the training command itself, no settings of a run: whether to plan it only, and how many seeds
+# to train in one program.
+OWN = {"plan": False, "seeds": 1}
 # Free text: Hydra's grammar has a meaning for many characters of a path.
 _TEXT_KEYS = ("name", "run_dir")
 # What tells the cells of a sweep apart in the path already, or names the path itself.
@@ -236,7 +238,7 @@ def _names(override: Override) -> list[str] | None:
 
 
 def _unknown(key: str) -> str:
-    nearest = difflib.get_close_matches(key, ["game", *GROUPS, PLAN], n=1, cutoff=0.7)
+    nearest = difflib.get_close_matches(key, ["game", *GROUPS, *OWN], n=1, cutoff=0.7)
     if nearest:
         return f"unknown key '{key}'" + checks.suggestion(nearest)
     return config.unknown_key(key)

@@ -6,6 +6,8 @@ FILE is what the ledger of `python -m ez_jax.ablate` keeps beside the log of the
 configuration of one run, or of several that differ in their seed and are trained together.
 """
 
+import dataclasses
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,39 +17,52 @@ from ez_jax.config import BadInput, Config
 
 # What the process that starts it hands over: the open file of a lock, and its own number.
 OWN_KEYS = {"lock": -1, "parent": 0}
-KEY = "configs"
 
 
-def can_be_packed(game: str, backend: str) -> bool:
-    """Whether several seeds of a game can be trained in one program."""
-    return False
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What is trained."""
+
+    configs: Sequence[Config]
+    together: bool  # in one program; who began so has to go on so, even with one run
+
+    def write(self, path: Path) -> None:
+        """Write it whole or not at all."""
+        content = {
+            "together": self.together,
+            "configs": [config.to_dict(chosen) for chosen in self.configs],
+        }
+        safe_files.write_whole(path, json.dumps(content, indent=1) + "\n")
 
 
-def read(path: Path) -> list[Config]:
-    """The configurations that a file holds.
+def read(path: Path) -> Job:
+    """What a file holds.
 
     Raises:
       BadInput: there is no such file, or it is damaged.
     """
     try:
-        found = safe_files.read_json(path).get(KEY)
+        content = safe_files.read_json(path)
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror}") from error
-    if not (isinstance(found, list) and found):
+    found, together = content.get("configs"), content.get("together")
+    is_sound = isinstance(found, list) and found and isinstance(together, bool)
+    if not is_sound or (len(found) > 1 and not together):
         raise BadInput(f"{path} is damaged: it holds no configurations")
-    return [config.validate(config.from_dict(values)) for values in found]
+    configs = [config.validate(config.from_dict(values)) for values in found]
+    return Job(configs, together)
 
 
-def run(configs: Sequence[Config]) -> int:
+def run(job: Job) -> int:
     """Train; returns the exit code."""
     # Imported here: a refusal needs neither.
-    if len(configs) == 1:
-        from ez_jax.train import train
+    if job.together:
+        from ez_jax.together import train_together
 
-        return train(configs[0])
-    from ez_jax.together import train_together
+        return train_together(job.configs)
+    from ez_jax.train import train
 
-    return train_together(configs)
+    return train(job.configs[0])
 
 
 def main() -> int:

@@ -6,6 +6,7 @@ starts: `--help` and refusals are quick, and `configure_jax` can still choose it
 """
 
 import contextlib
+import dataclasses
 import errno
 import os
 import sys
@@ -41,19 +42,52 @@ class _CellFailed(RuntimeError):
         self.code = code
 
 
-def main(run: Run, *, plan: Run | None = None, description: str = "") -> None:
+def main(
+    run: Run,
+    *,
+    plan: Run | None = None,
+    together: Callable[[Sequence[Config]], int | None] | None = None,
+    description: str = "",
+) -> None:
     """Compose the configuration from the command line, run, and exit with the right code.
 
     Args:
         run: the command; what it returns is the exit code (None is 0).
         plan: what is done instead where the command line says `plan=true`.
+        together: what is done instead, with a configuration for each, where it says `seeds=N`.
         description: first paragraph of the help.
     """
     words = sys.argv[1:]
     if {"--help", "-h"} & set(words):
         sys.stdout.write(help_page.render(description))
         sys.exit(DONE)
-    sys.exit(guarded(lambda: _launch_either(run, plan, words)))
+
+    def launch() -> None:
+        given, others = arguments.take(words, arguments.OWN)
+        own = {**arguments.OWN, **given}
+        if own["seeds"] > 1 and own["plan"]:
+            raise BadInput("plan=true plans one run: leave seeds= out")
+        if own["seeds"] < 1:
+            raise BadInput(f"seeds is {own['seeds']}: at least one run is needed")
+        if own["plan"]:
+            _launch_plan(plan, others)
+        elif own["seeds"] > 1:
+            _launch(lambda chosen: together(spread(chosen, own["seeds"])), others)
+        else:
+            _launch(run, others)
+
+    sys.exit(guarded(launch))
+
+
+def spread(chosen: Config, seeds: int) -> list[Config]:
+    """The configurations of so many runs, from the seed given on.
+
+    Raises:
+        BadInput: they would have one folder.
+    """
+    if chosen.run_dir:
+        raise BadInput(f"run_dir is one folder, but seeds={seeds} are as many runs: give a name=")
+    return [dataclasses.replace(chosen, seed=chosen.seed + i) for i in range(seeds)]
 
 
 def guarded(action: Callable[[], int | None]) -> int:
@@ -102,13 +136,8 @@ def configure_jax() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
-def _launch_either(run: Run, plan: Run | None, words: Sequence[str]) -> None:
-    """Launch the command, or with `plan=true` what plans it, which leaves nothing behind."""
-    if plan is None:
-        return _launch(run, words)
-    taken, words = arguments.take(words, {arguments.PLAN: False})
-    if not taken.get(arguments.PLAN):
-        return _launch(run, words)
+def _launch_plan(plan: Run, words: Sequence[str]) -> None:
+    """Launch what plans a run, which leaves nothing behind."""
     if not arguments.is_multirun(words):
         return _launch(plan, words)
     with tempfile.TemporaryDirectory() as record:  # what Hydra notes of a sweep

@@ -16,6 +16,11 @@ from ez_jax.envs import VectorEnv
 from ez_jax.structs import TimeStep
 
 
+def seed_of_games(seed: int, made_at: int) -> int:
+    """The seed of the first game, of a run and of the agent steps when its games are made."""
+    return int(np.random.SeedSequence([seed, made_at]).generate_state(1)[0] % 2**30)
+
+
 class SavedGames(NamedTuple):
     """What brings the games back."""
 

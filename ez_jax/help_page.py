@@ -16,6 +16,7 @@ examples
   python -m ez_jax.train game=Breakout preset=small      the same game for a small machine
   python -m ez_jax.train game=my_module:MyEnv-v0         any Gymnasium environment
   python -m ez_jax.train -m game=Pong,Qbert seed=0,1     four runs, one after another
+  python -m ez_jax.train game=Breakout-MinAtar seeds=5   five seeds in one program (games of gymnax)
   python -m ez_jax.train game=Pong plan=true             what the run needs and how long it takes
   python -m ez_jax.train game=Pong --cfg job             print every key with its value and stop
 
@@ -27,6 +28,7 @@ keys that matter (every other one: --cfg job, explained in ez_jax/config.py)
   game=CartPole            what is played                                (+game=... works too)
   preset=small             a named set of numbers
   seed=0  name=default     of the run
+  seeds=N                  so many runs, from seed on, in one program (games of gymnax)
   run_dir=PATH             instead of runs/<game>/<name>/seed<seed>
   plan=true                no run: memory, disk and hours it would take, and what would fit
   total_agent_steps=N      decisions of the agent in the whole run

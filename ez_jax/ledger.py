@@ -36,6 +36,7 @@ class Cell:
     config: Config  # of the arm
     seeds: tuple[int, ...]
     folder: Path  # of the ledger
+    together: bool = False  # all seeds in one program
 
     def __str__(self) -> str:
         """As it is told to a person."""
@@ -130,7 +131,7 @@ class Ledger:
                     # A pack trains the whole group, in its place among the first seeds.
                     if not (is_packed and i):
                         seeds = group if is_packed else (seed,)
-                        found.append(Cell(chosen, seeds, self.folder))
+                        found.append(Cell(chosen, seeds, self.folder, is_packed))
         return found
 
     def missing(self, cell: Cell) -> tuple[int, ...]:
@@ -206,7 +207,7 @@ def read_state(cell: Cell) -> State:
 
 def write_state(cell: Cell, state: State) -> None:
     """Note how an attempt ended, or that it has begun."""
-    run_folder.write_whole(
+    safe_files.write_whole(
         cell.file("json"), json.dumps(dataclasses.asdict(state), indent=1) + "\n"
     )
 

@@ -182,6 +182,23 @@ def check(plan: MemoryPlan, available: Available) -> None:
     )
 
 
+def check_together(plan: MemoryPlan, count: int, available: Available) -> None:
+    """As `check`, for so many runs in one program.
+
+    Raises:
+      BadInput: the need, what there is, and how many would fit.
+    """
+    need, have = count * plan.device + plan.host, available.device
+    if need <= USABLE * have:
+        return
+    most = int((USABLE * have - plan.host) // plan.device)
+    mend = f"seeds={most} would fit" if most > 0 else "lower replay.capacity"
+    raise BadInput(
+        f"{count} runs in one program need about {gigabytes(need)} of memory and "
+        f"{gigabytes(have)} are available, of which {USABLE:.0%} may be planned; {mend}"
+    )
+
+
 def gigabytes(size: float) -> str:
     """A size as people read it: `2.76 GB`, `35 MB`."""
     return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"

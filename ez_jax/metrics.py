@@ -9,11 +9,12 @@ import dataclasses
 import json
 import math
 import os
+import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ez_jax import safe_files
 from ez_jax.config import BadInput
@@ -21,6 +22,7 @@ from ez_jax.structs import Clocks
 
 FILE_NAME = "metrics.jsonl"
 LARGEST_FILE, LONGEST_LINE = 2**32, 2**20  # bytes; a line has some hundred
+REFERENCE = "reference/"  # what the tags of references begin with
 FLUSH_SECONDS = 10  # TensorBoard shows a number at most this late
 
 
@@ -44,6 +46,22 @@ class Every:
             return False
         before, self._crossed = self._crossed, now // self._period
         return self._crossed > before
+
+
+def means(sums: Mapping[str, Any]) -> dict[str, float]:
+    """Sums over updates, their number under `count`, as means; nothing where there was none."""
+    count = sums["count"]
+    if not count:
+        return {}
+    return {name: float(value / count) for name, value in sums.items() if name != "count"}
+
+
+class Series(NamedTuple):
+    """A line to draw beside the evaluations of a run."""
+
+    name: str  # of letters, digits and _.-/
+    points: list[tuple[int, float]]  # agent steps, score
+    description: str  # protocol and source
 
 
 class MetricsWriter:
@@ -82,6 +100,25 @@ class MetricsWriter:
             # Four spaces make a block of code in TensorBoard's markdown.
             indented = "\n".join("    " + line for line in text.splitlines())
             self._events().add_text("config", indented, global_step=0)
+
+    def write_references(self, lines: Sequence[Series], after: int = -1) -> None:
+        """Draw what the evaluations compare with, on TensorBoard only; call it once per process.
+
+        A resumed run draws what is `after` its agent steps: TensorBoard forgets that part, as
+        everything later than the point where a run goes on.
+        """
+        if not self._use_tensorboard:
+            return
+        for line in lines:
+            for agent_steps, score in line.points:
+                if agent_steps > after:
+                    self._events().add_scalar(
+                        f"{REFERENCE}{line.name}", score, global_step=agent_steps
+                    )
+        if lines and after < 0:
+            told = "\n".join(f"* {REFERENCE}{line.name}: {line.description}" for line in lines)
+            self._events().add_text("references", told, global_step=0)
+            self._events().add_custom_scalars(_layout([line.name for line in lines]))
 
     def truncate_after(self, clocks: Clocks) -> int:
         """Drop what is later than a restored checkpoint, and a torn last line.
@@ -141,6 +178,24 @@ class MetricsWriter:
                 filename_suffix=f".{time.time_ns()}",
             )
         return self._tensorboard
+
+
+def _layout(names: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
+    """TensorBoard's custom charts: evaluations beside all references, and beside each band."""
+    banded = [name for name in names if {f"{name}/low", f"{name}/high"} <= set(names)]
+    ends = [f"{name}{end}" for name in banded for end in ("/low", "/high")]
+    charts = {"evaluation and references": _multiline([n for n in names if n not in ends])}
+    for name in banded:
+        charts[f"evaluation and the ends of {name}"] = _multiline([f"{name}/low", f"{name}/high"])
+        band = [f"{REFERENCE}{name}{end}" for end in ("", "/low", "/high")]
+        charts[f"band of {name}"] = ["Margin", band]
+    return {"on track?": charts}
+
+
+def _multiline(names: Sequence[str]) -> list[Any]:
+    """The evaluations and some references; TensorBoard takes the tags for patterns."""
+    tags = ["eval/return_mean", *(f"{REFERENCE}{name}" for name in names)]
+    return ["Multiline", [f"{re.escape(tag)}$" for tag in tags]]
 
 
 def read_metrics(path: str | Path) -> list[dict[str, float]]:

@@ -70,14 +70,18 @@ def downsampling(height: int, width: int) -> int:
 def make_network(config: NetworkConfig, spec: EnvSpec, dtype: Dtype = jnp.float32) -> "Network":
     """Choose the network for an environment by its observations.
 
+    The perceptron takes images as well (`network.kind=vector`), flattened.
+
     Raises:
-        BadInput: `config.kind` asks for the other kind of observation.
+        BadInput: `config.kind` asks for images where there are none.
     """
-    kind = "image" if spec.is_image else "vector"
-    if config.kind not in ("auto", kind):
+    kind = config.kind
+    if kind == "auto":
+        kind = "image" if spec.is_image else "vector"
+    if kind == "image" and not spec.is_image:
         raise BadInput(
-            f"network.kind={config.kind} does not fit {spec.game}, whose observations of shape "
-            f"{spec.observation_shape} need network.kind={kind} (or auto)"
+            f"network.kind=image does not fit {spec.game}, whose observations of shape "
+            f"{spec.observation_shape} need network.kind=vector (or auto)"
         )
     if kind == "vector":
         return VectorNetwork(config, spec.num_actions, dtype)
@@ -170,8 +174,9 @@ class VectorRepresentation(nn.Module):
     def __call__(self, observation: Float[Array, "B stacked"], train: bool) -> State:
         """Return the state."""
         c = self.config
+        x = observation.reshape(len(observation), -1)  # of a small image
         # The first product is float32: bfloat16 would round large or fine-grained observations.
-        x = Linear(c.vector_width, jnp.float32, name="linear")(observation)
+        x = Linear(c.vector_width, jnp.float32, name="linear")(x)
         x = jnp.tanh(LayerNorm(self.dtype, name="norm")(x, train))
         tower = Tower(PerceptronBlock, c.vector_blocks, c.vector_width, self.dtype, name="tower")
         return tower(x, train)

@@ -17,18 +17,26 @@ def updates_due(config: Config, clocks: Clocks) -> int:
     # Deviates (pacing): neither side ever runs ahead of the other.
     # The last step of all environments together can go past the end.
     steps = min(clocks.agent_steps, config.total_agent_steps)
-    owed = int(max(0, steps - config.learner.start) * config.updates_per_step)
-    due = max(0, owed - clocks.updates)
+    due = max(0, updates_owed(config, steps) - clocks.updates)
     waits = clocks.agent_steps < config.total_agent_steps
     return due - due % config.reanalyse.updates_per_search if waits else due
 
 
+def updates_owed(config: Config, agent_steps: int) -> int:
+    """All updates that so many agent steps are worth."""
+    return int(max(0, agent_steps - config.learner.start) * config.updates_per_step)
+
+
+def handful(config: Config) -> int:
+    """Updates made in one go past the data: about as many as between two decisions."""
+    number = max(1, round(config.updates_per_step * config.actor.num_envs))
+    group = config.reanalyse.updates_per_search
+    return -(-number // group) * group
+
+
 def updates_left(config: Config, clocks: Clocks) -> int:
     """A handful of the updates that run past the data; 0 when all are done."""
-    left = config.total_updates - clocks.updates
-    handful = max(1, round(config.updates_per_step * config.actor.num_envs))
-    group = config.reanalyse.updates_per_search
-    return min(left, -(-handful // group) * group)
+    return min(config.total_updates - clocks.updates, handful(config))
 
 
 def way(config: Config, clocks: Clocks) -> int:

@@ -58,6 +58,8 @@ PRESETS: dict[str, Differences] = {
     },
 }
 
+_OFTEN_REUSED: Differences = {"reanalyse": {"mode": "buffer", "max_age": 200, "chunk": 64}}
+
 # What a preset sets for one family of games or for one game, on top of the above.
 PRESETS_FOR: dict[tuple[str, str], Differences] = {
     ("small", "atari"): {
@@ -78,7 +80,8 @@ PRESETS_FOR: dict[tuple[str, str], Differences] = {
         "eval": {"every": 1_000},
     },
     # As good as searching everything for every update, at a tenth of the searches.
-    ("small", "CartPole"): {"reanalyse": {"mode": "buffer", "max_age": 200, "chunk": 64}},
+    ("small", "CartPole"): _OFTEN_REUSED,
+    ("small", "gymnax:CartPole"): {**_OFTEN_REUSED, "replay": {"capacity": 20_000}},
     ("small", "LunarLander"): {
         "updates_per_step": 0.2,
         "actor": {"num_envs": 8},
@@ -86,6 +89,18 @@ PRESETS_FOR: dict[tuple[str, str], Differences] = {
         "eval": {"every": 25_000},
         "checkpoint": {"every": 25_000},
         "log": {"every": 5_000},
+    },
+    # A perceptron on the 10x10 cells: convolutions cost a CPU many times as much.
+    ("small", "minatar"): {
+        "updates_per_step": 0.25,
+        "network": {"kind": "vector", "support": 30, "vector_width": 128, "vector_blocks": 1},
+        "replay": {"capacity": 50_000},
+        "reanalyse": {"mode": "buffer", "max_age": 500, "chunk": 64},
+        "targets": {"td_steps": 10},
+        "learner": {"start": 1_000, "learning_rate": 1e-3, "target_period": 100},
+        "eval": {"every": 10_000},
+        "checkpoint": {"every": 10_000},
+        "log": {"every": 1_000},
     },
     ("small", "grid"): {
         "network": {"support": 20},
@@ -112,12 +127,14 @@ FAMILIES: dict[str, Differences] = {
     "atari": {},
     "control": {**_NOT_ATARI, "total_agent_steps": 25_000},
     "grid": {**_NOT_ATARI, "total_agent_steps": 25_000},
+    "minatar": {**_NOT_ATARI, "total_agent_steps": 100_000},
     "other": _NOT_ATARI,
 }
 DEFAULT_PRESETS = {
     "atari": "efficientzero",
     "control": "small",
     "grid": "small",
+    "minatar": "small",
     "other": "small",
 }
 
@@ -137,6 +154,9 @@ GAMES: dict[str, tuple[str, Differences]] = {
     "Acrobot": ("control", {**_episode(500), "total_agent_steps": 50_000}),
     "MountainCar": ("control", {**_episode(200), "total_agent_steps": 100_000}),
     "Catch": ("grid", {**_episode(100), "total_agent_steps": 5_000}),
+    "gymnax:CartPole": ("control", {**_episode(500), "total_agent_steps": 10_000}),
+    "gymnax:Acrobot": ("control", {**_episode(500), "total_agent_steps": 50_000}),
+    "Catch-bsuite": ("grid", {**_episode(100), "total_agent_steps": 5_000}),
 }
 
 ABLATIONS: dict[str, Differences] = {
@@ -237,6 +257,10 @@ def make_config(
     return configs.validate(configs.override(config, changes or {}))
 
 
+# By what stands in a name.
+FAMILY_OF = {"MiniGrid": "grid", "BabyAI": "grid", "-MinAtar": "minatar"}
+
+
 def find_game(name: str) -> tuple[str, str]:
     """The proper name of a game and its family.
 
@@ -250,10 +274,10 @@ def find_game(name: str) -> tuple[str, str]:
         from ez_jax import envs
 
         # `gym:CartPole-v1` asks for Gymnasium: the proper name alone would not.
-        proper = envs.resolve(name).name
-        game = name if ":" in name else proper
+        task = envs.resolve(name)
+        game = name if ":" in name and task.backend == "gymnasium" else task.name
         if envs.is_atari(game):
             return game, "atari"
     if game in GAMES:
         return game, GAMES[game][0]
-    return game, "grid" if game.startswith(("MiniGrid", "BabyAI")) else "other"
+    return game, next((FAMILY_OF[part] for part in FAMILY_OF if part in game), "other")

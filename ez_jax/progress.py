@@ -107,8 +107,13 @@ class Progress:
                 self._bar.refresh()
                 self._bar = None
 
-    def update(self, clocks: Clocks, metrics: Mapping[str, float] | None = None) -> None:
-        """Move the bar; with `metrics`, of a log interval or an evaluation, show these too."""
+    def update(
+        self, clocks: Clocks, metrics: Mapping[str, float] | None = None, remark: str | None = None
+    ) -> None:
+        """Move the bar; with `metrics`, of a log interval or an evaluation, show these too.
+
+        `remark` says how the return of an evaluation compares.
+        """
         self._speed.add(clocks)
         self._seen |= metrics or {}
         left = self._left(clocks)
@@ -120,7 +125,8 @@ class Progress:
             return
         if EVALUATION in metrics:
             score = f"{metrics[EVALUATION]:.5g}"
-            self.say(f"evaluation at {clocks.agent_steps:,} steps: return {score}")
+            told = f"evaluation at {clocks.agent_steps:,} steps: return {score}"
+            self.say(f"{told}, {remark}" if remark else told)
         elif self._bar is None:
             self.say(f"{self._facts(clocks)}, {left}")
 

@@ -51,6 +51,21 @@ def add(replay: Replay, row: Row) -> Replay:
     )
 
 
+def add_where(replay: Replay, row: Row, wanted: Bool[Array, ""]) -> Replay:
+    """As `add` if it is wanted, else the replay as it is; never more than one row is copied."""
+    position = replay.count % replay.priority.shape[0]
+    before = jax.tree.map(lambda ring: ring[position], (replay.rows, replay.priority))
+    added = add(replay, row)
+    after = jax.tree.map(lambda ring: ring[position], (added.rows, added.priority))
+    rows, priority = jax.tree.map(
+        lambda ring, new, old: ring.at[position].set(jnp.where(wanted, new, old)),
+        (added.rows, added.priority),
+        after,
+        before,
+    )
+    return Replay(rows=rows, priority=priority, count=replay.count + wanted)
+
+
 # What is never changed once it is written; searches and learning refresh the rest of a row.
 RECORDED = ("observation", "reward", "discount", "is_first", "action")
 

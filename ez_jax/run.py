@@ -16,17 +16,17 @@ import numpy as np
 import yaml
 
 from ez_jax import config as configs
-from ez_jax import crash, memory, pace, run_folder, saving, watchdog
+from ez_jax import crash, memory, on_track, pace, run_folder, saving, watchdog
 from ez_jax.actor import make_act
 from ez_jax.checkpoint import Checkpointer
 from ez_jax.config import Config
 from ez_jax.envs import VectorEnv, make_env
 from ez_jax.evaluate import make_evaluate, scores, summary
-from ez_jax.games import RepeatableGames, SavedGames
+from ez_jax.games import RepeatableGames, SavedGames, seed_of_games
 from ez_jax.interrupt import Interrupt
 from ez_jax.learner import make_learn, make_prepare, no_metrics
 from ez_jax.lock import RunLock
-from ez_jax.metrics import Every, MetricsWriter, read_metrics
+from ez_jax.metrics import Every, MetricsWriter, means, read_metrics
 from ez_jax.model import make_model
 from ez_jax.plan import check_disk, memory_plan, plan_rows, plan_warnings
 from ez_jax.progress import EVALUATION, Progress
@@ -54,7 +54,7 @@ class Run:
 
     def _build(self, opened: contextlib.ExitStack) -> None:
         config, progress = self.config, self.progress
-        as_given = configs.to_dict(config)
+        as_given, self._as_given = configs.to_dict(config), config
         self.folder = run_folder.make_run_dir(configs.run_folder(config))
         opened.push(functools.partial(crash.report, self))
         opened.enter_context(RunLock(self.folder, progress.warn))
@@ -91,12 +91,11 @@ class Run:
     def _make_env(self, agent_steps: int) -> VectorEnv:
         """Environments with seeds of this run and of the point where they are made."""
         config = self.config
-        seeds = np.random.SeedSequence([config.seed, agent_steps])
         return make_env(
             config.game,
             config.env,
             num_envs=config.actor.num_envs,
-            seed=int(seeds.generate_state(1)[0] % 2**30),
+            seed=seed_of_games(config.seed, agent_steps),
             training=True,
         )
 
@@ -131,6 +130,7 @@ class Run:
             self.progress.warn(f"no checkpoint: begins anew, without {dropped} lines of metrics")
         config = configs.to_dict(self.config)
         self.writer.write_config(yaml.safe_dump(config, sort_keys=False))
+        self.writer.write_references(on_track.series(self._as_given))
 
     def _restore(self) -> None:
         """Go on from the newest sound checkpoint."""
@@ -138,6 +138,7 @@ class Run:
         saved = saving.restore(self.checkpointer, init_state, self.games.save().actions)
         self.state, self.clocks, self.games_to_come = saved.state, saved.clocks, saved.games
         self.writer.truncate_after(saved.clocks)
+        self.writer.write_references(on_track.series(self._as_given), saved.clocks.agent_steps)
         self._done_at["save"] = saved.clocks
         for line in read_metrics(self.folder):
             clocks = Clocks(agent_steps=line["agent_steps"], updates=line["updates"])
@@ -259,9 +260,7 @@ class Run:
     @watchdog.at("fetching metrics from the device")
     def log(self) -> None:
         """Fetch what was summed on the device and write one line."""
-        sums = jax.device_get(self.state.metrics)
-        count = sums.pop("count")
-        metrics = {name: float(value / count) for name, value in sums.items()} if count else {}
+        metrics = means(jax.device_get(self.state.metrics))
         if finished := self.games.take_finished():
             returns, lengths = zip(*finished, strict=True)
             metrics |= {"rollout/return": np.mean(returns), "rollout/length": np.mean(lengths)}
@@ -282,7 +281,8 @@ class Run:
         measured = summary(self.config, games)
         if self.config.checkpoint.keep_best:
             saving.save_best(self.checkpointer, self.state.train, self._now(), measured[EVALUATION])
-        self._write(measured)  # last: the line says that it was done
+        remark = on_track.compare(self._as_given, self.clocks.agent_steps, measured[EVALUATION])
+        self._write(measured, remark)  # last: the line says that it was done
         self._done_at["evaluate"] = self.clocks
 
     def save(self) -> None:
@@ -325,9 +325,9 @@ class Run:
         """Finish what is being written and let go of everything."""
         self._open.__exit__(*raised)
 
-    def _write(self, metrics: dict[str, Any]) -> None:
+    def _write(self, metrics: dict[str, Any], remark: str | None = None) -> None:
         self.writer.write(self._now(), metrics)
-        self.progress.update(self._now(), metrics)
+        self.progress.update(self._now(), metrics, remark)
 
     def _tick(self, agent_steps: int = 0, updates: int = 0) -> None:
         steps = self.clocks.agent_steps + agent_steps

@@ -89,7 +89,9 @@ def check_links(run_dir: Path) -> None:
 
 def write_config(run_dir: str | Path, config: Mapping[str, Any]) -> None:
     """Write the resolved configuration, a nested dictionary of plain values."""
-    write_whole(Path(run_dir) / CONFIG_FILE, yaml.safe_dump(dict(config), sort_keys=False))
+    safe_files.write_whole(
+        Path(run_dir) / CONFIG_FILE, yaml.safe_dump(dict(config), sort_keys=False)
+    )
 
 
 def read_config(run_dir: str | Path) -> dict[str, Any]:
@@ -170,7 +172,7 @@ def write_scores(run_dir: str | Path, scores: Mapping[str, Any], clocks: Clocks)
     """Write the last evaluation with its clocks and provenance to `scores.json`."""
     content = dict(scores) | dataclasses.asdict(clocks) | provenance()
     text = json.dumps(content, indent=2, allow_nan=False)
-    write_whole(Path(run_dir) / SCORES_FILE, text + "\n")
+    safe_files.write_whole(Path(run_dir) / SCORES_FILE, text + "\n")
 
 
 @functools.cache
@@ -211,13 +213,3 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def is_free(key: str) -> bool:
     """Whether a setting may change when a run is resumed."""
     return key in FREE_KEYS or key.startswith(FREE_GROUPS)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file such that a kill leaves the old one or the new one."""
-    part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)

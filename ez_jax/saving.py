@@ -15,6 +15,7 @@ from ez_jax import replay as ring
 from ez_jax import run_folder
 from ez_jax.arrays import DamagedCheckpoint
 from ez_jax.checkpoint import Checkpointer
+from ez_jax.config import BadInput
 from ez_jax.games import SavedGames
 from ez_jax.journal import MOST_ROWS, Journal, Rows
 from ez_jax.structs import Clocks, Replay, RunState, TrainState
@@ -81,6 +82,8 @@ def restore(
 
 def _plain(meta: Mapping[str, Any]) -> dict[str, int]:
     """What a checkpoint's meta tells of its games, the number of calls under `actions`."""
+    if meta.get("together"):
+        raise BadInput("this run was trained together with others: go on with the same seeds=")
     told = meta.get("games")
     is_sound = isinstance(told, dict) and told.keys() == set(SavedGames._fields)
     if not (is_sound and all(type(n) is int and 0 <= n < 2**32 for n in told.values())):

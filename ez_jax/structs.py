@@ -25,7 +25,7 @@ class EnvSpec:
     """What the agent needs to know of an environment."""
 
     game: str  # as the user named it
-    backend: str  # envpool | gymnasium
+    backend: str  # envpool | gymnasium | gymnax
     task_id: str  # the backend's own id
     num_actions: int
     observation_shape: tuple[int, ...]  # one frame: (H, W, C) or (D,)
@@ -50,7 +50,7 @@ class Clocks:
 
 
 class TimeStep(flax.struct.PyTreeNode, kw_only=True):
-    """What N environments returned (numpy, on the host)."""
+    """What N environments returned (numpy on the host, or jax.Array inside a program)."""
 
     observation: np.ndarray  # dtype[N, *obs], the newest frame
     reward: np.ndarray  # f32[N], clipped if the configuration says so; 0 where is_first

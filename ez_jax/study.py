@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ez_jax import checks, config, run_folder, safe_files
+from ez_jax import checks, config, safe_files
 from ez_jax.config import BadInput
 from ez_jax.designs import Arm, Plan
 
@@ -83,7 +83,7 @@ def check_same(folder: Path, there: Study, here: Study) -> None:
 
 def write(folder: Path, study: Study) -> None:
     """Write the study into its folder, whole or not at all."""
-    run_folder.write_whole(folder / FILE_NAME, json.dumps(_to_json(study), indent=1) + "\n")
+    safe_files.write_whole(folder / FILE_NAME, json.dumps(_to_json(study), indent=1) + "\n")
 
 
 def _another(folder: Path, difference: str) -> BadInput:

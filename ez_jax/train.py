@@ -6,6 +6,8 @@ One process and one loop. While the environments step on their threads, the devi
 learner always sees a defined prefix of the data, so the same seed gives the same curve.
 """
 
+from collections.abc import Sequence
+
 from ez_jax import cli, planning
 from ez_jax.config import Config, run_folder
 from ez_jax.progress import Progress
@@ -39,5 +41,12 @@ def plan(config: Config) -> int:
     return planning.tell(config, Run, Progress(live=config.log.progress))
 
 
+def together(runs: Sequence[Config]) -> int:
+    """Train several runs of one game in one program, where the game allows it."""
+    from ez_jax.together import train_together
+
+    return train_together(runs)
+
+
 if __name__ == "__main__":
-    cli.main(train, plan=plan, description=__doc__.splitlines()[0])
+    cli.main(train, plan=plan, together=together, description=__doc__.splitlines()[0])

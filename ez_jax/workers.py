@@ -5,7 +5,6 @@ files. `launch` starts some by a launcher of Hydra, say one job of a cluster eac
 """
 
 import dataclasses
-import json
 import os
 import signal
 import subprocess
@@ -21,7 +20,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from ez_jax import cell as cells
-from ez_jax import checks, cli, config, interrupt, lock, run_folder
+from ez_jax import checks, cli, interrupt, lock
 from ez_jax.interrupt import Interrupt
 from ez_jax.ledger import Cell, Ledger, State, final_score, read_state, write_state
 from ez_jax.progress import Progress
@@ -97,8 +96,7 @@ class Worker:
     def _attempt(self, cell: Cell, held: lock.FileLock) -> None:
         """Run a cell in a process of its own and note how it ended."""
         chosen = cell.configs(self._ledger.missing(cell))
-        content = {cells.KEY: [config.to_dict(one) for one in chosen]}
-        run_folder.write_whole(cell.file("run.json"), json.dumps(content, indent=1) + "\n")
+        cells.Job(chosen, cell.together).write(cell.file("run.json"))
         before = read_state(cell)
         write_state(cell, dataclasses.replace(before, status="running"))
         self._progress.say(f"{cell} ... {cell.file('log')}")

@@ -52,9 +52,10 @@ SETTINGS: dict[str, Any] = {
 
 
 class Finished(NamedTuple):
-    """A run that is complete, and what it said."""
+    """A run that is complete, the folder that it was made in, and what it said."""
 
     folder: Path
+    made_in: Path
     stdout: str
     stderr: str
 

@@ -67,7 +67,7 @@ def handed_over():
     """What ends with its parent and shares its lock."""
     from ez_jax import cell, cli, config
 
-    cell.run = lambda configs: run([config.to_dict(one) for one in configs])
+    cell.run = lambda job: run([config.to_dict(one) for one in job.configs])
     sys.exit(cli.guarded(cell.main))
 
 

@@ -98,7 +98,7 @@ def test_what_every_cell_gets_and_the_presets_of_a_game_reach_the_cells(command,
         assert given["value_prefix"] is False
         assert given["targets"]["td_steps"] == {"CartPole": 20, "Catch": 10}[given["game"]]
         assert given["run_dir"] == str(tmp_path / "runs" / given["game"] / given["name"] / "seed0")
-        assert cell.read(made.file("run.json")) == made.configs()
+        assert cell.read(made.file("run.json")) == cell.Job(made.configs(), together=False)
 
 
 @pytest.mark.parametrize(
@@ -138,13 +138,15 @@ def test_a_mistake_is_refused_in_one_sentence_and_nothing_is_run(command, tmp_pa
     assert not list(tmp_path.rglob("journal"))
 
 
-def test_a_pack_is_trained_by_one_call(monkeypatch):
+def test_a_pack_is_trained_by_one_call(tmp_path, monkeypatch):
     calls = []
     together = type(sys)("ez_jax.together")
     together.train_together = lambda configs: calls.append(list(configs)) or 0
     monkeypatch.setitem(sys.modules, "ez_jax.together", together)
     pack = [runs.config(f"seed{seed}", {"seed": seed}) for seed in range(3)]
-    assert cell.run(pack) == 0
+    path = tmp_path / "seeds0-2.run.json"
+    cell.Job(pack, together=True).write(path)
+    assert cell.run(cell.read(path)) == 0
     assert calls == [pack]
 
 
@@ -153,8 +155,9 @@ def test_a_pack_is_trained_by_one_call(monkeypatch):
     [
         (None, "cannot be read: No such file"),
         ("{", "is damaged"),
-        ('{"configs": []}', "holds no configurations"),
-        ('{"configs": [{"lerner": {}}]}', "unknown key 'lerner'"),
+        ('{"configs": [], "together": true}', "holds no configurations"),
+        ('{"configs": [{}, {}], "together": false}', "holds no configurations"),
+        ('{"configs": [{"lerner": {}}], "together": true}', "unknown key 'lerner'"),
     ],
 )
 def test_a_file_of_a_cell_that_cannot_be_read_is_told(tmp_path, text, told):

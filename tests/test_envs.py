@@ -23,6 +23,8 @@ EVERY_KIND = {
     "LunarLander": PLAIN,
     "MiniGrid-Empty-5x5-v0": PLAIN,
     "gym:CartPole-v1": PLAIN,
+    "gymnax:CartPole": replace(PLAIN, max_episode_steps=30),
+    "Breakout-MinAtar": PLAIN,
     f"{TOY}Counter-v0": PLAIN,
     f"{TOY}Truncated-v0": PLAIN,
 }
@@ -111,7 +113,9 @@ def test_equal_seeds_and_actions_give_equal_time_steps(game):
             np.testing.assert_array_equal(getattr(a, field), getattr(b, field))
 
 
-@pytest.mark.parametrize("game", ["Qbert", "CartPole", "LunarLander", f"{TOY}Starts-v0"])
+@pytest.mark.parametrize(
+    "game", ["Qbert", "CartPole", "gymnax:CartPole", "LunarLander", f"{TOY}Starts-v0"]
+)
 def test_environment_i_plays_from_seed_plus_i(game):
     _, together = play(game, replace(SMALL, max_episode_steps=60), steps=0, num_envs=4, seed=3)
     alone = [play(game, SMALL, steps=0, seed=3 + i)[1][0].observation[0] for i in range(4)]
@@ -133,7 +137,7 @@ def test_rows_already_returned_are_not_written_to(game):
         np.testing.assert_array_equal(row.observation, frame)
 
 
-@pytest.mark.parametrize("game", ["CartPole", f"{TOY}Counter-v0"])
+@pytest.mark.parametrize("game", ["CartPole", "gymnax:CartPole", f"{TOY}Counter-v0"])
 def test_send_then_recv_is_a_step(game):
     split, whole = (envs.make_env(game, PLAIN, num_envs=2, seed=0, training=True) for _ in "ab")
     split.reset()
@@ -145,7 +149,7 @@ def test_send_then_recv_is_a_step(game):
         np.testing.assert_array_equal(received.observation, stepped.observation)
 
 
-@pytest.mark.parametrize("game", ["CartPole", "Breakout", f"{TOY}Counter-v0"])
+@pytest.mark.parametrize("game", ["CartPole", "Breakout", "gymnax:CartPole", f"{TOY}Counter-v0"])
 def test_reset_in_the_midst_of_a_game_starts_a_new_one(game):
     env = envs.make_env(game, SMALL, num_envs=2, seed=0, training=True)
     env.reset()
@@ -156,7 +160,9 @@ def test_reset_in_the_midst_of_a_game_starts_a_new_one(game):
     assert not env.step(np.zeros(2, np.int32)).is_first.any()
 
 
-@pytest.mark.parametrize("game", ["Catch", "Breakout", f"{TOY}Counter-v0", "gym:CartPole"])
+@pytest.mark.parametrize(
+    "game", ["Catch", "Breakout", f"{TOY}Counter-v0", "gym:CartPole", "Freeway-MinAtar"]
+)
 @pytest.mark.parametrize("training", [True, False])
 def test_the_step_limit_truncates_and_is_its_own_for_evaluation(game, training):
     limit = 4 if training else 3
@@ -407,6 +413,7 @@ def test_rewards_of_any_game_are_clipped_if_the_configuration_says_so():
     [
         ("CartPole", (400, 600, 3)),
         ("Catch", (160, 80, 3)),
+        ("Breakout-MinAtar", (160, 160, 3)),
         (f"{TOY}Camera-v0", (168, 140, 3)),
         (f"{TOY}Drawn-v0", (8, 9, 3)),
     ],
@@ -421,7 +428,7 @@ def test_render_gives_pictures_even_where_the_game_draws_none(game, shape):
     assert frames.dtype == np.uint8
 
 
-@pytest.mark.parametrize("game", ["FrozenLake", f"{TOY}Counter-v0"])
+@pytest.mark.parametrize("game", ["FrozenLake", "gymnax:CartPole", f"{TOY}Counter-v0"])
 def test_a_game_without_any_picture_says_so(game):
     env = envs.make_env(game, PLAIN, num_envs=1, seed=0, training=False)
     env.reset()
@@ -443,6 +450,7 @@ def test_a_fault_in_the_users_environment_keeps_its_traceback():
         ("Pendulum", "continuous"),
         ("LunarLanderContinuous", "continuous"),
         ("gym:Pendulum", "continuous"),
+        ("gymnax:Pendulum", "continuous"),
         (f"{TOY}Steering-v0", "mctx"),
         (f"{TOY}Pair-v0", "observations of kind Dict"),
         (f"{TOY}ChannelsFirst-v0", "channels first"),
@@ -475,6 +483,10 @@ def test_what_cannot_be_played_is_refused_with_the_reason(game, reason):
         ("gym:CartPole", "gymnasium", "CartPole-v1"),
         ("gymnasium:CartPole-v0", "gymnasium", "CartPole-v0"),
         ("CliffWalking-v1", "envpool", "CliffWalking-v1"),
+        ("breakout-minatar", "gymnax", "Breakout-MinAtar"),
+        ("Catch-bsuite", "gymnax", "Catch-bsuite"),
+        ("gymnax:cartpole", "gymnax", "CartPole-v1"),
+        ("gymnax:Freeway-MinAtar", "gymnax", "Freeway-MinAtar"),
         (f"{TOY}Counter-v0", "gymnasium", "ToyCounter-v0"),
         (f"gym:{TOY}Counter", "gymnasium", "ToyCounter-v0"),
         ("ToyCounter-v0", "gymnasium", "ToyCounter-v0"),
@@ -501,7 +513,9 @@ def test_names_are_found(game, backend, task_id):
         ("gym:Breakout", "auto", "env.backend=auto or envpool"),
         ("Breakout", "gymnasium", "env.backend=auto or envpool"),
         ("gym:CartPole", "envpool", "env.backend=auto or gymnasium"),
-        ("CartPole", "jax", "must be auto, envpool or gymnasium"),
+        ("gymnax:CartPole", "envpool", "env.backend=auto or gymnax"),
+        ("Breakot-MinAtar", "auto", "did you mean Breakout-MinAtar"),
+        ("CartPole", "jax", "must be auto, envpool, gymnasium or gymnax"),
     ],
 )
 def test_a_bad_name_is_answered_with_what_mends_it(game, backend, words):

@@ -1,12 +1,14 @@
 import io
 import json
+import re
 
 import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.layout_pb2 import Layout
 
 from ez_jax.config import BadInput
-from ez_jax.metrics import Every, MetricsWriter, read_metrics
+from ez_jax.metrics import Every, MetricsWriter, Series, read_metrics
 from ez_jax.progress import Progress, cpu_warning, duration
 from ez_jax.structs import Clocks
 
@@ -101,6 +103,61 @@ def test_tensorboard_has_the_same_numbers_by_agent_step(tmp_path):
     assert b"game: Catch" in first.read_bytes()
 
 
+REFERENCES = [
+    Series("ez_jax", [(0, 1.0), (10, 2.0), (20, 3.0)], "5 seeds"),
+    Series("ez_jax/low", [(0, 0.5), (20, 2.5)], "5 seeds"),
+    Series("ez_jax/high", [(0, 1.5), (20, 3.5)], "5 seeds"),
+    Series("human", [(0, 7.0), (20, 7.0)], "source: arXiv:1"),
+]
+
+
+def test_references_are_drawn_once_and_again_only_where_tensorboard_forgets_them(tmp_path):
+    with MetricsWriter(tmp_path, tensorboard=True) as writer:
+        writer.write_references(REFERENCES)
+    with MetricsWriter(tmp_path, tensorboard=True) as writer:
+        writer.truncate_after(clocks(10))
+        writer.write_references(REFERENCES, after=10)
+    first, resumed = sorted(tmp_path.glob("events.*"), key=lambda path: path.suffix)
+    purged = [e.step for e in events(resumed) if e.HasField("session_log")]
+    assert purged == [11]
+    for line in REFERENCES:
+        tag = f"reference/{line.name}"
+        assert scalars(first, tag) == line.points
+        kept = [point for point in scalars(first, tag) if point[0] < purged[0]]
+        assert kept + scalars(resumed, tag) == line.points
+    assert b"source: arXiv:1" in first.read_bytes()
+    assert b"source: arXiv:1" not in resumed.read_bytes()
+
+
+def test_the_charts_of_references_name_tags_that_are_there(tmp_path):
+    with MetricsWriter(tmp_path, tensorboard=True) as writer:
+        writer.write_references(REFERENCES)
+    (path,) = tmp_path.glob("events.*")
+    (layout,) = (
+        Layout.FromString(v.tensor.string_val[0])
+        for e in events(path)
+        for v in e.summary.value
+        if v.metadata.plugin_data.plugin_name == "custom_scalars"
+    )
+    charts = {chart.title: chart for category in layout.category for chart in category.chart}
+    (band,) = charts["band of ez_jax"].margin.series
+    assert (band.value, band.lower, band.upper) == tuple(
+        f"reference/{line.name}" for line in REFERENCES[:3]
+    )
+    tags = ["eval/return_mean", *(f"reference/{line.name}" for line in REFERENCES)]
+    patterns = charts["evaluation and references"].multiline.tag
+    shown = [tag for tag in tags if any(re.match(pattern, tag) for pattern in patterns)]
+    assert shown == ["eval/return_mean", "reference/ez_jax", "reference/human"]
+
+
+def test_without_references_or_tensorboard_nothing_is_drawn(tmp_path):
+    with MetricsWriter(tmp_path, tensorboard=True) as writer:
+        writer.write_references([])
+    with MetricsWriter(tmp_path, tensorboard=False) as writer:
+        writer.write_references(REFERENCES)
+    assert list(tmp_path.glob("events.*")) == []
+
+
 def events(path):
     raw, at = path.read_bytes(), 0
     while at < len(raw):  # TFRecord: u64 length, u32 checksum, data, u32 checksum
@@ -140,6 +197,12 @@ def test_a_file_gets_plain_lines_without_control_characters():
         "40/100 steps, return 21.5, loss 2.25, 20 steps/s, 5 updates/s, 8 s left",
         "evaluation at 40 steps: return 33",
     ]
+
+
+def test_how_an_evaluation_compares_stands_beside_it():
+    stream = io.StringIO()
+    Progress(stream=stream).update(Clocks(1_500), {"eval/return_mean": 9.0}, "below 10 to 12")
+    assert stream.getvalue() == "evaluation at 1,500 steps: return 9, below 10 to 12\n"
 
 
 def test_time_left_is_unknown_before_the_first_update():

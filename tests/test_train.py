@@ -68,7 +68,8 @@ def due(agent_steps):
 
 def test_a_run_leaves_its_configuration_scores_events_and_last_checkpoint(finished):
     folder = finished.folder
-    assert yaml.safe_load((folder / "config.yaml").read_text()) == to_dict(runs.config(folder))
+    expected = to_dict(runs.config(finished.made_in))
+    assert yaml.safe_load((folder / "config.yaml").read_text()) == expected
     last = read_metrics(folder)[-1]
     assert runs.latest_checkpoint(folder) == last["agent_steps"]
     assert [path.stat().st_size > 1000 for path in folder.glob("events.out.tfevents.*")] == [True]
@@ -157,7 +158,7 @@ def test_a_slow_run_is_saved_by_the_clock_on_the_wall(tmp_path, monkeypatch):
 
 def test_the_loop_moves_nothing_unasked_and_compiles_nothing_after_its_first_rounds(tmp_path):
     # log.every: a line of metrics is fetched, which is asked for.
-    changes = {"log.every": 1_000, "eval.every": 0, "checkpoint.every": 0, "updates_per_step": 1.0}
+    changes = {"log.every": 1_000, "eval.every": 0, "checkpoint.every": 0}
     config = runs.config(tmp_path, changes)
     compilations = []
     with Run(config, Progress(live=False)) as run:
@@ -179,7 +180,7 @@ def test_the_loop_moves_nothing_unasked_and_compiles_nothing_after_its_first_rou
                 jax.jit(lambda x: x + 1)(np.ones(3))  # the guard is on
             compilations.clear()
             play(step, 120)
-        assert run.clocks.updates == run.clocks.agent_steps - runs.START
+        assert run.clocks.updates == due(run.clocks.agent_steps)
     assert compilations == []
 
 
@@ -191,6 +192,14 @@ def test_without_a_terminal_the_output_is_plain_lines_that_tell_the_whole_story(
     story += ["compiling learning", "evaluation at", "done:"]
     positions = [next(i for i, line in enumerate(lines) if told in line) for told in story]
     assert positions == sorted(positions)
+
+
+def test_after_each_evaluation_stands_how_it_compares(finished):
+    told = [line for line in finished.stdout.splitlines() if line.startswith("evaluation at")]
+    assert len(told) == sum("eval/return_mean" in line for line in read_metrics(finished.folder))
+    for line in told:
+        assert ", nothing to compare with here; ez_jax's own curve goes from 231 at 1,000" in line
+        assert "total_agent_steps=10000 instead of 160" in line
 
 
 def test_the_same_command_on_a_complete_run_says_so_and_changes_nothing(finished, capsys):

@@ -177,7 +177,7 @@ def test_a_cell_killed_for_memory_is_only_its_own_failure(tmp_path):
 
 
 def test_seeds_of_a_pack_are_one_cell_and_the_missing_ones_are_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(ablate, "can_be_packed", lambda game, backend: True)
+    monkeypatch.setattr(ablate, "runs_on_device", lambda game, backend: True)
     ledger = create(tmp_path, seeds=((0, 1, 2),))
     assert [str(cell) for cell in ledger.cells()] == [
         "CartPole baseline seeds 0, 1, 2",

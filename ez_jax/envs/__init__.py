@@ -27,6 +27,7 @@ __all__ = [
     "list_games",
     "make_env",
     "resolve",
+    "runs_on_device",
 ]
 
 
@@ -61,6 +62,11 @@ class VectorEnv(Protocol):
         ...
 
 
+def runs_on_device(game: str, backend: str = "auto") -> bool:
+    """Whether a game is a function that a program can contain (`ez_jax.together`)."""
+    return resolve(game, backend).backend == "gymnax"
+
+
 def make_env(
     game: str, config: EnvConfig, *, num_envs: int, seed: int, training: bool
 ) -> VectorEnv:
@@ -81,6 +87,8 @@ def make_env(
     task = resolve(game, config.backend)
     if task.backend == "envpool":
         from ez_jax.envs.envpool_adapter import EnvpoolEnv as Adapter
+    elif task.backend == "gymnax":
+        from ez_jax.envs.gymnax_adapter import GymnaxEnv as Adapter
     else:
         from ez_jax.envs.gymnasium_adapter import GymnasiumEnv as Adapter
     return Adapter(task, config, num_envs=num_envs, seed=seed, training=training)

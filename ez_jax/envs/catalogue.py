@@ -32,6 +32,8 @@ _FAMILIES = {
     "envpool.procgen": "Procgen",
 }
 _PREFIXES = ("gym", "gymnasium")
+GYMNAX = "gymnax"  # backend, and the prefix of names that others have as well
+_GYMNAX_ONLY = ("minatar", "bsuite", "misc")  # ends of ids that nobody else has
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Task:
 
     game: str  # as the user named it
     name: str  # proper spelling, resolves to the same: Breakout, gym:CartPole, my_pkg:MyEnv
-    backend: str  # envpool | gymnasium
+    backend: str  # envpool | gymnasium | gymnax
     task_id: str  # the backend's own id
 
 
@@ -50,17 +52,25 @@ def resolve(game: str, backend: str = "auto") -> Task:
     Args:
         game: a short name in any case (`breakout`, `LunarLander`), a full id (`CartPole-v1`,
             `MiniGrid-Empty-5x5-v0`), or an id for Gymnasium alone: `gym:Name-v0`, or
-            `my_pkg:Name-v0`, where importing `my_pkg` registers the environment.
-        backend: envpool, gymnasium, or auto: envpool where it has the game.
+            `my_pkg:Name-v0`, where importing `my_pkg` registers the environment; or a game of
+            gymnax: `Breakout-MinAtar`, `Catch-bsuite`, `gymnax:CartPole-v1`.
+        backend: envpool, gymnasium, gymnax, or auto: envpool where it has the game.
 
     Raises:
         BadInput: there is no such game; the nearest names are given.
     """
-    if backend not in ("auto", "envpool", "gymnasium"):
-        raise BadInput(f"env.backend is '{backend}'; it must be auto, envpool or gymnasium.")
+    if backend not in ("auto", "envpool", "gymnasium", GYMNAX):
+        raise BadInput(
+            f"env.backend is '{backend}'; it must be auto, envpool, gymnasium or gymnax."
+        )
     prefix, _, rest = game.partition(":")
-    if rest and backend == "envpool":
-        raise BadInput(f"'{game}' is a name for Gymnasium: set env.backend=auto or gymnasium.")
+    home = GYMNAX if prefix == GYMNAX else "gymnasium"
+    if rest and backend not in ("auto", home):
+        raise BadInput(
+            f"'{game}' is a name for {home.capitalize()}: set env.backend=auto or {home}."
+        )
+    if GYMNAX in (backend, rest and prefix) or (backend == "auto" and is_gymnax(game)):
+        return _resolve_gymnax(game, rest or game)
     if rest:
         return _resolve_gymnasium(game, rest if prefix in _PREFIXES else game)
     if backend == "gymnasium":
@@ -137,6 +147,27 @@ def _gymnasium_ids() -> Mapping[str, str]:
     import gymnasium
 
     return {task_id: "gymnasium" for task_id in gymnasium.registry}
+
+
+def is_gymnax(name: str) -> bool:
+    """Whether a name is that of a game which only gymnax has, by how it ends."""
+    return ":" not in name and name.lower().endswith(tuple(f"-{end}" for end in _GYMNAX_ONLY))
+
+
+def _gymnax_ids() -> Mapping[str, str]:
+    """Ids of gymnax; not cached, importing a module may add some."""
+    import gymnax
+
+    return {task_id: GYMNAX for task_id in gymnax.registered_envs}
+
+
+def _resolve_gymnax(game: str, name: str) -> Task:
+    ids = _gymnax_ids()
+    task_id = _find(name, ids)
+    if task_id is None:
+        raise BadInput(_unknown(game, ids))
+    proper = task_id if is_gymnax(task_id) else f"{GYMNAX}:{_proper_name(task_id, ids)}"
+    return Task(game, proper, GYMNAX, task_id)
 
 
 def _resolve_gymnasium(game: str, name: str) -> Task:

@@ -16,6 +16,7 @@ span 0..250. The networks divide images by 255.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from gymnasium import spaces
 
@@ -31,7 +32,7 @@ class Encoder(NamedTuple):
 
     shape: tuple[int, ...]  # of one observation
     dtype: np.dtype
-    encode: Callable[[Any], np.ndarray]  # N raw observations -> dtype[N, *shape], a fresh array
+    encode: Callable[[Any], Any]  # N raw observations -> dtype[N, *shape], a fresh array
 
 
 def make_encoder(space: spaces.Space, task_id: str, channels_first: bool = False) -> Encoder:
@@ -108,29 +109,34 @@ def _image(space: spaces.Box | spaces.MultiBinary, task_id: str, channels_first:
         shape = (*shape, 1)
     is_unit = _is_unit(space)
 
-    def encode(raw: np.ndarray) -> np.ndarray:
-        image = np.asarray(raw)
+    def encode(raw: Any) -> Any:
+        image = _array(raw)
         if channels_first:
-            image = image.transpose(0, 2, 3, 1)
+            image = np.ascontiguousarray(image.transpose(0, 2, 3, 1))
         if is_unit:
-            image = np.rint(image * np.float32(255))
-        return image.reshape(-1, *shape).astype(np.uint8, order="C")
+            image = (image * np.float32(255)).round()
+        return image.reshape(-1, *shape).astype(np.uint8)
 
     return Encoder(shape, np.dtype(np.uint8), encode)
+
+
+def _array(raw: Any) -> Any:
+    """An array of NumPy, or of JAX inside a program."""
+    return raw if isinstance(raw, jax.Array) else np.asarray(raw)
 
 
 def _vector(space: spaces.Box | spaces.MultiBinary) -> Encoder:
     width = int(np.prod(space.shape, dtype=int))  # 1 for a scalar
 
-    def encode(raw: np.ndarray) -> np.ndarray:
-        return np.asarray(raw).reshape(-1, width).astype(np.float32)
+    def encode(raw: Any) -> Any:
+        return _array(raw).reshape(-1, width).astype(np.float32)
 
     return Encoder((width,), np.dtype(np.float32), encode)
 
 
 def _one_hot(count: int, start: int) -> Encoder:
-    def encode(raw: np.ndarray) -> np.ndarray:
-        codes = np.asarray(raw, np.int64).reshape(-1, 1) - start
+    def encode(raw: Any) -> Any:
+        codes = _array(raw).reshape(-1, 1) - start
         return (codes == np.arange(count)).astype(np.float32)
 
     return Encoder((count,), np.dtype(np.float32), encode)

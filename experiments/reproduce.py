@@ -1,0 +1,196 @@
+"""Results that can be had again: lists them, makes one, or judges a run that is there.
+
+    python -m experiments.reproduce                   what there is, with its status
+    python -m experiments.reproduce cartpole          runs its command for every seed, then judges
+    python -m experiments.reproduce check=RUN_DIR     judges a run; its settings say which it is
+    python -m experiments.reproduce cartpole check=RUN_DIR
+
+Each file of `experiments/reproductions` is one: command, seeds, time, expected band. Stopped and
+given again, a command goes on where it was. Exit code 0: within the band, 1: outside; 2: bad input.
+"""
+
+import dataclasses
+import shlex
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ez_jax import arguments, cli, safe_files
+from ez_jax.config import BadInput, Config, from_dict, run_folder
+from ez_jax.metrics import read_metrics
+from ez_jax.on_track import differing_settings, number
+from ez_jax.presets import make_config
+from ez_jax.progress import EVALUATION
+from ez_jax.run_folder import read_config
+
+FOLDER = Path(__file__).parent / "reproductions"
+ROOT = Path(__file__).parent.parent
+Line = Mapping[str, Any]  # agent steps and score of an evaluation, as metrics.jsonl has them
+
+
+@dataclasses.dataclass(frozen=True)
+class Reproduction:
+    """One result: how it is made and what is expected."""
+
+    name: str
+    game: str
+    command: str  # with SEED in it
+    seeds: list[int]
+    time: str  # measured, with the device, or "not measured"
+    expected: dict[int, list[float]]  # agent steps: lowest and highest mean over the seeds
+    source: str  # of what is expected
+    status: str  # reproduced, not yet, measured once, or differs by how much
+    results: str = ""  # the JSON file of `experiments.curves`, from the root of the repository
+
+    def words(self, seed: int) -> list[str]:
+        """The words that follow `python -m ez_jax.train`."""
+        return shlex.split(self.command.replace("SEED", str(seed)))[3:]
+
+    def config(self, seed: int) -> Config:
+        """The configuration that the command makes."""
+        own = {"game": "CartPole", "preset": ""}
+        chosen, changes = arguments.read(self.words(seed), own)
+        return make_config(chosen["game"], chosen["preset"], changes=changes)
+
+
+def load(name: str) -> Reproduction:
+    """A reproduction by the name of its file.
+
+    Raises:
+      BadInput: there is none of that name.
+    """
+    if name not in names():
+        raise BadInput(f"'{name}' is none of {', '.join(names())}")
+    return Reproduction(name=name, **safe_files.read_yaml(FOLDER / f"{name}.yaml"))
+
+
+def names() -> list[str]:
+    """All reproductions."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def tell(reproduction: Reproduction) -> str:
+    """Some lines of the list."""
+    at = [f"{band(ends)} at {steps:,} steps" for steps, ends in reproduction.expected.items()]
+    lines = [reproduction.command, f"expected {', '.join(at)}: {reproduction.source}"]
+    if reproduction.results:
+        runs = safe_files.read_json(ROOT / reproduction.results)["runs"]
+        sentence, _ = judge(reproduction, [run["curve"] for run in runs])
+        lines.append(f"measured {sentence}: {reproduction.results}")
+    lines.append(f"time: {reproduction.time}")
+    return "\n    ".join([f"{reproduction.name}: {reproduction.status}", *lines])
+
+
+def judge(reproduction: Reproduction, curves: Sequence[Sequence[Line]]) -> tuple[str, bool]:
+    """What the evaluations of some seeds come to, in words, and whether it is within the band."""
+    parts, is_within = [], True
+    count = "1 seed" if len(curves) == 1 else f"mean of {len(curves)} seeds"
+    for steps, (low, high) in reproduction.expected.items():
+        scores = [score_at(curve, steps) for curve in curves]
+        if not scores or None in scores:
+            parts.append(f"not at {steps:,} steps yet")
+            is_within = False
+            continue
+        mean = statistics.fmean(scores)
+        side = "below" if mean < low else "above" if mean > high else "within"
+        parts.append(f"{number(mean)} at {steps:,} steps ({count}), {side} {band([low, high])}")
+        is_within &= side == "within"
+    return "; ".join(parts), is_within
+
+
+def score_at(curve: Sequence[Line], steps: int) -> float | None:
+    """The score of the last of the evaluations that were due at so many agent steps."""
+    later = [line for line in curve if line["agent_steps"] >= steps]
+    first = min((line["agent_steps"] for line in later), default=None)
+    # The one after the last agent step and the one after the last update have the same steps.
+    return next((x[EVALUATION] for x in reversed(later) if x["agent_steps"] == first), None)
+
+
+def band(ends: Sequence[float]) -> str:
+    """A band as one reads it."""
+    return f"{number(ends[0])} to {number(ends[1])}"
+
+
+def run(reproduction: Reproduction) -> int:
+    """Run the command for every seed, and judge what came out."""
+    for seed in reproduction.seeds:
+        command = [sys.executable, "-m", "ez_jax.train", *reproduction.words(seed)]
+        say(f"$ {shlex.join(command)}")
+        if code := wait(command):
+            return code
+    folders = [run_folder(reproduction.config(seed)) for seed in reproduction.seeds]
+    return verdict(reproduction, folders)
+
+
+def wait(command: Sequence[str]) -> int:
+    """Run a command to its end: its exit code."""
+    with subprocess.Popen(command) as process:
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:  # the command has got it as well, saves and ends
+                continue
+
+
+def check(folder: Path, name: str) -> int:
+    """Judge a run that is there; without a name it is found by the settings of the run.
+
+    Raises:
+      BadInput: no run, or one with settings of no reproduction or of another one.
+    """
+    config = from_dict(read_config(folder))
+    found = {n: mismatch(config, load(n)) for n in ([name] if name else names())}
+    fitting = [n for n, why in found.items() if not why]
+    if fitting:
+        return verdict(load(fitting[0]), [folder])
+    if name:
+        raise BadInput(f"{folder} is not {name}: {found[name]}")
+    raise BadInput(f"{folder} has the settings of none of {', '.join(found)}")
+
+
+def mismatch(config: Config, reproduction: Reproduction) -> str:
+    """Why a run is not the one of a reproduction; empty if it is."""
+    expected = reproduction.config(config.seed)
+    if config.game != expected.game:
+        return f"it is a run of {config.game}"
+    return ", ".join(differing_settings(config, expected))
+
+
+def verdict(reproduction: Reproduction, folders: Sequence[Path]) -> int:
+    """Say whether runs are within the band: the exit code."""
+    curves = [[line for line in read_metrics(x) if EVALUATION in line] for x in folders]
+    sentence, is_within = judge(reproduction, curves)
+    say(f"{reproduction.name}: {sentence}; expected by: {reproduction.source}")
+    return cli.DONE if is_within else cli.FAILED
+
+
+def say(line: str) -> None:
+    """One line, before what subprocesses say next."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    """List, run or judge."""
+    chosen = [word for word in sys.argv[1:] if "=" not in word]
+    options, changes = arguments.read([x for x in sys.argv[1:] if "=" in x], {"check": ""})
+    if changes or len(chosen) > 1:
+        raise BadInput("give at most one NAME and check=RUN_DIR; settings are those of its file")
+    name = chosen[0] if chosen else ""
+    if options["check"]:
+        return check(Path(options["check"]), name)
+    if name:
+        return run(load(name))
+    for each in names():
+        say(tell(load(each)))
+    return cli.DONE
+
+
+if __name__ == "__main__":
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        say(__doc__)
+        sys.exit(cli.DONE)
+    sys.exit(cli.guarded(main))

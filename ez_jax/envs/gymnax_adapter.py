@@ -1,0 +1,180 @@
+"""Games of gymnax: pure functions on the device, for programs that contain the game itself.
+
+`DeviceGame` is one game as two pure functions, `reset` and `step`, under the contract of
+`ez_jax.envs`; `jax.vmap` makes many of it. `GymnaxEnv` puts N of them behind the interface that
+every other library has, so that the usual loop, evaluation and `ez_jax.load` can play them, too.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.struct
+import gymnax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnax.environments.spaces import gymnax_space_to_gym_space
+from jaxtyping import Array, Int, Key
+
+from ez_jax.config import EnvConfig
+from ez_jax.envs.catalogue import Task
+from ez_jax.envs.observations import Encoder, count_actions, make_encoder, picture
+from ez_jax.structs import EnvSpec, TimeStep
+
+
+class GameState(flax.struct.PyTreeNode, kw_only=True):
+    """One game being played."""
+
+    key: jax.Array  # of all that is random in it
+    inner: Any  # gymnax's own state
+    is_over: jax.Array  # bool[], the episode has ended: the next action begins another
+
+
+class DeviceGame(NamedTuple):
+    """One game as pure functions; made by `make_game`."""
+
+    spec: EnvSpec
+    env: Any  # of gymnax
+    params: Any  # of gymnax
+    encoder: Encoder
+    clips: bool  # learn from the sign of the reward
+
+    def reset(self, key: Key[Array, ""]) -> tuple[GameState, TimeStep]:
+        """Start a game, whose whole course follows from the key and the actions."""
+        key, reset_key = jax.random.split(key)
+        raw, inner = self.env.reset_env(reset_key, self.params)
+        # As a step leaves it: a loop over steps wants one type, and gymnax begins with plain ints.
+        stepped = jax.eval_shape(self._step_inner, reset_key, inner, jnp.int32(0))[1]
+        inner = jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), inner, stepped)
+        state = GameState(key=key, inner=inner, is_over=jnp.zeros((), bool))
+        over = jnp.zeros((), bool)
+        return state, self._time_step(raw, jnp.zeros(()), ~over, over, over)
+
+    def step(self, state: GameState, action: Int[Array, ""]) -> tuple[GameState, TimeStep]:
+        """Execute an action; after a final observation begin the next episode instead."""
+        key, step_key, reset_key = jax.random.split(state.key, 3)
+        first, new = self.env.reset_env(reset_key, self.params)
+        raw, inner, reward, terminated = self._step_inner(step_key, state.inner, action)
+        begins = state.is_over
+        pick = lambda a, b: jnp.where(begins, jnp.asarray(a, b.dtype), b)  # noqa: E731
+        raw, inner = jax.tree.map(pick, (first, new), (raw, inner))
+        truncated = self.env.is_truncated(inner, self.params) & ~begins
+        terminated = terminated & ~begins
+        score = jnp.where(begins, 0.0, reward)
+        is_over = terminated | truncated
+        state = GameState(key=key, inner=inner, is_over=is_over)
+        return state, self._time_step(raw, score, begins, is_over, terminated)
+
+    def _step_inner(self, key: Array, inner: Any, action: Array) -> tuple[Any, Any, Array, Array]:
+        raw, inner, reward, terminated, _ = self.env.step_env(key, inner, action, self.params)
+        inner = jax.tree.map(jnp.asarray, inner)
+        return raw, inner, jnp.asarray(reward, jnp.float32), jnp.asarray(terminated, bool)
+
+    def _time_step(
+        self, raw: Any, score: Array, is_first: Array, is_last: Array, terminated: Array
+    ) -> TimeStep:
+        return TimeStep(
+            observation=self.encoder.encode(jnp.asarray(raw)[None])[0],
+            reward=jnp.sign(score) if self.clips else score,
+            score=score,
+            discount=1 - terminated.astype(jnp.float32),
+            is_first=is_first,
+            is_last=is_last,
+            game_over=is_last,
+        )
+
+
+@functools.lru_cache(maxsize=16)
+def make_game(task: Task, config: EnvConfig, *, training: bool) -> DeviceGame:
+    """Build a game of gymnax; the same one for the same arguments.
+
+    Raises:
+        BadInput: actions or observations that cannot be used.
+    """
+    env, params = gymnax.make(task.task_id)
+    space = gymnax_space_to_gym_space(env.observation_space(params))
+    actions = gymnax_space_to_gym_space(env.action_space(params))
+    encoder = make_encoder(space, task.task_id)
+    limit = config.max_episode_steps if training else config.eval_max_episode_steps
+    limit = int(min(limit, params.max_steps_in_episode))
+    spec = EnvSpec(
+        game=task.game,
+        backend="gymnax",
+        task_id=task.task_id,
+        num_actions=count_actions(actions, task.task_id),
+        observation_shape=encoder.shape,
+        observation_dtype=encoder.dtype,
+        frame_stack=config.frame_stack,
+        frame_skip=1,
+    )
+    params = params.replace(max_steps_in_episode=limit)
+    return DeviceGame(spec, env, params, encoder, training and config.reward_clip)
+
+
+def game_keys(seed: Int[Array, ""] | int, num_envs: int) -> Key[Array, " N"]:
+    """Keys of N games: that of game i is made from seed + i."""
+    return jax.vmap(jax.random.key)(seed + jnp.arange(num_envs))
+
+
+@functools.lru_cache(maxsize=16)
+def _programs(task: Task, config: EnvConfig, training: bool) -> tuple[Callable, Callable]:
+    """`reset` and `step` of N games, jitted: evaluations come again and again."""
+    game = make_game(task, config, training=training)
+    return jax.jit(jax.vmap(game.reset)), jax.jit(jax.vmap(game.step))
+
+
+class GymnaxEnv:
+    """N games on the device, one call of a program per step; see `ez_jax.envs.VectorEnv`."""
+
+    def __init__(
+        self, task: Task, config: EnvConfig, *, num_envs: int, seed: int, training: bool
+    ) -> None:
+        """Build the games.
+
+        Raises:
+            BadInput: actions or observations that cannot be used.
+        """
+        self.spec = make_game(task, config, training=training).spec
+        self.num_envs = num_envs
+        self._reset, self._step = _programs(task, config, training)
+        # Made here and by an explicit transfer, so that the loop makes none that nobody sees.
+        self._keys = jax.jit(game_keys, static_argnums=1)(jax.device_put(np.int32(seed)), num_envs)
+        self._state: GameState | None = None
+        self._next: TimeStep | None = None
+        self._observation = np.zeros((num_envs, *self.spec.observation_shape))
+
+    def reset(self) -> TimeStep:
+        """Start a new game everywhere; a second call starts others than the first."""
+        keys = self._keys if self._state is None else self._state.key
+        self._state, self._next = self._reset(keys)
+        return self.recv()
+
+    def send(self, action: np.ndarray) -> None:
+        """Hand the actions i32[N] to the device, which steps the games."""
+        action = jax.device_put(np.asarray(action, np.int32))
+        self._state, self._next = self._step(self._state, action)
+
+    def recv(self) -> TimeStep:
+        """Fetch what they led to."""
+        step = jax.device_get(self._next)
+        self._observation = step.observation
+        return step
+
+    def step(self, action: np.ndarray) -> TimeStep:
+        """Send and receive."""
+        self.send(action)
+        return self.recv()
+
+    def render(self) -> np.ndarray:
+        """Pictures u8[N, H, W, 3] of the observations.
+
+        Raises:
+            RuntimeError: the observation is no image.
+        """
+        if not self.spec.is_image:
+            raise RuntimeError(f"'{self.spec.task_id}' of gymnax draws nothing to render")
+        return picture(self._observation)
+
+    def close(self) -> None:
+        """There is nothing to release."""

@@ -1,0 +1,284 @@
+"""Runs side by side in one program: environment, search, replay and update, one run per lane.
+
+Only for games that are pure functions themselves (`envs.gymnax_adapter`). The agent is the one of
+every other run, function by function; what `run.py` does on the host for one run is done here on
+the device for all of them. Lanes share nothing but the program: each has its own seed, replay,
+clocks and, where they differ, numbers (`NUMBERS`). They are never in each other's way: a lane that
+has to wait for another, because its episodes ended at other times, is left as it is.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from ez_jax import pace
+from ez_jax import replay as ring
+from ez_jax.actor import init_frames, make_decide, make_policy
+from ez_jax.config import Config
+from ez_jax.envs.gymnax_adapter import DeviceGame, GameState, game_keys
+from ez_jax.learner import make_learn, make_prepare
+from ez_jax.model import Model
+from ez_jax.reanalyse import make_reanalyse
+from ez_jax.run_state import ACT, LEARN, init_run_state
+from ez_jax.search import make_search
+from ez_jax.structs import Clocks, RunState, TimeStep
+from ez_jax.targets import make_targets
+
+# Settings that may differ between lanes: numbers that are computed with and decide about no shape.
+NUMBERS = (
+    "discount",
+    *(f"loss.{name}" for name in ("policy", "value", "value_prefix", "consistency")),
+    *(f"learner.{name}" for name in ("learning_rate", "momentum", "weight_decay", "max_grad_norm")),
+    *("replay.priority_exponent", "replay.importance_exponent"),
+    *("replay.importance_exponent_final", "replay.min_weight", "targets.age_fraction"),
+    *(f"search.{name}" for name in ("min_q_range", "dirichlet_fraction", "dirichlet_alpha")),
+    *(f"search.{name}" for name in ("pb_c_init", "pb_c_base", "gumbel_scale", "value_scale")),
+    "search.maxvisit_init",
+)
+
+
+class Finished(flax.struct.PyTreeNode, kw_only=True):
+    """Games that ended since the last line of metrics."""
+
+    games: jax.Array  # f32[]
+    score: jax.Array  # f32[], the sum of their scores
+    length: jax.Array  # f32[], of their agent steps
+
+
+class Lane(flax.struct.PyTreeNode, kw_only=True):
+    """One run; the program has a leading axis of lanes."""
+
+    run: RunState
+    games: GameState  # [N], being played
+    step: TimeStep  # [N], what they returned last
+    score: jax.Array  # f32[N], of the games being played, so far
+    length: jax.Array  # i32[N], their agent steps
+    finished: Finished
+    agent_steps: jax.Array  # i32[]
+    numbers: dict[str, jax.Array]  # f32[] each, by dotted key: settings of this lane alone
+
+
+class Program(NamedTuple):
+    """The jitted functions; lanes are donated."""
+
+    # (seed i32[L], seed of the games i32[L], numbers by key f32[L]) -> lanes
+    start: Callable[[Array, Array, Mapping[str, Array]], Lane]
+    # (lanes, agent steps, updates): all play and learn up to the former, then only learn up to the
+    # latter, which counts nothing where it is less than the data is owed
+    advance: Callable[[Lane, Array, Array], Lane]
+    # lanes -> scores f32[L, E] and lengths i32[L, E] of one game from each seed from eval.seed on
+    evaluate: Callable[[Lane], tuple[Array, Array]]
+
+
+def make_program(config: Config, model: Model, game: DeviceGame, eval_game: DeviceGame) -> Program:
+    """Compile nothing yet; `config` (`resolve`d) is that of all lanes but for their numbers."""
+    advance = functools.partial(_advance, config, model, game)
+    start = functools.partial(_start, config, model, game)
+    evaluate = functools.partial(_evaluate, config, model, eval_game)
+    return Program(
+        start=jax.jit(jax.vmap(start)),
+        advance=jax.jit(advance, donate_argnums=0),
+        evaluate=jax.jit(jax.vmap(lambda lane: evaluate(lane.run.train.variables, lane.numbers))),
+    )
+
+
+def with_numbers(config: Config, numbers: Mapping[str, Any]) -> Config:
+    """The configuration with some numbers replaced, by dotted key, even by what is being traced."""
+    for key, value in numbers.items():
+        section, _, leaf = key.rpartition(".")
+        if not section:
+            config = dataclasses.replace(config, **{leaf: value})
+            continue
+        changed = dataclasses.replace(getattr(config, section), **{leaf: value})
+        config = dataclasses.replace(config, **{section: changed})
+    return config
+
+
+def _start(
+    config: Config,
+    model: Model,
+    game: DeviceGame,
+    seed: Int[Array, ""],
+    game_seed: Int[Array, ""],
+    numbers: Mapping[str, Array],
+) -> Lane:
+    num_envs = config.actor.num_envs
+    games, step = jax.vmap(game.reset)(game_keys(game_seed, num_envs))
+    return Lane(
+        run=init_run_state(dataclasses.replace(config, seed=seed), model),
+        games=games,
+        step=step,
+        score=jnp.zeros(num_envs),
+        length=jnp.zeros(num_envs, jnp.int32),
+        finished=nothing_finished(),
+        agent_steps=jnp.zeros((), jnp.int32),
+        numbers=dict(numbers),
+    )
+
+
+def nothing_finished() -> Finished:
+    """Before any game ended."""
+    return Finished(games=jnp.zeros(()), score=jnp.zeros(()), length=jnp.zeros(()))
+
+
+def _advance(
+    config: Config, model: Model, game: DeviceGame, lanes: Lane, steps: Array, updates: Array
+) -> Lane:
+    """Rounds of one decision in every lane and the updates that it is owed, until all are there."""
+    owed = jnp.array(_owed(config))
+    handful = pace.handful(config)
+    group = config.reanalyse.updates_per_search
+    decide = functools.partial(_decide, config, model)
+    learn = functools.partial(_learn, config, model)
+
+    def has_work(lanes: Lane) -> Bool[Array, " L"]:
+        return (lanes.agent_steps < steps) | (lanes.run.train.updates < updates)
+
+    def round_of_all(lanes: Lane) -> Lane:
+        plays = lanes.agent_steps < steps
+        lanes, action = jax.vmap(decide)(lanes, plays)
+        due = jnp.where(
+            plays,
+            owed[jnp.minimum(lanes.agent_steps, config.total_agent_steps)],
+            jnp.minimum(lanes.run.train.updates + handful, updates),
+        )
+        due = jnp.maximum(0, due - lanes.run.train.updates)
+        waits = plays & (lanes.agent_steps < config.total_agent_steps)
+        due -= jnp.where(waits, due % group, 0)
+        groups = (jnp.max(due) + group - 1) // group
+        lanes = jax.lax.fori_loop(
+            0, groups, lambda i, lanes: jax.vmap(learn)(lanes, due - i * group), lanes
+        )
+        return jax.vmap(functools.partial(_play, game))(lanes, action, plays)
+
+    return jax.lax.while_loop(lambda lanes: jnp.any(has_work(lanes)), round_of_all, lanes)
+
+
+def _owed(config: Config) -> np.ndarray:
+    """Updates i32[total_agent_steps + 1] that are owed to so many agent steps."""
+    steps = range(config.total_agent_steps + 1)
+    return np.array([pace.updates_owed(config, n) for n in steps], np.int32)
+
+
+def _temperatures(config: Config) -> np.ndarray:
+    """Acting temperature f32[total_updates + 1] after so many updates."""
+    updates = range(config.total_updates + 1)
+    return np.array([pace.temperature(config, Clocks(updates=n)) for n in updates], np.float32)
+
+
+def _decide(
+    config: Config, model: Model, lane: Lane, plays: Bool[Array, ""]
+) -> tuple[Lane, Int[Array, " N"]]:
+    """Search and record the decisions, as `Run.decide`; nothing happens where a lane waits."""
+    chosen = with_numbers(config, lane.numbers)
+    search = make_search(chosen.search, model, discount=chosen.discount, explore=True)
+    run, updates = lane.run, lane.run.train.updates
+    temperature = jnp.array(_temperatures(config))[jnp.minimum(updates, config.total_updates)]
+    row, frames = make_decide(model, search)(
+        run.train.variables,
+        run.replay.count,
+        run.frames,
+        lane.step,
+        jax.random.fold_in(run.key, ACT),
+        temperature,
+        config.actor.random_start & (lane.agent_steps < config.learner.start),
+        updates,
+    )
+    replay = ring.add_where(run.replay, row, plays)
+    frames = jnp.where(plays, frames, run.frames)
+    played = jnp.where(plays, jnp.sum(~lane.step.is_last), 0)
+    lane = lane.replace(
+        run=run.replace(replay=replay, frames=frames), agent_steps=lane.agent_steps + played
+    )
+    return lane, row.action
+
+
+def _play(game: DeviceGame, lane: Lane, action: Int[Array, " N"], plays: Bool[Array, ""]) -> Lane:
+    """Step the games and keep the scores, as `RepeatableGames`."""
+    games, step = jax.vmap(game.step)(lane.games, action)
+    score, length = lane.score + step.score, lane.length + ~step.is_first
+    over, done = step.game_over, lane.finished
+    finished = Finished(
+        games=done.games + jnp.sum(over),
+        score=done.score + jnp.sum(jnp.where(over, score, 0.0)),
+        length=done.length + jnp.sum(jnp.where(over, length, 0)),
+    )
+    after = lane.replace(
+        games=games,
+        step=step,
+        score=jnp.where(over, 0.0, score),
+        length=jnp.where(over, 0, length),
+        finished=finished,
+    )
+    same = {"run": None}  # nothing of it has changed, so that it need not be compared
+    after = where(plays, after.replace(**same), lane.replace(**same))
+    return after.replace(run=lane.run)
+
+
+def _learn(config: Config, model: Model, lane: Lane, due: Int[Array, ""]) -> Lane:
+    """One group of updates, as `Run.learn`, of which the first `due` are made."""
+    chosen = with_numbers(config, lane.numbers)
+    search = make_search(chosen.search, model, discount=chosen.discount, explore=True)
+    reanalyse, targets = make_reanalyse(chosen, model, search), make_targets(chosen, model)
+    prepare, learn = make_prepare(chosen, model, reanalyse, targets), make_learn(chosen, model)
+    key = jax.random.fold_in(lane.run.key, LEARN)
+    before = lane.run
+    group, replay, sums = prepare(
+        before.train.target, before.replay, before.metrics, key, before.train.updates
+    )
+    run = _run_where(due > 0, before.replace(replay=replay, metrics=sums), before)
+    for i in range(config.reanalyse.updates_per_search):
+        after = learn(run.train, run.replay, run.metrics, key, group, i)
+        train, replay, sums = after
+        run = _run_where(due > i, run.replace(train=train, replay=replay, metrics=sums), run)
+    return lane.replace(run=run)
+
+
+def where(chosen: Bool[Array, ""], yes: Any, no: Any) -> Any:
+    """One of two trees."""
+    return jax.tree.map(lambda a, b: jnp.where(chosen, a, b), yes, no)
+
+
+def _run_where(chosen: Bool[Array, ""], yes: RunState, no: RunState) -> RunState:
+    """One of two states that have the same recorded rows, which are most of it."""
+    bare = lambda run: run.replace(replay=ring.without_recorded(run.replay))  # noqa: E731
+    run = where(chosen, bare(yes), bare(no))
+    recorded = {name: getattr(no.replay.rows, name) for name in ring.RECORDED}
+    return run.replace(replay=ring.with_recorded(run.replay, recorded))
+
+
+def _evaluate(
+    config: Config, model: Model, game: DeviceGame, variables: Any, numbers: Mapping[str, Array]
+) -> tuple[Float[Array, " E"], Int[Array, " E"]]:
+    """Full games without noise, one per environment, as `evaluate.make_evaluate` plays them."""
+    chosen, count = with_numbers(config, numbers), config.eval.episodes
+    search = make_search(
+        chosen.search,
+        model,
+        discount=chosen.discount,
+        explore=False,
+        num_simulations=config.eval.num_simulations,
+    )
+    policy = make_policy(model, search)
+
+    def move(state: tuple) -> tuple:
+        games, step, frames, score, length, playing = state
+        key, temperature = jax.random.key(0), jnp.zeros(())
+        found, frames = policy(variables, frames, step, key, temperature)
+        acted = playing & ~step.is_last
+        games, step = jax.vmap(game.step)(games, found.action)
+        score, length = score + step.score * playing, length + acted
+        return games, step, frames, score, length, playing & ~step.game_over
+
+    games, step = jax.vmap(game.reset)(game_keys(config.eval.seed, count))
+    nothing = jnp.zeros(count), jnp.zeros(count, jnp.int32), jnp.ones(count, bool)
+    start = games, step, init_frames(model.spec, count), *nothing
+    *_, score, length, _ = jax.lax.while_loop(lambda state: jnp.any(state[-1]), move, start)
+    return score, length

@@ -1,0 +1,158 @@
+"""Whether a run is where others were after as many agent steps, in words and as curves.
+
+`run.py` says it after each evaluation and draws it in TensorBoard; `experiments/reproduce.py` asks
+the same. Scores of another protocol are told as such and never called too low or too high.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ez_jax import checks, references
+from ez_jax.config import Config
+from ez_jax.metrics import Series
+from ez_jax.presets import make_config
+from ez_jax.references import Curve, Score
+from ez_jax.run_folder import is_free
+
+OURS = "ez_jax"  # the method of what this code itself reached
+MOST_NAMED = 3  # settings that differ, in a sentence
+
+
+def on_track(config: Config, agent_steps: int, score: float) -> str | None:
+    """A sentence about a score of a run; None where nobody has published one of this game.
+
+    Args:
+        config: as the user gave it, before `search.resolve`.
+        agent_steps: of training so far.
+        score: mean return of the evaluation.
+    """
+    verdict = compare(config, agent_steps, score)
+    return verdict and f"{config.game} at {agent_steps:,} steps: {number(score)}, {verdict}"
+
+
+def compare(config: Config, agent_steps: int, score: float) -> str | None:
+    """The second half of the sentence of `on_track`."""
+    trained = nearest(config)
+    parts = [_beside_trained(trained, config, agent_steps, score)] if trained else []
+    untrained = [known for known in references.scores(config.game) if known.agent_steps is None]
+    if untrained:
+        named = ", ".join(f"{known.method} {number(known.score)}" for known in reversed(untrained))
+        differing = differences(config, untrained[0])
+        parts.append(f"{named} (with {_few(differing)})" if differing else named)
+    return "; ".join(parts) or None
+
+
+def nearest(config: Config) -> Curve | Score | None:
+    """What a run is best compared with: its own preset first, then any preset, then any method.
+
+    A curve is better than a final score, and the fewer settings differ the better.
+    """
+    finals = [known for known in references.scores(config.game) if known.agent_steps is not None]
+
+    def distance(reference: Curve | Score) -> tuple[bool, bool, int]:
+        preset = reference.settings.get("preset")
+        return preset != config.preset, preset is None, len(differences(config, reference))
+
+    return min((*references.curves(config.game), *finals), key=distance, default=None)
+
+
+def differences(config: Config, reference: Curve | Score) -> list[str]:
+    """Settings of a reference that a run does not have: `env.sticky_actions=0.0 instead of 0.25`.
+
+    Where both have one preset, every setting that decides what is learned counts; else those that
+    the reference names.
+    """
+    if reference.settings.get("preset") == config.preset:
+        return differing_settings(config, _config(reference.game, reference.settings))
+    return _unlike(checks.flatten(config), reference.settings)
+
+
+def differing_settings(config: Config, other: Config) -> list[str]:
+    """Settings that decide what is learned, of another run but not of this one, as above."""
+    there = checks.flatten(other).items()
+    counting = {k: v for k, v in there if k not in ("game", "seed") and not is_free(k)}
+    return _unlike(checks.flatten(config), counting)
+
+
+def _unlike(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{key}={value} instead of {here[key]}"
+        for key, value in there.items()
+        if here[key] != value
+    ]
+
+
+def _config(game: str, settings: Mapping[str, Any]) -> Config:
+    """The configuration of a reference that names its preset."""
+    changes = dict(settings)
+    return make_config(game, changes.pop("preset"), changes=changes)
+
+
+def series(config: Config) -> list[Series]:
+    """What can be drawn beside a run, no further than it goes."""
+    total, drawn = config.total_agent_steps, []
+    for curve in references.curves(config.game):
+        for end, values in (("", curve.scores), ("/low", curve.low), ("/high", curve.high)):
+            points = zip(curve.agent_steps, values or (), strict=values is not None)
+            drawn.append((curve, end, list(points)))
+    have_curve = {curve.method for curve in references.curves(config.game)}
+    for score in references.scores(config.game):
+        if score.agent_steps is None:
+            drawn.append((score, "", [(0, score.score), (total, score.score)]))
+        elif "preset" in score.settings and score.method not in have_curve:
+            drawn.append((score, "", [(score.agent_steps, score.score)]))
+    found = [_series(config, *line) for line in drawn]
+    return [line for line in found if line.points]
+
+
+def _series(
+    config: Config, reference: Curve | Score, end: str, points: list[tuple[int, float]]
+) -> Series:
+    told = [reference.protocol, f"source: {reference.source}"]
+    name = re.sub(r"[^\w.-]+", "_", reference.method) + end
+    if differing := differences(config, reference):
+        told.append(f"not as this run: {', '.join(differing)}")
+        name = f"other_settings/{name}"
+    within = [(steps, score) for steps, score in points if steps <= config.total_agent_steps]
+    return Series(name, within, "; ".join(told))
+
+
+def _beside_trained(
+    reference: Curve | Score, config: Config, agent_steps: int, score: float
+) -> str:
+    """What one reference says of a score."""
+    whose = f"{reference.method}'s {'own' if reference.method == OURS else 'published'}"
+    differing = differences(config, reference)
+    # Environments side by side may play a few steps more than the run was given.
+    there = references.at(reference, min(agent_steps, config.total_agent_steps))
+    if there is None:
+        known = _elsewhere(reference, whose)
+        return f"{known} (with {_few(differing)})" if differing else known
+    has_band = there.low is not None and there.high is not None
+    low, high = (there.low, there.high) if has_band else (there.score, there.score)
+    told = " to ".join(dict.fromkeys((number(low), number(high))))
+    if differing:
+        return f"not to be compared with {whose} {told} there, which has {_few(differing)}"
+    side = "below" if score < low else "above" if score > high else "within" if has_band else "as"
+    return f"{side} {whose} {told}" + ("" if has_band else " there (spread unknown)")
+
+
+def _elsewhere(reference: Curve | Score, whose: str) -> str:
+    """Where a reference has something to say, for a point where it has not."""
+    if isinstance(reference, Score):
+        end = f"{number(reference.score)} at {reference.agent_steps:,} steps"
+        return f"no curve to compare with; {whose} final score is {end}"
+    first, last = ((reference.agent_steps[i], reference.scores[i]) for i in (0, -1))
+    span = " to ".join(f"{number(score)} at {steps:,} steps" for steps, score in (first, last))
+    return f"nothing to compare with here; {whose} curve goes from {span}"
+
+
+def _few(differing: list[str]) -> str:
+    rest = len(differing) - MOST_NAMED
+    return ", ".join(differing[:MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def number(score: float) -> str:
+    """A score as one reads it: three digits, and all of those before the point."""
+    return f"{score:,.0f}" if abs(score) >= 100 else f"{score:.3g}"

@@ -1,0 +1,173 @@
+"""Published scores and learning curves to compare with, each with its source and protocol.
+
+`reference_data/` holds them: `methods.json` says how and by whom a method was measured,
+`scores.csv` and `curves.csv` what came out, `measured.json` what this code itself reached, written
+by `experiments/bands.py`. A reference holds under certain `settings`, by dotted key of the
+configuration; `preset` is among them where the method is one of ours.
+"""
+
+import csv
+import functools
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any
+
+import numpy as np
+
+from ez_jax.scores import RANDOM_AND_HUMAN
+
+DATA = resources.files("ez_jax") / "reference_data"
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a method gets after its last agent step."""
+
+    game: str  # proper name, without a prefix
+    method: str
+    agent_steps: int | None  # of training; None: without any, as human and random
+    score: float  # mean return of full games, unclipped
+    low: float | None  # the band around it, where there is one
+    high: float | None
+    protocol: str  # how it was played and measured, in words
+    source: str
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What a method gets after so many agent steps, which rise; the tuples are equally long."""
+
+    game: str
+    method: str
+    agent_steps: tuple[int, ...]
+    scores: tuple[float, ...]
+    low: tuple[float, ...] | None  # the band around it, where there is one
+    high: tuple[float, ...] | None
+    protocol: str
+    source: str
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+
+def scores(game: str) -> tuple[Score, ...]:
+    """Scores known of a game, in any spelling; random and human come first."""
+    return _all_scores().get(_key(game), ())
+
+
+def curves(game: str) -> tuple[Curve, ...]:
+    """Learning curves known of a game, in any spelling."""
+    return _all_curves().get(_key(game), ())
+
+
+def at(reference: Curve | Score, agent_steps: int) -> Score | None:
+    """What a method has after so many agent steps: curves are linear between their points.
+
+    None before the first and after the last point of a curve, and before the end of a training of
+    which only the final score is known.
+    """
+    if isinstance(reference, Score):
+        ended = reference.agent_steps is None or agent_steps >= reference.agent_steps
+        return reference if ended else None
+    steps = reference.agent_steps
+    if not steps[0] <= agent_steps <= steps[-1]:
+        return None
+    known = {name: getattr(reference, name) for name in ("low", "high")}
+    band = {
+        k: None if values is None else float(np.interp(agent_steps, steps, values))
+        for k, values in known.items()
+    }
+    return Score(
+        game=reference.game,
+        method=reference.method,
+        agent_steps=agent_steps,
+        score=float(np.interp(agent_steps, steps, reference.scores)),
+        protocol=reference.protocol,
+        source=reference.source,
+        settings=reference.settings,
+        **band,
+    )
+
+
+def _key(game: str) -> str:
+    """What all spellings of a game have in common."""
+    return re.sub(
+        r"^(ALE/|gymnax:|gymnasium:|gym:)|(NoFrameskip)?-v\d+$|[^A-Za-z0-9]", "", game
+    ).lower()
+
+
+@functools.cache
+def _all_scores() -> dict[str, tuple[Score, ...]]:
+    untrained = [
+        (game, method, None, score)
+        for game, pair in RANDOM_AND_HUMAN.items()
+        for method, score in zip(("random", "human"), pair, strict=True)
+    ]
+    trained = [
+        (row["game"], row["method"], int(row["agent_steps"]), float(row["score"]))
+        for row in _rows("scores.csv")
+    ]
+    return _by_game(
+        Score(game, method, steps, score, None, None, **_how(method))
+        for game, method, steps, score in (*untrained, *trained)
+    )
+
+
+@functools.cache
+def _all_curves() -> dict[str, tuple[Curve, ...]]:
+    points: dict[tuple[str, str], list[dict[str, str]]] = {}
+    for row in _rows("curves.csv"):
+        points.setdefault((row["game"], row["method"]), []).append(row)
+    published = [
+        Curve(
+            game,
+            method,
+            tuple(int(row["agent_steps"]) for row in rows),
+            tuple(float(row["score"]) for row in rows),
+            None,
+            None,
+            **_how(method, curve=True),
+        )
+        for (game, method), rows in points.items()
+    ]
+    measured = [
+        Curve(**{k: tuple(v) if isinstance(v, list) else v for k, v in curve.items()})
+        for curve in json.loads(_text("measured.json"))
+    ]
+    return _by_game((*published, *measured))
+
+
+def _by_game(found: Iterable[Any]) -> dict[str, tuple[Any, ...]]:
+    games: dict[str, list[Any]] = {}
+    for reference in found:
+        games.setdefault(_key(reference.game), []).append(reference)
+    return {key: tuple(references) for key, references in games.items()}
+
+
+def _how(method: str, *, curve: bool = False) -> dict[str, Any]:
+    """Protocol, source and settings of a method."""
+    known = _methods()
+    entry = known["methods"][method]
+    protocol = known["protocols"][entry["protocol"]]
+    preset = {"preset": entry["preset"]} if "preset" in entry else {}
+    told = entry["curve"] if curve else entry
+    return {
+        "protocol": f"{protocol['words']}; {told['details']}",
+        "source": told["source"],
+        "settings": protocol["settings"] | preset,
+    }
+
+
+@functools.cache
+def _methods() -> dict[str, Any]:
+    return json.loads(_text("methods.json"))
+
+
+def _rows(name: str) -> Iterable[dict[str, str]]:
+    return csv.DictReader(_text(name).splitlines())
+
+
+def _text(name: str) -> str:
+    return (DATA / name).read_text(encoding="utf-8")

@@ -1,0 +1,199 @@
+"""Runs in one program: each is the run that it would be by itself."""
+
+import jax
+import numpy as np
+import pytest
+import runs
+from test_train import untimed
+
+from ez_jax import checks, envs, lanes, presets
+from ez_jax.agent import load
+from ez_jax.cli import DONE, INTERRUPTED, spread
+from ez_jax.config import BadInput, Config, override
+from ez_jax.envs.gymnax_adapter import make_game
+from ez_jax.metrics import read_metrics
+from ez_jax.model import make_model
+from ez_jax.progress import Progress
+from ez_jax.run_folder import read_config
+from ez_jax.together import OWN, Together, check_alike, train_together
+from ez_jax.train import train
+
+GAME = "gymnax:CartPole"
+STILL = {"learner.learning_rate": 0.0, "learner.weight_decay": 0.0}
+ROUNDING = 2e-3  # two programs round differently, and every update carries that on
+
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
+
+def config(folder, **changes) -> Config:
+    return runs.config(folder, changes, GAME)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Two seeds and a run that learns nothing, in one program; the second seed by itself, too."""
+    root = tmp_path_factory.mktemp("together")
+    settings = [{"seed": 0}, {"seed": 1}, {"seed": 0, **STILL}]
+    members = [
+        override(config(root / name), changes)
+        for name, changes in zip(["first", "second", "still"], settings, strict=True)
+    ]
+    assert train_together(members) == DONE
+    assert train(override(config(root / "alone"), {"seed": 1})) == DONE
+    return root
+
+
+def weights(folder):
+    variables = load(folder).variables["params"]
+    return np.concatenate([np.ravel(x) for x in leaves(variables)])
+
+
+def leaves(tree):
+    if isinstance(tree, dict):
+        return [leaf for name in sorted(tree) for leaf in leaves(tree[name])]
+    return [np.asarray(tree)]
+
+
+def assert_same_lines(some, others):
+    """The same clocks and games; losses up to rounding."""
+    assert len(some) == len(others)
+    for one, other in zip(untimed(some), untimed(others), strict=True):
+        assert one.keys() == other.keys()
+        for name in one:
+            if name.startswith(("loss/", "opt/grad", "value/", "replay/", "reanalyse/age")):
+                assert one[name] == pytest.approx(other[name], rel=0.02, abs=ROUNDING), name
+            else:
+                assert one[name] == pytest.approx(other[name], rel=1e-6), name
+
+
+def test_a_run_among_others_is_the_run_by_itself(folders):
+    assert_same_lines(read_metrics(folders / "second"), read_metrics(folders / "alone"))
+    np.testing.assert_allclose(
+        weights(folders / "second"), weights(folders / "alone"), atol=ROUNDING
+    )
+    assert read_config(folders / "second")["seed"] == 1
+
+
+def test_seeds_differ_and_numbers_differ_by_lane(folders):
+    first, second, still = (weights(folders / name) for name in ("first", "second", "still"))
+    unlearned = read_metrics(folders / "still")
+
+    assert np.abs(first - second).max() > 0.01
+    assert np.abs(first - still).max() > ROUNDING
+    assert unlearned[-1]["updates"] == read_metrics(folders / "first")[-1]["updates"]
+
+
+def test_a_run_goes_on_in_other_company_as_if_nothing_had_happened(folders, tmp_path):
+    members = [config(tmp_path / "other"), override(config(tmp_path / "again"), {"seed": 1})]
+    with Together(members, Progress(live=False)) as together:
+        for _ in range(3):
+            together.advance()
+            together.report()
+        together.interrupt.requested = True
+        assert not together.is_unfinished()
+        together.finish()
+    assert 0 < read_metrics(tmp_path / "again")[-1]["agent_steps"] < runs.STEPS
+
+    newcomer = override(config(tmp_path / "new"), {"seed": 2})
+    assert train_together([newcomer, members[1]]) == DONE
+
+    assert_same_lines(read_metrics(tmp_path / "again"), read_metrics(folders / "alone"))
+    np.testing.assert_allclose(
+        weights(tmp_path / "again"), weights(folders / "alone"), atol=ROUNDING
+    )
+
+
+def test_a_complete_run_is_left_as_it_is(folders):
+    before = runs.contents(folders / "second")
+    same = override(config(folders / "second"), {"seed": 1})
+    with Together([same], Progress(live=False)) as together:
+        assert not together.is_unfinished()
+        together.finish()
+
+    after = runs.contents(folders / "second")
+    assert before["metrics.jsonl"] == after["metrics.jsonl"]
+    assert {name for name in before if "checkpoints" in name} == {
+        name for name in after if "checkpoints" in name
+    }
+
+
+def test_runs_alone_and_together_are_not_mixed_up(folders):
+    with pytest.raises(BadInput, match="go on with the same seeds="):
+        train(override(config(folders / "second"), {"seed": 1}))
+    with pytest.raises(BadInput, match="go on without seeds="):
+        Together([override(config(folders / "alone"), {"seed": 1})], Progress(live=False))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "words"),
+    [
+        ({}, {"run_dir": "b", "learner.batch_size": 8}, "may not differ in learner.batch_size"),
+        ({}, {}, "give each its own seed or name"),
+        ({"game": "CartPole"}, {"game": "CartPole", "run_dir": "b"}, "only games of gymnax"),
+    ],
+)
+def test_what_one_program_cannot_hold_is_refused(first, second, words):
+    given = [override(config("a"), changes) for changes in (first, second)]
+    with pytest.raises(BadInput, match=words):
+        check_alike(given)
+
+
+def test_numbers_are_settings_with_fractions():
+    values = checks.flatten(Config())
+    assert {type(values[key]) for key in lanes.NUMBERS} == {float}
+    assert set(OWN) - set(lanes.NUMBERS) == {"seed", "name", "run_dir"}
+
+
+@pytest.mark.parametrize("policy", ["gumbel", "puct", "puct_ez"])
+def test_every_number_can_differ_whatever_the_search(policy):
+    chosen = runs.config("a", {"search.policy": policy}, GAME)
+    game = make_game(envs.resolve(GAME), chosen.env, training=True)
+    program = lanes.make_program(chosen, make_model(chosen, game.spec), game, game)
+    numbers = {key: np.ones(2, np.float32) for key in lanes.NUMBERS}
+    seeds = np.zeros(2, np.int32)
+
+    start = jax.eval_shape(program.start, seeds, seeds, numbers)
+    after = jax.eval_shape(program.advance, start, np.int32(1), np.int32(0))
+
+    assert jax.tree.map(lambda x: x.shape, start) == jax.tree.map(lambda x: x.shape, after)
+
+
+def test_seeds_follow_the_seed_and_have_folders_of_their_own():
+    chosen = presets.make_config(GAME, changes={"seed": 3})
+    assert [config.seed for config in spread(chosen, 2)] == [3, 4]
+    with pytest.raises(BadInput, match="give a name="):
+        spread(override(chosen, {"run_dir": "x"}), 2)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["game=CartPole", "seeds=2"], "only games of gymnax"),
+        ([f"game={GAME}", "seeds=0"], "at least one run"),
+        ([f"game={GAME}", "seeds=2", "plan=true"], "leave seeds= out"),
+    ],
+)
+def test_the_command_refuses_seeds_in_one_sentence(tmp_path, words, told):
+    done = runs.wait(runs.start("ez_jax.train", *words, f"hydra.run.dir={tmp_path}"))
+
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_sigterm_saves_all_runs_and_the_same_command_goes_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = [f"{key}={value}" for key, value in runs.SETTINGS.items()]
+    words = [f"game={GAME}", "seeds=2", "name=x", *settings, "checkpoint.every=1000"]
+    process = runs.start("ez_jax.train", *words)
+    for line in process.stdout:
+        if "evaluation at" in line:
+            process.terminate()
+            break
+    assert runs.wait(process).returncode == INTERRUPTED
+    folders = [tmp_path / "runs" / "gymnax_CartPole" / "x" / f"seed{i}" for i in (0, 1)]
+    assert all(0 < runs.latest_checkpoint(folder) < runs.STEPS for folder in folders)
+    done = runs.wait(runs.start("ez_jax.train", *words))
+    assert done.returncode == DONE, done.stderr
+    assert "resumed at" in done.stdout
+    assert all(runs.latest_checkpoint(folder) >= runs.STEPS for folder in folders)
