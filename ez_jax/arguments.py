@@ -8,13 +8,14 @@ them.
 import collections
 import difflib
 import hashlib
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Override
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override
 from hydra.errors import HydraException
 
 from ez_jax import checks, config, presets
@@ -48,22 +49,78 @@ def rewrite(words: Sequence[str]) -> list[str]:
     return [_rewrite_word(word, multirun=multirun) for word in words]
 
 
-def take_own(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """The training command's own keys, `OWN`, with their values, and the other words.
+def take(words: Sequence[str], own: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Take the words of a command itself from among those of the configuration.
+
+    Args:
+        words: the command line.
+        own: the command's keys with their defaults, whose types are kept; text is not parsed.
+
+    Returns:
+        The own keys that are given, with their values, and the other words.
 
     Raises:
         BadInput: a value of the wrong type.
     """
-    values, others = dict(OWN), []
+    taken, others = {}, []
     for word in words:
         key, equals, text = word.lstrip("+").partition("=")
-        if key not in OWN or not equals:
+        if key not in own or not equals:
             others.append(word)
-            continue
-        override = _parse(f"{key}={text}")
-        value = text if override.is_sweep_override() else override.value()
-        values[key] = config.convert(type(OWN[key]), value, key)
-    return values, others
+        elif isinstance(own[key], str):
+            taken[key] = text
+        else:
+            override = _parse(f"{key}={text}")
+            value = text if override.is_sweep_override() else override.value()
+            taken[key] = config.convert(type(own[key]), value, key)
+    return taken, others
+
+
+def listed(key: str, text: str) -> list[str]:
+    """The items of `a,b`, `[a,b]` or `a`.
+
+    Raises:
+        BadInput: the text cannot be read so.
+    """
+    names = _names(_parse(f"{key}={text}"))
+    if names is None:
+        raise BadInput(f"cannot read '{key}={text}': write a list, such as {key}=a,b")
+    return names
+
+
+def combinations(words: Sequence[str], own: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The command lines that a sweep consists of, by a name that tells them apart.
+
+    Raises:
+        BadInput: an unknown key, or a word that cannot be read.
+    """
+    choices = []
+    for word in words:
+        if word.startswith("-"):
+            raise BadInput(f"'{word}' is not needed here: lists of values are swept by themselves")
+        key, equals, text = word.lstrip("+").partition("=")
+        if not equals:
+            raise BadInput(unreadable(word))
+        nearest = difflib.get_close_matches(key, own, n=2, cutoff=0.75)
+        if nearest and key not in config.dotted_keys() and key not in GROUPS:
+            raise BadInput(f"unknown key '{key}'" + checks.suggestion(nearest))
+        _rewrite_word(word, multirun=True)  # for its refusals
+        choices.append([f"{key}={value}" for value in _values(word, key, text)])
+    swept = [len(choice) > 1 for choice in choices]
+    return {
+        cell_name(list(itertools.compress(chosen, swept))) if any(swept) else "": list(chosen)
+        for chosen in itertools.product(*choices)
+    }
+
+
+def _values(word: str, key: str, text: str) -> list[str]:
+    """The values of a word, as they are written."""
+    override = _parse(f"{key}={text}")
+    if not override.is_sweep_override():
+        return [text]
+    if not override.is_discrete_sweep() or isinstance(override.value(), Glob):
+        raise BadInput(f"'{word}' names no values one by one: write {key}=1,2 or {key}=range(1,3)")
+    return list(override.sweep_string_iterator())
 
 
 def is_multirun(words: Sequence[str]) -> bool:

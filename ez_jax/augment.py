@@ -4,6 +4,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
+MIN_SIZE_PER_SHIFT = 16  # images below 64 pixels are not shifted by 4
+
+
+def can_be_shifted(shape: tuple[int, ...], shift: int) -> bool:
+    """Whether a frame is an image that a shift leaves what it was: on a board every cell counts."""
+    return len(shape) == 3 and min(shape[:2]) >= MIN_SIZE_PER_SHIFT * shift
+
 
 def augment(
     frames: UInt8[Array, "B F H W C"], key: Array, *, shift: int, intensity: float

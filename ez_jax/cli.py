@@ -5,13 +5,14 @@ commands without Hydra use `guarded` with `arguments.read`. JAX is not imported 
 starts: `--help` and refusals are quick, and `configure_jax` can still choose its settings.
 """
 
+import contextlib
 import dataclasses
 import errno
 import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,8 @@ def main(
         sys.exit(DONE)
 
     def launch() -> None:
-        own, others = arguments.take_own(words)
+        given, others = arguments.take(words, arguments.OWN)
+        own = {**arguments.OWN, **given}
         if own["seeds"] > 1 and own["plan"]:
             raise BadInput("plan=true plans one run: leave seeds= out")
         if own["seeds"] < 1:
@@ -160,9 +162,31 @@ def _launch(run: Run, words: Sequence[str]) -> None:
             raise _CellFailed(code)
 
     try:
-        job()
+        with hydra_in_sentences():
+            job()
     except _CellFailed as failed:
         sys.exit(failed.code)
+
+
+def compose(words: Sequence[str]) -> Config:
+    """The configuration that these words give to the training command.
+
+    Raises:
+        BadInput: they cannot be read, or no run is possible with it.
+    """
+    arguments.register_base()
+    overrides = arguments.rewrite(words)
+    with hydra_in_sentences(), hydra.initialize(version_base="1.3", config_path=None):
+        node = hydra.compose("config", overrides=overrides)
+        values = OmegaConf.to_container(node, resolve=True)
+    return config.validate(config.from_dict(values))
+
+
+@contextlib.contextmanager
+def hydra_in_sentences() -> Iterator[None]:
+    """What Hydra refuses is bad input of the user's."""
+    try:
+        yield
     except OverrideParseException as error:
         raise BadInput(arguments.unreadable(error.override)) from error
     except (HydraException, OmegaConfBaseException) as error:

@@ -1,8 +1,13 @@
 """Being asked to stop: ctrl-C, or SIGTERM from a cluster or an operating system."""
 
+import ctypes
+import os
 import signal
+import sys
 from types import FrameType
 from typing import Any
+
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
 class Interrupt:
@@ -31,3 +36,17 @@ class Interrupt:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested = True
+
+
+def end_with(parent: int) -> None:
+    """Have this process asked to stop (SIGTERM) when its parent ends, however that ends.
+
+    On Linux; elsewhere it goes on to its end.
+    """
+    if sys.platform != "linux":
+        return
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    if os.getppid() != parent:  # it ended before this was arranged
+        raise KeyboardInterrupt

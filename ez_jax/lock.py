@@ -1,6 +1,6 @@
 """One process at a time in a run folder, by a lock that a dead process does not hold.
 
-The kernel keeps the lock on the open file `<run>/lock` and lets go of it when the process ends,
+The kernel keeps the lock on an open file (`<run>/lock`) and lets go of it when the process ends,
 however it ends. What the file says only names the holder for the sentence of a refusal.
 """
 
@@ -18,19 +18,26 @@ from ez_jax.config import BadInput
 FILE_NAME = "lock"
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 _HOLDER = re.compile(r"process \d{1,10} on [\w.-]{1,255}")
-_held: "weakref.WeakSet[RunLock]" = weakref.WeakSet()
+_held: "weakref.WeakSet[FileLock]" = weakref.WeakSet()
 
 
-class RunLock:
-    """Holds a run folder until `close`; programs started meanwhile do not inherit it."""
+class Busy(BadInput):
+    """Another process holds a lock."""
 
-    def __init__(self, folder: str | Path, warn: Callable[[str], None]):
-        """Take the lock of an existing folder; `warn` is told where there are no locks.
+
+class FileLock:
+    """Holds a file until `close`; programs started meanwhile do not inherit it unasked."""
+
+    mend = "stop it"
+
+    def __init__(self, path: Path, warn: Callable[[str], None]):
+        """Take a lock in an existing folder; `warn` is told where there are no locks.
 
         Raises:
-          BadInput: another process has it, or the file cannot be opened.
+          Busy: another process has it.
+          BadInput: the file cannot be opened.
         """
-        self._path = Path(folder) / FILE_NAME
+        self._path = path
         self._file: int | None = None
         self._is_locked = False
         # Who ends removes the file: what was opened just before may be nobody's lock any more.
@@ -49,7 +56,13 @@ class RunLock:
             self._path.unlink()
         self._let_go()
 
-    def __enter__(self) -> "RunLock":
+    def descriptor(self) -> int:
+        """The open file, for a program that goes on holding it (`hold_inherited`)."""
+        if self._file is None:
+            raise ValueError(f"{self._path} is not held any more")
+        return self._file
+
+    def __enter__(self) -> "FileLock":
         """Use it in a `with` statement."""
         return self
 
@@ -78,14 +91,12 @@ class RunLock:
             if error.errno in _UNSUPPORTED:
                 warn(
                     f"the file system of {folder} has no locks ({error.strerror}): "
-                    "make sure that no other process trains in it"
+                    "make sure that no other process works in it"
                 )
                 return False
             holder = _holder(self._file)
             self._let_go()
-            raise BadInput(
-                f"{folder} is in use by {holder}; stop it, or choose another name= or run_dir="
-            ) from error
+            raise Busy(f"{folder} is in use by {holder}; {self.mend}") from error
         return True
 
     def _is_in_place(self) -> bool:
@@ -101,6 +112,37 @@ class RunLock:
         file, self._file = getattr(self, "_file", None), None
         if file is not None:
             os.close(file)
+
+
+class RunLock(FileLock):
+    """Holds a run folder."""
+
+    mend = "stop it, or choose another name= or run_dir="
+
+    def __init__(self, folder: str | Path, warn: Callable[[str], None]):
+        """Take the lock of an existing folder, as `FileLock` does."""
+        super().__init__(Path(folder) / FILE_NAME, warn)
+
+
+def hold_inherited(file: int) -> None:
+    """Share a lock that the parent took: it is held until both processes have ended."""
+    os.set_inheritable(file, False)
+    os.register_at_fork(after_in_child=lambda: os.close(file))
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process holds a lock; who asks holds it for a moment, if it is free."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in _UNSUPPORTED
+    finally:
+        os.close(file)
+    return False
 
 
 def _holder(file: int) -> str:

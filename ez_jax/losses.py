@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ez_jax import support
-from ez_jax.augment import augment
+from ez_jax.augment import augment, can_be_shifted
 from ez_jax.config import Config
 from ez_jax.model import Model
 from ez_jax.structs import Batch, LossOutput, Targets, Variables
@@ -15,7 +15,6 @@ from ez_jax.structs import Batch, LossOutput, Targets, Variables
 Terms = dict[str, Float[Array, "*steps B"]]  # by name, per sample
 
 PRIORITY_FLOOR = 1e-6  # keeps every row drawable
-MIN_SIZE_PER_SHIFT = 16  # images below 64 pixels are not shifted by 4
 
 
 def cross_entropy(
@@ -43,12 +42,6 @@ def loss_weights(config: Config) -> dict[str, float]:
     return weights | ({"consistency": loss.consistency} if config.consistency else {})
 
 
-def _can_be_shifted(model: Model, shift: int) -> bool:
-    """Whether a shift leaves an image what it was: not so on a board, where every cell counts."""
-    spec = model.spec
-    return spec.is_image and min(spec.observation_shape[:2]) >= MIN_SIZE_PER_SHIFT * shift
-
-
 def _views(batch: Batch, model: Model, config: Config, key: Array) -> tuple[Array, Array]:
     """Frames of the first observation [B, F, *obs] and of the K that follow it [B, F-1+K, *obs].
 
@@ -58,13 +51,11 @@ def _views(batch: Batch, model: Model, config: Config, key: Array) -> tuple[Arra
     stack, unroll_steps = model.spec.frame_stack, config.learner.unroll_steps
     first = batch.observation[:, :stack]
     following = batch.observation[:, 1 : stack + unroll_steps]
-    if not (config.learner.augment and _can_be_shifted(model, config.learner.augment_shift)):
+    shape, shift = model.spec.observation_shape, config.learner.augment_shift
+    if not (config.learner.augment and can_be_shifted(shape, shift)):
         return first, following
     keys = jax.random.split(key)
-    settings = {
-        "shift": config.learner.augment_shift,
-        "intensity": config.learner.augment_intensity,
-    }
+    settings = {"shift": shift, "intensity": config.learner.augment_intensity}
     return augment(first, keys[0], **settings), augment(following, keys[1], **settings)
 
 

@@ -166,6 +166,23 @@ ABLATIONS: dict[str, Differences] = {
     "no_reanalyse": {"reanalyse": {"mode": "none"}},
     "no_prioritised": {"prioritised": False},
     "no_augmentation": {"learner": {"augment": False}},
+    "gumbel_search": {"search": {"policy": "gumbel"}},
+    "puct_search": {"search": {"policy": "puct"}},
+    "td_target": {"targets": {"value": "td"}},
+    "search_target": {"targets": {"value": "search"}},
+}
+
+# The ideas that a study compares (`python -m ez_jax.ablate`). An idea is switched off by the first
+# of its ablations that changes anything: a search or a value target by taking the other one.
+IDEAS: dict[str, tuple[str, ...]] = {
+    "value_prefix": ("no_value_prefix",),
+    "consistency": ("no_consistency",),
+    "off_policy_correction": ("no_off_policy_correction",),
+    "reanalysis": ("no_reanalyse",),
+    "prioritisation": ("no_prioritised",),
+    "search": ("gumbel_search", "puct_search"),
+    "augmentation": ("no_augmentation",),
+    "value_target": ("td_target", "search_target"),
 }
 
 # How Atari is played; the defaults are Atari-100k.

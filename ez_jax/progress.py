@@ -20,6 +20,7 @@ from rich.text import Text
 from ez_jax.structs import Clocks
 
 RETURN, LOSS, EVALUATION = "rollout/return", "loss/total", "eval/return_mean"
+WIDEST = 300  # characters of a table in a file
 RATE_SECONDS = 20.0  # speeds are means over at least this long, and over the start before
 
 CPU_FLOP_PER_S = 2.5e10  # of one core, convolutions in float32, measured on a server
@@ -66,6 +67,12 @@ class Progress:
     def warn(self, sentence: str) -> None:
         """One line that should not be missed."""
         self._line(Text(f"warning: {sentence}", style="yellow"))
+
+    def table(self, table: Table) -> None:
+        """A table; in a file it is as wide as it has to be."""
+        width = None if self._console.is_terminal else WIDEST
+        self._console.print(table, width=width)
+        self._console.file.flush()
 
     @contextlib.contextmanager
     def compiling(self, what: str) -> Iterator[None]:

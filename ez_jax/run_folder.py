@@ -35,11 +35,11 @@ FREE_KEYS = ("name", "run_dir", "preset", "learner.max_skipped")
 FREE_GROUPS = ("eval.", "log.", "checkpoint.")
 
 
-def make_run_dir(run_dir: str | Path) -> Path:
+def make_run_dir(run_dir: str | Path, key: str = "run_dir") -> Path:
     """Create a run folder and make sure that it can be written; the absolute path.
 
     Raises:
-      BadInput: it cannot.
+      BadInput: it cannot; `key` is what would name another one.
     """
     path = Path(run_dir).expanduser().absolute()
     probe = path / f".write-test-{os.getpid()}"
@@ -50,7 +50,7 @@ def make_run_dir(run_dir: str | Path) -> Path:
         check_links(path)
     except (OSError, RuntimeError) as error:  # RuntimeError: links that go round in circles
         reason = getattr(error, "strerror", error)
-        raise BadInput(f"{path} cannot be written ({reason}); choose another run_dir=") from error
+        raise BadInput(f"{path} cannot be written ({reason}); choose another {key}=") from error
     return path
 
 
@@ -90,7 +90,9 @@ def check_links(run_dir: Path) -> None:
 
 def write_config(run_dir: str | Path, config: Mapping[str, Any]) -> None:
     """Write the resolved configuration, a nested dictionary of plain values."""
-    _write_whole(Path(run_dir) / CONFIG_FILE, yaml.safe_dump(dict(config), sort_keys=False))
+    safe_files.write_whole(
+        Path(run_dir) / CONFIG_FILE, yaml.safe_dump(dict(config), sort_keys=False)
+    )
 
 
 def read_config(run_dir: str | Path) -> dict[str, Any]:
@@ -173,7 +175,7 @@ def write_scores(
     """Write what an evaluation found, with its clocks and provenance, to `scores.json`."""
     content = dict(scores) | dataclasses.asdict(clocks) | provenance()
     text = json.dumps(content, indent=2, allow_nan=False)
-    _write_whole(Path(run_dir) / name, text + "\n")
+    safe_files.write_whole(Path(run_dir) / name, text + "\n")
 
 
 @functools.cache
@@ -214,13 +216,3 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def is_free(key: str) -> bool:
     """Whether a setting may change when a run is resumed."""
     return key in FREE_KEYS or key.startswith(FREE_GROUPS)
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write a file such that a kill leaves the old one or the new one."""
-    part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)

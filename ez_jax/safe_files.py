@@ -102,6 +102,16 @@ def read_yaml(path: Path, limit: int = SMALL) -> dict[Any, Any]:
     return value
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a file such that a kill leaves the old one or the new one."""
+    part = path.with_name(path.name + ".part")
+    with part.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
 def check_links(folder: Path, entries: Iterable[Path]) -> None:
     """Refuse entries of a folder that lead out of it, or are neither a file nor a folder.
 

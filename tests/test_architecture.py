@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "learner": {"config", "losses", "model", "reanalyse", "replay", "structs", "targets"},
     "envs": {"config", "structs"},
 }
-MAY_KNOW_EVERYBODY = {"run": {"train"}, "train": set()}  # and who may know them
+MAY_KNOW_EVERYBODY = {"run": {"train"}, "train": {"cell"}}  # and who may know them
 
 
 def module_of(file: Path) -> str:

@@ -127,9 +127,16 @@ def test_every_preset_fits_every_known_game(game, preset):
     assert (chosen.game, chosen.preset) == (game, preset)
 
 
-@pytest.mark.parametrize("ablation", presets.ABLATIONS)
-def test_every_ablation_changes_something(ablation):
-    assert presets.make_config(ablations=[ablation]) != presets.make_config()
+@pytest.mark.parametrize("idea", presets.IDEAS)
+@pytest.mark.parametrize("preset", ["small", "efficientzero"])
+def test_every_idea_has_an_ablation_that_changes_something(idea, preset):
+    ablated = [presets.make_config("CartPole", preset, [name]) for name in presets.IDEAS[idea]]
+    assert set(ablated) - {presets.make_config("CartPole", preset)}
+
+
+def test_every_ablation_belongs_to_one_idea():
+    names = [name for ablations in presets.IDEAS.values() for name in ablations]
+    assert sorted(names) == sorted(presets.ABLATIONS)
 
 
 def test_make_config_lets_the_caller_win():

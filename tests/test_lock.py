@@ -84,6 +84,39 @@ def test_who_asks_twice_in_one_process_is_refused_too(tmp_path):
     RunLock(tmp_path, pytest.fail).close()
 
 
+def test_a_program_that_is_handed_the_lock_holds_it_after_its_parent_and_its_own_children_do_not(
+    tmp_path,
+):
+    held = lock.FileLock(tmp_path / "cell.lock", pytest.fail)
+    code = (
+        "import subprocess, sys; from ez_jax import lock; lock.hold_inherited(int(sys.argv[1])); "
+        "child = subprocess.Popen(['sleep', '100'], close_fds=False, stdout=subprocess.DEVNULL); "
+        "print(child.pid, flush=True); "
+        "sys.stdin.read()"
+    )
+    file = held.descriptor()
+    program = subprocess.Popen(
+        [sys.executable, "-c", code, str(file)],
+        env={**os.environ, "PYTHONPATH": str(runs.ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        pass_fds=[file],
+    )
+    child = int(program.stdout.readline())
+    held._let_go()  # as the kernel does when the parent is killed
+    assert lock.is_held(tmp_path / "cell.lock")
+    with pytest.raises(lock.Busy, match="stop it"):
+        lock.FileLock(tmp_path / "cell.lock", pytest.fail)
+    program.communicate()
+    assert not lock.is_held(tmp_path / "cell.lock")
+    lock.FileLock(tmp_path / "cell.lock", pytest.fail).close()
+    os.kill(child, signal.SIGKILL)  # fails if it has not outlived its parent
+
+
+def test_nobody_holds_a_lock_that_is_not_there(tmp_path):
+    assert not lock.is_held(tmp_path / "cell.lock")
+
+
 @pytest.mark.parametrize("text", ["", "process \x1b[31m on x", "x" * 10_000, "\0"])
 def test_what_a_stranger_wrote_into_the_file_is_not_told(tmp_path, text):
     with RunLock(tmp_path, pytest.fail):

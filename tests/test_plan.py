@@ -54,14 +54,15 @@ def tiny(tmp_path_factory):
     ],
 )
 def test_plan_is_a_word_of_the_command_and_no_setting(words, asked, others):
-    assert arguments.take_own(words) == ({"plan": asked, "seeds": 1}, others)
+    taken, left = arguments.take(words, arguments.OWN)
+    assert ({**arguments.OWN, **taken}, left) == ({"plan": asked, "seeds": 1}, others)
     assert "plan" not in {field.name for field in dataclasses.fields(Config)}
 
 
 @pytest.mark.parametrize("word", ["plan=maybe", "plan=1", "plan=", "plan=true,false"])
 def test_a_plan_is_true_or_false(word):
     with pytest.raises(BadInput, match="expected true or false"):
-        arguments.take_own([word])
+        arguments.take([word], arguments.OWN)
 
 
 def test_a_misspelt_plan_is_refused_with_the_right_word():

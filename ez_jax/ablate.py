@@ -1,0 +1,242 @@
+"""Which of the ideas matter? Trains every arm of a study with several seeds, cell by cell.
+
+    python -m ez_jax.ablate +game=CartPole design=leave_one_out seeds=5
+
+The same command again goes on where it stopped; more games, seeds or switches extend the study.
+"""
+
+import sys
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from ez_jax import arguments, checks, cli, presets
+from ez_jax.config import BadInput, Config
+from ez_jax.designs import DESIGNS, LEAVE_ONE_OUT, SWEEP, Plan, make_plan
+from ez_jax.envs import make_env, runs_on_device
+from ez_jax.ledger import Ledger
+from ez_jax.progress import Progress
+from ez_jax.standings import score_table, standings, status_table
+from ez_jax.structs import EnvSpec
+from ez_jax.study import FILE_NAME, Request, Study
+from ez_jax.workers import Orders, Worker, launch, stop_file
+
+# What is asked, and how it is gone about.
+ASKED = {"game": "", "design": "", "switches": "", "seeds": "", "pack": True}
+HOW = {
+    "name": "",
+    "dir": "",
+    "status": False,
+    "retries": Orders.retries,
+    "fail_fast": Orders.fail_fast,
+    "workers": 0,
+}
+DEFAULT_SEEDS, MOST_SEEDS, MOST_WORKERS = "5", 10_000, 10_000
+ROOT = Path("runs/ablations")
+
+
+def main() -> int:
+    """Begin a study, extend it or go on with it, to the end; returns the exit code."""
+    hydras = [word for word in sys.argv[1:] if word.lstrip("+").startswith("hydra")]
+    words = [word for word in sys.argv[1:] if word not in hydras]
+    how, words = arguments.take(words, HOW)
+    how = HOW | how
+    _check(how, hydras)
+    progress = Progress()
+    ledger = _open(how, words, progress)
+    if how["status"]:
+        return _tell_status(ledger, progress)
+    _tell_plan(ledger, progress)
+    orders = Orders(uuid.uuid4().hex[:12], how["retries"], how["fail_fast"])
+    try:
+        if how["workers"]:
+            is_interrupted = launch(ledger, orders, how["workers"], hydras)
+        else:
+            is_interrupted = Worker(ledger, orders, progress).work()
+    finally:
+        stop_file(ledger, orders).unlink(missing_ok=True)
+    return cli.INTERRUPTED if is_interrupted else _tell_end(ledger, progress)
+
+
+def _check(how: dict[str, Any], hydras: Sequence[str]) -> None:
+    launchers = [word for word in hydras if word.lstrip("+").startswith("hydra/launcher=")]
+    if bool(how["workers"]) != bool(launchers) or (hydras and not launchers):
+        raise BadInput(
+            "several workers are started by a launcher of Hydra: write workers=4 "
+            "hydra/launcher=joblib (or submitit_local, submitit_slurm)"
+        )
+    if how["retries"] < 0 or not 0 <= how["workers"] <= MOST_WORKERS:
+        raise BadInput(f"retries and workers must lie between 0 and {MOST_WORKERS:,}")
+
+
+def _open(how: dict[str, Any], words: Sequence[str], progress: Progress) -> Ledger:
+    """The ledger that is meant, with what is asked written into it."""
+    given, overrides = arguments.take(words, ASKED)
+    _check_overrides(overrides)
+    sweeps = arguments.combinations(overrides, {"game": "", **ASKED, **HOW})
+    is_sweep = len(sweeps) > 1 and "switches" not in given
+    design = given.get("design") or (SWEEP if is_sweep else LEAVE_ONE_OUT)
+    folder = Path(how["dir"] or ROOT / (how["name"] or design)).expanduser()
+    if how["status"] or (not words and (folder / FILE_NAME).exists()):
+        return Ledger.open(folder)
+    request = _request(design, given, overrides)
+    return Ledger.create(folder, request, _plan, progress.warn)
+
+
+def _check_overrides(overrides: Sequence[str]) -> None:
+    for word in overrides:
+        key = word.lstrip("+").partition("=")[0]
+        if key == "seed":
+            raise BadInput("every arm has several seeds: write seeds=5, or seeds=[3,7] for these")
+        if key == "run_dir":
+            raise BadInput("the runs of a study lie in its own folder: name that by dir=")
+
+
+def _request(design: str, given: dict[str, Any], overrides: Sequence[str]) -> Request:
+    """What the words ask for.
+
+    Raises:
+      BadInput: names the word that cannot be meant, and its mend.
+    """
+    _one_of("design", design, DESIGNS)
+    if design == SWEEP and len(arguments.combinations(overrides, {})) < 2:
+        raise BadInput("a sweep needs values, such as learner.learning_rate=0.001,0.003")
+    switches = arguments.listed("switches", given.get("switches") or ",".join(presets.IDEAS))
+    for switch in switches:
+        _one_of("switch", switch, presets.IDEAS)
+    games = arguments.listed("game", given.get("game") or arguments.DEFAULT_GAME)
+    return Request(
+        design=design,
+        games=tuple(dict.fromkeys(presets.find_game(game)[0] for game in games)),
+        switches=tuple(idea for idea in presets.IDEAS if idea in switches),
+        seeds=(_seeds(given.get("seeds") or DEFAULT_SEEDS),),
+        words=tuple(sorted(word.lstrip("+") for word in overrides)),
+        pack=given.get("pack", True),
+    )
+
+
+def _one_of(what: str, name: str, names: Sequence[str]) -> None:
+    if name not in names:
+        nearest = checks.nearest_keys(name, tuple(names))
+        hint = checks.suggestion(nearest) if nearest else f"; choose {' or '.join(names)}"
+        raise BadInput(f"unknown {what} '{name}'{hint}")
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    """`5` is five seeds, `3,7` or `[3]` are these."""
+    items = arguments.listed("seeds", text)
+    is_count = text.strip() == items[0] if len(items) == 1 else False
+    if not all(item.isdecimal() and int(item) < 2**31 for item in items):
+        raise BadInput(f"seeds is {text}: write seeds=5, or seeds=[3,7] for these")
+    numbers = tuple(dict.fromkeys(map(int, items)))
+    if is_count and not 1 <= numbers[0] <= MOST_SEEDS:
+        raise BadInput(f"seeds is {text}: it must lie between 1 and {MOST_SEEDS:,}")
+    return tuple(range(numbers[0])) if is_count else numbers
+
+
+def _plan(request: Request) -> Study:
+    """The arms of every game.
+
+    Raises:
+      BadInput: a configuration is refused, or nothing is left to compare.
+    """
+    plans: dict[str, Plan] = {}
+    packed = set()
+    sweeps = arguments.combinations(request.words, {})
+    for game in request.games:
+        bases = {
+            name: cli.compose([f"game={game}", *words, "seed=0"]) for name, words in sweeps.items()
+        }
+        base = next(iter(bases.values()))
+        plans[game] = make_plan(request.design, request.switches, bases, _spec(base))
+        if request.pack and runs_on_device(game, base.env.backend):
+            packed.add(game)
+    return Study(request, plans, frozenset(packed))
+
+
+def _spec(base: Config) -> EnvSpec:
+    """What the game shows."""
+    env = make_env(base.game, base.env, num_envs=1, seed=0, training=True)
+    env.close()
+    return env.spec
+
+
+def _tell_plan(ledger: Ledger, progress: Progress) -> None:
+    study = ledger.study
+    seeds = sum(map(len, study.request.seeds))
+    rows = {"study": f"{study.request.design}, {ledger.folder}"}
+    for game, plan in study.plans.items():
+        together = ", all seeds in one program" if game in study.packed else ""
+        rows[game] = f"{len(plan.arms)} arms with {seeds} seeds each{together}"
+    left_out = [
+        f"left out of {game}: {why}" for game, p in study.plans.items() for why in p.left_out
+    ]
+    progress.plan(rows, left_out)
+
+
+def _tell_status(ledger: Ledger, progress: Progress) -> int:
+    rows = standings(ledger)
+    progress.table(status_table(rows))
+    for row in rows:
+        for failure in row.failures:
+            progress.warn(failure)
+    return cli.DONE
+
+
+def _tell_end(ledger: Ledger, progress: Progress) -> int:
+    """The scores where everything is done, else what is missing."""
+    rows = standings(ledger)
+    if all(row.seeds["done"] == row.seeds.total() for row in rows):
+        progress.table(score_table(rows))
+        progress.say(f"next: python -m ez_jax.report {ledger.folder}")
+        return cli.DONE
+    _tell_status(ledger, progress)
+    progress.say("not everything is done; the same command again goes on")
+    return cli.FAILED
+
+
+HELP = """usage: python -m ez_jax.ablate [game=GAME,...] [design=DESIGN] [seeds=N] [KEY=VALUE ...]
+
+Trains every arm of a study with several seeds, one cell after another, each in a process of its
+own. Interrupted or killed, the same command goes on; more games, seeds or switches extend it.
+
+examples
+  python -m ez_jax.ablate game=CartPole,Catch seeds=5
+  python -m ez_jax.ablate game=CartPole design=factorial switches=consistency,value_prefix
+  python -m ez_jax.ablate game=Catch search.num_simulations=4,16,64 seeds=3     a sweep
+  python -m ez_jax.ablate dir=runs/ablations/leave_one_out                      goes on, or joins in
+  python -m ez_jax.ablate dir=runs/ablations/leave_one_out status=true
+  python -m ez_jax.ablate workers=8 hydra/launcher=submitit_slurm hydra.launcher.partition=gpu
+
+what is asked
+  design=leave_one_out     everything on, and each idea off by itself (default)
+         add_one_in        everything off, each idea on by itself, everything on
+         factorial         every combination of the ideas
+         sweep             the values of the keys that have several (default where there are some)
+  switches=A,B             the ideas (default: all that mean something in the game):
+                           {ideas}
+  seeds=5                  that many, or these: seeds=[3,7]
+  pack=false               never train several seeds in one program, where the game would allow it
+  KEY=VALUE                for every cell, as of ez_jax.train; KEY=A,B makes a sweep
+
+how it is done
+  name=NAME                lies in runs/ablations/NAME (default: the design), or dir=PATH
+  status=true              only say how far it is
+  retries=2                how often a failed cell is tried again
+  fail_fast=true           stop at the first failure
+  workers=4                that many at once, with hydra/launcher=joblib, submitit_local or
+                           submitit_slurm and any hydra.launcher.* key; all see the same folder
+
+exit codes: 0 all done, 1 something failed, 2 bad input, 130 interrupted
+"""
+
+if __name__ == "__main__":
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        sys.stdout.write(HELP.format(ideas=", ".join(presets.IDEAS)))
+        sys.exit(cli.DONE)
+    # An accelerator is for the cells: asking a game for its observations must not take it.
+    jax.config.update("jax_platforms", "cpu")
+    sys.exit(cli.guarded(main))

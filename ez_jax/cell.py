@@ -1,0 +1,82 @@
+"""One cell of a study, in a process of its own: only the cell fails if it crashes.
+
+    python -m ez_jax.cell FILE
+
+FILE is what the ledger of `python -m ez_jax.ablate` keeps beside the log of the cell: the whole
+configuration of one run, or of several that differ in their seed and are trained together.
+"""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ez_jax import arguments, cli, config, interrupt, lock, safe_files
+from ez_jax.config import BadInput, Config
+
+# What the process that starts it hands over: the open file of a lock, and its own number.
+OWN_KEYS = {"lock": -1, "parent": 0}
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What is trained."""
+
+    configs: Sequence[Config]
+    together: bool  # in one program; who began so has to go on so, even with one run
+
+    def write(self, path: Path) -> None:
+        """Write it whole or not at all."""
+        content = {
+            "together": self.together,
+            "configs": [config.to_dict(chosen) for chosen in self.configs],
+        }
+        safe_files.write_whole(path, json.dumps(content, indent=1) + "\n")
+
+
+def read(path: Path) -> Job:
+    """What a file holds.
+
+    Raises:
+      BadInput: there is no such file, or it is damaged.
+    """
+    try:
+        content = safe_files.read_json(path)
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror}") from error
+    found, together = content.get("configs"), content.get("together")
+    is_sound = isinstance(found, list) and found and isinstance(together, bool)
+    if not is_sound or (len(found) > 1 and not together):
+        raise BadInput(f"{path} is damaged: it holds no configurations")
+    configs = [config.validate(config.from_dict(values)) for values in found]
+    return Job(configs, together)
+
+
+def run(job: Job) -> int:
+    """Train; returns the exit code."""
+    # Imported here: a refusal needs neither.
+    if job.together:
+        from ez_jax.together import train_together
+
+        return train_together(job.configs)
+    from ez_jax.train import train
+
+    return train(job.configs[0])
+
+
+def main() -> int:
+    """Train what a file holds."""
+    path, *words = sys.argv[1:] or [""]
+    if not path:
+        raise BadInput("which cell? write python -m ez_jax.cell FILE")
+    values, _ = arguments.read(words, OWN_KEYS)
+    if values["lock"] >= 0:
+        lock.hold_inherited(values["lock"])
+    if values["parent"]:
+        interrupt.end_with(values["parent"])
+    return run(read(Path(path)))
+
+
+if __name__ == "__main__":
+    sys.exit(cli.guarded(main))

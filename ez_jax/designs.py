@@ -1,0 +1,253 @@
+"""Designs of a study: from a configuration and some ideas to arms. Pure, no files.
+
+An arm is a configuration that differs from the first one in what its name says. Off means what
+`presets.IDEAS` says. An arm that would be the same run as another one is left out, and why.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ez_jax import checks, presets
+from ez_jax.augment import MIN_SIZE_PER_SHIFT, can_be_shifted
+from ez_jax.config import BadInput, Config, from_dict, override, to_dict, validate
+from ez_jax.structs import EnvSpec
+
+BASELINE, BARE = "baseline", "bare"
+Off = tuple[str, ...]  # ideas that are off
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One of the settings that are compared."""
+
+    name: str  # also of its folder
+    settings: Mapping[str, Any]  # where it differs from the base, by dotted key
+    against: str  # the arm that it is compared with
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All arms of one game."""
+
+    base: Config
+    arms: tuple[Arm, ...]
+    left_out: tuple[str, ...]  # a sentence each
+
+    def config(self, arm: Arm) -> Config:
+        """The whole configuration of an arm."""
+        return override(self.base, arm.settings)
+
+
+class LeftOut(BadInput):
+    """Why a switch or an arm makes no sense in this game."""
+
+
+@dataclass(frozen=True)
+class _Dead:
+    """A setting that changes nothing under some others."""
+
+    key: str
+    same: Any  # what it is as good as then
+    holds: Callable[[Config, EnvSpec], bool]
+    why: str
+
+
+def _not_shifted(config: Config, spec: EnvSpec) -> bool:
+    return not can_be_shifted(spec.observation_shape, config.learner.augment_shift)
+
+
+_DEAD = (
+    _Dead(
+        *("learner.augment", False, _not_shifted),
+        f"only images of {MIN_SIZE_PER_SHIFT} times learner.augment_shift or more are augmented",
+    ),
+    _Dead(
+        "off_policy_correction",
+        False,
+        lambda config, _: config.targets.value == "search" or config.targets.td_steps == 1,
+        "it shortens td_steps, and there are none to be shortened",
+    ),
+    _Dead(
+        "prioritised",
+        False,
+        lambda config, _: config.replay.priority_exponent == 0,
+        "replay.priority_exponent is 0",
+    ),
+    _Dead(
+        "consistency",
+        False,
+        lambda config, _: config.loss.consistency == 0,
+        "loss.consistency is 0",
+    ),
+    _Dead(
+        "reanalyse.mode",
+        "none",
+        lambda config, _: config.reanalyse.mode == "batch" and config.reanalyse.ratio == 0,
+        "reanalyse.ratio is 0",
+    ),
+)
+
+
+def leave_one_out(ideas: Off) -> dict[Off, str]:
+    """Everything on, then each idea off by itself."""
+    return {(): BASELINE} | {(idea,): "" for idea in ideas}
+
+
+def add_one_in(ideas: Off) -> dict[Off, str]:
+    """Everything off, then each idea on by itself, then everything on."""
+    alone = {tuple(i for i in ideas if i != idea): f"only_{idea}" for idea in ideas}
+    return {ideas: BARE} | alone | {(): BASELINE}
+
+
+def factorial(ideas: Off) -> dict[Off, str]:
+    """Every set of ideas off, the small ones first."""
+    sizes = range(1, len(ideas) + 1)
+    sets = itertools.chain.from_iterable(itertools.combinations(ideas, size) for size in sizes)
+    return {(): BASELINE} | dict.fromkeys(sets, "")
+
+
+LEAVE_ONE_OUT, ADD_ONE_IN, SWEEP = "leave_one_out", "add_one_in", "sweep"
+# What is off in each arm, and its name; empty: that of the ablations. The first is compared with.
+DESIGNS: dict[str, Callable[[Off], dict[Off, str]]] = {
+    LEAVE_ONE_OUT: leave_one_out,
+    ADD_ONE_IN: add_one_in,
+    "factorial": factorial,
+    SWEEP: lambda _: {(): BASELINE},
+}
+
+
+def make_plan(
+    design: str, ideas: Sequence[str], bases: Mapping[str, Config], spec: EnvSpec
+) -> Plan:
+    """The arms of one game.
+
+    Args:
+      design: a name of DESIGNS.
+      ideas: names of presets.IDEAS, in their order there.
+      bases: the configurations of a sweep by name; without a sweep one, whose name is empty.
+      spec: of the game.
+
+    Raises:
+      BadInput: nothing is left to be compared.
+    """
+    base = next(iter(bases.values()))
+    arms: list[Arm] = []
+    left_out: dict[str, None] = {}  # each sentence once
+    taken: dict[Config, str] = {}
+    twins: list[str] = []
+    against = ""
+    for sweep, start in bases.items():
+        chosen = _chosen(design, ideas, start, spec, left_out)
+        against = against if design == SWEEP else ""
+        for name, config in _possible(design, chosen, start, left_out):
+            arm = _arm_name(sweep, name)
+            same = taken.setdefault(_effective(config, spec), arm)
+            against = against or same
+            if same == arm:
+                arms.append(Arm(arm, _difference(base, config), against))
+            else:
+                twins.append(f"{arm}: it is the same run as {same}")
+    left_out |= dict.fromkeys(_briefly(twins))
+    if len(arms) < 2:
+        reasons = "; ".join(left_out)
+        raise BadInput(
+            f"there is nothing to compare in {base.game} ({reasons}): choose other switches= or "
+            "another game"
+        )
+    return Plan(base, tuple(arms), tuple(left_out))
+
+
+def _briefly(twins: Sequence[str]) -> list[str]:
+    """The first sentence stands for all."""
+    more = f" (and {len(twins) - 1} more arms like it)" if len(twins) > 1 else ""
+    return [twin + more for twin in twins[:1]]
+
+
+def _arm_name(sweep: str, name: str) -> str:
+    if not sweep:
+        return name
+    return sweep if name == BASELINE else f"{sweep}+{name}"
+
+
+def _chosen(
+    design: str, ideas: Sequence[str], start: Config, spec: EnvSpec, left_out: dict[str, None]
+) -> Off:
+    """The ideas that can be switched off; with all others, where the design does so."""
+    chosen: list[str] = []
+    for idea in ideas:
+        try:
+            _, off = _switch_off(start, idea)
+            if _effective(off, spec) == _effective(start, spec):
+                raise LeftOut(_why_dead(start, off, spec))
+            if design == ADD_ONE_IN:
+                _off_together(start, (*chosen, idea))
+            chosen.append(idea)
+        except LeftOut as reason:
+            left_out[f"{idea}: {reason}"] = None
+    return tuple(chosen)
+
+
+def _possible(
+    design: str, ideas: Off, start: Config, left_out: dict[str, None]
+) -> Iterator[tuple[str, Config]]:
+    """Name and configuration of every arm that is possible."""
+    impossible: dict[str, list[Off]] = {}
+    for off, name in DESIGNS[design](ideas).items():
+        try:
+            ablations, config = _off_together(start, off)
+        except LeftOut as reason:
+            impossible.setdefault(str(reason), []).append(off)
+            continue
+        yield name or "+".join(ablations), config
+    for reason, sets in impossible.items():
+        more = f" (and {len(sets) - 1} sets more)" if len(sets) > 1 else ""
+        left_out[f"{' and '.join(sets[0])} off together{more}: {reason}"] = None
+
+
+def _off_together(start: Config, off: Off) -> tuple[list[str], Config]:
+    """The ablations that switch some ideas off, one after another, and what they lead to.
+
+    Raises:
+      LeftOut: no run is possible so.
+    """
+    ablations, config = [], start
+    for idea in off:
+        ablation, config = _switch_off(config, idea)
+        ablations.append(ablation)
+    return ablations, config
+
+
+def _switch_off(config: Config, idea: str) -> tuple[str, Config]:
+    """The ablation that switches an idea off, and the configuration without the idea.
+
+    Raises:
+      LeftOut: the idea is off already, or no run is possible without it.
+    """
+    for ablation in presets.IDEAS[idea]:
+        off = from_dict(presets.merge(to_dict(config), presets.ABLATIONS[ablation]))
+        if off != config:
+            try:
+                return ablation, validate(off)
+            except BadInput as problem:
+                raise LeftOut(problem) from problem
+    raise LeftOut("it is off already")
+
+
+def _effective(config: Config, spec: EnvSpec) -> Config:
+    """The configuration with dead settings at the values that they are as good as."""
+    dead = {dead.key: dead.same for dead in _DEAD if dead.holds(config, spec)}
+    return dataclasses.replace(override(config, dead), preset="", name="", run_dir="")
+
+
+def _why_dead(one: Config, other: Config, spec: EnvSpec) -> str:
+    keys = _difference(one, other)
+    return next(dead.why for dead in _DEAD if dead.key in keys and dead.holds(one, spec))
+
+
+def _difference(base: Config, config: Config) -> dict[str, Any]:
+    """What differs, by dotted key."""
+    before = checks.flatten(base)
+    return {key: value for key, value in checks.flatten(config).items() if value != before[key]}

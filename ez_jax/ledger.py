@@ -1,0 +1,229 @@
+"""The ledger of a study on the disk: what was asked, and how far each cell of it is.
+
+    <dir>/ablation.json                      the request, and of every game all arms
+         /cells/<game>/<arm>/seed0.json      how the last attempt ended, how often it failed
+                            /seed0.lock      held while a process works on the cell
+                            /seed0.log       all that it printed
+                            /seed0.run.json  what it was given (`python -m ez_jax.cell FILE`)
+         /runs/<game>/<arm>/seed0/           ordinary run folders
+
+Whether a cell is done is read from its run folders alone: a lost or damaged state costs nothing.
+"""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ez_jax import config, lock, run_folder, safe_files, study
+from ez_jax.arrays import DamagedCheckpoint
+from ez_jax.checkpoint import Checkpointer
+from ez_jax.checkpoint_files import read_meta
+from ez_jax.config import BadInput, Config
+from ez_jax.metrics import read_metrics
+from ez_jax.progress import EVALUATION
+from ez_jax.study import Request, Study
+
+_PATIENCE = 60.0  # seconds that another process may take to write the request
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is run at once: one arm of one game with one seed, or with several in a pack."""
+
+    config: Config  # of the arm
+    seeds: tuple[int, ...]
+    folder: Path  # of the ledger
+    together: bool = False  # all seeds in one program
+
+    def __str__(self) -> str:
+        """As it is told to a person."""
+        seeds = ", ".join(map(str, self.seeds))
+        return f"{self.config.game} {self.config.name} seed{'s' * (len(self.seeds) > 1)} {seeds}"
+
+    def configs(self, seeds: Sequence[int] | None = None) -> list[Config]:
+        """The whole configuration of its runs, or of some of them."""
+        seeded = [dataclasses.replace(self.config, seed=seed) for seed in seeds or self.seeds]
+        return [
+            dataclasses.replace(chosen, run_dir=str(self.folder / config.run_folder(chosen)))
+            for chosen in seeded
+        ]
+
+    def file(self, ending: str) -> Path:
+        """One of its files in the ledger."""
+        runs = config.run_folder(self.config).parent
+        seeds = f"seed{self.seeds[0]}"
+        if len(self.seeds) > 1:
+            seeds = f"seeds{self.seeds[0]}-{self.seeds[-1]}"
+        return self.folder / "cells" / runs.relative_to("runs") / f"{seeds}.{ending}"
+
+
+@dataclass(frozen=True)
+class State:
+    """How the last attempt at a cell ended."""
+
+    status: str = "waiting"  # running | failed | interrupted | done
+    reason: str = ""  # of a failure: a sentence
+    output: Sequence[str] = ()  # the last lines that it printed then
+    failures: Mapping[str, int] = dataclasses.field(default_factory=dict)  # by invocation
+
+
+class Ledger:
+    """A study in its folder; any number of processes may work on it."""
+
+    def __init__(self, folder: Path, planned: Study):
+        """Use `open` or `create`."""
+        self.folder, self.study = folder, planned
+        self._done: set[Path] = set()  # run folders that were seen to be done: they stay so
+
+    @classmethod
+    def open(cls, folder: Path) -> "Ledger":
+        """A ledger that is there.
+
+        Raises:
+          BadInput: it is not, or it is damaged.
+        """
+        folder = folder.expanduser().absolute()
+        return cls(folder, study.read(folder))
+
+    @classmethod
+    def create(
+        cls,
+        folder: Path,
+        request: Request,
+        plan: Callable[[Request], Study],
+        warn: Callable[[str], None],
+    ) -> "Ledger":
+        """Begin a study, or extend the one in the folder; `plan` finds the arms of a request.
+
+        Raises:
+          BadInput: the folder cannot be written, or holds another study; names what differs.
+        """
+        folder = run_folder.make_run_dir(folder, key="dir")
+        with _patiently(folder, warn):
+            if not (folder / study.FILE_NAME).exists():
+                planned = plan(request)
+            else:
+                there = study.read(folder)
+                planned = plan(there.request.extended(request, folder))
+                study.check_same(folder, there, planned)
+            study.write(folder, planned)
+        return cls(folder, planned)
+
+    def reload(self) -> None:
+        """See what other processes have added to the request."""
+        self.study = study.read(self.folder)
+
+    def cells(self) -> list[Cell]:
+        """Every cell, the first seeds of all arms before the others."""
+        arms = [
+            (game, dataclasses.replace(plan.config(arm), name=arm.name, run_dir=""))
+            for game, plan in self.study.plans.items()
+            for arm in plan.arms
+        ]
+        found = []
+        for group in self.study.request.seeds:
+            for i, seed in enumerate(group):
+                for game, chosen in arms:
+                    is_packed = game in self.study.packed
+                    # A pack trains the whole group, in its place among the first seeds.
+                    if not (is_packed and i):
+                        seeds = group if is_packed else (seed,)
+                        found.append(Cell(chosen, seeds, self.folder, is_packed))
+        return found
+
+    def missing(self, cell: Cell) -> tuple[int, ...]:
+        """The seeds of a cell that are not done."""
+        return tuple(
+            chosen.seed for chosen in cell.configs(cell.seeds) if not self._is_done(chosen)
+        )
+
+    def _is_done(self, chosen: Config) -> bool:
+        run_dir = Path(chosen.run_dir)
+        if run_dir not in self._done and final_score(chosen) is not None and _is_saved(chosen):
+            self._done.add(run_dir)
+        return run_dir in self._done
+
+
+def final_score(chosen: Config) -> float | None:
+    """The score of the evaluation after the last update; None where a run is not so far."""
+    run_dir = Path(chosen.run_dir)
+    if not (run_dir / run_folder.CONFIG_FILE).exists():
+        return None
+    try:
+        run_folder.check_same_config(run_dir, config.to_dict(chosen))
+        lines = read_metrics(run_dir)
+    except BadInput:
+        return None  # not done: whoever trains there next says what is wrong with the folder
+    found = [
+        line[EVALUATION]
+        for line in lines
+        if EVALUATION in line and _is_end(chosen, line["agent_steps"], line["updates"])
+    ]
+    return found[-1] if found else None
+
+
+def seconds_spent(chosen: Config) -> float:
+    """Seconds of work that a run folder tells of."""
+    try:
+        lines = read_metrics(chosen.run_dir)
+    except BadInput:
+        return 0.0
+    return max((line.get("seconds", 0.0) for line in lines), default=0.0)
+
+
+def _is_end(chosen: Config, agent_steps: float, updates: float) -> bool:
+    return agent_steps >= chosen.total_agent_steps and updates >= chosen.total_updates
+
+
+def _is_saved(chosen: Config) -> bool:
+    """Whether the newest checkpoint is that of the end."""
+    with Checkpointer(chosen.run_dir) as checkpointer:
+        newest = checkpointer.latest()
+    if newest is None:
+        return False
+    try:
+        content = read_meta(Path(chosen.run_dir) / run_folder.CHECKPOINTS / str(newest))
+    except (BadInput, DamagedCheckpoint):
+        return False  # as above
+    clocks = content["meta"].get("clocks")
+    return isinstance(clocks, dict) and _is_end(chosen, newest, clocks.get("updates", 0))
+
+
+def read_state(cell: Cell) -> State:
+    """How the last attempt ended; one that is lost or damaged is as good as none."""
+    try:
+        found = safe_files.read_json(cell.file("json"))
+        state = State(**{**found, "output": tuple(found["output"])})
+    except (OSError, BadInput, TypeError, KeyError):
+        return State()
+    counts = state.failures.values() if isinstance(state.failures, dict) else [None]
+    texts = [state.status, state.reason, *state.output]
+    is_sound = all(type(n) is int for n in counts) and all(type(text) is str for text in texts)
+    return state if is_sound else State()
+
+
+def write_state(cell: Cell, state: State) -> None:
+    """Note how an attempt ended, or that it has begun."""
+    safe_files.write_whole(
+        cell.file("json"), json.dumps(dataclasses.asdict(state), indent=1) + "\n"
+    )
+
+
+def is_running(cell: Cell) -> bool:
+    """Whether a process works on a cell."""
+    return lock.is_held(cell.file("lock"))
+
+
+def _patiently(folder: Path, warn: Callable[[str], None]) -> lock.FileLock:
+    """The lock of the whole ledger, which nobody holds for long."""
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return lock.FileLock(folder / lock.FILE_NAME, warn)
+        except lock.Busy:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.1)

@@ -1,0 +1,101 @@
+"""Tables of a study: how far it is, and what its arms reached."""
+
+import dataclasses
+import statistics
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from ez_jax.ledger import Ledger, final_score, is_running, read_state, seconds_spent
+from ez_jax.progress import duration
+
+STATUSES = ("done", "running", "failed", "waiting")
+
+
+@dataclasses.dataclass
+class Standing:
+    """One arm of one game."""
+
+    game: str
+    arm: str
+    against: str
+    seeds: Counter[str] = dataclasses.field(default_factory=Counter)  # by status
+    scores: list[float] = dataclasses.field(default_factory=list)
+    seconds: float = 0.0
+    failures: list[str] = dataclasses.field(default_factory=list)  # a sentence per failed cell
+
+    @property
+    def mean(self) -> float | None:
+        """Of the final scores so far."""
+        return statistics.fmean(self.scores) if self.scores else None
+
+
+def standings(ledger: Ledger) -> list[Standing]:
+    """Every arm of every game, in the order of the plan."""
+    found = {
+        (game, arm.name): Standing(game, arm.name, arm.against)
+        for game, plan in ledger.study.plans.items()
+        for arm in plan.arms
+    }
+    for cell in ledger.cells():
+        standing = found[cell.config.game, cell.config.name]
+        missing = ledger.missing(cell)
+        for chosen in cell.configs():
+            standing.seconds += seconds_spent(chosen)
+            if chosen.seed not in missing:
+                standing.scores.append(final_score(chosen))
+        standing.seeds["done"] += len(cell.seeds) - len(missing)
+        if missing:
+            state = read_state(cell)
+            is_failed = state.status == "failed"
+            status = "running" if is_running(cell) else "failed" if is_failed else "waiting"
+            standing.seeds[status] += len(missing)
+            if status == "failed":
+                standing.failures.append(f"{cell}: {state.reason} ({cell.file('log')})")
+    return list(found.values())
+
+
+def status_table(rows: Sequence[Standing]) -> Table:
+    """How far each arm is."""
+
+    def cells(row: Standing) -> list[str]:
+        counts = [str(row.seeds[status] or "") for status in STATUSES]
+        mean = "" if row.mean is None else f"{row.mean:.5g}"
+        return [*counts, mean, duration(row.seconds) if row.seconds else ""]
+
+    return _table([*STATUSES, "mean score", "time"], rows, cells)
+
+
+def score_table(rows: Sequence[Standing]) -> Table:
+    """What each arm reached, beside the arm that it is compared with."""
+    means = {(row.game, row.arm): row.mean for row in rows}
+
+    def cells(row: Standing) -> list[str]:
+        if row.mean is None:
+            return ["0", "", "", ""]
+        spread = f"{statistics.stdev(row.scores):.4g}" if len(row.scores) > 1 else ""
+        other = means[row.game, row.against]
+        difference = "" if other is None else f"{row.mean - other:+.4g}"
+        if row.against == row.arm:
+            difference = ""
+        return [str(len(row.scores)), f"{row.mean:.5g}", spread, difference]
+
+    compared = sorted({row.against for row in rows}, key=[row.arm for row in rows].index)
+    against = compared[0] if len(compared) == 1 else "its baseline"
+    return _table(["seeds", "mean score", "std", f"against {against}"], rows, cells)
+
+
+def _table(
+    titles: Sequence[str], rows: Sequence[Standing], cells: Callable[[Standing], list[str]]
+) -> Table:
+    table = Table("game", "arm", box=None, pad_edge=False, header_style="bold")
+    for title in titles:
+        table.add_column(title, justify="right")
+    previous = ""
+    for row in rows:
+        game = "" if row.game == previous else row.game
+        previous = row.game
+        table.add_row(*(Text(text) for text in (game, row.arm, *cells(row))))
+    return table

@@ -1,0 +1,239 @@
+"""Workers of a study: each takes one cell after another from the ledger until none is left.
+
+Any number of them share a ledger, in one process each, on one machine or several that see the same
+files. `launch` starts some by a launcher of Hydra, say one job of a cluster each.
+"""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from ez_jax import cell as cells
+from ez_jax import checks, cli, interrupt, lock
+from ez_jax.interrupt import Interrupt
+from ez_jax.ledger import Cell, Ledger, State, final_score, read_state, write_state
+from ez_jax.progress import Progress
+
+LAST_LINES, LONGEST_TAIL = 20, 2**14  # of the output of a failed cell: lines, bytes
+WAIT, POLL = 2.0, 0.2  # seconds between two looks at the ledger, and at a cell
+
+
+@dataclasses.dataclass(frozen=True)
+class Orders:
+    """How the workers of one invocation go about it."""
+
+    invocation: str  # names them all
+    retries: int = 2  # a cell that fails is tried so many times more
+    fail_fast: bool = False  # all stop at the first failure
+    command: Sequence[str] = (sys.executable, "-m", "ez_jax.cell")  # is given the file of a cell
+
+
+class Worker:
+    """Takes cells from a ledger and runs them, one after another."""
+
+    def __init__(self, ledger: Ledger, orders: Orders, progress: Progress):
+        """Not working yet."""
+        self._ledger, self._orders, self._progress = ledger, orders, progress
+        self._interrupt = Interrupt()
+        self._stop_file = stop_file(ledger, orders)
+
+    def work(self) -> bool:
+        """Work until nothing is left to do; whether a signal ended it before."""
+        told = False
+        with self._interrupt:
+            while not self._is_stopped():
+                claimed, run_elsewhere = self._claim()
+                if claimed is not None:
+                    cell, held = claimed
+                    with held:
+                        self._attempt(cell, held)
+                elif run_elsewhere:
+                    if not told:
+                        self._progress.say("the rest is run by other processes: waiting for them")
+                    told = True
+                    time.sleep(WAIT)
+                else:
+                    break
+                self._ledger.reload()
+        return self._interrupt.requested
+
+    def _is_stopped(self) -> bool:
+        return self._interrupt.requested or self._stop_file.exists()
+
+    def _claim(self) -> tuple[tuple[Cell, lock.FileLock] | None, bool]:
+        """A cell that is to be run, with its lock; and whether there are some that others run."""
+        run_elsewhere = False
+        for cell in self._ledger.cells():
+            if not self._is_wanted(cell):
+                continue
+            path = cell.file("lock")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                held = lock.FileLock(path, self._progress.warn)
+            except lock.Busy:
+                run_elsewhere = True
+                continue
+            if self._is_wanted(cell):  # nobody has run it in between
+                return (cell, held), run_elsewhere
+            held.close()
+        return None, run_elsewhere
+
+    def _is_wanted(self, cell: Cell) -> bool:
+        failures = read_state(cell).failures.get(self._orders.invocation, 0)
+        return failures <= self._orders.retries and bool(self._ledger.missing(cell))
+
+    def _attempt(self, cell: Cell, held: lock.FileLock) -> None:
+        """Run a cell in a process of its own and note how it ended."""
+        chosen = cell.configs(self._ledger.missing(cell))
+        cells.Job(chosen, cell.together).write(cell.file("run.json"))
+        before = read_state(cell)
+        write_state(cell, dataclasses.replace(before, status="running"))
+        self._progress.say(f"{cell} ... {cell.file('log')}")
+        began = time.perf_counter()
+        with cell.file("log").open("ab") as log:
+            code = self._run(cell, held, log)
+        state = self._judge(cell, code, before)
+        write_state(cell, state)
+        self._tell(cell, state, time.perf_counter() - began)
+        if state.status == "failed" and self._orders.fail_fast:
+            self._stop_file.touch()
+
+    def _run(self, cell: Cell, held: lock.FileLock, log: Any) -> int:
+        """The exit code of a cell's process, which shares the lock."""
+        file = held.descriptor()
+        handed = [f"lock={file}", f"parent={os.getpid()}"]
+        process = subprocess.Popen(
+            [*self._orders.command, str(cell.file("run.json")), *handed],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            pass_fds=(file,),
+        )
+        asked = False
+        try:
+            while process.poll() is None:
+                if self._is_stopped() and not asked:
+                    process.terminate()  # it saves
+                    asked = True
+                time.sleep(POLL)
+        finally:  # a second ctrl-C
+            process.kill()
+            process.wait()
+        return process.returncode
+
+    def _judge(self, cell: Cell, code: int, before: State) -> State:
+        """What became of a cell; its run folders say whether it is done."""
+        if not self._ledger.missing(cell):
+            return dataclasses.replace(before, status="done", reason="", output=())
+        if self._is_stopped() and (code == cli.INTERRUPTED or code == -signal.SIGTERM):
+            return dataclasses.replace(before, status="interrupted")
+        ours = self._orders.invocation
+        failures = before.failures.get(ours, 0) + 1
+        if code == cli.BAD_INPUT:  # the same again would be refused again
+            failures = self._orders.retries + 1
+        output = _last_lines(cell.file("log"))
+        reason = f"{_how(code)}: {output[-1]}" if output else _how(code)
+        return State("failed", reason, output, {**before.failures, ours: failures})
+
+    def _tell(self, cell: Cell, state: State, seconds: float) -> None:
+        if state.status == "done":
+            scores = ", ".join(f"{final_score(one):.5g}" for one in cell.configs())
+            self._progress.say(f"{cell}: {scores} ({seconds:.0f} s)")
+        elif state.status == "failed":
+            self._progress.warn(f"{cell} failed: {state.reason} ({cell.file('log')})")
+        else:
+            self._progress.say(f"{cell}: stopped, to be continued")
+
+
+def stop_file(ledger: Ledger, orders: Orders) -> Path:
+    """Where this file is, all workers of an invocation stop, on whatever machine."""
+    return ledger.folder / f"stop-{orders.invocation}"
+
+
+def _how(code: int) -> str:
+    """An exit code in words."""
+    if code == -signal.SIGKILL:
+        return "killed by SIGKILL, as it is done where memory runs out"
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    if code == cli.INTERRUPTED:
+        return "stopped from outside"
+    return f"exit code {code}" if code else "it ended without being complete"
+
+
+def _last_lines(log: Path) -> list[str]:
+    """The end of what a cell printed."""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - LONGEST_TAIL))
+        lines = file.read().decode(errors="replace").splitlines()
+    return [checks.one_line(line) for line in lines if line.strip()][-LAST_LINES:]
+
+
+class _StopAll(Interrupt):
+    """Hands a signal on to workers wherever they are."""
+
+    def __init__(self, file: Path):
+        super().__init__()
+        self._file = file
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        self._file.touch()
+        super()._request(number, frame)
+
+
+def launch(ledger: Ledger, orders: Orders, count: int, words: Sequence[str]) -> bool:
+    """Start workers by a launcher of Hydra and wait for their end; whether a signal came.
+
+    Args:
+      ledger: that they share.
+      orders: for all.
+      count: of workers.
+      words: for Hydra, such as `hydra/launcher=joblib`.
+
+    Raises:
+      BadInput: Hydra refuses the words.
+    """
+    node = {
+        "worker": 0,
+        "parent": os.getpid(),
+        "ledger": str(ledger.folder),
+        "orders": {**dataclasses.asdict(orders), "command": list(orders.command)},
+        "defaults": [
+            "_self_",
+            {"override hydra/job_logging": "none"},
+            {"override hydra/hydra_logging": "none"},
+        ],
+        "hydra": {
+            "sweep": {"dir": str(ledger.folder / "workers"), "subdir": "."},
+            "output_subdir": None,
+            "job": {"name": "ez_jax", "chdir": False},
+        },
+    }
+    ConfigStore.instance().store(name="worker", node=node)
+    numbers = ",".join(map(str, range(count)))
+    sys.argv[1:] = ["-m", f"worker={numbers}", *words]
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    stop = _StopAll(stop_file(ledger, orders))
+    with stop, cli.hydra_in_sentences():
+        hydra.main(version_base="1.3", config_path=None, config_name="worker")(job)()
+    return stop.requested
+
+
+def job(node: DictConfig) -> None:
+    """One worker, where a launcher has started it."""
+    values = OmegaConf.to_container(node)
+    if os.getppid() == values["parent"]:  # on this machine: it would be left alone
+        interrupt.end_with(values["parent"])
+    ledger = Ledger.open(Path(values["ledger"]))
+    Worker(ledger, Orders(**values["orders"]), Progress(live=False)).work()
