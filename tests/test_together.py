@@ -63,7 +63,7 @@ def assert_same_lines(some, others):
         assert one.keys() == other.keys()
         for name in one:
             if name.startswith(("loss/", "opt/grad", "value/", "replay/", "reanalyse/age")):
-                assert one[name] == pytest.approx(other[name], rel=1e-3, abs=ROUNDING), name
+                assert one[name] == pytest.approx(other[name], rel=2e-2, abs=ROUNDING), name
             else:
                 assert one[name] == pytest.approx(other[name], rel=1e-6), name
 

@@ -13,6 +13,7 @@ peer       our search beside the same network in PyTorch without any tree (needs
 peer_update  our update beside the same in PyTorch
 convolution  3x3 convolutions, XLA's own and by Winograd (what a CPU uses, and from which size)
 train      the whole loop, and the share of its parts (steps=N agent steps with updates)
+together   runs in one program: agent steps and updates of all of them per second (gymnax)
 checkpoint saving the run and going on from it, with a replay of 10 x steps=N agent steps
 compile    seconds to compile, with an empty cache and a warm one
 memory     what the compiled programs want, and what the plan says
@@ -36,6 +37,7 @@ from rich.table import Table
 
 from experiments.bench.measure import Case, rows_of
 from experiments.bench.parts import PARTS, Setting, make_setting
+from experiments.bench.side_by_side import together
 from experiments.bench.whole import WHOLE
 from ez_jax import arguments, cli, presets
 from ez_jax.config import BadInput
@@ -57,6 +59,7 @@ def _peer_update(setting: Setting) -> Iterator[Case]:
     return peer_update(setting)
 
 
+WHOLES = {**WHOLE, "together": together}
 TIMED = {**PARTS, "peer": _peer, "peer_update": _peer_update}
 
 
@@ -85,7 +88,7 @@ def _text(value: Any) -> str:
 
 def main() -> int:
     """Measure one workload."""
-    workloads = (*TIMED, *WHOLE)
+    workloads = (*TIMED, *WHOLES)
     if not sys.argv[1:] or sys.argv[1] not in workloads:
         raise BadInput(f"which workload? choose {' or '.join(workloads)}")
     workload, *words = sys.argv[1:]
@@ -97,7 +100,7 @@ def main() -> int:
     if workload in TIMED:
         rows = rows_of(list(TIMED[workload](setting)), values["repeats"])
     else:
-        rows = list(WHOLE[workload](setting, values["steps"]))
+        rows = list(WHOLES[workload](setting, values["steps"]))
     show(f"{workload}: {config.game}, preset={config.preset}, {jax.devices()[0].device_kind}", rows)
     command = " ".join(["python -m experiments.bench", *sys.argv[1:]])
     for row in rows:

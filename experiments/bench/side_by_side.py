@@ -1,0 +1,55 @@
+"""Workload: runs of one game in one program, beside one run by itself in the usual loop."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.bench.parts import Setting
+from experiments.bench.whole import Row, train
+from ez_jax import envs, lanes
+from ez_jax.config import BadInput, Config
+from ez_jax.envs.gymnax_adapter import make_game
+
+COUNTS = (1, 5, 10)
+
+
+def together(setting: Setting, steps: int) -> Iterator[Row]:
+    """So many agent steps with updates in each of some runs; `batches` are numbers of runs.
+
+    Once after as many that are not timed. The last row is the usual loop with one run.
+    """
+    config = setting.config
+    if not envs.runs_on_device(config.game, config.env.backend):
+        raise BadInput("only games of gymnax run in the program: write game=Breakout-MinAtar")
+    for count in setting.batches or COUNTS:
+        yield {"case": f"{count} in one program", **_rate(config, setting, count, steps)}
+    alone = next(train(setting, steps))
+    names = "seconds", "agent_steps_per_s", "updates_per_s"
+    yield {"case": "1 by itself", "compile_s": 0.0, **{name: alone[name] for name in names}}
+
+
+def _rate(config: Config, setting: Setting, count: int, steps: int) -> dict[str, Any]:
+    game = make_game(envs.resolve(config.game, config.env.backend), config.env, training=True)
+    program = lanes.make_program(config, setting.model, game, game)
+    seeds = np.arange(count, dtype=np.int32)
+    state = program.start(seeds, seeds, {})
+    until = lambda n: (np.int32(config.learner.start + n), np.int32(0))  # noqa: E731
+    began = time.perf_counter()
+    advance = program.advance.lower(state, *until(steps)).compile()
+    compiled = time.perf_counter() - began
+    before = jax.block_until_ready(advance(state, *until(steps)))
+    first = jax.device_get((before.agent_steps, before.run.train.updates))
+    began = time.perf_counter()
+    after = jax.block_until_ready(advance(before, *until(2 * steps)))
+    seconds = time.perf_counter() - began
+    last = jax.device_get((after.agent_steps, after.run.train.updates))
+    played, learned = (int(np.sum(b - a)) for a, b in zip(first, last, strict=True))
+    return {
+        "compile_s": compiled,
+        "seconds": seconds,
+        "agent_steps_per_s": played / seconds,
+        "updates_per_s": learned / seconds,
+    }

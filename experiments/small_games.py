@@ -1,0 +1,62 @@
+"""Which ideas matter on small games: the study of the README, all of it with one command.
+
+    python -m experiments.small_games            trains what is missing, then reports
+    python -m experiments.small_games report     only reports
+
+Each idea off by itself, five seeds, on CartPole, Catch and two games of MinAtar; the seeds of an arm
+share a program. Stopped and given again it goes on; a second process takes cells of its own. The
+budgets are those of a laptop: what is compared is early learning.
+"""
+
+import subprocess
+import sys
+
+from ez_jax import cli
+from ez_jax.config import BadInput
+
+ROOT, OUT = "runs/small_games", "experiments/results/small_games"
+ALL = (
+    *("design=leave_one_out", "seeds=5", "learner.batch_size=32"),
+    *("eval.num_envs=10", "eval.episodes=10", "log.every=500"),
+)
+VECTOR = "network.vector_width=64 network.vector_blocks=1"
+REUSED = "reanalyse.mode=buffer reanalyse.max_age=200 reanalyse.chunk=32"
+MINATAR = "total_agent_steps=8000 replay.capacity=10000 eval.every=2000 checkpoint.every=4000"
+GAMES = {
+    "gymnax:CartPole": "total_agent_steps=4000 replay.capacity=6000 eval.every=1000 "
+    "checkpoint.every=2000",
+    "Catch-bsuite": f"total_agent_steps=2500 replay.capacity=4000 eval.every=500 "
+    f"checkpoint.every=2500 network.kind=vector {VECTOR} {REUSED}",
+    "Breakout-MinAtar": MINATAR,
+    "SpaceInvaders-MinAtar": MINATAR,
+}
+
+
+def folder(game: str) -> str:
+    """Of the study of one game."""
+    return f"{ROOT}/{game.rpartition(':')[2].lower()}"
+
+
+def main() -> int:
+    """Train what is missing, then report; the exit code of the first command that failed."""
+    if sys.argv[1:] not in ([], ["report"]):
+        raise BadInput("there is nothing to choose but the word report")
+    commands = [["ez_jax.report", *map(folder, GAMES), f"out={OUT}"]]
+    if not sys.argv[1:]:
+        studies = [
+            ["ez_jax.ablate", f"game={game}", f"dir={folder(game)}", *words.split(), *ALL]
+            for game, words in GAMES.items()
+        ]
+        commands = [*studies, *commands]
+    for module, *words in commands:
+        done = subprocess.run([sys.executable, "-m", module, *words])
+        if done.returncode:
+            return done.returncode
+    return cli.DONE
+
+
+if __name__ == "__main__":
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        sys.stdout.write(__doc__ + "\n")
+        sys.exit(cli.DONE)
+    sys.exit(cli.guarded(main))
