@@ -3,9 +3,9 @@
     python -m experiments.small_games            trains what is missing, then reports
     python -m experiments.small_games report     only reports
 
-Each idea off by itself, five seeds, on CartPole, Catch and two games of MinAtar; the seeds of an arm
-share a program. Stopped and given again it goes on; a second process takes cells of its own. The
-budgets are those of a laptop: what is compared is early learning.
+Each idea off by itself, five seeds, on CartPole, Catch and two games of MinAtar; the seeds of an
+arm share a program. Stopped and given again it goes on; a second process takes cells of its own.
+The budgets are those of a laptop: what is compared is early learning.
 """
 
 import subprocess
@@ -21,7 +21,7 @@ ALL = (
 )
 VECTOR = "network.vector_width=64 network.vector_blocks=1"
 REUSED = "reanalyse.mode=buffer reanalyse.max_age=200 reanalyse.chunk=32"
-MINATAR = "total_agent_steps=8000 replay.capacity=10000 eval.every=2000 checkpoint.every=4000"
+MINATAR = "total_agent_steps=6000 replay.capacity=8000 eval.every=2000 checkpoint.every=3000"
 GAMES = {
     "gymnax:CartPole": "total_agent_steps=4000 replay.capacity=6000 eval.every=1000 "
     "checkpoint.every=2000",
