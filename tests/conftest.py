@@ -13,9 +13,6 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     # Compiled programs are shared between the tests, their subprocesses and xdist's workers.
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="ez_jax-tests-")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
-# XLA generates code for fused operations on the CPU in the older way, which takes half the time. A
-# release without the older way stops at once and names this flag: then it goes.
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
 
 import jax
 import pytest
