@@ -25,7 +25,10 @@ jax.config.update("jax_default_matmul_precision", "highest")
 
 # The files that take longest begin first: on two workers, which take a file at a time, both end
 # about together. What trains the run of `runs` again finds the programs that test_train compiled.
-LONGEST = ("test_train", "test_parity", "test_switches", "test_learning", "test_crash")
+LONGEST = (
+    *("test_train", "test_together", "test_parity", "test_switches", "test_learning"),
+    "test_crash",
+)
 
 
 def pytest_collection_modifyitems(items):

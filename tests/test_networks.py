@@ -199,7 +199,18 @@ def test_normalised_states_span_zero_to_one_in_every_sample():
     np.testing.assert_array_equal(scaled.max((1, 2, 3)), 1)
 
 
-@pytest.mark.parametrize(("kind", "shape"), [("vector", (84, 84, 3)), ("image", (7,))])
-def test_a_network_that_does_not_fit_the_observation_is_refused(kind, shape):
-    with pytest.raises(BadInput, match=f"network.kind={kind} does not fit Game"):
-        make_network(NetworkConfig(kind=kind), spec(*shape))
+def test_convolutions_over_a_vector_are_refused():
+    with pytest.raises(BadInput, match=r"network\.kind=image does not fit Game"):
+        make_network(NetworkConfig(kind="image"), spec(7))
+
+
+def test_a_perceptron_takes_a_small_image_cell_by_cell():
+    network = make_network(NetworkConfig(kind="vector", vector_width=8), spec(2, 3, 4))
+    images = np.random.default_rng(0).random((5, 2, 3, 4)).astype(np.float32)
+    variables = network.init(jax.random.key(0), images)
+    encode = lambda x: network.apply(variables, x, train=False, method="represent")  # noqa: E731
+
+    states = encode(images)
+
+    assert states.shape == (5, 8)
+    np.testing.assert_array_equal(states, encode(images.reshape(5, -1)))

@@ -21,8 +21,8 @@ from ez_jax.train import train
 GAME = "gymnax:CartPole"
 # Adam would make a whole step of what differs by rounding.
 STEADY = {"learner.optimizer": "sgd", "learner.learning_rate": 0.02}
-STILL = {"learner.learning_rate": 0.0, "learner.weight_decay": 0.0}
-ROUNDING = 1e-4  # two programs round differently, and every update carries that on
+STILL = {"learner.learning_rate": 1e-9, "learner.weight_decay": 0.0}
+EARLY = 12  # updates: two programs round differently, and every update carries that on
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")
 
@@ -56,33 +56,35 @@ def leaves(tree):
     return [np.asarray(tree)]
 
 
-def assert_same_lines(some, others):
-    """The same clocks and games; losses up to rounding."""
-    assert len(some) == len(others)
-    for one, other in zip(untimed(some), untimed(others), strict=True):
-        assert one.keys() == other.keys()
-        for name in one:
-            if name.startswith(("loss/", "opt/grad", "value/", "replay/", "reanalyse/age")):
-                assert one[name] == pytest.approx(other[name], rel=2e-2, abs=ROUNDING), name
-            else:
-                assert one[name] == pytest.approx(other[name], rel=1e-6), name
+def assert_same_run(one, other, stranger):
+    """The same clocks, games, searches and scores throughout; at first the same losses.
+
+    The weights stay far nearer to each other than to those of another seed.
+    """
+    lines = [untimed(read_metrics(folder)) for folder in (one, other)]
+    assert [line.keys() for line in lines[0]] == [line.keys() for line in lines[1]]
+    for some, others in zip(*lines, strict=True):
+        for name, value in some.items():
+            is_rounded = name.startswith(("loss/", "opt/grad", "value/error"))
+            if not is_rounded:
+                assert value == pytest.approx(others[name], rel=1e-5), name
+            elif some["updates"] <= EARLY:
+                assert value == pytest.approx(others[name], rel=1e-2, abs=1e-3), name
+    here, there, elsewhere = (weights(folder) for folder in (one, other, stranger))
+    assert np.linalg.norm(here - there) < 0.05 * np.linalg.norm(here - elsewhere)
 
 
 def test_a_run_among_others_is_the_run_by_itself(folders):
-    assert_same_lines(read_metrics(folders / "second"), read_metrics(folders / "alone"))
-    np.testing.assert_allclose(
-        weights(folders / "second"), weights(folders / "alone"), atol=ROUNDING
-    )
+    assert_same_run(folders / "second", folders / "alone", folders / "first")
     assert read_config(folders / "second")["seed"] == 1
 
 
-def test_seeds_differ_and_numbers_differ_by_lane(folders):
-    first, second, still = (weights(folders / name) for name in ("first", "second", "still"))
-    unlearned = read_metrics(folders / "still")
+def test_numbers_differ_by_lane(folders):
+    first, still = (weights(folders / name) for name in ("first", "still"))
 
-    assert np.abs(first - second).max() > 0.01
-    assert np.abs(first - still).max() > ROUNDING
-    assert unlearned[-1]["updates"] == read_metrics(folders / "first")[-1]["updates"]
+    assert np.abs(first - still).max() > 0.01
+    one, other = (read_metrics(folders / name)[-1] for name in ("first", "still"))
+    assert one["updates"] == other["updates"] > 0
 
 
 def test_a_run_goes_on_in_other_company_as_if_nothing_had_happened(folders, tmp_path):
@@ -99,10 +101,7 @@ def test_a_run_goes_on_in_other_company_as_if_nothing_had_happened(folders, tmp_
     newcomer = override(config(tmp_path / "new"), {"seed": 2})
     assert train_together([newcomer, members[1]]) == DONE
 
-    assert_same_lines(read_metrics(tmp_path / "again"), read_metrics(folders / "alone"))
-    np.testing.assert_allclose(
-        weights(tmp_path / "again"), weights(folders / "alone"), atol=ROUNDING
-    )
+    assert_same_run(tmp_path / "again", folders / "alone", folders / "first")
 
 
 def test_a_complete_run_is_left_as_it_is(folders):
@@ -130,7 +129,7 @@ def test_runs_alone_and_together_are_not_mixed_up(folders):
     ("first", "second", "words"),
     [
         ({}, {"run_dir": "b", "learner.batch_size": 8}, "may not differ in learner.batch_size"),
-        ({}, {}, "give each its own seed or name"),
+        ({}, {}, "give each a seed or name of its own"),
         ({"game": "CartPole"}, {"game": "CartPole", "run_dir": "b"}, "only games of gymnax"),
     ],
 )
@@ -146,7 +145,7 @@ def test_numbers_are_settings_with_fractions():
     assert set(OWN) - set(lanes.NUMBERS) == {"seed", "name", "run_dir"}
 
 
-@pytest.mark.parametrize("policy", ["gumbel", "puct", "puct_ez"])
+@pytest.mark.parametrize("policy", ["gumbel", "puct"])
 def test_every_number_can_differ_whatever_the_search(policy):
     chosen = runs.config("a", {"search.policy": policy}, GAME)
     game = make_game(envs.resolve(GAME), chosen.env, training=True)
@@ -183,6 +182,7 @@ def test_the_command_refuses_seeds_in_one_sentence(tmp_path, words, told):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_sigterm_saves_all_runs_and_the_same_command_goes_on(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     settings = [f"{key}={value}" for key, value in runs.SETTINGS.items()]
