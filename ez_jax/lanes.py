@@ -78,7 +78,23 @@ class Program(NamedTuple):
 
 
 def make_program(config: Config, model: Model, game: DeviceGame, eval_game: DeviceGame) -> Program:
-    """Compile nothing yet; `config` (`resolve`d) is that of all lanes but for their numbers."""
+    """The program of all runs that differ in seed, name, folder and numbers alone.
+
+    Nothing is compiled yet. Asked for again it is the same one, with what was compiled meanwhile.
+
+    Args:
+        config: of any of them, `resolve`d.
+        model: of the game.
+        game: that is learned.
+        eval_game: the same as evaluations play it.
+    """
+    return _make_program(
+        dataclasses.replace(config, seed=0, name="", run_dir=""), model, game, eval_game
+    )
+
+
+@functools.lru_cache(maxsize=2)
+def _make_program(config: Config, model: Model, game: DeviceGame, eval_game: DeviceGame) -> Program:
     advance = functools.partial(_advance, config, model, game)
     start = functools.partial(_start, config, model, game)
     evaluate = functools.partial(_evaluate, config, model, eval_game)

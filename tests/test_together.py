@@ -88,8 +88,12 @@ def test_numbers_differ_by_lane(folders):
 
 
 def test_a_run_goes_on_in_other_company_as_if_nothing_had_happened(folders, tmp_path):
-    members = [config(tmp_path / "other"), override(config(tmp_path / "again"), {"seed": 1})]
-    with Together(members, Progress(live=False)) as together:
+    again, still = (
+        override(config(tmp_path / name), changes)
+        for name, changes in [("again", {"seed": 1}), ("still", STILL)]
+    )
+    company = [config(tmp_path / "other"), again, still]
+    with Together(company, Progress(live=False)) as together:
         for _ in range(3):
             together.advance()
             together.report()
@@ -99,7 +103,7 @@ def test_a_run_goes_on_in_other_company_as_if_nothing_had_happened(folders, tmp_
     assert 0 < read_metrics(tmp_path / "again")[-1]["agent_steps"] < runs.STEPS
 
     newcomer = override(config(tmp_path / "new"), {"seed": 2})
-    assert train_together([newcomer, members[1]]) == DONE
+    assert train_together([newcomer, again, still]) == DONE
 
     assert_same_run(tmp_path / "again", folders / "alone", folders / "first")
 
