@@ -8,12 +8,14 @@ of it depends on the others: those that are ahead wait for it.
 """
 
 import contextlib
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool
 
 from ez_jax import cli, lanes, memory, on_track, run_folder, watchdog
 from ez_jax import config as configs
@@ -25,7 +27,6 @@ from ez_jax.evaluate import Games
 from ez_jax.games import seed_of_games
 from ez_jax.interrupt import Interrupt
 from ez_jax.lanes import Lane
-from ez_jax.learner import no_metrics
 from ez_jax.member import ITEM, Member, without_train
 from ez_jax.model import make_model
 from ez_jax.plan import check_disk, memory_plan
@@ -138,13 +139,13 @@ class Together:
                 continue
             run = saved.state[ITEM].run.replace(train=saved.state["train"])
             lane = saved.state[ITEM].replace(run=run, numbers=lane.numbers)
-            self.lanes = jax.tree.map(lambda x, one, i=i: x.at[i].set(one), self.lanes, lane)
+            self.lanes = _put(self.lanes, np.int32(i), lane)
             all_clocks.append(run_folder.read_clocks(saved))
             self.progress.say(f"{member.folder} resumed at {all_clocks[-1].agent_steps:,} steps")
         return all_clocks
 
     def _lane(self, i: int) -> Lane:
-        return jax.tree.map(lambda x: x[i], self.lanes)
+        return _take(self.lanes, np.int32(i))
 
     def __enter__(self) -> "Together":
         """Show the progress bar while the runs last."""
@@ -208,7 +209,8 @@ class Together:
         is_due = lambda what: [i for i, wanted in enumerate(due) if what in wanted]  # noqa: E731
         if logging := is_due("log"):
             self._tell([self.members[i].log(facts[i]) for i in logging], logging)
-            self.lanes = _forget_sums(self.config, self.lanes, jnp.array(logging))
+            told = np.isin(np.arange(len(self.members)), logging)
+            self.lanes = _forget_sums(self.lanes, told)
         if evaluating := is_due("evaluate"):
             returns, lengths = self._play_games()
             games = [Games(returns[i].astype(float), lengths[i]) for i in evaluating]
@@ -241,10 +243,25 @@ def _reading(clocks: Clocks) -> tuple[int, int]:
     return clocks.agent_steps, clocks.updates
 
 
-def _forget_sums(config: Config, lanes_: Lane, which: Any) -> Lane:
-    """Begin the sums of some lanes anew."""
-    nothing = no_metrics(config), lanes.nothing_finished()
+# Jitted: one program each instead of one per array.
+
+
+@jax.jit
+def _take(lanes_: Lane, i: Array) -> Lane:
+    """One of the lanes."""
+    return jax.tree.map(lambda x: x[i], lanes_)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _put(lanes_: Lane, i: Array, lane: Lane) -> Lane:
+    """The inverse of the above."""
+    return jax.tree.map(lambda x, one: x.at[i].set(one), lanes_, lane)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _forget_sums(lanes_: Lane, told: Bool[Array, " L"]) -> Lane:
+    """Begin the sums of those lanes anew that have been told."""
     sums, finished = jax.tree.map(
-        lambda x, zero: x.at[which].set(zero), (lanes_.run.metrics, lanes_.finished), nothing
+        lambda x: jnp.where(told, jnp.zeros_like(x), x), (lanes_.run.metrics, lanes_.finished)
     )
     return lanes_.replace(run=lanes_.run.replace(metrics=sums), finished=finished)
