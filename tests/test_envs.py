@@ -161,7 +161,7 @@ def test_reset_in_the_midst_of_a_game_starts_a_new_one(game):
 
 
 @pytest.mark.parametrize(
-    "game", ["Catch", "Breakout", f"{TOY}Counter-v0", "gym:CartPole", "Freeway-MinAtar"]
+    "game", ["Catch", "Breakout", f"{TOY}Counter-v0", "gym:CartPole", "gymnax:CartPole"]
 )
 @pytest.mark.parametrize("training", [True, False])
 def test_the_step_limit_truncates_and_is_its_own_for_evaluation(game, training):
