@@ -1,5 +1,6 @@
 """Networks: sizes, initialisation, types (parity with the official code: test_parity.py)."""
 
+import dataclasses
 import functools
 
 import flax.linen as nn
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 
 from ez_jax.config import BadInput, NetworkConfig
 from ez_jax.layers import BatchNorm
@@ -205,9 +207,9 @@ def test_convolutions_over_a_vector_are_refused():
 
 
 def test_a_perceptron_takes_a_small_image_cell_by_cell():
-    network = make_network(NetworkConfig(kind="vector", vector_width=8), spec(2, 3, 4))
+    network = make_network(dataclasses.replace(tiny.NETWORK, kind="vector"), spec(2, 3, 4))
     images = np.random.default_rng(0).random((5, 2, 3, 4)).astype(np.float32)
-    variables = network.init(jax.random.key(0), images)
+    variables = jax.jit(network.init)(jax.random.key(0, impl="unsafe_rbg"), images)
     encode = lambda x: network.apply(variables, x, train=False, method="represent")  # noqa: E731
 
     states = encode(images)
