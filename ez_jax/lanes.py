@@ -233,9 +233,8 @@ def _play(game: DeviceGame, lane: Lane, action: Int[Array, " N"], plays: Bool[Ar
         length=jnp.where(over, 0, length),
         finished=finished,
     )
-    same = {"run": None}  # nothing of it has changed, so that it need not be compared
-    after = where(plays, after.replace(**same), lane.replace(**same))
-    return after.replace(run=lane.run)
+    # Nothing of the run itself has changed: it need not be chosen, array by array.
+    return where(plays, after.replace(run=None), lane.replace(run=None)).replace(run=lane.run)
 
 
 def _learn(config: Config, model: Model, lane: Lane, due: Int[Array, ""]) -> Lane:
