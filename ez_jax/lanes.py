@@ -66,7 +66,7 @@ class Lane(flax.struct.PyTreeNode, kw_only=True):
 
 
 class Program(NamedTuple):
-    """The jitted functions; lanes are donated."""
+    """The jitted functions; `advance` donates its lanes."""
 
     # (seed i32[L], seed of the games i32[L], numbers by key f32[L]) -> lanes
     start: Callable[[Array, Array, Mapping[str, Array]], Lane]
@@ -133,15 +133,10 @@ def _start(
         step=step,
         score=jnp.zeros(num_envs),
         length=jnp.zeros(num_envs, jnp.int32),
-        finished=nothing_finished(),
+        finished=Finished(games=jnp.zeros(()), score=jnp.zeros(()), length=jnp.zeros(())),
         agent_steps=jnp.zeros((), jnp.int32),
         numbers=dict(numbers),
     )
-
-
-def nothing_finished() -> Finished:
-    """Before any game ended."""
-    return Finished(games=jnp.zeros(()), score=jnp.zeros(()), length=jnp.zeros(()))
 
 
 def _advance(

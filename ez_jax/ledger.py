@@ -22,8 +22,7 @@ from ez_jax.arrays import DamagedCheckpoint
 from ez_jax.checkpoint import Checkpointer
 from ez_jax.checkpoint_files import read_meta
 from ez_jax.config import BadInput, Config
-from ez_jax.metrics import read_metrics
-from ez_jax.progress import EVALUATION
+from ez_jax.metrics import EVALUATION, read_metrics
 from ez_jax.study import Request, Study
 
 _PATIENCE = 60.0  # seconds that another process may take to write the request

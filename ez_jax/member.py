@@ -15,8 +15,8 @@ from ez_jax.config import BadInput, Config
 from ez_jax.evaluate import Games, scores, summary
 from ez_jax.lanes import Lane
 from ez_jax.lock import RunLock
-from ez_jax.metrics import Every, MetricsWriter, means
-from ez_jax.progress import EVALUATION, Progress
+from ez_jax.metrics import EVALUATION, Every, MetricsWriter, last_written, means
+from ez_jax.progress import Progress
 from ez_jax.search import resolve
 from ez_jax.structs import Clocks, TrainState
 
@@ -59,9 +59,12 @@ class Member:
         self.writer.write_references(on_track.series(self.config), clocks.agent_steps or -1)
         self.clocks, self._began = clocks, time.perf_counter() - clocks.seconds
         self._saved_at = time.perf_counter()
-        self.done_at = dict.fromkeys(self.periods, clocks)
-        way = pace.way(self.config, clocks)
-        self._is_due = {what: Every(period, way) for what, period in self.periods.items()}
+        # From when it was last done, not from now: what a signal left out is due.
+        self.done_at = last_written(self.folder, Clocks()) | {"save": clocks}
+        self._is_due = {
+            what: Every(period, pace.way(self.config, self.done_at[what]))
+            for what, period in self.periods.items()
+        }
 
     def restore(self, like: Mapping[str, Any]) -> Restored | None:
         """The newest sound checkpoint, if there is any.

@@ -21,6 +21,7 @@ from ez_jax.config import BadInput
 from ez_jax.structs import Clocks
 
 FILE_NAME = "metrics.jsonl"
+EVALUATION = "eval/return_mean"  # the score of an evaluation; no other line has it
 LARGEST_FILE, LONGEST_LINE = 2**32, 2**20  # bytes; a line has some hundred
 REFERENCE = "reference/"  # what the tags of references begin with
 FLUSH_SECONDS = 10  # TensorBoard shows a number at most this late
@@ -194,7 +195,7 @@ def _layout(names: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
 
 def _multiline(names: Sequence[str]) -> list[Any]:
     """The evaluations and some references; TensorBoard takes the tags for patterns."""
-    tags = ["eval/return_mean", *(f"{REFERENCE}{name}" for name in names)]
+    tags = [EVALUATION, *(f"{REFERENCE}{name}" for name in names)]
     return ["Multiline", [f"{re.escape(tag)}$" for tag in tags]]
 
 
@@ -207,6 +208,15 @@ def read_metrics(path: str | Path) -> list[dict[str, float]]:
     path = Path(path)
     path = path / FILE_NAME if path.is_dir() else path
     return [line for _, line in _complete_lines(path)]
+
+
+def last_written(folder: str | Path, since: Clocks) -> dict[str, Clocks]:
+    """Agent steps and updates of the last line of `log` and of `evaluate`; `since` without one."""
+    found = {"log": since, "evaluate": since}
+    for line in read_metrics(folder):
+        clocks = Clocks(agent_steps=line["agent_steps"], updates=line["updates"])
+        found["evaluate" if EVALUATION in line else "log"] = clocks
+    return found
 
 
 def _complete_lines(path: Path) -> list[tuple[bytes, dict[str, float]]]:

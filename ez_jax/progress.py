@@ -17,9 +17,10 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
+from ez_jax.metrics import EVALUATION
 from ez_jax.structs import Clocks
 
-RETURN, LOSS, EVALUATION = "rollout/return", "loss/total", "eval/return_mean"
+RETURN, LOSS = "rollout/return", "loss/total"
 WIDEST = 300  # characters of a table in a file
 RATE_SECONDS = 20.0  # speeds are means over at least this long, and over the start before
 

@@ -26,10 +26,10 @@ from ez_jax.games import RepeatableGames, SavedGames, seed_of_games
 from ez_jax.interrupt import Interrupt
 from ez_jax.learner import make_learn, make_prepare, no_metrics
 from ez_jax.lock import RunLock
-from ez_jax.metrics import Every, MetricsWriter, means, read_metrics
+from ez_jax.metrics import EVALUATION, Every, MetricsWriter, last_written, means
 from ez_jax.model import make_model
 from ez_jax.plan import check_disk, memory_plan, plan_rows, plan_warnings
-from ez_jax.progress import EVALUATION, Progress
+from ez_jax.progress import Progress
 from ez_jax.reanalyse import make_reanalyse
 from ez_jax.run_state import ACT, LEARN, init_run_state
 from ez_jax.search import make_search, resolve
@@ -139,10 +139,7 @@ class Run:
         self.state, self.clocks, self.games_to_come = saved.state, saved.clocks, saved.games
         self.writer.truncate_after(saved.clocks)
         self.writer.write_references(on_track.series(self._as_given), saved.clocks.agent_steps)
-        self._done_at["save"] = saved.clocks
-        for line in read_metrics(self.folder):
-            clocks = Clocks(agent_steps=line["agent_steps"], updates=line["updates"])
-            self._done_at["evaluate" if EVALUATION in line else "log"] = clocks
+        self._done_at = last_written(self.folder, Clocks()) | {"save": saved.clocks}
         self.progress.say(f"resumed at {self.clocks.agent_steps:,} agent steps")
 
     def _start_clocks(self) -> None:

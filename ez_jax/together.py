@@ -1,4 +1,4 @@
-"""Several runs of one game in one program, so that ten seeds cost little more than one.
+"""Several runs of one game in one program, which takes less time than one after another.
 
     python -m ez_jax.train game=Breakout-MinAtar seeds=5
 
@@ -7,6 +7,7 @@ and `ez_jax.load` see no difference. A run that was stopped goes on in any compa
 of it depends on the others: those that are ahead wait for it.
 """
 
+import collections
 import contextlib
 import functools
 from collections.abc import Mapping, Sequence
@@ -28,9 +29,10 @@ from ez_jax.games import seed_of_games
 from ez_jax.interrupt import Interrupt
 from ez_jax.lanes import Lane
 from ez_jax.member import ITEM, Member, without_train
+from ez_jax.metrics import EVALUATION
 from ez_jax.model import make_model
 from ez_jax.plan import check_disk, memory_plan
-from ez_jax.progress import EVALUATION, Progress
+from ez_jax.progress import Progress
 from ez_jax.search import resolve
 from ez_jax.structs import Clocks
 
@@ -72,10 +74,11 @@ def check_alike(runs: Sequence[Config]) -> None:
                     f"runs in one program may not differ in {key} ({first[key]} and {other[key]}): "
                     "run them one after another, with -m instead of seeds="
                 )
-    folders = [configs.run_folder(config) for config in runs]
-    if len(set(folders)) < len(folders):
+    folders = collections.Counter(configs.run_folder(config) for config in runs)
+    [(folder, count)] = folders.most_common(1)
+    if count > 1:
         raise BadInput(
-            f"two runs have the folder {folders[0]}: give each a seed or name of its own"
+            f"{count} runs have the folder {folder}: give each a seed or name of its own"
         )
     task = resolve_game(runs[0].game, runs[0].env.backend)
     if task.backend != "gymnax":

@@ -1,5 +1,7 @@
 """Runs in one program: each is the run that it would be by itself."""
 
+import contextlib
+
 import jax
 import numpy as np
 import pytest
@@ -9,12 +11,14 @@ from test_train import untimed
 from ez_jax import checks, envs, lanes, presets
 from ez_jax.agent import load
 from ez_jax.cli import DONE, INTERRUPTED, spread
-from ez_jax.config import BadInput, Config, override
+from ez_jax.config import BadInput, Config, override, to_dict
 from ez_jax.envs.gymnax_adapter import make_game
-from ez_jax.metrics import read_metrics
+from ez_jax.member import Member
+from ez_jax.metrics import EVALUATION, MetricsWriter, read_metrics
 from ez_jax.model import make_model
 from ez_jax.progress import Progress
-from ez_jax.run_folder import read_config
+from ez_jax.run_folder import read_config, write_config
+from ez_jax.structs import Clocks
 from ez_jax.together import OWN, Together, check_alike, train_together
 from ez_jax.train import train
 
@@ -129,16 +133,32 @@ def test_runs_alone_and_together_are_not_mixed_up(folders):
         Together([override(config(folders / "alone"), {"seed": 1})], Progress(live=False))
 
 
+def test_what_a_signal_left_out_at_the_end_is_made_up_for(tmp_path):
+    whole = config(tmp_path)
+    saved = Clocks(agent_steps=whole.total_agent_steps, updates=whole.total_updates)
+    with MetricsWriter(tmp_path, tensorboard=False) as writer:
+        writer.write(Clocks(agent_steps=10, updates=5), {EVALUATION: 1.0})
+        writer.write(saved, {"loss/total": 1.0})
+    write_config(tmp_path, to_dict(whole))
+
+    with contextlib.ExitStack() as opened:
+        member = Member(whole, Progress(live=False), opened)
+        member.open(saved, 2, opened)
+        assert not member.has_more
+        assert member.missing(["log", "evaluate", "save"]) == {"evaluate"}
+        assert member.due() == {"evaluate"}
+
+
 @pytest.mark.parametrize(
-    ("first", "second", "words"),
+    ("runs_of", "words"),
     [
-        ({}, {"run_dir": "b", "learner.batch_size": 8}, "may not differ in learner.batch_size"),
-        ({}, {}, "give each a seed or name of its own"),
-        ({"game": "CartPole"}, {"game": "CartPole", "run_dir": "b"}, "only games of gymnax"),
+        ([{}, {"learner.batch_size": 8}], "may not differ in learner.batch_size"),
+        ([{"run_dir": "b"}, {}, {}], "2 runs have the folder a: give each a seed or name"),
+        ([{"game": "CartPole"}, {"game": "CartPole", "run_dir": "b"}], "only games of gymnax"),
     ],
 )
-def test_what_one_program_cannot_hold_is_refused(first, second, words):
-    given = [override(config("a"), changes) for changes in (first, second)]
+def test_what_one_program_cannot_hold_is_refused(runs_of, words):
+    given = [override(config("a"), changes) for changes in runs_of]
     with pytest.raises(BadInput, match=words):
         check_alike(given)
 
