@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
+from ez_jax import diagnostics
 from ez_jax import replay as ring
 from ez_jax.config import Config, LearnerConfig
 from ez_jax.losses import loss_weights, unroll_loss
@@ -91,10 +92,6 @@ def refresh_targets(train: TrainState, period: int) -> TrainState:
     return jax.lax.cond(train.updates % period == 0, refreshed, lambda train: train, train)
 
 
-def _mean_where(mask: Array, x: Array) -> Array:
-    return jnp.sum(mask * x) / jnp.maximum(jnp.sum(mask), 1)
-
-
 class Proposal(NamedTuple):
     """An optimiser step before anybody has looked whether it is finite."""
 
@@ -155,10 +152,11 @@ def make_update(
             "value/target_mean": jnp.mean(targets.value[:, 0]),
             "value/error": jnp.mean(output.priority),
             "replay/age": jnp.mean(batch.age.astype(jnp.float32)),
-            "reanalyse/age": _mean_where(
+            "reanalyse/age": diagnostics.mean_where(
                 targets.policy_mask * (batch.searched != NEVER),
                 train.updates - 1 - batch.searched,
             ),
+            **diagnostics.measure(output, targets, batch, config),
             "count": jnp.ones(()),
         }
         metrics = jax.tree.map(lambda x: jnp.where(finite, x, 0.0), metrics)  # skipped: no count
@@ -197,7 +195,7 @@ def no_metrics(config: Config) -> Metrics:
     """Metrics before anything was learned."""
     names = [f"loss/{name}" for name in ("total", *loss_weights(config))]
     names += ["opt/grad_norm", "value/target_mean", "value/error", "replay/age"]
-    names += ["reanalyse/searches", "reanalyse/age", "count"]
+    names += ["reanalyse/searches", "reanalyse/age", *diagnostics.names(config), "count"]
     return {name: jnp.zeros(()) for name in names}
 
 

@@ -26,13 +26,20 @@ def cross_entropy(
 
 def negative_cosine(online: Float[Array, "B P"], target: Float[Array, "B P"]) -> Float[Array, " B"]:
     """SimSiam's loss (Chen & He, 2021), norms floored at 1e-5."""
+    return -jnp.sum(_unit(online) * _unit(target), axis=-1)
 
-    def unit(x: Array) -> Array:
-        x = x.astype(jnp.float32)
-        squared = jnp.sum(x**2, axis=-1, keepdims=True)
-        return x * jax.lax.rsqrt(jnp.maximum(squared, 1e-10))
 
-    return -jnp.sum(unit(online) * unit(target), axis=-1)
+def mean_cosine(x: Float[Array, "B P"]) -> Float[Array, ""]:
+    """Of different samples: 1 where all are the same, and consistency has nothing to teach."""
+    count = len(x)
+    summed = jnp.sum(_unit(x), axis=0)
+    return (jnp.sum(summed**2) - count) / max(1, count * (count - 1))
+
+
+def _unit(x: Float[Array, "B P"]) -> Float[Array, "B P"]:
+    x = x.astype(jnp.float32)
+    squared = jnp.sum(x**2, axis=-1, keepdims=True)
+    return x * jax.lax.rsqrt(jnp.maximum(squared, 1e-10))
 
 
 def loss_weights(config: Config) -> dict[str, float]:
@@ -74,15 +81,19 @@ def _head_losses(
 
 def _consistency(
     model: Model, variables: Variables, state: Array, frames: Array
-) -> tuple[Float[Array, " B"], Variables]:
-    """An imagined state against the encoding of what was seen, which gets no gradient."""
+) -> tuple[Float[Array, " B"], Float[Array, ""], Variables]:
+    """An imagined state against the encoding of what was seen, which gets no gradient.
+
+    Also how alike the predictions of different samples are.
+    """
     online, variables = model.projections(variables, state, predict=True)
     # Stopped at the parameters, so that nothing of this branch is kept for a gradient.
     frozen = jax.lax.stop_gradient(variables)
     # Deviates (consistency targets): no prediction is made from what was observed.
     observed, frozen = model.encode(frozen, frames, train=True)
     target, frozen = model.projections(frozen, observed.state, predict=False)
-    return negative_cosine(online, target), {**frozen, "params": variables["params"]}
+    variables = {**frozen, "params": variables["params"]}
+    return negative_cosine(online, target), mean_cosine(online), variables
 
 
 def _variables(params: dict, batch_stats: dict) -> Variables:
@@ -94,7 +105,9 @@ class Unrolled(NamedTuple):
 
     at_root: Terms  # policy and value, f32[B]
     steps: Terms  # all terms, f32[K, B]
-    root_value: Array  # f32[B], predicted
+    value: Array  # f32[K+1, B], predicted
+    value_prefix: Array  # f32[K, B], predicted
+    alike: Array  # f32[], mean cosine of the projections of different samples
     batch_stats: dict  # after the pass
 
 
@@ -116,8 +129,8 @@ def unroll_terms(
     first, following = _views(batch, model, config, key)
     params = variables["params"]
 
-    def unroll(carry: tuple, k: Array) -> tuple[tuple, Terms]:
-        """Step k of 1..K."""
+    def unroll(carry: tuple, k: Array) -> tuple[tuple, tuple[Terms, Array, Array, Array]]:
+        """Step k of 1..K: the terms, the value and prefix predicted, how alike projections are."""
         embedding, stats = carry
         embedding, prefix_logits, variables = model.step(
             _variables(params, stats), embedding, batch.action[:, k - 1], train=True
@@ -126,21 +139,30 @@ def unroll_terms(
         terms = _head_losses(logits, targets, k, support_size)
         prefix = support.encode(targets.value_prefix[:, k - 1], support_size)
         terms["value_prefix"] = targets.mask[:, k] * cross_entropy(prefix, prefix_logits)
+        alike = jnp.zeros(())
         if config.consistency:
             frames = jax.lax.dynamic_slice_in_dim(following, k - 1, stack, axis=1)
-            cosine, variables = _consistency(model, variables, embedding.state, frames)
+            cosine, alike, variables = _consistency(model, variables, embedding.state, frames)
             terms["consistency"] = targets.mask[:, k] * cosine
-        return (embedding, variables.get("batch_stats", {})), terms
+        predicted = support.decode(logits[1]), support.decode(prefix_logits)
+        return (embedding, variables.get("batch_stats", {})), (terms, *predicted, alike)
 
     root, variables = model.encode(variables, first, train=True)
     logits, variables = model.heads(variables, root.state, train=True)
     start = root, variables.get("batch_stats", {})
     # Unrolled: as a loop the backward convolutions take three times the CPU time.
-    (_, batch_stats), steps = jax.lax.scan(
+    (_, batch_stats), (steps, value, value_prefix, alike) = jax.lax.scan(
         unroll, start, jnp.arange(1, unroll_steps + 1), unroll=True
     )
-    at_root = _head_losses(logits, targets, 0, support_size)
-    return Unrolled(at_root, steps, support.decode(logits[1]), batch_stats)
+    at_root = support.decode(logits[1])
+    return Unrolled(
+        at_root=_head_losses(logits, targets, 0, support_size),
+        steps=steps,
+        value=jnp.concatenate([at_root[None], value]),
+        value_prefix=value_prefix,
+        alike=jnp.mean(alike),
+        batch_stats=batch_stats,
+    )
 
 
 def _weighted_sum(terms: Terms, weights: dict[str, float]) -> Float[Array, " B"]:
@@ -170,11 +192,14 @@ def unroll_loss(
     terms = jax.tree.map(lambda x: jnp.sum(x, axis=0), unrolled.steps)
     terms |= {name: terms[name] + value for name, value in unrolled.at_root.items()}
     loss = jnp.mean(batch.weight * _weighted_sum(terms, loss_weights(config)))
-    error = jnp.abs(unrolled.root_value - targets.value[:, 0])
+    error = jnp.abs(unrolled.value[0] - targets.value[:, 0])
     output = LossOutput(
         loss=loss,
         terms=jax.tree.map(jnp.mean, terms),
         priority=jax.lax.stop_gradient(error) + PRIORITY_FLOOR,
+        value=unrolled.value,
+        value_prefix=unrolled.value_prefix,
+        alike=unrolled.alike,
         batch_stats=unrolled.batch_stats,
     )
     return loss / config.learner.unroll_steps, output

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from ez_jax import config as configs
-from ez_jax import on_track, pace, run_folder, saving
+from ez_jax import diagnostics, on_track, pace, run_folder, saving
 from ez_jax.checkpoint import Checkpointer, Restored
 from ez_jax.config import BadInput, Config
 from ez_jax.evaluate import Games, scores, summary
@@ -32,7 +32,8 @@ class Member:
         Raises:
           BadInput: another process has it, or it holds another configuration.
         """
-        self.config = config
+        self.config, self._progress = config, progress
+        self._diagnose = diagnostics.Watch(config)
         self.folder = run_folder.make_run_dir(configs.run_folder(config))
         opened.enter_context(RunLock(self.folder, progress.warn))
         self.is_new = run_folder.is_new(self.folder)
@@ -132,12 +133,14 @@ class Member:
 
     def log(self, lane: Lane) -> dict[str, float]:
         """One line of metrics; `lane` as in `tick`."""
-        metrics, done = means(lane.run.metrics), lane.finished
+        metrics, done = diagnostics.readings(means(lane.run.metrics)), lane.finished
         if done.games:
             metrics |= {"rollout/return": done.score / done.games}
             metrics |= {"rollout/length": done.length / done.games, "rollout/games": done.games}
         metrics["opt/skipped"] = int(lane.run.train.skipped)
         self.writer.write(self.clocks, metrics)
+        for sentence in self._diagnose(self.clocks.updates, metrics):
+            self._progress.warn(f"{self.folder}: {sentence}")
         limit, skipped = self.config.learner.max_skipped, int(lane.run.train.skipped_in_a_row)
         if limit and skipped >= limit:
             raise FloatingPointError(

@@ -16,7 +16,7 @@ import numpy as np
 import yaml
 
 from ez_jax import config as configs
-from ez_jax import crash, memory, on_track, pace, run_folder, saving, watchdog
+from ez_jax import crash, diagnostics, memory, on_track, pace, run_folder, saving, watchdog
 from ez_jax.actor import make_act
 from ez_jax.checkpoint import Checkpointer
 from ez_jax.config import Config
@@ -149,6 +149,7 @@ class Run:
         numbers = np.arange(self.config.reanalyse.updates_per_search, dtype=np.int32)
         self._in_group = jax.device_put(tuple(numbers))  # numbers of the updates of one search
         self._resumed_at = self.clocks
+        self._diagnose = diagnostics.Watch(self.config)
         self._began = time.perf_counter() - self.clocks.seconds
         self._saved_at = time.perf_counter()
         config = self.config
@@ -257,7 +258,7 @@ class Run:
     @watchdog.at("fetching metrics from the device")
     def log(self) -> None:
         """Fetch what was summed on the device and write one line."""
-        metrics = means(jax.device_get(self.state.metrics))
+        metrics = diagnostics.readings(means(jax.device_get(self.state.metrics)))
         if finished := self.games.take_finished():
             returns, lengths = zip(*finished, strict=True)
             metrics |= {"rollout/return": np.mean(returns), "rollout/length": np.mean(lengths)}
@@ -265,6 +266,8 @@ class Run:
         metrics["opt/skipped"] = int(self.state.train.skipped)
         self.state = self.state.replace(metrics=no_metrics(self.config))
         self._write(metrics)
+        for sentence in self._diagnose(self.clocks.updates, metrics):
+            self.progress.warn(sentence)
         crash.check_skipped(self.state.train, self.config, self.folder)
         self._done_at["log"] = self.clocks
 

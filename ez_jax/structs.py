@@ -148,6 +148,9 @@ class LossOutput(flax.struct.PyTreeNode, kw_only=True):
     loss: jax.Array  # f32[], weighted, summed over steps, mean over the batch
     terms: dict[str, jax.Array]  # f32[] each, unweighted
     priority: jax.Array  # f32[B]
+    value: jax.Array  # f32[K+1, B], predicted
+    value_prefix: jax.Array  # f32[K, B], predicted
+    alike: jax.Array  # f32[], mean cosine of the projections of different samples
     batch_stats: Any  # after the pass
 
 

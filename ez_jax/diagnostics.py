@@ -1,0 +1,177 @@
+"""Is the agent learning what it should? What the updates already computed, put into numbers.
+
+On the device `measure` compares predictions with their targets, for sums over many updates; on the
+host `readings` makes ratios of the sums, and `Watch` says in a sentence what looks broken.
+"""
+
+import math
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ez_jax import support
+from ez_jax.config import Config
+from ez_jax.structs import Batch, LossOutput, Targets
+
+# Moments of predictions and their targets within a batch. Their means over updates become ratios:
+# many batches of a game with rare rewards have no variance of their own.
+MOMENTS = ("variance", "target_variance", "covariance")
+HEADS = ("prefix", "value")
+
+TINY = 1e-6  # a variance below it, in squared units of reward, is none
+ALIKE = 0.95  # mean cosine of different observations that is suspicious
+FEWEST = 0.1  # effective share of a batch
+CLIPPED = 0.01  # share of targets
+PATIENCE = 2  # lines of metrics in a row
+
+
+def mean_where(mask: Array, x: Array) -> Float[Array, ""]:
+    """Mean of what counts; 0 where nothing does."""
+    return jnp.sum(jnp.where(mask > 0, x, 0.0)) / jnp.maximum(jnp.sum(mask > 0), 1)
+
+
+def _moments(predicted: Array, target: Array, mask: Array) -> dict[str, Array]:
+    """Central, so that float32 holds them however large the values are."""
+    off_predicted = predicted - mean_where(mask, predicted)
+    off_target = target - mean_where(mask, target)
+    products = off_predicted**2, off_target**2, off_predicted * off_target
+    return {
+        name: mean_where(mask, product) for name, product in zip(MOMENTS, products, strict=True)
+    }
+
+
+def measure(
+    output: LossOutput, targets: Targets, batch: Batch, config: Config
+) -> dict[str, Float[Array, ""]]:
+    """How predictions follow their targets in one update, and how even the batch is.
+
+    `prefix/error_k` and `value/error_k` are mean absolute errors after k imagined steps, in units
+    of reward; `value/clipped` is the share of targets past the ends of the support.
+    """
+    real = batch.weight > 0  # the others fill the batch while the replay is short
+    mask = targets.mask.T * real  # [K+1, B]
+    prefix, prefix_target = output.value_prefix, targets.value_prefix.T
+    value, value_target = output.value, targets.value.T
+    found = {"value/bias": mean_where(mask[0], value[0] - value_target[0])}
+    for k in range(1, len(mask)):
+        error = jnp.abs(prefix[k - 1] - prefix_target[k - 1])
+        found[f"prefix/error_{k}"] = mean_where(mask[k], error)
+        found[f"value/error_{k}"] = mean_where(mask[k], jnp.abs(value[k] - value_target[k]))
+    moments = {
+        "prefix": _moments(prefix, prefix_target, mask[1:]),
+        "value": _moments(value[0], value_target[0], mask[0]),
+    }
+    found |= {f"{head}/{name}": x for head in HEADS for name, x in moments[head].items()}
+    is_clipped = jnp.abs(support.transform(value_target)) > config.network.support
+    total, squares = jnp.sum(batch.weight), jnp.sum(batch.weight**2)
+    if config.consistency:
+        found["consistency/alike"] = output.alike
+    return found | {
+        "value/clipped": mean_where(mask, is_clipped.astype(jnp.float32)),
+        "replay/effective_share": total**2 / jnp.maximum(len(real) * squares, TINY),
+    }
+
+
+def names(config: Config) -> list[str]:
+    """Of what `measure` finds."""
+    depths = range(1, config.learner.unroll_steps + 1)
+    by_depth = [f"{head}/error_{k}" for head in HEADS for k in depths]
+    moments = [f"{head}/{name}" for head in HEADS for name in MOMENTS]
+    alike = ["consistency/alike"] if config.consistency else []
+    return [*by_depth, *moments, *alike, "value/bias", "value/clipped", "replay/effective_share"]
+
+
+def readings(means: Mapping[str, float]) -> dict[str, float]:
+    """Metrics with ratios in place of moments, where there is something to divide by.
+
+    `correlation` is that of predictions and targets, `spread` the ratio of their standard
+    deviations, `explained` the share of the targets' variance that the predictions explain (1 is
+    perfect, 0 what their mean would) and `slope` how much the target rises per unit of prediction
+    (1 is calibrated, less is exaggerated).
+    """
+    found = dict(means)
+    for head in HEADS:
+        moments = [found.pop(f"{head}/{name}", 0.0) for name in MOMENTS]
+        variance, target_variance, covariance = moments
+        if target_variance < TINY:
+            continue
+        residual = variance + target_variance - 2 * covariance
+        found[f"{head}/spread"] = math.sqrt(variance / target_variance)
+        found[f"{head}/explained"] = 1 - residual / target_variance
+        both = math.sqrt(variance * target_variance)
+        found[f"{head}/correlation"] = covariance / both if both > TINY else 0.0
+        if variance > TINY:
+            found[f"{head}/slope"] = covariance / variance
+    return found
+
+
+def complaints(metrics: Mapping[str, float], config: Config) -> dict[str, str]:
+    """Sentences about what looks broken, by the metric that says so."""
+    said = {}
+    spread, correlation = (metrics.get(f"prefix/{name}") for name in ("spread", "correlation"))
+    if spread is not None and spread < 0.1 and correlation < 0.3:
+        said["prefix/spread"] = (
+            "the value prefix does not follow the rewards: its predictions vary "
+            f"{spread:.1%} as much as they do (correlation {correlation:.2f}); a collapsed head "
+            "hides every reward from the search: look at loss.value_prefix and "
+            "learner.learning_rate, and whether the observation tells of the reward at all"
+        )
+    explained = metrics.get("value/explained")
+    if explained is not None and explained < 0:
+        said["value/explained"] = (
+            f"values follow their targets less than a constant would (explained {explained:.2f}, "
+            f"bias {metrics['value/bias']:.3g}): a smaller learner.learning_rate or discount, or "
+            "loss.value, are what to try"
+        )
+    if metrics.get("value/clipped", 0.0) > CLIPPED:
+        most = support_end(config.network.support)
+        said["value/clipped"] = (
+            f"{metrics['value/clipped']:.0%} of the value targets lie past {most:,.4g}, the end of "
+            "the support, and are cut there: a larger network.support or env.reward_clip=true "
+            "holds them"
+        )
+    alike = metrics.get("consistency/alike", 0.0)
+    if alike > ALIKE:
+        said["consistency/alike"] = (
+            f"the projections of different observations are the same (mean cosine {alike:.2f}): "
+            "the consistency loss teaches nothing; a smaller loss.consistency or learning rate, or "
+            "a larger batch, keeps them apart"
+        )
+    share = metrics.get("replay/effective_share", 1.0)
+    if share < FEWEST:
+        said["replay/effective_share"] = (
+            f"{share:.0%} of each batch carries the weight of all of it: smaller "
+            "replay.importance_exponent_final or a larger replay.min_weight evens it out"
+        )
+    if metrics.get("search/gain", 0.0) < 0:
+        said["search/gain"] = (
+            f"by its own values the search chooses worse than the policy alone "
+            f"({metrics['search/gain']:.3g}): more search.num_simulations, or less noise "
+            "(search.dirichlet_fraction, search.gumbel_scale), are what to try"
+        )
+    return said
+
+
+def support_end(size: int) -> float:
+    """The largest scalar that a support of 2 * size + 1 bins stands for."""
+    u = math.sqrt(1 + 4 * support.EPSILON * (size + 1 + support.EPSILON)) - 1
+    return (u / (2 * support.EPSILON)) ** 2 - 1
+
+
+class Watch:
+    """Says once what has looked broken in `PATIENCE` lines of metrics in a row."""
+
+    def __init__(self, config: Config):
+        """Silent during the first tenth of the updates, in which everything looks broken."""
+        self._config = config
+        self._quiet_until = config.total_updates / 10
+        self._in_a_row: dict[str, int] = {}
+
+    def __call__(self, updates: int, metrics: Mapping[str, float]) -> list[str]:
+        """The sentences that one more line of metrics, after so many updates, gives rise to."""
+        if updates < self._quiet_until:
+            return []
+        said = complaints(metrics, self._config)
+        self._in_a_row = {name: self._in_a_row.get(name, 0) + 1 for name in said}
+        return [said[name] for name, count in self._in_a_row.items() if count == PATIENCE]
