@@ -1,11 +1,13 @@
 """Acting: N environments stepped by search, every decision written to the replay."""
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Shaped
 
+from ez_jax import diagnostics
 from ez_jax import replay as ring
 from ez_jax.model import Model
 from ez_jax.search import SearchFn
@@ -37,13 +39,20 @@ def make_policy(model: Model, search: SearchFn) -> Callable[..., tuple[SearchOut
     return policy
 
 
-def make_decide(model: Model, search: SearchFn) -> Callable[..., tuple[Row, Array]]:
-    """One decision of the training actor: the row of the replay that records it.
+class Decided(NamedTuple):
+    """One decision in every environment."""
 
-    `decide(variables, count, frames, step, key, temperature, explore, updates)` returns the row,
-    whose actions are to be executed, and the frame stacks. With `explore` the actions are uniform
-    and no search is made (the published start). The draws depend on the key and on `count`, the
-    number of rows in the replay, alone.
+    row: Row  # of the replay, which records it; its actions are to be executed
+    frames: Array  # dtype[N, F, *obs], the stacks
+    metrics: dict[str, Array]  # f32[] sums over the searches
+
+
+def make_decide(model: Model, search: SearchFn) -> Callable[..., Decided]:
+    """One decision of the training actor.
+
+    `decide(variables, count, frames, step, key, temperature, explore, updates)`: with `explore` the
+    actions are uniform and no search is made (the published start). The draws depend on the key and
+    on `count`, the number of rows in the replay, alone.
     """
     policy = make_policy(model, search)
     num_actions = model.spec.num_actions
@@ -55,6 +64,7 @@ def make_decide(model: Model, search: SearchFn) -> Callable[..., tuple[Row, Arra
             action=jax.random.randint(key, (envs,), 0, num_actions),
             policy=jnp.full((envs, num_actions), 1 / num_actions),
             value=jnp.zeros(envs),
+            gain=jnp.zeros(envs),
         )
         return found, push_frame(frames, step)
 
@@ -73,21 +83,22 @@ def make_decide(model: Model, search: SearchFn) -> Callable[..., tuple[Row, Arra
             value=found.value,
             searched=jnp.broadcast_to(jnp.where(explore, NEVER, updates), found.value.shape),
         )
-        return row, frames
+        # On a final observation nothing is executed.
+        return Decided(row, frames, diagnostics.searched(found, ~step.is_last & ~explore))
 
     return decide
 
 
-def make_act(model: Model, search: SearchFn) -> Callable[..., tuple[Array, Replay, Array]]:
+def make_act(model: Model, search: SearchFn) -> Callable[..., tuple[Array, Replay, Array, Any]]:
     """One decision, recorded in the replay, jitted.
 
-    `act(variables, replay, frames, step, key, temperature, explore, updates)` returns the actions
-    i32[N], the replay and the frame stacks; replay and frames are donated.
+    `act(variables, replay, sums, frames, step, key, temperature, explore, updates)` returns the
+    actions i32[N], replay, metrics and frame stacks; the last three are donated.
     """
     decide = make_decide(model, search)
 
-    def act(variables, replay, *given):
-        row, frames = decide(variables, replay.count, *given)
-        return row.action, ring.add(replay, row), frames
+    def act(variables, replay, sums, *given):
+        row, frames, metrics = decide(variables, replay.count, *given)
+        return row.action, ring.add(replay, row), diagnostics.add(sums, metrics), frames
 
-    return jax.jit(act, donate_argnums=(1, 2))
+    return jax.jit(act, donate_argnums=(1, 2, 3))

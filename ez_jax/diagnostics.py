@@ -8,11 +8,13 @@ import math
 from collections.abc import Mapping
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from ez_jax import support
 from ez_jax.config import Config
-from ez_jax.structs import Batch, LossOutput, Targets
+from ez_jax.structs import Batch, LossOutput, SearchOutput, Targets
+
+Metrics = dict[str, Array]  # f32[] sums, and the number of updates in them under "count"
 
 # Moments of predictions and their targets within a batch. Their means over updates become ratios:
 # many batches of a game with rare rewards have no variance of their own.
@@ -73,13 +75,25 @@ def measure(
     }
 
 
+def searched(found: SearchOutput, counts: Bool[Array, " B"]) -> dict[str, Float[Array, ""]]:
+    """What the searches that count won over the policy of the network alone, and their number."""
+    gain = jnp.sum(jnp.where(counts, found.gain, 0.0))
+    return {"search/gain": gain, "search/count": jnp.sum(counts, dtype=jnp.float32)}
+
+
+def add(sums: Metrics, metrics: Metrics) -> Metrics:
+    """The sums with some of them increased."""
+    return {**sums, **{name: sums[name] + value for name, value in metrics.items()}}
+
+
 def names(config: Config) -> list[str]:
-    """Of what `measure` finds."""
+    """Of what `measure` and `searched` find."""
     depths = range(1, config.learner.unroll_steps + 1)
     by_depth = [f"{head}/error_{k}" for head in HEADS for k in depths]
     moments = [f"{head}/{name}" for head in HEADS for name in MOMENTS]
     alike = ["consistency/alike"] if config.consistency else []
-    return [*by_depth, *moments, *alike, "value/bias", "value/clipped", "replay/effective_share"]
+    others = ["value/bias", "value/clipped", "replay/effective_share"]
+    return [*by_depth, *moments, *alike, *others, "search/gain", "search/count"]
 
 
 def readings(means: Mapping[str, float]) -> dict[str, float]:

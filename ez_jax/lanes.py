@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ez_jax import pace
+from ez_jax import diagnostics, pace
 from ez_jax import replay as ring
 from ez_jax.actor import init_frames, make_decide, make_policy
 from ez_jax.config import Config
@@ -192,7 +192,7 @@ def _decide(
     search = make_search(chosen.search, model, discount=chosen.discount, explore=True)
     run, updates = lane.run, lane.run.train.updates
     temperature = jnp.array(_temperatures(config))[jnp.minimum(updates, config.total_updates)]
-    row, frames = make_decide(model, search)(
+    row, frames, metrics = make_decide(model, search)(
         run.train.variables,
         run.replay.count,
         run.frames,
@@ -204,9 +204,11 @@ def _decide(
     )
     replay = ring.add_where(run.replay, row, plays)
     frames = jnp.where(plays, frames, run.frames)
+    sums = diagnostics.add(run.metrics, jax.tree.map(lambda x: jnp.where(plays, x, 0.0), metrics))
     played = jnp.where(plays, jnp.sum(~lane.step.is_last), 0)
     lane = lane.replace(
-        run=run.replace(replay=replay, frames=frames), agent_steps=lane.agent_steps + played
+        run=run.replace(replay=replay, frames=frames, metrics=sums),
+        agent_steps=lane.agent_steps + played,
     )
     return lane, row.action
 

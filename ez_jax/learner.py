@@ -11,6 +11,7 @@ from jaxtyping import Array, Int
 from ez_jax import diagnostics
 from ez_jax import replay as ring
 from ez_jax.config import Config, LearnerConfig
+from ez_jax.diagnostics import Metrics
 from ez_jax.losses import loss_weights, unroll_loss
 from ez_jax.model import Model
 from ez_jax.reanalyse import ReanalyseFn
@@ -26,7 +27,6 @@ from ez_jax.structs import (
 )
 from ez_jax.targets import TargetsFn
 
-Metrics = dict[str, Array]  # f32[] sums over updates, and their number under "count"
 LearnFn = Callable[..., tuple[TrainState, Replay, Metrics]]
 
 
@@ -240,6 +240,6 @@ def make_learn(config: Config, model: Model) -> LearnFn:
         loss_key = keys_of(key, train.updates)[2]
         train, output, metrics = update(train, loss_key, chosen.batch, chosen.targets)
         replay = ring.update_priorities(replay, chosen.batch.index, output.priority)
-        return train, replay, {**sums, **{k: sums[k] + metrics[k] for k in metrics}}
+        return train, replay, diagnostics.add(sums, metrics)
 
     return jax.jit(learn, donate_argnums=(0, 1, 2))

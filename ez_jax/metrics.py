@@ -50,11 +50,14 @@ class Every:
 
 
 def means(sums: Mapping[str, Any]) -> dict[str, float]:
-    """Sums over updates, their number under `count`, as means; nothing where there was none."""
-    count = sums["count"]
-    if not count:
-        return {}
-    return {name: float(value / count) for name, value in sums.items() if name != "count"}
+    """Sums as means over what they count; nothing where that is nothing.
+
+    Their number is under `count`, that of the sums `section/...` under `section/count` if there is
+    one.
+    """
+    number = lambda name: sums.get(f"{name.partition('/')[0]}/count", sums["count"])  # noqa: E731
+    counts = {name: number(name) for name in sums if not name.endswith("count")}
+    return {name: float(sums[name] / count) for name, count in counts.items() if count}
 
 
 class Series(NamedTuple):

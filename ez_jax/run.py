@@ -203,9 +203,10 @@ class Run:
         step_there, temperature, explore = there
         # Deviates (self-play network): always the newest weights.
         # Deviates (random start): counted in agent steps.
-        action, replay, frames = self._act(
+        action, replay, metrics, frames = self._act(
             state.train.variables,
             state.replay,
+            state.metrics,
             state.frames,
             step_there,
             self._act_key,
@@ -213,7 +214,7 @@ class Run:
             explore,
             state.train.updates,
         )
-        self.state = state.replace(replay=replay, frames=frames)
+        self.state = state.replace(replay=replay, metrics=metrics, frames=frames)
         # Deviates (100k steps): what was played counts, not what was stored.
         self._tick(agent_steps=int(np.sum(~step.is_last)))
         return jax.device_get(action)

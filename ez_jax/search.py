@@ -102,13 +102,23 @@ def completed_q(
     return (maxvisit_init + jnp.max(visits)) * value_scale * scaled
 
 
-def _found(output: mctx.PolicyOutput) -> Found:
-    found = SearchOutput(
+def _found(
+    root: mctx.RootFnOutput, tree: mctx.Tree, *, action: Array, policy: Array, value: Array
+) -> Found:
+    """What a search found, with what it wins over the network's own policy."""
+    qs = jax.vmap(lambda one: qs_with_mixed_value(one, mctx.Tree.ROOT_INDEX))(tree)
+    gain = jnp.sum((policy - jax.nn.softmax(root.prior_logits)) * qs, axis=-1)
+    return SearchOutput(action=action, policy=policy, value=value, gain=gain), tree
+
+
+def _found_by_mctx(root: mctx.RootFnOutput, output: mctx.PolicyOutput) -> Found:
+    return _found(
+        root,
+        output.search_tree,
         action=output.action,
         policy=output.action_weights,
         value=output.search_tree.summary().value,
     )
-    return found, output.search_tree
 
 
 def _gumbel(config: SearchConfig, explore: bool) -> PolicyFn:
@@ -125,7 +135,9 @@ def _gumbel(config: SearchConfig, explore: bool) -> PolicyFn:
         ),
     )
     # The winner of the halving is executed; a temperature has no place in it.
-    return lambda *args, temperature, **kwargs: _found(policy(*args, **kwargs))
+    return lambda variables, key, root, *args, temperature, **kwargs: _found_by_mctx(
+        root, policy(variables, key, root, *args, **kwargs)
+    )
 
 
 def _puct(config: SearchConfig, explore: bool) -> PolicyFn:
@@ -137,14 +149,13 @@ def _puct(config: SearchConfig, explore: bool) -> PolicyFn:
         pb_c_init=config.pb_c_init,
         pb_c_base=config.pb_c_base,
     )
-    if explore:
-        return lambda *args, **kwargs: _found(policy(*args, **kwargs))
 
-    def greedy(variables: Variables, key: Array, *args, temperature: Array, **kwargs):
-        del key, temperature  # mctx breaks ties at random: always in the same way
-        return _found(policy(variables, jax.random.key(0), *args, temperature=0.0, **kwargs))
+    def found(variables: Variables, key: Array, root: mctx.RootFnOutput, *args, **kwargs) -> Found:
+        if not explore:  # mctx breaks ties at random: always in the same way
+            key, kwargs["temperature"] = jax.random.key(0), 0.0
+        return _found_by_mctx(root, policy(variables, key, root, *args, **kwargs))
 
-    return greedy
+    return found
 
 
 def _puct_ez(config: SearchConfig, explore: bool) -> PolicyFn:
@@ -185,12 +196,13 @@ def _puct_ez(config: SearchConfig, explore: bool) -> PolicyFn:
         )
         visits = tree.children_visits[:, mctx.Tree.ROOT_INDEX]
         drawn = jax.random.categorical(act_key, jnp.log(visits) / temperature)
-        found = SearchOutput(
+        return _found(
+            root,
+            tree,
             action=drawn if explore else jnp.argmax(visits, axis=-1),
             policy=visits / num_simulations,
             value=puct_ez.root_value(tree),
         )
-        return found, tree
 
     return policy
 

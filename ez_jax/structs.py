@@ -140,6 +140,7 @@ class SearchOutput(flax.struct.PyTreeNode, kw_only=True):
     action: jax.Array  # i32[B], to be executed
     policy: jax.Array  # f32[B, A], the improved policy: the regression target
     value: jax.Array  # f32[B], mean return through the root
+    gain: jax.Array  # f32[B], Σ (policy - prior) Q: what it wins over the prior, by its own Qs
 
 
 class LossOutput(flax.struct.PyTreeNode, kw_only=True):

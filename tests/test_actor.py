@@ -8,7 +8,7 @@ import tiny
 
 from ez_jax import replay as ring
 from ez_jax.actor import init_frames, make_act
-from ez_jax.structs import NEVER, Embedding, Replay, Root, SearchOutput, TimeStep
+from ez_jax.structs import NEVER, Embedding, Root, SearchOutput, TimeStep
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")
 
@@ -63,7 +63,7 @@ def search(variables, root, key, temperature) -> SearchOutput:
     del variables, key
     action = jnp.int32(root.value) % tiny.ACTIONS
     policy = jnp.full((ENVS, tiny.ACTIONS), temperature)
-    return SearchOutput(action=action, policy=policy, value=root.value)
+    return SearchOutput(action=action, policy=policy, value=root.value, gain=root.value)
 
 
 @pytest.fixture(scope="module")
@@ -71,21 +71,22 @@ def act():
     return make_act(Reader(), search)
 
 
-def drive(act, *, explore: bool, seed: int = 0) -> tuple[list[TimeStep], list[np.ndarray], Replay]:
-    """All time steps, all actions and the replay after STEPS decisions."""
+def drive(act, *, explore: bool, seed: int = 0) -> tuple:
+    """All time steps, all actions, the replay and the metrics after STEPS decisions."""
     envs, steps, actions = Counters(), [], []
     replay = ring.init_replay(SPEC, rows=STEPS, num_envs=ENVS)
     frames, key = init_frames(SPEC, ENVS), jax.random.key(seed)
+    sums = {"search/gain": jnp.zeros(()), "search/count": jnp.zeros(())}
     step = envs.step(None)
     for _ in range(STEPS):
         decide = jnp.asarray(explore)
-        action, replay, frames = act(
-            {}, replay, frames, step, key, jnp.float32(0.5), decide, UPDATES
+        action, replay, sums, frames = act(
+            {}, replay, sums, frames, step, key, jnp.float32(0.5), decide, UPDATES
         )
         steps.append(step)
         actions.append(np.asarray(action))
         step = envs.step(actions[-1])
-    return steps, actions, jax.device_get(replay)
+    return steps, actions, *jax.device_get((replay, sums))
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +95,7 @@ def searched(act):
 
 
 def test_rows_hold_what_arrived_and_what_was_decided_on_it(searched):
-    steps, actions, replay = searched
+    steps, actions, replay, _ = searched
     assert replay.count == STEPS
     for t, (step, action) in enumerate(zip(steps, actions, strict=True)):
         for name in ("observation", "reward", "discount", "is_first"):
@@ -106,7 +107,7 @@ def test_rows_hold_what_arrived_and_what_was_decided_on_it(searched):
 
 
 def test_the_reward_of_an_action_stands_in_the_next_row(searched):
-    _, _, replay = searched
+    _, _, replay, _ = searched
     rows = replay.rows
     for t in range(STEPS - 1):
         for env in range(ENVS):
@@ -117,7 +118,7 @@ def test_the_reward_of_an_action_stands_in_the_next_row(searched):
 
 
 def test_stacks_hold_the_last_frames_and_restart_with_an_episode(searched):
-    steps, _, replay = searched
+    steps, _, replay, _ = searched
     for env in range(ENVS):
         stack: list[float] = []
         for t, step in enumerate(steps):
@@ -127,7 +128,7 @@ def test_stacks_hold_the_last_frames_and_restart_with_an_episode(searched):
 
 
 def test_sampled_stacks_are_those_that_were_searched(searched):
-    _, _, replay = searched
+    _, _, replay, _ = searched
     replay = jax.tree.map(jnp.asarray, replay)
     batch = ring.sample(
         replay,
@@ -145,8 +146,17 @@ def test_sampled_stacks_are_those_that_were_searched(searched):
         np.testing.assert_array_equal(spelt[inside], batch.value[:, k][inside])
 
 
+def test_what_searches_gain_is_summed_where_an_action_was_executed(searched, act):
+    steps, _, replay, sums = searched
+    counts = np.array([~step.is_last for step in steps])
+    assert not counts.all()
+    assert sums["search/count"] == counts.sum()
+    np.testing.assert_allclose(sums["search/gain"], replay.rows.value[counts].sum(), rtol=1e-5)
+    assert not any(drive(act, explore=True)[3].values())
+
+
 def test_exploring_decides_at_random_and_says_so(act):
-    _, actions, replay = drive(act, explore=True)
+    _, actions, replay, _ = drive(act, explore=True)
     np.testing.assert_allclose(replay.rows.policy, 1 / tiny.ACTIONS, rtol=1e-6)
     np.testing.assert_array_equal(replay.rows.value, 0)
     assert set(np.unique(actions)) == set(range(tiny.ACTIONS))

@@ -120,6 +120,13 @@ def test_moments_of_many_small_batches_make_the_ratio_of_all_of_them():
     assert found["prefix/correlation"] == pytest.approx(1.0)
 
 
+def test_sections_have_counts_of_their_own():
+    sums = {"count": 2.0, "loss/total": 6.0, "search/gain": 10.0, "search/count": 5.0}
+    assert means(sums) == {"loss/total": 3.0, "search/gain": 2.0}
+    assert means(sums | {"count": 0.0}) == {"search/gain": 2.0}
+    assert means({"count": 0.0, "loss/total": 0.0}) == {}
+
+
 def test_the_share_of_a_batch_that_counts_is_that_of_kish(measured):
     expected = WEIGHT.sum() ** 2 / (len(WEIGHT) * np.sum(WEIGHT**2))
     assert measured["replay/effective_share"] == pytest.approx(expected, rel=1e-5)
@@ -153,6 +160,7 @@ HEALTHY = {
     "value/clipped": 0.0,
     "consistency/alike": 0.1,
     "replay/effective_share": 0.8,
+    "search/gain": 0.01,
 }
 
 
@@ -164,6 +172,7 @@ HEALTHY = {
         ({"value/clipped": 0.2}, "a larger network.support"),
         ({"consistency/alike": 0.99}, "the same"),
         ({"replay/effective_share": 0.01}, "replay.min_weight"),
+        ({"search/gain": -0.1}, "worse than the policy alone"),
     ],
 )
 def test_each_number_that_is_broken_is_said_once_and_with_a_mend(broken, words):

@@ -323,6 +323,7 @@ def made_targets(golden, collected):
             action=jnp.zeros(roots.value.shape, jnp.int32),
             policy=jnp.asarray(policies.transpose(1, 0, 2).reshape(-1, sizes["actions"])),
             value=jnp.zeros(roots.value.shape),
+            gain=jnp.zeros(roots.value.shape),
         )
 
     @functools.cache

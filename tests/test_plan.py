@@ -92,7 +92,12 @@ def compile_nothing(monkeypatch):
 
     def make_act(*_):
         return jax.jit(
-            lambda variables, replay, frames, step, *_: (step.is_last * 1, replay, frames)
+            lambda variables, replay, sums, frames, step, *_: (
+                step.is_last * 1,
+                replay,
+                sums,
+                frames,
+            )
         )
 
     def make_prepare(*_):

@@ -52,7 +52,7 @@ def search(variables, root, key) -> SearchOutput:
     del variables, key
     policy = jnp.stack([root.value, root.value + 1, jnp.ones_like(root.value)], axis=-1)
     action = jnp.zeros(len(root.value), jnp.int32)
-    return SearchOutput(action=action, policy=policy, value=2 * root.value)
+    return SearchOutput(action=action, policy=policy, value=2 * root.value, gain=root.value)
 
 
 def make_replay(shape: tuple[int, ...], searched: np.ndarray) -> Replay:

@@ -87,6 +87,20 @@ def test_the_policy_sums_to_one_and_the_paying_arm_gains(run, policy, explore):
     assert np.all(found.policy[PAYS == 1] > 1 / ARMS)
 
 
+@pytest.mark.parametrize("policy", ["gumbel", "puct_ez"])  # puct leaves arms out
+def test_the_gain_is_what_the_policy_is_worth_more_than_the_prior(run, policy):
+    found = run(policy, True, seed=1)
+    worth_more = np.sum(found.policy * PAYS, axis=-1) - PAYS.mean(axis=-1)
+    np.testing.assert_allclose(found.gain, worth_more, rtol=1e-5)
+
+
+def test_an_action_that_was_not_tried_gains_the_mixed_value(run):
+    found = run("puct", True, seed=1)
+    assert found.policy[0, 1] == 1, "only the paying arm was visited"
+    mixed = SIMULATIONS / (SIMULATIONS + 1)
+    assert found.gain[0] == pytest.approx(1 - (1 + 3 * mixed) / 4, rel=1e-4)
+
+
 @both
 @pytest.mark.parametrize("explore", [False, True])
 def test_invalid_actions_are_never_chosen(run, policy, explore):

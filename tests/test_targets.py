@@ -210,7 +210,7 @@ def stub_search(variables, root, key) -> SearchOutput:
     del variables, key
     policy = jnp.broadcast_to(jnp.array([0.0, 0.0, 1.0]), root.policy_logits.shape)
     action = jnp.full(len(root.value), 2)
-    return SearchOutput(action=action, policy=policy, value=root.value + 1)
+    return SearchOutput(action=action, policy=policy, value=root.value + 1, gain=root.value)
 
 
 @pytest.fixture(scope="module", params=[(1,), (1, 1, 1)], ids=["vector", "image"])

@@ -27,6 +27,7 @@ GAME = "gymnax:CartPole"
 STEADY = {"learner.optimizer": "sgd", "learner.learning_rate": 0.02}
 STILL = {"learner.learning_rate": 1e-9, "learner.weight_decay": 0.0}
 EARLY = 12  # updates: two programs round differently, and every update carries that on
+ROUNDED = ("loss/", "opt/grad", "value/", "prefix/", "consistency/", "search/gain")
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")
 
@@ -69,7 +70,7 @@ def assert_same_run(one, other, stranger):
     assert [line.keys() for line in lines[0]] == [line.keys() for line in lines[1]]
     for some, others in zip(*lines, strict=True):
         for name, value in some.items():
-            is_rounded = name.startswith(("loss/", "opt/grad", "value/error"))
+            is_rounded = name.startswith(ROUNDED)
             if not is_rounded:
                 assert value == pytest.approx(others[name], rel=1e-5), name
             elif some["updates"] <= EARLY:

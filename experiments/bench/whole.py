@@ -199,11 +199,11 @@ def _programs(setting: Setting) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
         **dict.fromkeys(("is_first", "is_last", "game_over"), flags),
     )
     variables, updates = train.variables, train.updates
-    seen = variables, ring, frames, step, key, number, flag, updates
+    seen = variables, ring, no_metrics(config), frames, step, key, number, flag, updates
     yield "acting", make_act(model, search), seen
     reanalyse = make_reanalyse(config, model, search)
     prepare = make_prepare(config, model, reanalyse, make_targets(config, model))
-    wanted = variables, ring, no_metrics(config), key, updates
+    wanted = variables, ring, seen[2], key, updates
     yield "targets", prepare, wanted
     group, _, _ = jax.eval_shape(prepare, *wanted)
     yield "learning", make_learn(config, model), (train, ring, wanted[2], key, group, updates)

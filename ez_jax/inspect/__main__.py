@@ -1,1 +1,2 @@
-if __name__ == "__main__": print("hello")
+if __name__ == "__main__":
+    print("hello")
