@@ -1,7 +1,7 @@
 """Is the agent learning what it should? What the updates already computed, put into numbers.
 
 On the device `measure` compares predictions with their targets, for sums over many updates; on the
-host `readings` makes ratios of the sums, and `Watch` says in a sentence what looks broken.
+host `readings` makes ratios of the sums. What looks broken in them is said by `complaints.py`.
 """
 
 import math
@@ -22,10 +22,6 @@ MOMENTS = ("variance", "target_variance", "covariance")
 HEADS = ("prefix", "value")
 
 TINY = 1e-6  # a variance below it, in squared units of reward, is none
-ALIKE = 0.95  # mean cosine of different observations that is suspicious
-FEWEST = 0.1  # effective share of a batch
-CLIPPED = 0.01  # share of targets
-PATIENCE = 2  # lines of metrics in a row
 
 
 def mean_where(mask: Array, x: Array) -> Float[Array, ""]:
@@ -118,74 +114,3 @@ def readings(means: Mapping[str, float]) -> dict[str, float]:
         if variance > TINY:
             found[f"{head}/slope"] = covariance / variance
     return found
-
-
-def complaints(metrics: Mapping[str, float], config: Config) -> dict[str, str]:
-    """Sentences about what looks broken, by the metric that says so."""
-    said = {}
-    spread, correlation = (metrics.get(f"prefix/{name}") for name in ("spread", "correlation"))
-    if spread is not None and spread < 0.1 and correlation < 0.3:
-        said["prefix/spread"] = (
-            "the value prefix does not follow the rewards: its predictions vary "
-            f"{spread:.1%} as much as they do (correlation {correlation:.2f}); a collapsed head "
-            "hides every reward from the search: look at loss.value_prefix and "
-            "learner.learning_rate, and whether the observation tells of the reward at all"
-        )
-    explained = metrics.get("value/explained")
-    if explained is not None and explained < 0:
-        said["value/explained"] = (
-            f"values follow their targets less than a constant would (explained {explained:.2f}, "
-            f"bias {metrics['value/bias']:.3g}): a smaller learner.learning_rate or discount, or "
-            "loss.value, are what to try"
-        )
-    if metrics.get("value/clipped", 0.0) > CLIPPED:
-        most = support_end(config.network.support)
-        said["value/clipped"] = (
-            f"{metrics['value/clipped']:.0%} of the value targets lie past {most:,.4g}, the end of "
-            "the support, and are cut there: a larger network.support or env.reward_clip=true "
-            "holds them"
-        )
-    alike = metrics.get("consistency/alike", 0.0)
-    if alike > ALIKE:
-        said["consistency/alike"] = (
-            f"the projections of different observations are the same (mean cosine {alike:.2f}): "
-            "the consistency loss teaches nothing; a smaller loss.consistency or learning rate, or "
-            "a larger batch, keeps them apart"
-        )
-    share = metrics.get("replay/effective_share", 1.0)
-    if share < FEWEST:
-        said["replay/effective_share"] = (
-            f"{share:.0%} of each batch carries the weight of all of it: smaller "
-            "replay.importance_exponent_final or a larger replay.min_weight evens it out"
-        )
-    if metrics.get("search/gain", 0.0) < 0:
-        said["search/gain"] = (
-            f"by its own values the search chooses worse than the policy alone "
-            f"({metrics['search/gain']:.3g}): more search.num_simulations, or less noise "
-            "(search.dirichlet_fraction, search.gumbel_scale), are what to try"
-        )
-    return said
-
-
-def support_end(size: int) -> float:
-    """The largest scalar that a support of 2 * size + 1 bins stands for."""
-    u = math.sqrt(1 + 4 * support.EPSILON * (size + 1 + support.EPSILON)) - 1
-    return (u / (2 * support.EPSILON)) ** 2 - 1
-
-
-class Watch:
-    """Says once what has looked broken in `PATIENCE` lines of metrics in a row."""
-
-    def __init__(self, config: Config):
-        """Silent during the first tenth of the updates, in which everything looks broken."""
-        self._config = config
-        self._quiet_until = config.total_updates / 10
-        self._in_a_row: dict[str, int] = {}
-
-    def __call__(self, updates: int, metrics: Mapping[str, float]) -> list[str]:
-        """The sentences that one more line of metrics, after so many updates, gives rise to."""
-        if updates < self._quiet_until:
-            return []
-        said = complaints(metrics, self._config)
-        self._in_a_row = {name: self._in_a_row.get(name, 0) + 1 for name in said}
-        return [said[name] for name, count in self._in_a_row.items() if count == PATIENCE]

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
+from ez_jax import complaints, diagnostics, on_track, pace, run_folder, saving
 from ez_jax import config as configs
-from ez_jax import diagnostics, on_track, pace, run_folder, saving
 from ez_jax.checkpoint import Checkpointer, Restored
 from ez_jax.config import BadInput, Config
 from ez_jax.evaluate import Games, scores, summary
@@ -33,7 +33,7 @@ class Member:
           BadInput: another process has it, or it holds another configuration.
         """
         self.config, self._progress = config, progress
-        self._diagnose = diagnostics.Watch(config)
+        self._diagnose = complaints.Watch(config)
         self.folder = run_folder.make_run_dir(configs.run_folder(config))
         opened.enter_context(RunLock(self.folder, progress.warn))
         self.is_new = run_folder.is_new(self.folder)

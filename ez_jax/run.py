@@ -15,8 +15,18 @@ import jax
 import numpy as np
 import yaml
 
+from ez_jax import (
+    complaints,
+    crash,
+    diagnostics,
+    memory,
+    on_track,
+    pace,
+    run_folder,
+    saving,
+    watchdog,
+)
 from ez_jax import config as configs
-from ez_jax import crash, diagnostics, memory, on_track, pace, run_folder, saving, watchdog
 from ez_jax.actor import make_act
 from ez_jax.checkpoint import Checkpointer
 from ez_jax.config import Config
@@ -149,7 +159,7 @@ class Run:
         numbers = np.arange(self.config.reanalyse.updates_per_search, dtype=np.int32)
         self._in_group = jax.device_put(tuple(numbers))  # numbers of the updates of one search
         self._resumed_at = self.clocks
-        self._diagnose = diagnostics.Watch(self.config)
+        self._diagnose = complaints.Watch(self.config)
         self._began = time.perf_counter() - self.clocks.seconds
         self._saved_at = time.perf_counter()
         config = self.config

@@ -35,9 +35,12 @@ MAY_IMPORT = {
     "replay": {"structs"},
     "reanalyse": {"config", "model", "search", "structs"},
     "targets": {"config", "model", "reanalyse", "structs"},
-    "actor": {"model", "replay", "search", "structs"},
+    "diagnostics": {"config", "structs", "support"},
+    "actor": {"diagnostics", "model", "replay", "search", "structs"},
     "losses": {"augment", "config", "model", "structs", "support"},
-    "learner": {"config", "losses", "model", "reanalyse", "replay", "structs", "targets"},
+    "learner": {
+        *("config", "diagnostics", "losses", "model", "reanalyse", "replay", "structs", "targets"),
+    },
     "envs": {"config", "structs"},
 }
 MAY_KNOW_EVERYBODY = {"run": {"train"}, "train": {"cell"}}  # and who may know them

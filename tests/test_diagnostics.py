@@ -8,7 +8,8 @@ import runs
 import tiny
 
 from ez_jax import diagnostics, support
-from ez_jax.diagnostics import PATIENCE, Watch, complaints, measure, readings, support_end
+from ez_jax.complaints import PATIENCE, Watch, complaints, support_end
+from ez_jax.diagnostics import measure, readings
 from ez_jax.losses import mean_cosine
 from ez_jax.metrics import means, read_metrics
 from ez_jax.structs import LossOutput, Targets
