@@ -206,27 +206,20 @@ class Run:
     def decide(self, step: TimeStep) -> np.ndarray:
         """Search in all environments and record the decisions: the actions i32[N]."""
         config, state, steps = self.config, self.state, self.clocks.agent_steps
+        held = state.train.variables, state.replay, state.metrics, state.frames
+        played = int(np.sum(~step.is_last))
         at_random = config.actor.random_start and steps < config.learner.start
-        # Everything goes to the device at once, and nothing unasked: see the tests.
         temperature = np.float32(pace.temperature(config, self.clocks))
-        there = jax.device_put((step, temperature, np.bool_(at_random)))
-        step_there, temperature, explore = there
+        # Everything goes to the device at once, and nothing unasked: see the tests.
+        step, *others = jax.device_put((step, temperature, np.bool_(at_random)))
         # Deviates (self-play network): always the newest weights.
         # Deviates (random start): counted in agent steps.
         action, replay, metrics, frames = self._act(
-            state.train.variables,
-            state.replay,
-            state.metrics,
-            state.frames,
-            step_there,
-            self._act_key,
-            temperature,
-            explore,
-            state.train.updates,
+            *held, step, self._act_key, *others, state.train.updates
         )
         self.state = state.replace(replay=replay, metrics=metrics, frames=frames)
         # Deviates (100k steps): what was played counts, not what was stored.
-        self._tick(agent_steps=int(np.sum(~step.is_last)))
+        self._tick(agent_steps=played)
         return jax.device_get(action)
 
     def updates_due(self) -> int:
