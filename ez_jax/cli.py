@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import errno
 import os
+import select
 import sys
 import tempfile
 import traceback
@@ -93,7 +94,9 @@ def spread(chosen: Config, seeds: int) -> list[Config]:
 def guarded(action: Callable[[], int | None]) -> int:
     """Do something and return its exit code, with what went wrong told on stderr."""
     try:
-        return action() or DONE
+        code = action() or DONE
+        sys.stdout.flush()
+        return code
     except BadInput as error:
         if _FULL_ERRORS:
             traceback.print_exc()
@@ -103,6 +106,8 @@ def guarded(action: Callable[[], int | None]) -> int:
         sys.stderr.write("interrupted\n")
         return INTERRUPTED
     except Exception as error:  # noqa: BLE001 the outermost frame: told in full, then the exit code
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            return FAILED
         traceback.print_exc()
         if _is_full_disk(error):
             sys.stderr.write(
@@ -110,6 +115,15 @@ def guarded(action: Callable[[], int | None]) -> int:
                 "from its last checkpoint\n"
             )
         return FAILED
+
+
+def _nobody_reads() -> bool:
+    """Whether the reader of our output is gone, as `| head` is; then what is left goes nowhere."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), select.POLLERR)
+    if is_gone := bool(poll.poll(0)):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return is_gone
 
 
 def _is_full_disk(error: BaseException | None) -> bool:

@@ -234,3 +234,18 @@ def test_a_full_disk_is_told_with_its_traceback_and_a_mend(capsys):
     told = capsys.readouterr().err
     assert "No space left on device" in told
     assert told.splitlines()[-1].startswith("error: the disk is full; make room and give the same")
+
+
+def test_a_reader_that_has_had_enough_is_not_told_of_it(tmp_path):
+    words = [
+        "import sys; from ez_jax import cli",
+        "say = lambda: sys.stdout.write('line\\n' * 10**6)",
+    ]
+    code = "; ".join([*words, "sys.exit(cli.guarded(lambda: say() and 0))"])
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=writing, stderr=subprocess.PIPE, check=False, cwd=ROOT
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (cli.FAILED, b"")

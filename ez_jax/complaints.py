@@ -1,0 +1,113 @@
+"""What looks broken in the metrics of a run, in a sentence each; the numbers are `diagnostics`'."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from ez_jax.config import Config
+from ez_jax.support import EPSILON
+
+PATIENCE = 2  # lines of metrics in a row
+
+Metrics = Mapping[str, float]
+
+
+class Complaint(NamedTuple):
+    """One thing that can be wrong; it is not looked at where its metric is missing."""
+
+    metric: str
+    is_broken: Callable[[Metrics], bool]
+    sentence: Callable[[Metrics, Config], str]  # what is seen, and what to try
+
+
+COMPLAINTS = (
+    Complaint(
+        "prefix/spread",
+        # The heads of healthy short runs of MinAtar begin at 0.04.
+        lambda seen: seen["prefix/spread"] < 0.02 and seen["prefix/correlation"] < 0.3,
+        lambda seen, config: (
+            "the value prefix does not follow the rewards: its predictions vary "
+            f"{seen['prefix/spread']:.1%} as much as they do (correlation "
+            f"{seen['prefix/correlation']:.2f}), so the search sees no reward; look at "
+            "loss.value_prefix and learner.learning_rate, and whether the observation tells of the "
+            "reward at all"
+        ),
+    ),
+    Complaint(
+        "value/explained",
+        lambda seen: seen["value/explained"] < -0.1,
+        lambda seen, config: (
+            "values follow their targets less than a constant would (explained "
+            f"{seen['value/explained']:.2f}, bias {seen['value/bias']:.3g}); a smaller "
+            "learner.learning_rate or a larger loss.value is what to try first"
+        ),
+    ),
+    Complaint(
+        "value/clipped",
+        lambda seen: seen["value/clipped"] > 0.01,
+        lambda seen, config: (
+            f"{seen['value/clipped']:.0%} of the value targets lie past "
+            f"{support_end(config.network.support):,.4g}, the end of the support, and are cut "
+            "there; a larger network.support holds them, or env.reward_clip=true on Atari"
+        ),
+    ),
+    Complaint(
+        "consistency/alike",
+        lambda seen: seen["consistency/alike"] > 0.95,
+        lambda seen, config: (
+            "the projections of different observations are the same (mean cosine "
+            f"{seen['consistency/alike']:.2f}), so the consistency loss teaches nothing; a smaller "
+            "loss.consistency or learner.learning_rate is what to try first"
+        ),
+    ),
+    Complaint(
+        "replay/effective_share",
+        lambda seen: seen["replay/effective_share"] < 0.1,
+        lambda seen, config: (
+            f"{seen['replay/effective_share']:.0%} of each batch carry the weight of all of it; a "
+            "smaller replay.importance_exponent_final or a larger replay.min_weight evens it out"
+        ),
+    ),
+    Complaint(
+        "search/gain",
+        lambda seen: seen["search/gain"] < 0,
+        lambda seen, config: (
+            "by its own values the search chooses worse than the policy alone (by "
+            f"{-seen['search/gain']:.3g}); more search.num_simulations or less noise "
+            "(search.dirichlet_fraction, search.gumbel_scale) is what to try first"
+        ),
+    ),
+)
+
+
+def complaints(metrics: Metrics, config: Config) -> dict[str, str]:
+    """Sentences about what looks broken in a line of metrics, by the metric that says so."""
+    return {
+        about.metric: about.sentence(metrics, config)
+        for about in COMPLAINTS
+        if about.metric in metrics and about.is_broken(metrics)
+    }
+
+
+def support_end(size: int) -> float:
+    """The largest scalar that a support of -size..size stands for: the inverse of h at its end."""
+    root = math.sqrt(1 + 4 * EPSILON * (size + 1 + EPSILON))
+    return ((root - 1) / (2 * EPSILON)) ** 2 - 1
+
+
+class Watch:
+    """Says once what has looked broken in `PATIENCE` lines of metrics in a row."""
+
+    def __init__(self, config: Config):
+        """Silent during the first tenth of the updates, in which everything looks broken."""
+        self._config = config
+        self._quiet_until = config.total_updates / 10
+        self._in_a_row: dict[str, int] = {}
+
+    def __call__(self, updates: int, metrics: Metrics) -> list[str]:
+        """The sentences that one more line of metrics, after so many updates, gives rise to."""
+        if updates < self._quiet_until:
+            return []
+        said = complaints(metrics, self._config)
+        self._in_a_row = {name: self._in_a_row.get(name, 0) + 1 for name in said}
+        return [said[name] for name, count in self._in_a_row.items() if count == PATIENCE]
