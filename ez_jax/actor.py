@@ -99,6 +99,6 @@ def make_act(model: Model, search: SearchFn) -> Callable[..., tuple[Array, Repla
 
     def act(variables, replay, sums, *given):
         row, frames, metrics = decide(variables, replay.count, *given)
-        return row.action, ring.add(replay, row), diagnostics.add(sums, metrics), frames
+        return row.action, ring.add(replay, row), sums.add(metrics), frames
 
     return jax.jit(act, donate_argnums=(1, 2, 3))

@@ -14,8 +14,6 @@ from ez_jax import support
 from ez_jax.config import Config
 from ez_jax.structs import Batch, LossOutput, SearchOutput, Targets
 
-Metrics = dict[str, Array]  # f32[] sums, and the number of updates in them under "count"
-
 # Moments of predictions and their targets within a batch. Their means over updates become ratios:
 # many batches of a game with rare rewards have no variance of their own.
 MOMENTS = ("variance", "target_variance", "covariance")
@@ -75,11 +73,6 @@ def searched(found: SearchOutput, counts: Bool[Array, " B"]) -> dict[str, Float[
     """What the searches that count won over the policy of the network alone, and their number."""
     gain = jnp.sum(jnp.where(counts, found.gain, 0.0))
     return {"search/gain": gain, "search/count": jnp.sum(counts, dtype=jnp.float32)}
-
-
-def add(sums: Metrics, metrics: Metrics) -> Metrics:
-    """The sums with some of them increased."""
-    return {**sums, **{name: sums[name] + value for name, value in metrics.items()}}
 
 
 def names(config: Config) -> list[str]:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ez_jax import diagnostics, pace
+from ez_jax import pace
 from ez_jax import replay as ring
 from ez_jax.actor import init_frames, make_decide, make_policy
 from ez_jax.config import Config
@@ -204,7 +204,7 @@ def _decide(
     )
     replay = ring.add_where(run.replay, row, plays)
     frames = jnp.where(plays, frames, run.frames)
-    sums = diagnostics.add(run.metrics, jax.tree.map(lambda x: jnp.where(plays, x, 0.0), metrics))
+    sums = run.metrics.add(jax.tree.map(lambda x: jnp.where(plays, x, 0.0), metrics))
     played = jnp.where(plays, jnp.sum(~lane.step.is_last), 0)
     lane = lane.replace(
         run=run.replace(replay=replay, frames=frames, metrics=sums),

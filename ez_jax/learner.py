@@ -11,7 +11,6 @@ from jaxtyping import Array, Int
 from ez_jax import diagnostics
 from ez_jax import replay as ring
 from ez_jax.config import Config, LearnerConfig
-from ez_jax.diagnostics import Metrics
 from ez_jax.losses import loss_weights, unroll_loss
 from ez_jax.model import Model
 from ez_jax.reanalyse import ReanalyseFn
@@ -21,13 +20,15 @@ from ez_jax.structs import (
     LossOutput,
     Prepared,
     Replay,
+    Sums,
     Targets,
     TrainState,
     Variables,
 )
 from ez_jax.targets import TargetsFn
 
-LearnFn = Callable[..., tuple[TrainState, Replay, Metrics]]
+Metrics = dict[str, Array]  # f32[] of one update; `count` is 0 if it was skipped
+LearnFn = Callable[..., tuple[TrainState, Replay, Sums]]
 
 
 def learning_rate(config: LearnerConfig) -> optax.Schedule:
@@ -191,17 +192,17 @@ def keys_of(key: Array, updates: Int[Array, ""]) -> Array:
     return jax.random.split(jax.random.fold_in(key, updates), 3)
 
 
-def no_metrics(config: Config) -> Metrics:
-    """Metrics before anything was learned."""
+def no_metrics(config: Config) -> Sums:
+    """Metrics before anything was learned; the number of updates in them is `count`."""
     names = [f"loss/{name}" for name in ("total", *loss_weights(config))]
     names += ["opt/grad_norm", "value/target_mean", "value/error", "replay/age"]
     names += ["reanalyse/searches", "reanalyse/age", *diagnostics.names(config), "count"]
-    return {name: jnp.zeros(()) for name in names}
+    return Sums.of(names)
 
 
 def make_prepare(
     config: Config, model: Model, reanalyse: ReanalyseFn, targets_for: TargetsFn
-) -> Callable[..., tuple[Prepared, Replay, Metrics]]:
+) -> Callable[..., tuple[Prepared, Replay, Sums]]:
     """Sample, reanalyse and make targets for `reanalyse.updates_per_search` updates, jitted.
 
     `prepare(target, replay, metrics, key, updates)` returns what `learn` wants; replay and metrics
@@ -210,7 +211,7 @@ def make_prepare(
     """
     draw, group = make_draw(config, model), config.reanalyse.updates_per_search
 
-    def prepare(target: Variables, replay: Replay, sums: Metrics, key: Array, updates: Array):
+    def prepare(target: Variables, replay: Replay, sums: Sums, key: Array, updates: Array):
         numbers = updates + jnp.arange(group)
         keys = jax.vmap(keys_of, (None, 0))(key, numbers)
         batches = jax.vmap(draw, (None, 0, 0))(replay, keys[:, 0], numbers)
@@ -218,8 +219,7 @@ def make_prepare(
         done = reanalyse(target, keys[0, 1], together, replay, updates)
         both = Prepared(batch=done.batch, targets=targets_for(target, done.batch, updates))
         prepared = jax.tree.map(lambda x: x.reshape(group, -1, *x.shape[1:]), both)
-        searches = sums["reanalyse/searches"] + done.searches
-        return prepared, done.replay, {**sums, "reanalyse/searches": searches}
+        return prepared, done.replay, sums.add({"reanalyse/searches": done.searches})
 
     return jax.jit(prepare, donate_argnums=(1, 2))
 
@@ -233,13 +233,11 @@ def make_learn(config: Config, model: Model) -> LearnFn:
     """
     update = make_update(config, model)
 
-    def learn(
-        train: TrainState, replay: Replay, sums: Metrics, key: Array, group: Prepared, i: Array
-    ):
+    def learn(train: TrainState, replay: Replay, sums: Sums, key: Array, group: Prepared, i: Array):
         chosen = jax.tree.map(lambda x: x[i], group)
         loss_key = keys_of(key, train.updates)[2]
         train, output, metrics = update(train, loss_key, chosen.batch, chosen.targets)
         replay = ring.update_priorities(replay, chosen.batch.index, output.priority)
-        return train, replay, diagnostics.add(sums, metrics)
+        return train, replay, sums.add(metrics)
 
     return jax.jit(learn, donate_argnums=(0, 1, 2))

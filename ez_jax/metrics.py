@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from ez_jax import safe_files
 from ez_jax.config import BadInput
-from ez_jax.structs import Clocks
+from ez_jax.structs import Clocks, Sums
 
 FILE_NAME = "metrics.jsonl"
 EVALUATION = "eval/return_mean"  # the score of an evaluation; no other line has it
@@ -49,15 +49,16 @@ class Every:
         return self._crossed > before
 
 
-def means(sums: Mapping[str, Any]) -> dict[str, float]:
-    """Sums as means over what they count; nothing where that is nothing.
+def means(summed: Sums) -> dict[str, float]:
+    """Means over what was counted; nothing where that is nothing.
 
-    Their number is under `count`, that of the sums `section/...` under `section/count` if there is
-    one.
+    The number is the sum `count`, for those of a section (`search/...`) its own (`search/count`) if
+    it has one.
     """
+    sums = {name: float(value) for name, value in summed.by_name().items()}
     number = lambda name: sums.get(f"{name.partition('/')[0]}/count", sums["count"])  # noqa: E731
     counts = {name: number(name) for name in sums if not name.endswith("count")}
-    return {name: float(sums[name] / count) for name, count in counts.items() if count}
+    return {name: sums[name] / count for name, count in counts.items() if count}
 
 
 class Series(NamedTuple):

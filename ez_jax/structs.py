@@ -1,8 +1,8 @@
 """Every value that crosses a file, as a named pytree with shapes. Read this second.
 
 Letters: `B` batch, `N` environments, `T` rows of the replay ring, `K` unroll_steps, `n` td_steps,
-`A` actions, `S` support bins, `F` stacked frames, `L` LSTM width, `obs` the shape of one frame
-(`H W C` or `D`).
+`A` actions, `S` support bins, `F` stacked frames, `L` LSTM width, `M` metrics, `obs` the shape of
+one frame (`H W C` or `D`).
 
 Time follows dm_env: the row of time t holds what arrived at t (observation, reward, discount,
 is_first) and what was decided at t (action, policy, value). The reward of the action at t stands in
@@ -10,10 +10,12 @@ row t+1. The last row of an episode holds its final observation; its action was 
 """
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 Variables = dict[str, Any]  # Flax collections: params and batch_stats
@@ -167,11 +169,34 @@ class TrainState(flax.struct.PyTreeNode, kw_only=True):
     skipped_in_a_row: jax.Array  # i32[], of these the newest ones without a finite one between
 
 
+class Sums(flax.struct.PyTreeNode, kw_only=True):
+    """Sums of metrics: one array, because a program pays for every one that it is handed."""
+
+    total: jax.Array  # f32[M]
+    names: tuple[str, ...] = flax.struct.field(pytree_node=False)  # of the M sums
+
+    @classmethod
+    def of(cls, names: Sequence[str]) -> "Sums":
+        """Before anything was summed."""
+        return cls(total=jnp.zeros(len(names)), names=tuple(names))
+
+    def add(self, metrics: Mapping[str, jax.Array]) -> "Sums":
+        """With some of them increased, f32[] each; the others are left out."""
+        if unknown := metrics.keys() - set(self.names):
+            raise KeyError(f"no sums of {sorted(unknown)}")
+        more = [jnp.asarray(metrics.get(name, 0.0), jnp.float32) for name in self.names]
+        return self.replace(total=self.total + jnp.stack(more))
+
+    def by_name(self) -> dict[str, jax.Array]:
+        """Each sum, f32[]."""
+        return dict(zip(self.names, self.total, strict=True))
+
+
 class RunState(flax.struct.PyTreeNode, kw_only=True):
     """All there is to save of a run beside its clocks."""
 
     train: TrainState
     replay: Replay
     frames: jax.Array  # dtype[N, F, *obs], what the actor stacks
-    metrics: dict[str, jax.Array]  # f32[] sums since the last line of metrics
+    metrics: Sums  # since the last line of metrics
     key: jax.Array  # of the whole run; draws are made from it and a clock

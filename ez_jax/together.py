@@ -264,7 +264,8 @@ def _put(lanes_: Lane, i: Array, lane: Lane) -> Lane:
 @functools.partial(jax.jit, donate_argnums=0)
 def _forget_sums(lanes_: Lane, told: Bool[Array, " L"]) -> Lane:
     """Begin the sums of those lanes anew that have been told."""
+    forget = lambda told, x: jnp.where(told, jnp.zeros_like(x), x)  # noqa: E731
     sums, finished = jax.tree.map(
-        lambda x: jnp.where(told, jnp.zeros_like(x), x), (lanes_.run.metrics, lanes_.finished)
+        lambda x: jax.vmap(forget)(told, x), (lanes_.run.metrics, lanes_.finished)
     )
     return lanes_.replace(run=lanes_.run.replace(metrics=sums), finished=finished)

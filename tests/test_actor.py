@@ -8,7 +8,7 @@ import tiny
 
 from ez_jax import replay as ring
 from ez_jax.actor import init_frames, make_act
-from ez_jax.structs import NEVER, Embedding, Root, SearchOutput, TimeStep
+from ez_jax.structs import NEVER, Embedding, Root, SearchOutput, Sums, TimeStep
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")
 
@@ -76,7 +76,7 @@ def drive(act, *, explore: bool, seed: int = 0) -> tuple:
     envs, steps, actions = Counters(), [], []
     replay = ring.init_replay(SPEC, rows=STEPS, num_envs=ENVS)
     frames, key = init_frames(SPEC, ENVS), jax.random.key(seed)
-    sums = {"search/gain": jnp.zeros(()), "search/count": jnp.zeros(())}
+    sums = Sums.of(["search/count", "search/gain"])
     step = envs.step(None)
     for _ in range(STEPS):
         decide = jnp.asarray(explore)
@@ -86,7 +86,7 @@ def drive(act, *, explore: bool, seed: int = 0) -> tuple:
         steps.append(step)
         actions.append(np.asarray(action))
         step = envs.step(actions[-1])
-    return steps, actions, *jax.device_get((replay, sums))
+    return steps, actions, *jax.device_get((replay, sums.by_name()))
 
 
 @pytest.fixture(scope="module")

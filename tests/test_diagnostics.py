@@ -12,7 +12,7 @@ from ez_jax.complaints import PATIENCE, Watch, complaints, support_end
 from ez_jax.diagnostics import measure, readings
 from ez_jax.losses import mean_cosine
 from ez_jax.metrics import means, read_metrics
-from ez_jax.structs import LossOutput, Targets
+from ez_jax.structs import LossOutput, Sums, Targets
 
 CONFIG = tiny.make_config({"learner.batch_size": 6, "network.support": 2})
 STEPS, SIZE = CONFIG.learner.unroll_steps, CONFIG.learner.batch_size
@@ -55,6 +55,10 @@ def seen(rng):
 def measured(seen):
     found = jax.jit(lambda *given: measure(*given, CONFIG))(*seen)
     return {name: float(x) for name, x in found.items()}
+
+
+def summed(sums) -> Sums:
+    return Sums.of(list(sums)).add(sums)
 
 
 def counted(predicted, target, positions) -> tuple[np.ndarray, np.ndarray]:
@@ -116,16 +120,21 @@ def test_moments_of_many_small_batches_make_the_ratio_of_all_of_them():
     """In most batches nothing is rewarded; a mean of their ratios would not exist."""
     rewarded = {"prefix/variance": 1.0, "prefix/target_variance": 4.0, "prefix/covariance": 2.0}
     sums = {name: value + 9 * 0.0 for name, value in rewarded.items()} | {"count": 10.0}
-    found = readings(means(sums))
+    found = readings(means(summed(sums)))
     assert found["prefix/spread"] == pytest.approx(0.5)
     assert found["prefix/correlation"] == pytest.approx(1.0)
 
 
 def test_sections_have_counts_of_their_own():
     sums = {"count": 2.0, "loss/total": 6.0, "search/gain": 10.0, "search/count": 5.0}
-    assert means(sums) == {"loss/total": 3.0, "search/gain": 2.0}
-    assert means(sums | {"count": 0.0}) == {"search/gain": 2.0}
-    assert means({"count": 0.0, "loss/total": 0.0}) == {}
+    assert means(summed(sums)) == {"loss/total": 3.0, "search/gain": 2.0}
+    assert means(summed(sums | {"count": 0.0})) == {"search/gain": 2.0}
+    assert means(summed({"count": 0.0, "loss/total": 0.0})) == {}
+
+
+def test_a_metric_without_a_sum_is_a_mistake():
+    with pytest.raises(KeyError, match="loss/totl"):
+        Sums.of(["loss/total"]).add({"loss/totl": jnp.ones(())})
 
 
 def test_the_share_of_a_batch_that_counts_is_that_of_kish(measured):

@@ -136,7 +136,7 @@ def learner(model):
         for _ in range(number):
             prepared, replay, metrics = prepare(train.target, replay, metrics, key, train.updates)
             train, replay, metrics = learn(train, replay, metrics, key, prepared, jnp.int32(0))
-        return jax.device_get((train, replay, metrics))
+        return jax.device_get((train, replay, metrics.by_name()))
 
     return run, traces
 

@@ -215,7 +215,7 @@ def test_updates_that_are_searched_together_get_what_they_get_alone(mode):
             made, _, metrics = prepare({}, ring_copy, metrics, key, jnp.int32(NOW + first))
             parts.append(made)
         prepared[group] = jax.tree.map(lambda *x: np.concatenate(x), *parts)
-        searches[group] = float(metrics["reanalyse/searches"])
+        searches[group] = float(metrics.by_name()["reanalyse/searches"])
     one, three = (prepared[group] for group in (1, 3))
     jax.tree.map(np.testing.assert_array_equal, one.targets, three.targets)
     np.testing.assert_array_equal(one.batch.index, three.batch.index)
