@@ -6,6 +6,7 @@ that does not exist ends the build with a sentence.
 
 import ast
 import html
+import posixpath
 import re
 import subprocess
 import sys
@@ -22,7 +23,17 @@ from mkdocs.structure.pages import Page
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 from ez_jax import config as configs
-from experiments.site import api, formulas, places, readme, settings, sources, status
+from experiments.site import (
+    api,
+    formulas,
+    notebooks,
+    places,
+    readme,
+    sentences,
+    settings,
+    sources,
+    status,
+)
 
 _MACRO = re.compile(r"\{\{ (\w+)\((.*?)\) \}\}")
 
@@ -85,7 +96,14 @@ def _readme(here: Here, heading: str, table: bool = False, file: str = "README.m
     text = readme.section(
         heading, file, repo_url=here.repo_url, commit=here.commit, table=table
     )
-    return re.sub(r"SITE/([^)]+)", lambda match: here.to(match[1]), text)
+    # MkDocs turns links between files of pages into addresses itself.
+    folder = posixpath.dirname(here.page.file.src_uri)
+    return re.sub(r"SITE/([^)]+)", lambda match: posixpath.relpath(match[1], folder), text)
+
+
+def _line(here: Here, path: str, number: int) -> str:
+    place = places.Place(f"{path}:{number}", path, number, number)
+    return f'<a class="line" href="{here.to(place.source)}">line {number}</a>'
 
 
 def _made(make: Callable[..., str]) -> Callable[..., str]:
@@ -97,9 +115,12 @@ MACROS: dict[str, Callable[..., str]] = {
     "code": _code,  # definitions, by `module:name`
     "test": _test,  # tests, by `tests/file.py::name`
     "key": _key,  # a key of the configuration
+    "line": _line,  # a line of a file
     "repository": _repository,  # a file or folder there
     "readme": _readme,  # what stands below a heading of README.md
     "api": _made(api.entry),  # signature and docstring
+    "notebooks": lambda here: notebooks.table(here.repo_url),
+    "refusals": _made(sentences.refusals),
     "settings": _made(settings.reference),
     "groups": _made(settings.groups),
     "reproductions": _made(status.overview),
