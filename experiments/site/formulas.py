@@ -14,7 +14,8 @@ from mkdocs.exceptions import PluginError
 BLOCK = re.compile(r"^```math\n(?P<latex>(?:.*\n)*?)```\n(?P<below>(?:.+\n)*)", re.MULTILINE)
 # Below every formula: its source in words, then the macros that link to its code and its tests.
 _BELOW = re.compile(
-    r"(?P<source>.*?\S)\s*(?P<code>\{\{ code\(.*?\) \}\})\s*(?P<test>\{\{ test\(.*?\) \}\})", re.DOTALL
+    r"(?P<source>.*?\S)\s*(?P<code>\{\{ code\(.*?\) \}\})\s*(?P<test>\{\{ test\(.*?\) \}\})",
+    re.DOTALL,
 )
 _ARITHMATEX = re.compile(r'<(span|div) class="arithmatex">(.*?)</\1>', re.DOTALL)
 
@@ -65,7 +66,7 @@ def to_mathml(latex: str, display: str, page: str) -> str:
     """
     try:
         found = convert(latex, display=display)
-    except Exception as error:  # noqa: BLE001, the converter has a dozen kinds and no common one
+    except Exception as error:
         raise PluginError(f"{page}: the formula {latex} cannot be read: {error!r}") from error
     if unknown := re.search(r"\\[A-Za-z]+|<mi>&<|<merror", found):
         raise PluginError(f"{page}: '{unknown[0]}' in the formula {latex} is not known to MathML")

@@ -22,7 +22,6 @@ from mkdocs.structure.pages import Page
 # Before an installed copy: what is shown is this working tree. `experiments` is not installed.
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
-from ez_jax import config as configs
 from experiments.site import (
     api,
     formulas,
@@ -34,6 +33,7 @@ from experiments.site import (
     sources,
     status,
 )
+from ez_jax import config as configs
 
 _MACRO = re.compile(r"\{\{ (\w+)\((.*?)\) \}\}")
 
@@ -93,9 +93,7 @@ def _repository(here: Here, path: str) -> str:
 
 
 def _readme(here: Here, heading: str, table: bool = False, file: str = "README.md") -> str:
-    text = readme.section(
-        heading, file, repo_url=here.repo_url, commit=here.commit, table=table
-    )
+    text = readme.section(heading, file, repo_url=here.repo_url, commit=here.commit, table=table)
     # MkDocs turns links between files of pages into addresses itself.
     folder = posixpath.dirname(here.page.file.src_uri)
     return re.sub(r"SITE/([^)]+)", lambda match: posixpath.relpath(match[1], folder), text)
@@ -143,7 +141,9 @@ def expand(text: str, here: Here) -> str:
     def one(match: re.Match[str]) -> str:
         name, arguments = match.groups()
         if name not in MACROS:
-            raise PluginError(f"{here.page.file.src_uri}: {match[0]} is none of {', '.join(MACROS)}")
+            raise PluginError(
+                f"{here.page.file.src_uri}: {match[0]} is none of {', '.join(MACROS)}"
+            )
         try:
             call = ast.parse(f"f({arguments})", mode="eval").body
             values = [ast.literal_eval(each) for each in call.args]

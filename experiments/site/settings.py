@@ -1,15 +1,16 @@
-"""The reference of the configuration, made from its dataclasses, their comments and their checks."""
+"""The reference of the configuration, from its dataclasses, comments and checks."""
 
 import ast
 import dataclasses
+import html
 import io
 import tokenize
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from experiments.site import places
 from ez_jax import checks, presets
 from ez_jax.config import Config
-from experiments.site import places
 
 CONFIG = "ez_jax/config.py"
 NOT_ATARI = "every game but Atari"
@@ -41,18 +42,21 @@ def _section(title: str, kind: type, prefix: str, told: Mapping[tuple[str, str],
             for who, value in differing.get(key, {}).items()
         )
         default = f"`{_text(item.default)}`<span class='allowed'>{allowed(key, item.type)}</span>"
-        text = told[kind.__name__, item.name].replace("|", "\\|")
+        text = _plain(told[kind.__name__, item.name])
         lines.append(f"| {name} | {default} | {text}{others} |")
     return "\n".join(lines)
+
+
+def _plain(text: str) -> str:
+    """A comment as a cell of a table that prints it as it is."""
+    return html.escape(text, quote=False).replace("|", "&#124;").replace("*", "&#42;")
 
 
 def comments() -> dict[tuple[str, str], str]:
     """What stands beside and above each field of each dataclass, by class and field."""
     source = (places.ROOT / CONFIG).read_text(encoding="utf-8")
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    by_line = {
-        t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT
-    }
+    by_line = {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
     lines, found = source.splitlines(), {}
     for node in places.parse(CONFIG).body:
         for field in getattr(node, "body", []):

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ez_jax import references, safe_files
-from ez_jax.on_track import number
-from ez_jax.scores import RANDOM_AND_HUMAN
 from experiments import gpu, reproduce
 from experiments.reproduce import Reproduction
 from experiments.site import places
+from ez_jax import references, safe_files
+from ez_jax.on_track import number
+from ez_jax.scores import RANDOM_AND_HUMAN
 
 RESULTS = places.ROOT / "experiments" / "results"
 PUBLISHED = {"EfficientZero": "efficientzero", "EfficientZero V2": "efficientzero_v2"}
