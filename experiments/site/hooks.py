@@ -126,6 +126,8 @@ MACROS: dict[str, Callable[..., str]] = {
     "atari": _made(status.atari),
     "evaluations": _made(status.evaluations),
     "gpu_items": _made(status.gpu_items),
+    "gpu_notice": _made(status.gpu_notice),
+    "published_runs": _made(status.published_runs),
     "small_games": _made(status.small_games),
     "clear_effects": _made(status.clear_effects),
 }

@@ -3,7 +3,7 @@
 import csv
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,11 +98,8 @@ def atari() -> str:
     """The 26 games of Atari-100k: published scores, and ours where a whole run was measured."""
     measured = gpu_runs()
     rows = []
-    for game, (random, human) in RANDOM_AND_HUMAN.items():
-        known = {score.method: score.score for score in references.scores(game)}
-        if "EfficientZero" not in known:
-            continue
-        row = [game, number(random), number(human)]
+    for game, known in atari_games():
+        row = [game, number(known["random"]), number(known["human"])]
         for method, preset in PUBLISHED.items():
             ours = measured.get((game, preset))
             ratio = NOTHING if ours is None else f"{ours / known[method]:.2f}"
@@ -114,10 +111,37 @@ def atari() -> str:
     return table(heads, rows)
 
 
+def atari_games() -> Iterator[tuple[str, dict[str, float]]]:
+    """The games that EfficientZero has a published score of, with the scores of all methods."""
+    for game in RANDOM_AND_HUMAN:
+        known = {score.method: score.score for score in references.scores(game)}
+        if "EfficientZero" in known:
+            yield game, known
+
+
 def gpu_runs() -> dict[tuple[str, str], float]:
     """Scores of whole runs on a GPU, by game and preset."""
     found = (json.loads(path.read_text()) for path in (RESULTS / "gpu").glob("*.json"))
     return {(x["protocol"]["game"], x["preset"]): x["mean"] for x in found if "mean" in x}
+
+
+def published_runs() -> str:
+    """How many of the published scores were tried, in a sentence."""
+    runs, games = len(gpu_runs()), len(list(atari_games()))
+    if not runs:
+        return (
+            "are **not reproduced**: nobody has run the published settings to their end yet, "
+            "which takes a GPU or TPU."
+        )
+    return f"were tried in {runs} of {games * len(PUBLISHED)} cases, see the table of Atari-100k."
+
+
+def gpu_notice() -> str:
+    """What is known of GPUs, in a sentence."""
+    done = len(list((RESULTS / "gpu").glob("*.json")))
+    if not done:
+        return "No GPU has been measured: all figures come from CPUs."
+    return f"{done} of {len(gpu.ITEMS)} measurements on a GPU were made."
 
 
 def gpu_items() -> str:
