@@ -155,7 +155,7 @@ class LearnerConfig:
     target_period: int = 200  # updates; the target network is one to two periods old
     augment: bool = True  # random shift and intensity, of images not below 16 shifts
     augment_shift: int = 4  # pixels
-    augment_intensity: float = 0.05
+    augment_intensity: float = 0.05  # standard deviation of the brightness factor
     max_skipped: int = 100  # updates in a row that are not finite, then the run fails; 0: never
 
 

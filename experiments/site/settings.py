@@ -14,6 +14,7 @@ from ez_jax.config import Config
 
 CONFIG = "ez_jax/config.py"
 NOT_ATARI = "every game but Atari"
+SECTIONS = [item.name for item in dataclasses.fields(Config) if dataclasses.is_dataclass(item.type)]
 
 
 def reference() -> str:
