@@ -201,7 +201,9 @@ def test_a_formula_without_code_and_test_ends_the_build(latex, below, told):
         formulas.number_blocks(f"```math\n{latex}\n```\n{below}\n", "page.md")
 
 
-@pytest.mark.parametrize("latex", [r"\nonsense x", r"\begin{aligned} a &= b \end{aligned}"])
+@pytest.mark.parametrize(
+    "latex", [r"\nonsense x", r"a \\[1em] b", r"\begin{aligned} a &= b \end{aligned}"]
+)
 def test_latex_that_cannot_be_drawn_ends_the_build(latex):
     with pytest.raises(PluginError, match=r"page\.md"):
         formulas.to_mathml(latex, "block", "page.md")

@@ -68,6 +68,7 @@ def to_mathml(latex: str, display: str, page: str) -> str:
         found = convert(latex, display=display)
     except Exception as error:
         raise PluginError(f"{page}: the formula {latex} cannot be read: {error!r}") from error
-    if unknown := re.search(r"\\[A-Za-z]+|<mi>&<|<merror", found):
+    unknown = re.search(r"\\\\\[[\d.]+\w+\]", latex)  # a distance between rows, which it prints
+    if unknown := unknown or re.search(r"\\[A-Za-z]+|<mi>&<|<merror", found):
         raise PluginError(f"{page}: '{unknown[0]}' in the formula {latex} is not known to MathML")
     return found.replace("<math ", "<math data-search-exclude ", 1)
