@@ -72,9 +72,9 @@ class SearchConfig:
     min_q_range: float = 0.01  # puct_ez, gumbel: a smaller range of the tree's Qs is not stretched
     minmax: str = "parent"  # puct_ez: rewards in the tree's bounds since the parent | official
     dirichlet_fraction: float = 0.25  # puct*: share of noise in the root prior
-    dirichlet_alpha: float = 0.3
-    pb_c_init: float = 1.25
-    pb_c_base: float = 19_652.0
+    dirichlet_alpha: float = 0.3  # puct*: of that noise; the smaller, the fewer actions get it
+    pb_c_init: float = 1.25  # puct*: weight of the prior against the value
+    pb_c_base: float = 19_652.0  # puct*: visits after which that weight begins to grow
     max_considered_actions: int = 8  # gumbel: actions sampled at the root; 0: as above
     gumbel_scale: float = 1.0  # gumbel: noise at the root while training
     value_scale: float = 0.1  # gumbel: weight of the values in the improved policy (c_scale)
@@ -87,7 +87,7 @@ class SearchConfig:
 class ActorConfig:
     """Collecting experience."""
 
-    num_envs: int = 4
+    num_envs: int = 4  # games played side by side
     random_start: bool = True  # uniform actions until learner.start; false (V2): search at once
 
 
@@ -98,7 +98,7 @@ class ReplayConfig:
     capacity: int = 100_000  # agent steps kept
     priority_exponent: float = 0.6  # alpha
     importance_exponent: float = 0.4  # beta at the start, linear to importance_exponent_final
-    importance_exponent_final: float = 1.0
+    importance_exponent_final: float = 1.0  # beta at the end of the run
     min_weight: float = 0.0  # importance weights, at most 1, are at least this; V2: 0.1
 
 
@@ -130,32 +130,32 @@ class TargetsConfig:
 class LossConfig:
     """Weights of the loss terms, by name."""
 
-    policy: float = 1.0
-    value: float = 0.25
-    value_prefix: float = 1.0
-    consistency: float = 2.0
+    policy: float = 1.0  # of the cross entropy with the policies of searches
+    value: float = 0.25  # of the cross entropy with the value targets
+    value_prefix: float = 1.0  # of the cross entropy with the sums of rewards
+    consistency: float = 2.0  # of the negative cosine of imagined and observed states
 
 
 @dataclass(frozen=True)
 class LearnerConfig:
     """The unrolled update."""
 
-    batch_size: int = 256
-    unroll_steps: int = 5
+    batch_size: int = 256  # sequences per update
+    unroll_steps: int = 5  # model steps of each sequence
     lstm_horizon_len: int = 5  # model steps between resets of the value prefix
     start: int = 2_000  # agent steps of random play before the first update
     optimizer: str = "sgd"  # sgd | adam
-    learning_rate: float = 0.2
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    max_grad_norm: float = 5.0
-    warmup_updates: int = 1_000
+    learning_rate: float = 0.2  # after the warm-up
+    momentum: float = 0.9  # sgd
+    weight_decay: float = 1e-4  # L2 term of all parameters, added to the clipped gradient
+    max_grad_norm: float = 5.0  # gradients with a larger global norm are scaled down to it
+    warmup_updates: int = 1_000  # the learning rate rises from 0 to its own; 0: at once
     decay_every: int = 100_000  # updates after the warm-up between two decays
-    decay_rate: float = 0.1
+    decay_rate: float = 0.1  # factor of each decay
     target_period: int = 200  # updates; the target network is one to two periods old
     augment: bool = True  # random shift and intensity, of images not below 16 shifts
     augment_shift: int = 4  # pixels
-    augment_intensity: float = 0.05
+    augment_intensity: float = 0.05  # standard deviation of the brightness factor
     max_skipped: int = 100  # updates in a row that are not finite, then the run fails; 0: never
 
 
@@ -164,7 +164,7 @@ class EvalConfig:
     """Evaluation: full games, no noise, own seeds."""
 
     every: int = 10_000  # agent steps; 0: only at the end
-    episodes: int = 32
+    episodes: int = 32  # games per evaluation
     num_envs: int = 32  # games played side by side
     num_simulations: int = 0  # 0: as in training
     seed: int = 1_000_000  # game i uses eval.seed + i
@@ -185,8 +185,8 @@ class LogConfig:
     """What is written while training."""
 
     every: int = 1_000  # agent steps
-    tensorboard: bool = True
-    progress: bool = True
+    tensorboard: bool = True  # events beside metrics.jsonl
+    progress: bool = True  # a live bar where there is a terminal; false: plain lines
     watchdog: float = 1_800.0  # seconds without a sign of life, then the process ends; 0: never
 
 
@@ -194,15 +194,15 @@ class LogConfig:
 class Config:
     """A whole run."""
 
-    game: str = "CartPole"
-    preset: str = "efficientzero"
-    seed: int = 0
+    game: str = "CartPole"  # a name or id, in any case; package:Name for your own
+    preset: str = "efficientzero"  # without one on the command line: by the kind of game
+    seed: int = 0  # of everything that is drawn
     name: str = "default"  # of the run; runs/<game>/<name>/seed<seed>
     run_dir: str = ""  # empty: by the rule above
-    total_agent_steps: int = 100_000
-    updates_per_step: float = 1.0
+    total_agent_steps: int = 100_000  # decisions in the whole run, over all environments
+    updates_per_step: float = 1.0  # per agent step after learner.start
     final_updates: int = 20_000  # updates after the last agent step
-    discount: float = 0.997**4
+    discount: float = 0.997**4  # per agent step: 0.997 per frame of Atari
     precision: str = "float32"  # float32 | bfloat16
     value_prefix: bool = True  # false: predict the reward of each step by itself
     consistency: bool = True  # SimSiam loss between imagined and observed states

@@ -1,0 +1,1 @@
+"""What `mkdocs build` does beyond MkDocs: formulas, links into the code, pages made from it."""

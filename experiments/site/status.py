@@ -1,0 +1,191 @@
+"""What can be reproduced and what cannot, from the result files alone: no number is copied."""
+
+import csv
+import json
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments import gpu, reproduce
+from experiments.reproduce import Reproduction
+from experiments.site import places
+from ez_jax import references, safe_files
+from ez_jax.on_track import number
+from ez_jax.scores import RANDOM_AND_HUMAN
+
+RESULTS = places.ROOT / "experiments" / "results"
+PUBLISHED = {"EfficientZero": "efficientzero", "EfficientZero V2": "efficientzero_v2"}
+NOTHING = ""  # what was not measured is an empty cell
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A Markdown table; the pipe is the only character that needs care."""
+    cells = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(
+        "| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in cells
+    )
+
+
+def overview() -> str:
+    """Every reproduction in a line: expected, ours, how they compare."""
+    rows = []
+    for each in map(reproduce.load, reproduce.names()):
+        for steps, ends in each.expected.items():
+            scores = scores_at(each, steps)
+            ours = statistics.fmean(scores) if scores else None
+            low, high = ends
+            rows.append(
+                [
+                    f"[{each.name}](#{each.name})",
+                    each.game,
+                    f"{steps:,}",
+                    reproduce.band(ends),
+                    NOTHING if ours is None else number(ours),
+                    len(scores) or NOTHING,
+                    NOTHING if ours is None else f"{ours / ((low + high) / 2):.2f}",
+                    "**not measured**" if ours is None else _side(ours, ends),
+                ]
+            )
+    heads = ["result", "game", "agent steps", "expected", "ours", "seeds", "ratio", "verdict"]
+    return table(heads, rows)
+
+
+def _side(score: float, ends: Sequence[float]) -> str:
+    return "below" if score < ends[0] else "above" if score > ends[1] else "within"
+
+
+def scores_at(each: Reproduction, steps: int) -> list[float]:
+    """The score of every seed that was measured."""
+    if not each.results:
+        return []
+    runs = safe_files.read_json(places.ROOT / each.results)["runs"]
+    found = [reproduce.score_at(run["curve"], steps) for run in runs]
+    return [score for score in found if score is not None]
+
+
+def details() -> str:
+    """A section per reproduction: command, time, every seed, where the band is from."""
+    parts = []
+    for each in map(reproduce.load, reproduce.names()):
+        seeds = [
+            f"at {steps:,} steps by seed: {', '.join(map(number, scores))}"
+            for steps in each.expected
+            if (scores := scores_at(each, steps))
+        ]
+        lines = [
+            f"### {each.name} {{ #{each.name} }}",
+            f"```\n{each.command}\n```",
+            f"Seeds {', '.join(map(str, each.seeds))}; time: {each.time}. Status: {each.status}.",
+            f"Expected {', '.join(map(reproduce.band, each.expected.values()))}: {each.source}.",
+            *(f"Measured {line} ([data](REPOSITORY/{each.results}))." for line in seeds),
+        ]
+        picture = (places.ROOT / each.results).with_suffix(".png") if each.results else None
+        if picture and picture.exists():
+            lines.append(f"![Learning curve of {each.name}](results/{picture.name})")
+        parts.append("\n\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def pictures() -> dict[str, Path]:
+    """The figures that the page shows, by their address in the site."""
+    return {f"results/{path.name}": path for path in sorted(RESULTS.glob("*.png"))} | {
+        "results/effects.png": RESULTS / "small_games" / "effects.png"
+    }
+
+
+def atari() -> str:
+    """The 26 games of Atari-100k: published scores, and ours where a whole run was measured."""
+    measured = gpu_runs()
+    rows = []
+    for game, known in atari_games():
+        row = [game, number(known["random"]), number(known["human"])]
+        for method, preset in PUBLISHED.items():
+            ours = measured.get((game, preset))
+            ratio = NOTHING if ours is None else f"{ours / known[method]:.2f}"
+            row += [number(known[method]), NOTHING if ours is None else number(ours), ratio]
+        rows.append(row)
+    heads = ["game", "random", "human"]
+    for name in ("EfficientZero", "V2"):
+        heads += [f"{name}, published", "ours", "ratio"]
+    return table(heads, rows)
+
+
+def atari_games() -> Iterator[tuple[str, dict[str, float]]]:
+    """The games that EfficientZero has a published score of, with the scores of all methods."""
+    for game in RANDOM_AND_HUMAN:
+        known = {score.method: score.score for score in references.scores(game)}
+        if "EfficientZero" in known:
+            yield game, known
+
+
+def gpu_runs() -> dict[tuple[str, str], float]:
+    """Scores of whole runs on a GPU, by game and preset."""
+    found = (json.loads(path.read_text()) for path in (RESULTS / "gpu").glob("*.json"))
+    return {(x["protocol"]["game"], x["preset"]): x["mean"] for x in found if "mean" in x}
+
+
+def published_runs() -> str:
+    """How many of the published scores were tried, in a sentence."""
+    runs, games = len(gpu_runs()), len(list(atari_games()))
+    if not runs:
+        return (
+            "are **not reproduced**: nobody has run the published settings to their end yet, "
+            "which takes a GPU or TPU."
+        )
+    return f"were tried in {runs} of {games * len(PUBLISHED)} cases, see the table of Atari-100k."
+
+
+def gpu_notice() -> str:
+    """What is known of GPUs, in a sentence."""
+    done = len(list((RESULTS / "gpu").glob("*.json")))
+    if not done:
+        return "No GPU has been measured: all figures come from CPUs."
+    return f"{done} of {len(gpu.ITEMS)} measurements on a GPU were made."
+
+
+def gpu_items() -> str:
+    """What waits for a GPU, with the figures of what was measured."""
+    rows = []
+    for item in gpu.ITEMS:
+        path = RESULTS / "gpu" / f"{item.name}.json"
+        found: Mapping[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        seconds = f"{found['wall_seconds']:,.0f}" if found else NOTHING
+        rows.append([f"`python {' '.join(item.words)}`", seconds, found.get("exit_code", NOTHING)])
+    return table(["command", "seconds on a GPU", "exit code"], rows)
+
+
+def evaluations() -> str:
+    """Evaluations of single runs with settings of their own, beside what is published."""
+    rows = []
+    for path in sorted(RESULTS.glob("*_evaluation.json")):
+        found = safe_files.read_json(path)
+        game, mean = found["protocol"]["game"], found["mean"]
+        for score in references.scores(game):
+            if score.method in ("random", "human", *PUBLISHED):
+                ratio = f"{mean / score.score:.2f}"
+                cells = [game, found["preset"], number(mean), found["episodes"]]
+                rows.append([*cells, score.method, number(score.score), ratio])
+    return table(["game", "preset", "ours", "games", "beside", "published", "ratio"], rows)
+
+
+def small_games() -> str:
+    """The study of small games: the mean of every arm with its interval."""
+    with (RESULTS / "small_games" / "arms.csv").open(encoding="utf-8") as file:
+        arms = [row for row in csv.DictReader(file) if row["measure"] == "final score"]
+    games = list(dict.fromkeys(row["game"] for row in arms))
+    cells: dict[str, dict[str, str]] = {}
+    for row in arms:
+        value, low, high = (number(float(row[name])) for name in ("value", "low", "high"))
+        cells.setdefault(row["arm"], {})[row["game"]] = f"{value} [{low}, {high}]"
+    rows = [[f"`{arm}`", *(by.get(game, NOTHING) for game in games)] for arm, by in cells.items()]
+    return table(["arm", *games], rows)
+
+
+def clear_effects() -> str:
+    """What the study of small games calls clear, in its own sentences; nothing else."""
+    with (RESULTS / "small_games" / "effects.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["measure"].endswith("final score")]
+    clear = [row for row in rows if not row["verdict"].startswith("no clear")]
+    told = "\n".join(f"- {row['game']}: {row['sentence']}" for row in clear)
+    return f"{told}\n\nOf {len(rows)} effects {len(clear)} are clear."
