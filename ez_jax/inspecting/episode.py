@@ -69,12 +69,8 @@ def make_look(config: Config, model: Model) -> Callable[..., tuple[Thought, jax.
     )
     policy = make_policy(model, search)
 
-    def look(
-        variables: Variables, frames: jax.Array, step: TimeStep
-    ) -> tuple[Thought, jax.Array]:
-        (found, tree), frames = policy(
-            variables, frames, step, jax.random.key(0), jnp.zeros(())
-        )
+    def look(variables: Variables, frames: jax.Array, step: TimeStep) -> tuple[Thought, jax.Array]:
+        (found, tree), frames = policy(variables, frames, step, jax.random.key(0), jnp.zeros(()))
         thought = Thought(
             found=found,
             tree=tree.replace(embeddings=None, extra_data=None),
@@ -118,9 +114,7 @@ def _check_same(agent: Agent, env: VectorEnv) -> None:
             )
 
 
-def _play(
-    config: Config, agent: Agent, env: VectorEnv, max_steps: int, max_nodes: int
-) -> Episode:
+def _play(config: Config, agent: Agent, env: VectorEnv, max_steps: int, max_nodes: int) -> Episode:
     look, frames = make_look(config, agent.model), init_frames(env.spec, 1)
     step, lives = env.reset(), env.lives()[0]
     picture, no_pictures = _camera(env)
@@ -170,9 +164,7 @@ def _thought_row(thought: Thought, max_nodes: int) -> dict[str, Any]:
     }
 
 
-def _episode(
-    config: Config, env: VectorEnv, rows: list[dict[str, Any]], **ending: Any
-) -> Episode:
+def _episode(config: Config, env: VectorEnv, rows: list[dict[str, Any]], **ending: Any) -> Episode:
     column = {name: [row[name] for row in rows] for name in rows[0]}
     pictures, nodes = column.pop("picture"), column.pop("nodes")
     roots = jax.tree.map(lambda *leaves: np.stack(leaves), *column.pop("root"))
