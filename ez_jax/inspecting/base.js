@@ -21,13 +21,14 @@ function makeSvg(tag, attributes = {}, ...children) {
   return element;
 }
 
-// Three significant digits, without exponents where they can be avoided.
+// Two or three significant digits, without exponents where they can be avoided.
 function number(value) {
   if (value === null || value === undefined) return "–";
   const size = Math.abs(value);
-  if (size !== 0 && (size < 0.001 || size >= 1e6)) return value.toExponential(1);
-  const digits = size >= 100 ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : 3;
-  const text = String(Number(value.toFixed(digits)));
+  let text;
+  if (size !== 0 && (size < 0.0001 || size >= 1e6)) text = value.toExponential(1);
+  else if (size < 0.1) text = String(Number(value.toPrecision(2)));
+  else text = String(Number(value.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : 3)));
   return text.replace("-", "−");
 }
 

@@ -19,6 +19,7 @@ function bounds(values, always = []) {
   const known = [...values.filter((value) => value !== null), ...always];
   if (!known.length) return [0, 1];
   const low = Math.min(...known), high = Math.max(...known);
+  if (low === high && always.includes(low)) return [low, low + 1];
   if (low === high) return [Math.min(low * 0.9, low - 1), Math.max(high * 1.1, high + 1)];
   const gap = (high - low) * 0.06;
   return [always.includes(low) ? low : low - gap, always.includes(high) ? high : high + gap];

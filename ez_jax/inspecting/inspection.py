@@ -1,6 +1,5 @@
 """From a run folder to the page about one of its games."""
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -49,9 +48,9 @@ def inspect_run(
     changes = dict(changes or {})
     check_free(changes)
     _check_sizes(max_steps, depth, max_nodes)
-    path = _check_out(Path(run), out)
     agent = load(run, best=best)
     config = changed(agent, changes)
+    path = _prepare(Path(out or Path(run) / run_folder.INSPECT_FILE).expanduser().absolute())
     played = episode.play(config, agent, max_steps=max_steps, max_nodes=max_nodes)
     depth = depth or config.learner.unroll_steps
     ahead = imagined.actions_ahead(played, depth)
@@ -71,7 +70,7 @@ def inspect_run(
     )
     for finding in findings:
         say(f"{finding.kind}: {finding.text}" if finding.kind == "warning" else finding.text)
-    _write(path, html)
+    safe_files.write_whole(path, html)
     return path
 
 
@@ -84,19 +83,11 @@ def _check_sizes(max_steps: int, depth: int, max_nodes: int) -> None:
         raise BadInput(f"max_nodes is {max_nodes}: a tree has a root and at least one child")
 
 
-def _check_out(run: Path, out: str | Path | None) -> Path:
-    path = Path(out or run / run_folder.INSPECT_FILE).expanduser().absolute()
+def _prepare(path: Path) -> Path:
     if path.is_dir():
         raise BadInput(f"{path} is a folder: name a file, such as out={path / 'inspect.html'}")
-    there = run_folder.nearest(path.parent)
-    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
-        raise BadInput(f"{path} cannot be written ({there}); choose another out=")
+    run_folder.make_run_dir(path.parent, key="out")
     return path
-
-
-def _write(path: Path, html: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    safe_files.write_whole(path, html)
 
 
 def _about(config: Config, agent: Agent, best: bool) -> str:

@@ -36,58 +36,54 @@ def content(
     horizon: int,
 ) -> dict[str, Any]:
     """Everything that the page shows but its heading, as plain values."""
-    lines = [
-        principal_variation(nodes, action, discount)
-        for nodes, action in zip(episode.nodes, episode.action, strict=True)
-    ]
-    score = np.cumsum(episode.score)
     return {
         "actions": [checks.one_line(name) for name in episode.action_names],
         "discount": discount,
         "horizon": horizon,
-        "cut": episode.cut,
         "frames": frames.encode(episode.pictures),
-        "steps": rounded(
-            {
-                "action": episode.action,
-                "reward": episode.reward,
-                "score": score - episode.score,  # before the action
-                "ends": episode.ends,
-                "value": episode.value,
-                "search_value": episode.search_value,
-                "realised": measures.returns[:-1],
-                "prior": episode.prior,
-                "policy": episode.policy,
-                "visits": episode.visits,
-                "q": episode.qs,
-                "gain": measures.gain,
-                "prior_entropy": measures.prior_entropy,
-                "policy_entropy": measures.policy_entropy,
-                "observation": episode.observation if episode.no_pictures else [],
-            }
-        ),
+        "steps": rounded(_steps(episode, measures)),
         "trees": [
-            rounded(tree_columns(nodes, line))
-            for nodes, line in zip(episode.nodes, lines, strict=True)
+            rounded(tree_columns(nodes, principal_variation(nodes, action, discount)))
+            for nodes, action in zip(episode.nodes, episode.action, strict=True)
         ],
-        "imagined": rounded(
-            {name: getattr(imagined, name) for name in ("reward", "value_prefix", "value")}
-        ),
+        "imagined": rounded({name: getattr(imagined, name) for name in Real._fields}),
         "real": rounded(real._asdict()),
-        "errors": rounded(
-            {
-                name: {"error": error, "guess": guess}
-                for name, error, guess in (
-                    ("value_prefix", measures.prefix_error, measures.prefix_guess),
-                    ("reward", measures.reward_error, measures.reward_guess),
-                    ("value", measures.value_error, measures.value_guess),
-                )
-            }
-        ),
+        "errors": rounded(_errors(measures)),
         "calibration": rounded(
             {"bias": measures.value_bias, "correlation": measures.value_correlation}
         ),
     }
+
+
+def _steps(episode: Episode, measures: Measures) -> dict[str, Any]:
+    """Columns with an entry for every decision."""
+    return {
+        "action": episode.action,
+        "reward": episode.reward,
+        "score": np.cumsum(episode.score) - episode.score,  # before the action
+        "ends": episode.ends,
+        "value": episode.value,
+        "search_value": episode.search_value,
+        "realised": measures.returns[:-1],
+        "prior": episode.prior,
+        "policy": episode.policy,
+        "visits": episode.visits,
+        "q": episode.qs,
+        "gain": measures.gain,
+        "prior_entropy": measures.prior_entropy,
+        "policy_entropy": measures.policy_entropy,
+        "observation": episode.observation if episode.no_pictures else [],
+    }
+
+
+def _errors(measures: Measures) -> dict[str, Any]:
+    """Error of the model and of always guessing the mean, by depth."""
+    rows = (
+        ("value_prefix", measures.prefix_error, measures.prefix_guess),
+        ("reward", measures.reward_error, measures.reward_guess),
+        ("value", measures.value_error, measures.value_guess),
+    )
+    return {name: {"error": error, "guess": guess} for name, error, guess in rows}
 
 
 def tree_columns(nodes: Nodes, line: Sequence[int]) -> dict[str, Any]:
