@@ -1,8 +1,9 @@
 """Pictures as data URIs, which a page can show without loading anything."""
 
 import base64
+import hashlib
 import io
-from collections.abc import Sequence
+import zlib
 from typing import Any
 
 import numpy as np
@@ -14,36 +15,49 @@ QUALITY = 80
 _SAMPLES = 8
 
 
-def encode(pictures: Sequence[np.ndarray]) -> dict[str, Any]:
-    """WebP of pictures u8[H, W, 3]: `images`, each once, and `index`, which of them at each time.
+class Film:
+    """The pictures of an episode, each kept once, small and packed: thousands would fill memory."""
 
-    Lossless where that is not much larger, as with drawn games; of all or of none.
-    """
-    if not pictures:
-        return {"images": [], "index": [], "width": 0, "height": 0}
-    places: dict[bytes, int] = {}
-    index = [places.setdefault(picture.tobytes(), len(places)) for picture in pictures]
-    firsts = [index.index(place) for place in range(len(places))]
-    images = [_shrunk(pictures[i]) for i in firsts]
-    samples = images[:: max(1, len(images) // _SAMPLES)]
-    exact, lossy = (sum(len(_webp(x, one)) for x in samples) for one in (True, False))
-    is_exact = exact <= LOSSLESS_UP_TO * lossy
-    uris = [f"data:image/webp;base64,{_base64(_webp(image, is_exact))}" for image in images]
-    width, height = images[0].size
-    return {"images": uris, "index": index, "width": width, "height": height}
+    def __init__(self) -> None:
+        """Without pictures."""
+        self.index: list[int] = []  # which of the kept pictures was seen at each time
+        self._places: dict[bytes, int] = {}
+        self._packed: list[bytes] = []
+        self._size = (0, 0)  # width and height of the pictures kept
+
+    def add(self, picture: np.ndarray) -> None:
+        """Append a picture u8[H, W, 3]; all have one shape."""
+        digest = hashlib.blake2b(np.ascontiguousarray(picture)).digest()
+        if digest not in self._places:
+            image = Image.fromarray(picture)
+            image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
+            self._size = image.size
+            self._places[digest] = len(self._packed)
+            self._packed.append(zlib.compress(image.tobytes(), level=1))
+        self.index.append(self._places[digest])
+
+    def encode(self) -> dict[str, Any]:
+        """WebP as data URIs: `images`, each once, `index`, which at each time, and their size.
+
+        Lossless where that is not much larger, as with drawn games; all of them or none.
+        """
+        samples = self._packed[:: max(1, len(self._packed) // _SAMPLES)]
+        exact, lossy = (sum(len(self._webp(x, way)) for x in samples) for way in (True, False))
+        is_exact = exact <= LOSSLESS_UP_TO * lossy
+        width, height = self._size
+        return {
+            "images": [_uri(self._webp(packed, is_exact)) for packed in self._packed],
+            "index": self.index,
+            "width": width,
+            "height": height,
+        }
+
+    def _webp(self, packed: bytes, lossless: bool) -> bytes:
+        file = io.BytesIO()
+        image = Image.frombytes("RGB", self._size, zlib.decompress(packed))
+        image.save(file, "WEBP", lossless=lossless, quality=QUALITY, method=4)
+        return file.getvalue()
 
 
-def _shrunk(picture: np.ndarray) -> Image.Image:
-    image = Image.fromarray(picture)
-    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
-    return image
-
-
-def _webp(image: Image.Image, lossless: bool) -> bytes:
-    file = io.BytesIO()
-    image.save(file, "WEBP", lossless=lossless, quality=QUALITY, method=4)
-    return file.getvalue()
-
-
-def _base64(raw: bytes) -> str:
-    return base64.b64encode(raw).decode("ascii")
+def _uri(webp: bytes) -> str:
+    return f"data:image/webp;base64,{base64.b64encode(webp).decode('ascii')}"

@@ -93,7 +93,7 @@ def _outcome(episode: Episode) -> Iterator[Finding]:
     if episode.cut:
         yield Finding(
             "note",
-            f"The game was cut short by {episode.cut}, with a score of {score:,.6g}; what would "
+            f"The game was cut short by {episode.cut}, at a score of {score:,.6g}; what would "
             "have come after counts in the returns as what the network expects.",
         )
     else:
@@ -173,7 +173,7 @@ def _behaviour(episode: Episode, measures: Measures) -> Iterator[Finding]:
         yield Finding(
             "warning", f"One action, {name}, was taken in {counts.max() / total:.0%} of the steps."
         )
-    length, first = longest_still(episode.pictures)
+    length, first = longest_still(episode.film.index)
     if length > max(STUCK * total, FEW_STEPS):
         yield Finding(
             "warning", f"The picture did not change for {length:,} steps from step {first:,} on."
@@ -185,11 +185,11 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.3g}"
 
 
-def longest_still(pictures: Sequence[np.ndarray]) -> tuple[int, int]:
+def longest_still(index: Sequence[int]) -> tuple[int, int]:
     """Length and beginning of the longest part in which the picture stays the same."""
     best, first = (0, 0), 0
-    for t, picture in enumerate(pictures):
-        if t and not np.array_equal(picture, pictures[t - 1]):
+    for t, place in enumerate(index):
+        if t and place != index[t - 1]:
             first = t
         best = max(best, (t - first + 1, -first))
     return best[0], -best[1]

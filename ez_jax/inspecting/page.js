@@ -177,7 +177,6 @@ function play(on) {
   clearInterval(timer);
   timer = on ? setInterval(() => (present < TOTAL - 1 ? setStep(present + 1) : play(false)), 1000 / byId("speed").value) : 0;
   byId("play").textContent = on ? "Pause" : "Play";
-  byId("play").setAttribute("aria-pressed", String(Boolean(on)));
 }
 
 function togglePlay() {
@@ -194,7 +193,9 @@ function startControls() {
   byId("play").addEventListener("click", togglePlay);
   byId("speed").addEventListener("change", () => timer && play(true));
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, button, summary, [role=tree]")) return;
+    // Where a key has a meaning of its own it keeps it.
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, [role=tree]")) return;
+    if (event.key === " " && event.target.closest("button, summary")) return;
     const far = event.shiftKey ? 10 : 1;
     const go = {
       ArrowRight: () => setStep(present + far), ArrowLeft: () => setStep(present - far),

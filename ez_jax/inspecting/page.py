@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from ez_jax import checks
-from ez_jax.inspecting import frames
 from ez_jax.inspecting.episode import Episode
 from ez_jax.inspecting.imagined import Imagined, Real
 from ez_jax.inspecting.measures import Finding, Measures
@@ -40,7 +39,7 @@ def content(
         "actions": [checks.one_line(name) for name in episode.action_names],
         "discount": discount,
         "horizon": horizon,
-        "frames": frames.encode(episode.pictures),
+        "frames": episode.film.encode(),
         "steps": rounded(_steps(episode, measures)),
         "trees": [
             rounded(tree_columns(nodes, principal_variation(nodes, action, discount)))
