@@ -527,11 +527,12 @@ def test_on_a_phone_nothing_sticks_out_and_everything_can_be_touched(visit):
         .filter(x => x.getBoundingClientRect().height < 40).map(x => x.id || x.className)"""
     )
     assert small == []
-    outside = tab.evaluate(
-        """[...document.querySelectorAll("body *")].filter(x => x.getBoundingClientRect().right >
-        document.documentElement.clientWidth + 1).map(x => x.tagName + x.className)"""
-    )
-    assert outside == []
+    outside = """[...document.querySelectorAll("body *")]
+        .filter(x => x.getBoundingClientRect().right > document.documentElement.clientWidth + 1)
+        .map(x => x.tagName + x.className)"""
+    for width in (360, 700, 1000):
+        tab.set_viewport_size({"width": width, "height": 740})
+        assert tab.evaluate(outside) == []
 
 
 def test_the_page_works_inside_a_frame_of_a_notebook(browser, written):
@@ -560,3 +561,17 @@ def test_on_paper_are_the_frame_the_charts_and_the_line_but_no_controls(visit):
     assert tab.locator("#tree .inline").count() == tab.evaluate("DATA.trees[0].line.length")
     assert tab.locator("#words").evaluate("words => words.open")
     assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+
+
+def test_without_pictures_the_page_shows_what_the_agent_observes(browser, written, tmp_path):
+    found = data_of(written[0].read_text())
+    found["frames"] = Film().encode()
+    found["steps"]["observation"] = [[0.5, -1.25]] * len(found["steps"]["action"])
+    (tmp_path / "blind.html").write_text(
+        page.render(found, [], title="blind", about="", settings={}), encoding="utf-8"
+    )
+    tab = browser.new_page()
+    tab.goto((tmp_path / "blind.html").as_uri())
+    expect(tab.locator("#observation")).to_contain_text("0.5  \N{MINUS SIGN}1.25")
+    assert not tab.locator("#frame").is_visible()
+    tab.close()

@@ -75,10 +75,10 @@ function drawSeries(svg, series, x, y, width) {
   if (width < 14) return;
   series.values.forEach((value, i) => {
     if (value === null) return;
-    const size = series.kind === "predicted" ? 3.5 : 3;
+    const kind = { class: `dot ${series.kind}` };
     const shape = series.kind === "predicted"
-      ? makeSvg("circle", { cx: x(i), cy: y(value), r: size, class: `dot ${series.kind}` })
-      : makeSvg("rect", { x: x(i) - size, y: y(value) - size, width: 2 * size, height: 2 * size, class: `dot ${series.kind}` });
+      ? makeSvg("circle", { ...kind, cx: x(i), cy: y(value), r: 3.5 })
+      : makeSvg("rect", { ...kind, x: x(i) - 3, y: y(value) - 3, width: 6, height: 6 });
     svg.append(shape);
   });
 }
@@ -132,7 +132,8 @@ function drawChart(hole, figure, options) {
   });
   axes(svg, box, x, y, { first, last: first + count - 1 });
   for (const i of options.ends || []) {
-    svg.append(makeSvg("path", { d: `M${x(i)} ${MARGIN.top}V${box.bottom}`, class: "ends" }, makeSvg("title", {}, "an episode of training ends")));
+    const about = makeSvg("title", {}, "an episode of training ends");
+    svg.append(makeSvg("path", { d: `M${x(i)} ${MARGIN.top}V${box.bottom}`, class: "ends" }, about));
   }
   for (const series of options.series) drawSeries(svg, series, x, y, gap);
   const cursor = makeSvg("path", { class: "cursor", d: "" });
@@ -170,7 +171,10 @@ function drawScatter(hole, figure, { title, xs, ys, height, xName, yName }) {
   const box = { left: MARGIN.left, right: width - MARGIN.right, bottom: height - MARGIN.bottom - 12 };
   const x = (value) => box.left + ((value - range[0]) / (range[1] - range[0])) * (box.right - box.left);
   const y = (value) => box.bottom - ((value - range[0]) / (range[1] - range[0])) * (box.bottom - MARGIN.top);
-  const svg = makeSvg("svg", { class: "chart", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${title}: ${yName} against ${xName}` });
+  const svg = makeSvg("svg", {
+    class: "chart", viewBox: `0 0 ${width} ${height}`, role: "img",
+    "aria-label": `${title}: ${yName} against ${xName}`,
+  });
   for (const value of ticks(...range, 5)) {
     svg.append(
       makeSvg("path", { d: `M${box.left} ${y(value)}H${box.right}`, class: "grid" }),

@@ -135,8 +135,8 @@ def _play(config: Config, agent: Agent, env: VectorEnv, max_steps: int, max_node
         lost = config.env.episodic_life and lives < before
         rows.append(row | {"score": step.score[0], "ends": bool(lost or step.discount[0] == 0)})
     terminated = bool(step.discount[0] == 0)
-    whose = "the game's limit of " if step.game_over[0] else "max_steps="
-    cut = "" if terminated else f"{whose}{len(rows)}"
+    whose = "the game's limit of {} steps" if step.game_over[0] else "max_steps={}"
+    cut = "" if terminated else whose.format(len(rows))
     after = 0.0 if terminated else float(thought.tree.raw_values[0, ROOT])
     return _episode(
         config, env, rows, film=film, no_pictures=no_pictures, cut=cut, value_after=after

@@ -114,49 +114,51 @@ function startOverview() {
 
 function startImagined() {
   const host = byId("imagined");
-  const pair = (name, kind) => ({ name, kind, values: [0] });
-  const small = { height: 150, pad: true, narrow: true };
-  const charts = [["Value prefix by depth", "value_prefix", 1], ["Value by depth", "value", 0]].map(
-    ([title, name, first]) => [
-      name,
-      chart(host, { ...small, title, first, zero: first === 1, series: [pair("imagined", "predicted"), pair("real", "realised")] }),
+  const start = (title, first) => chart(host, {
+    title, first, zero: first === 1, height: 150, pad: true, narrow: true,
+    series: [
+      { name: "imagined", kind: "predicted", values: [0] },
+      { name: "real", kind: "realised", values: [0] },
     ],
-  );
+  });
+  const prefixes = start("Value prefix by depth", 1), values = start("Value by depth", 0);
+  // The values of a step as far as it is known what came.
+  const known = (name, step) => {
+    const real = DATA.real[name][step].filter((value) => value !== null);
+    return [DATA.imagined[name][step].slice(0, real.length), real];
+  };
   onStep((step) => {
-    for (const [name, update] of charts) {
-      const [imagined, real] = [DATA.imagined[name][step], DATA.real[name][step]];
-      const known = name === "value" ? [[STEPS.value[step]], [STEPS.realised[step]]] : [[], []];
-      update([[...known[0], ...imagined.filter((_, k) => real[k] !== null)], [...known[1], ...real.filter((x) => x !== null)]]);
-    }
+    prefixes(known("value_prefix", step));
+    const [imagined, real] = known("value", step);
+    values([[STEPS.value[step], ...imagined], [STEPS.realised[step], ...real]]);
     drawDepths(step);
   });
 }
 
 // The table of depths: what was imagined, and below it what was real.
 function drawDepths(step) {
-  const both = (imagined, real) => make("td", {}, number(imagined), make("span", { class: "real" }, `real ${number(real)}`));
-  const rows = [
-    make("tr", {}, make("th", { scope: "row" }, "0"), make("td", {}, "–"), make("td", {}, "–"), make("td", {}, "–"),
-      both(STEPS.value[step], STEPS.realised[step])),
-  ];
+  const plain = (text) => make("td", {}, text);
+  const both = (imagined, real) =>
+    make("td", {}, number(imagined), make("span", { class: "real" }, `real ${number(real)}`));
+  const row = (depth, ...cells) => make("tr", {}, make("th", { scope: "row" }, String(depth)), ...cells);
+  const now = both(STEPS.value[step], STEPS.realised[step]);
+  const rows = [row(0, plain("–"), plain("–"), plain("–"), now)];
+  const names = ["reward", "value_prefix", "value"];
   DATA.real.reward[step].forEach((reward, k) => {
     if (reward === null) return;
-    rows.push(make(
-      "tr", {}, make("th", { scope: "row" }, String(k + 1)),
-      make("td", {}, actionName(STEPS.action[step + k])),
-      ...["reward", "value_prefix", "value"].map((name) => both(DATA.imagined[name][step][k], DATA.real[name][step][k])),
-    ));
+    const pairs = names.map((name) => both(DATA.imagined[name][step][k], DATA.real[name][step][k]));
+    rows.push(row(k + 1, plain(actionName(STEPS.action[step + k])), ...pairs));
   });
   byId("depths").replaceChildren(table(["depth", "action", "reward", "value prefix", "value"], rows));
 }
 
 function startErrors() {
   const host = byId("errors");
-  const titles = { value_prefix: "Prefix error by depth", reward: "Reward error by depth", value: "Value error by depth" };
-  for (const [name, title] of Object.entries(titles)) {
+  const names = { value_prefix: "Prefix", reward: "Reward", value: "Value" };
+  for (const [name, word] of Object.entries(names)) {
     const { error, guess } = DATA.errors[name];
     chart(host, {
-      title, height: 160, pad: true, zero: true, narrow: true, first: name === "value" ? 0 : 1,
+      title: `${word} error by depth`, height: 160, pad: true, zero: true, narrow: true, first: name === "value" ? 0 : 1,
       series: [
         { name: "model", kind: "predicted", values: error },
         { name: "guessing the mean", kind: "searched", values: guess },
@@ -165,7 +167,8 @@ function startErrors() {
   }
   const { bias, correlation } = DATA.calibration;
   scatter(host, {
-    title: "Value calibration", height: 190, xs: STEPS.value, ys: STEPS.realised, xName: "network's value", yName: "realised",
+    title: "Value calibration", height: 190,
+    xs: STEPS.value, ys: STEPS.realised, xName: "network's value", yName: "realised",
     note: `mean difference ${number(bias)}, correlation ${number(correlation)}; orange: present step`,
   });
 }
@@ -175,7 +178,8 @@ let timer = 0;
 
 function play(on) {
   clearInterval(timer);
-  timer = on ? setInterval(() => (present < TOTAL - 1 ? setStep(present + 1) : play(false)), 1000 / byId("speed").value) : 0;
+  const forward = () => (present < TOTAL - 1 ? setStep(present + 1) : play(false));
+  timer = on ? setInterval(forward, 1000 / byId("speed").value) : 0;
   byId("play").textContent = on ? "Pause" : "Play";
 }
 

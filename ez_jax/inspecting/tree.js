@@ -62,7 +62,8 @@ function nodeRow(node, parent) {
   });
   if (opens) row.setAttribute("aria-expanded", isOpen(node));
   row.style.setProperty("--depth", node.depth);
-  const star = node.inLine ? make("span", { role: "img", "aria-label": "principal variation", title: "principal variation" }, "★") : "";
+  const said = { role: "img", "aria-label": "principal variation", title: "principal variation" };
+  const star = node.inLine ? make("span", said, "★") : "";
   const sign = make("span", { class: "sign", "aria-hidden": "true" }, opens ? (isOpen(node) ? "▾" : "▸") : "·");
   const share = parent ? (100 * node.visits) / Math.max(1, parent.visits - 1) : 100;
   const fill = make("i", { class: "search", style: `width:${share.toFixed(1)}%` });
