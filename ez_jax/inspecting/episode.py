@@ -19,6 +19,7 @@ from ez_jax.actor import init_frames, make_policy
 from ez_jax.agent import Agent
 from ez_jax.config import BadInput, Config
 from ez_jax.envs import VectorEnv, make_env
+from ez_jax.inspecting.frames import Film
 from ez_jax.inspecting.trees import ROOT, Nodes, compact, root_prior
 from ez_jax.model import Model
 from ez_jax.search import make_tree_search, qs_with_mixed_value
@@ -38,7 +39,7 @@ class Thought(flax.struct.PyTreeNode, kw_only=True):
 class Episode:
     """What happened and what was thought, decision by decision."""
 
-    pictures: list[np.ndarray]  # u8[H, W, 3] before each decision; empty where the game draws none
+    film: Film  # a picture before each decision, or none where the game draws nothing
     no_pictures: str  # why, in that case
     observation: np.ndarray  # [T, *obs] of vectors, [T, 0] of images
     action: np.ndarray  # i32[T]
@@ -117,7 +118,7 @@ def _check_same(agent: Agent, env: VectorEnv) -> None:
 def _play(config: Config, agent: Agent, env: VectorEnv, max_steps: int, max_nodes: int) -> Episode:
     look, frames = make_look(config, agent.model), init_frames(env.spec, 1)
     step, lives = env.reset(), env.lives()[0]
-    picture, no_pictures = _camera(env)
+    film, no_pictures = Film(), _why_no_pictures(env)
     rows: list[dict[str, Any]] = []
     while True:
         thought, frames = look(agent.variables, frames, step)
@@ -125,26 +126,30 @@ def _play(config: Config, agent: Agent, env: VectorEnv, max_steps: int, max_node
             break
         thought = jax.device_get(thought)
         row = _thought_row(thought, max_nodes)
-        row |= {"picture": picture(), "observation": step.observation[0]}
+        row["observation"] = step.observation[0]
+        if not no_pictures:
+            film.add(env.render()[0])
         step = env.step(np.asarray(thought.found.action))
         watchdog.beat()
         before, lives = lives, env.lives()[0]
         lost = config.env.episodic_life and lives < before
         rows.append(row | {"score": step.score[0], "ends": bool(lost or step.discount[0] == 0)})
     terminated = bool(step.discount[0] == 0)
-    whose = "the game's limit" if step.game_over[0] else "max_steps"
-    cut = "" if terminated else f"{whose} of {len(rows):,} steps"
+    whose = "the game's limit of {} steps" if step.game_over[0] else "max_steps={}"
+    cut = "" if terminated else whose.format(len(rows))
     after = 0.0 if terminated else float(thought.tree.raw_values[0, ROOT])
-    return _episode(config, env, rows, cut=cut, value_after=after, no_pictures=no_pictures)
+    return _episode(
+        config, env, rows, film=film, no_pictures=no_pictures, cut=cut, value_after=after
+    )
 
 
-def _camera(env: VectorEnv) -> tuple[Callable[[], np.ndarray | None], str]:
-    """What takes pictures of the game, and why there will be none where that is so."""
+def _why_no_pictures(env: VectorEnv) -> str:
+    """Why the game cannot be seen, empty where it can."""
     try:
         env.render()
     except (RuntimeError, gymnasium.error.DependencyNotInstalled) as error:
-        return lambda: None, str(error)
-    return lambda: env.render()[0], ""
+        return str(error)
+    return ""
 
 
 def _thought_row(thought: Thought, max_nodes: int) -> dict[str, Any]:
@@ -166,7 +171,7 @@ def _thought_row(thought: Thought, max_nodes: int) -> dict[str, Any]:
 
 def _episode(config: Config, env: VectorEnv, rows: list[dict[str, Any]], **ending: Any) -> Episode:
     column = {name: [row[name] for row in rows] for name in rows[0]}
-    pictures, nodes = column.pop("picture"), column.pop("nodes")
+    nodes = column.pop("nodes")
     roots = jax.tree.map(lambda *leaves: np.stack(leaves), *column.pop("root"))
     arrays = {name: np.stack(values) for name, values in column.items()}
     if env.spec.is_image:
@@ -176,7 +181,6 @@ def _episode(config: Config, env: VectorEnv, rows: list[dict[str, Any]], **endin
         **arrays,
         **ending,
         reward=np.sign(score) if config.env.reward_clip else score,
-        pictures=[] if ending["no_pictures"] else pictures,
         nodes=nodes,
         roots=roots,
         action_names=env.action_names(),
