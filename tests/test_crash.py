@@ -131,7 +131,7 @@ def test_the_first_operation_that_gives_nan_is_named_with_its_line(monkeypatch):
     infinite = jnp.full((1, 2), jnp.inf)
     found = replay_crash.Update(losses.negative_cosine, (infinite, infinite)).first_operation()
     assert found.startswith("invalid value (nan) encountered in mul, in losses.py:")
-    assert ", unit: return x * " in found
+    assert ", _unit: return x * " in found
 
     def masked(x):
         return jnp.where(x > 0, jnp.sqrt(x), 0.0)  # backward 0 times infinity
