@@ -16,6 +16,7 @@ _HOMES = {
     "EnvSpec": "structs",
     "Model": "model",
     "Root": "structs",
+    "inspect_run": "inspecting.inspection",
     "load": "agent",
     "make_config": "presets",
     "make_env": "envs",

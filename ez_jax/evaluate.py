@@ -9,7 +9,7 @@ depend on how many games run side by side.
 import dataclasses
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +204,27 @@ def _read_counts(text: str) -> list[int]:
     return counts
 
 
+def check_free(keys: Iterable[str]) -> None:
+    """Refuse what may not differ from the training run.
+
+    Raises:
+      BadInput: names the first such key.
+    """
+    for key in keys:
+        if not key.startswith(FREE_SECTIONS):
+            raise BadInput(f"{key} belongs to the training run; only search, eval and env may vary")
+
+
+def changed(agent: Agent, changes: Mapping[str, Any]) -> Config:
+    """The configuration of a trained agent with some values changed, by dotted key.
+
+    Raises:
+      BadInput: an unknown key, or a value that is not possible.
+    """
+    chosen = config.validate(config.override(agent.config, changes))
+    return resolve(chosen, agent.spec.num_actions)
+
+
 def main() -> int:
     """Evaluate the weights of a run folder, print the score and write scores.json."""
     values, changes = arguments.read(sys.argv[1:], OWN_KEYS)
@@ -212,15 +233,12 @@ def main() -> int:
         raise BadInput("which run? write run=DIR, such as run=runs/CartPole/default/seed0")
     if counts and values["video"]:
         raise BadInput("a video is of one number of simulations: leave out video= or simulations=")
-    for key in changes:
-        if not key.startswith(FREE_SECTIONS):
-            raise BadInput(f"{key} belongs to the training run; only search, eval and env may vary")
+    check_free(changes)
     if values["episodes"]:
         changes["eval.episodes"] = values["episodes"]
     cli.configure_jax()
     agent = load(values["run"], best=values["best"])
-    chosen = config.validate(config.override(agent.config, changes))
-    chosen = resolve(chosen, agent.spec.num_actions)
+    chosen = changed(agent, changes)
     progress = Progress()
     progress.say(
         f"playing {chosen.eval.episodes} games of {chosen.game} "

@@ -27,6 +27,8 @@ from ez_jax.config import BadInput
 NEEDED_JAX = "0.10"  # as setup.cfg says
 SMALL = "EZ_JAX_NOTEBOOK"  # this environment variable is "small" where a notebook is only tested
 DRIVE = Path("/content/drive")
+# Jupyter asks programs for colours by these, and they would take the notebook for a terminal.
+COLOURING = ("FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "PY_COLORS")
 PROGRESS = re.compile(r"([\d,]+)/[\d,]+ steps,")  # how a line of training begins
 _ASK = (
     "import jax; from ez_jax import machine; "
@@ -118,12 +120,13 @@ def command(text: str, *, stop_at: int = 0) -> None:
     if python != "python":
         raise BadInput(f"'{text}' is no command of Python: begin with python -m")
     _say(f"$ {text}")
+    environment = {name: value for name, value in os.environ.items() if name not in COLOURING}
     process = subprocess.Popen(
         [sys.executable, *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        env={**environment, "PYTHONUNBUFFERED": "1", "TERM": "dumb"},
         start_new_session=True,  # the Stop button reaches it through this process only
     )
     is_stopped = _show_lines(process, stop_at)

@@ -22,10 +22,11 @@ from ez_jax.structs import Clocks
 CONFIG_FILE = "config.yaml"
 SCORES_FILE = "scores.json"
 BY_SIMULATIONS_FILE = "scores_by_simulations.json"
+INSPECT_FILE = "inspect.html"
 
 CHECKPOINTS = "checkpoints"
 # What is read and written in a run folder beside its checkpoints; the rest is not ours.
-OWN_FILES = (CONFIG_FILE, SCORES_FILE, BY_SIMULATIONS_FILE, "metrics.jsonl")
+OWN_FILES = (CONFIG_FILE, SCORES_FILE, BY_SIMULATIONS_FILE, INSPECT_FILE, "metrics.jsonl")
 
 # Keys that may change when a run is resumed, because what is learned does not depend on them:
 # where the folder lies, the name of the preset (its numbers are compared one by one), when the run

@@ -24,8 +24,10 @@ from ez_jax.structs import Embedding, Root, SearchOutput, Variables
 
 # (variables, root, key, temperature, invalid_actions) -> SearchOutput; the key is consumed.
 SearchFn = Callable[..., SearchOutput]
-# The same, over mctx's root and recurrent_fn: one of `SEARCHES`.
-PolicyFn = Callable[..., SearchOutput]
+# What was found and the tree it was found in; a program that drops the tree does not keep it.
+Found = tuple[SearchOutput, mctx.Tree]
+# The same as SearchFn, over mctx's root and recurrent_fn, with the tree: one of `SEARCHES`.
+PolicyFn = Callable[..., Found]
 
 TINY = 1e-8
 
@@ -52,6 +54,23 @@ def make_recurrent_fn(model: Model, discount: float) -> Callable[..., Any]:
     return recurrent_fn
 
 
+def qs_with_mixed_value(tree: mctx.Tree, node_index: Array | int) -> Float[Array, " A"]:
+    """Qs of a node's actions; those not visited get the mixed value (Danihelka, 2022, eq. 33).
+
+    Args:
+      tree: one search tree, not batched.
+      node_index: i32[], whose actions are wanted.
+    """
+    visits = tree.children_visits[node_index]
+    prior = jax.nn.softmax(tree.children_prior_logits[node_index])
+    qs, visited = puct_ez.edge_qs(tree)[node_index], visits > 0
+    # Deviates (Gumbel search, V2): the network's value in the mixed value, not the node's mean.
+    mean_q = jnp.sum(visited * prior * qs) / jnp.maximum(jnp.sum(visited * prior), TINY)
+    num_visits = jnp.sum(visits)
+    mixed = (tree.raw_values[node_index] + num_visits * mean_q) / (1 + num_visits)
+    return jnp.where(visited, qs, mixed)
+
+
 def completed_q(
     tree: mctx.Tree,
     node_index: Array,
@@ -62,9 +81,8 @@ def completed_q(
 ) -> Float[Array, " A"]:
     """σ(completed Q) of Gumbel MuZero, on the scale of the whole tree; an mctx `qtransform`.
 
-    Actions not visited get the mixed value (Danihelka et al., 2022, eq. 33). mctx stretches the Qs
-    of every node to 0..1, so that with two actions any noise decides between them; as in
-    EfficientZero V2 the smallest and largest Q of the tree are 0 and 1 here.
+    mctx stretches the Qs of every node to 0..1, so that with two actions any noise decides between
+    them; as in EfficientZero V2 the smallest and largest Q of the tree are 0 and 1 here.
 
     Args:
       tree: one search tree, not batched.
@@ -74,28 +92,23 @@ def completed_q(
       min_q_range: a smaller range of Qs counts as this.
     """
     visits = tree.children_visits[node_index]
-    prior = jax.nn.softmax(tree.children_prior_logits[node_index])
-    all_qs = puct_ez.edge_qs(tree)
-    qs, visited = all_qs[node_index], visits > 0
-    # Deviates (Gumbel search, V2): the network's value in the mixed value, not the node's mean.
-    mean_q = jnp.sum(visited * prior * qs) / jnp.maximum(jnp.sum(visited * prior), TINY)
-    num_visits = jnp.sum(visits)
-    mixed = (tree.raw_values[node_index] + num_visits * mean_q) / (1 + num_visits)
+    qs, all_qs = qs_with_mixed_value(tree, node_index), puct_ez.edge_qs(tree)
     expanded = tree.children_visits > 0
     low = jnp.min(jnp.where(expanded, all_qs, jnp.inf))
     high = jnp.max(jnp.where(expanded, all_qs, -jnp.inf))
-    scaled = (jnp.where(visited, qs, mixed) - low) / jnp.maximum(high - low, min_q_range)
+    scaled = (qs - low) / jnp.maximum(high - low, min_q_range)
     # Before the first visit there is no scale and no difference: everything is 0.
-    scaled = jnp.where(num_visits > 0, jnp.clip(scaled, 0.0, 1.0), 0.0)
+    scaled = jnp.where(jnp.sum(visits) > 0, jnp.clip(scaled, 0.0, 1.0), 0.0)
     return (maxvisit_init + jnp.max(visits)) * value_scale * scaled
 
 
-def _found(output: mctx.PolicyOutput) -> SearchOutput:
-    return SearchOutput(
+def _found(output: mctx.PolicyOutput) -> Found:
+    found = SearchOutput(
         action=output.action,
         policy=output.action_weights,
         value=output.search_tree.summary().value,
     )
+    return found, output.search_tree
 
 
 def _gumbel(config: SearchConfig, explore: bool) -> PolicyFn:
@@ -151,7 +164,7 @@ def _puct_ez(config: SearchConfig, explore: bool) -> PolicyFn:
         *,
         invalid_actions: Array | None,
         temperature: Array,
-    ) -> SearchOutput:
+    ) -> Found:
         # Deviates (ties of the search, V1): drawn from the key, not from the clock. Without
         # exploring they are broken at random, too, but always in the same way.
         key = key if explore else jax.random.key(0)
@@ -172,11 +185,12 @@ def _puct_ez(config: SearchConfig, explore: bool) -> PolicyFn:
         )
         visits = tree.children_visits[:, mctx.Tree.ROOT_INDEX]
         drawn = jax.random.categorical(act_key, jnp.log(visits) / temperature)
-        return SearchOutput(
+        found = SearchOutput(
             action=drawn if explore else jnp.argmax(visits, axis=-1),
             policy=visits / num_simulations,
             value=puct_ez.root_value(tree),
         )
+        return found, tree
 
     return policy
 
@@ -213,6 +227,24 @@ def make_search(
 ) -> SearchFn:
     """The configured search (`resolve`d); `num_simulations` 0 means as configured.
 
+    The function returned takes what that of `make_tree_search` takes.
+    """
+    search = make_tree_search(
+        config, model, discount=discount, explore=explore, num_simulations=num_simulations
+    )
+    return lambda *args, **kwargs: search(*args, **kwargs)[0]
+
+
+def make_tree_search(
+    config: SearchConfig,
+    model: Model,
+    *,
+    discount: float,
+    explore: bool,
+    num_simulations: int = 0,
+) -> Callable[..., Found]:
+    """As `make_search`, and the tree beside what was found in it.
+
     Args of the function returned:
       variables: of the model.
       root: where to start, batch `B`.
@@ -231,7 +263,7 @@ def make_search(
         key: Array,
         temperature: Float[Array, ""] | float = 1.0,
         invalid_actions: Array | None = None,
-    ) -> SearchOutput:
+    ) -> Found:
         chex.assert_equal_shape_prefix([root.policy_logits, root.value], 1)
         return policy(
             variables,

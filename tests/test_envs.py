@@ -5,11 +5,15 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
+import envpool
 import numpy as np
 import pytest
+from tiny import make_spec
 
 from ez_jax import envs, scores
 from ez_jax.config import BadInput, EnvConfig
+from ez_jax.envs import catalogue
+from ez_jax.envs.action_names import action_names
 
 ATARI = EnvConfig()
 SMALL = replace(ATARI, image_size=24)  # quicker, where the picture does not matter
@@ -571,3 +575,43 @@ def test_random_play_scores_0_and_the_human_1():
 
 def test_games_without_a_human_score_have_none():
     assert scores.human_normalised("CartPole", 500) is None
+
+
+# What the actions are called, and lives.
+
+
+@pytest.mark.parametrize(
+    ("game", "names"),
+    [
+        ("Breakout", ("noop", "fire", "right", "left")),
+        ("CartPole", ("left", "right")),
+        ("Breakout-MinAtar", ("none", "left", "right")),
+        ("Catch-bsuite", ("left", "stay", "right")),
+        (f"{TOY}Counter-v0", ("0", "1")),
+    ],
+)
+def test_actions_are_called_by_their_names_or_numbers(game, names):
+    env = envs.make_env(game, replace(SMALL, noop_max=1), num_envs=1, seed=0, training=False)
+    assert env.action_names() == names
+    assert env.lives().tolist() == [0]
+    env.close()
+
+
+def test_every_atari_game_has_a_name_for_every_action():
+    ids = [task_id for task_id, family in catalogue._envpool_ids().items() if "atari" in family]
+    for task_id in ids:
+        space = envpool.make_spec(task_id, full_action_space=False).action_space
+        spec = make_spec(84, 84, 3, actions=int(space.n))
+        named = action_names(replace(spec, backend="envpool", task_id=task_id))
+        assert len(set(named)) == space.n
+        assert not any(name.isdigit() for name in named), task_id
+
+
+def test_lives_are_counted_where_they_do_not_end_episodes():
+    env = envs.make_env("Breakout", SMALL, num_envs=1, seed=0, training=False)
+    env.reset()
+    assert env.lives().tolist() == [5]
+    for _ in until(env, lambda row: row.is_last[0] or env.lives()[0] < 5):
+        pass
+    assert env.lives().tolist() == [4]
+    env.close()

@@ -164,6 +164,14 @@ def test_a_command_is_shown_with_all_that_it_says(script, capsys, tmp_path):
     assert sorted(capsys.readouterr().out.splitlines()) == ["$ python script.py", "a", "b"]
 
 
+def test_a_command_is_not_asked_for_colours(script, capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as Jupyter does
+    code = "from ez_jax.progress import Progress; Progress().plan({'game': 'it'})"
+    monkeypatch.setenv("PYTHONPATH", str(runs.ROOT))
+    notebook.command(script(code))
+    assert capsys.readouterr().out == "$ python script.py\ngame  it\n"
+
+
 def test_a_command_that_fails_stops_the_notebook(script, capsys):
     with pytest.raises(RuntimeError, match=r"exit code 3: python script\.py"):
         notebook.command(script("import sys; sys.exit(3)"))

@@ -90,6 +90,7 @@ def test_outputs_are_committed_without_errors_or_traces_of_a_machine(notebook):
     assert "error" not in kinds
     for text in texts(notebook):
         if len(text) < 100_000:  # pictures, videos and pages hold any letters
+            assert "\x1b" not in text  # of a terminal
             assert not re.search(r"(?<![\w./-])/(tmp|root|home|work|content|usr)/", text)
         assert "Traceback" not in text
         assert not re.search(r"^\S*Warning", text, re.MULTILINE)

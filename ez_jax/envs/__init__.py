@@ -57,6 +57,14 @@ class VectorEnv(Protocol):
         """Pictures u8[N, H, W, 3] of the present states, not between `send` and `recv`."""
         ...
 
+    def lives(self) -> np.ndarray:
+        """Lives left i32[N], 0 where a game has none to count."""
+        ...
+
+    def action_names(self) -> tuple[str, ...]:
+        """What the actions are called, their numbers where nobody knows."""
+        ...
+
     def close(self) -> None:
         """Release what the environments hold."""
         ...

@@ -22,6 +22,7 @@ import envpool
 import numpy as np
 
 from ez_jax.config import BadInput, EnvConfig
+from ez_jax.envs.action_names import action_names
 from ez_jax.envs.catalogue import Task, is_atari_id
 from ez_jax.envs.observations import Encoder, count_actions, make_encoder, picture
 from ez_jax.structs import EnvSpec, TimeStep
@@ -140,6 +141,14 @@ class EnvpoolEnv:
             if not self.spec.is_image:
                 raise
             return picture(self._observation)
+
+    def lives(self) -> np.ndarray:
+        """Lives left i32[N], as of the last time step."""
+        return self._lives
+
+    def action_names(self) -> tuple[str, ...]:
+        """What the actions are called."""
+        return action_names(self.spec)
 
     def close(self) -> None:
         """Release the environments."""

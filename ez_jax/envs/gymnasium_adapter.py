@@ -9,6 +9,7 @@ from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from ez_jax.config import EnvConfig
+from ez_jax.envs.action_names import action_names, checked
 from ez_jax.envs.catalogue import Task
 from ez_jax.envs.observations import count_actions, make_encoder, picture
 from ez_jax.structs import EnvSpec, TimeStep
@@ -83,6 +84,15 @@ class GymnasiumEnv:
         if not self.spec.is_image:
             raise RuntimeError(f"'{self.spec.task_id}' has no render mode 'rgb_array'")
         return picture(self._observation)
+
+    def lives(self) -> np.ndarray:
+        """Gymnasium has no word for lives: zeros i32[N]."""
+        return np.zeros(self.num_envs, np.int32)
+
+    def action_names(self) -> tuple[str, ...]:
+        """What the actions are called: as the environment says, or as is known of it."""
+        say = getattr(self._env.envs[0].unwrapped, "get_action_meanings", None)
+        return checked(say(), self.spec) if say else action_names(self.spec)
 
     def close(self) -> None:
         """Close the environments."""

@@ -18,6 +18,7 @@ from gymnax.environments.spaces import gymnax_space_to_gym_space
 from jaxtyping import Array, Int, Key
 
 from ez_jax.config import EnvConfig
+from ez_jax.envs.action_names import action_names, minatar_names
 from ez_jax.envs.catalogue import Task
 from ez_jax.envs.observations import Encoder, count_actions, make_encoder, picture
 from ez_jax.structs import EnvSpec, TimeStep
@@ -135,7 +136,9 @@ class GymnaxEnv:
         Raises:
             BadInput: actions or observations that cannot be used.
         """
-        self.spec = make_game(task, config, training=training).spec
+        game = make_game(task, config, training=training)
+        self.spec = game.spec
+        self._positions = getattr(game.env, "action_set", None)  # MinAtar's
         self.num_envs = num_envs
         self._reset, self._step = _programs(task, config, training)
         # Made here and by an explicit transfer, so that the loop makes none that nobody sees.
@@ -175,6 +178,16 @@ class GymnaxEnv:
         if not self.spec.is_image:
             raise RuntimeError(f"'{self.spec.task_id}' of gymnax draws nothing to render")
         return picture(self._observation)
+
+    def lives(self) -> np.ndarray:
+        """Nothing is known of lives: zeros i32[N]."""
+        return np.zeros(self.num_envs, np.int32)
+
+    def action_names(self) -> tuple[str, ...]:
+        """What the actions are called."""
+        if self._positions is None:
+            return action_names(self.spec)
+        return minatar_names(np.asarray(self._positions), self.spec)
 
     def close(self) -> None:
         """There is nothing to release."""

@@ -13,6 +13,7 @@ mission are left out, as its view turns with the agent; the codes are multiplied
 span 0..250. The networks divide images by 255.
 """
 
+import colorsys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -78,12 +79,26 @@ def count_actions(space: spaces.Space, task_id: str) -> int:
 
 
 def picture(observation: np.ndarray) -> np.ndarray:
-    """Pictures u8[N, h, w, 3] of image observations u8[N, H, W, C], enlarged to be looked at."""
-    channels = observation.shape[-1]
-    rgb = observation if channels == 3 else observation.max(axis=-1, keepdims=True)
+    """Pictures u8[N, h, w, 3] of image observations u8[N, H, W, C], enlarged to be looked at.
+
+    Planes that are no colours (MinAtar's, a thing each) get a colour each.
+    """
+    channels, side = observation.shape[-1], min(observation.shape[1:3])
+    if channels in (1, 3):
+        rgb = observation
+    elif channels == 4 and side >= _FRAME_SIDE:
+        rgb = observation[..., :3]  # without its transparency
+    else:
+        rgb = (observation[..., None] / 255 * _colours(channels)).max(axis=-2).astype(np.uint8)
     factor = -(-_MIN_PIXELS // observation.shape[1])
     large = rgb.repeat(factor, axis=1).repeat(factor, axis=2)
     return np.broadcast_to(large, (*large.shape[:-1], 3)).copy()
+
+
+def _colours(count: int) -> np.ndarray:
+    """Bright colours [count, 3], 0..255, neighbours far apart on the wheel."""
+    hues = (0.55 + 0.381966 * np.arange(count)) % 1
+    return np.array([colorsys.hsv_to_rgb(hue, 0.55, 1.0) for hue in hues]) * 255
 
 
 def _is_minigrid(task_id: str) -> bool:

@@ -1,0 +1,43 @@
+"""What the actions of known games are called; envpool and gymnax do not say.
+
+`reference_data/action_names.json` holds the joystick's 18 positions, which of them each Atari game
+has (from the Arcade Learning Environment; a game not in the list has all), and the actions of
+small games by the beginning of their ids.
+"""
+
+import functools
+import json
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from typing import Any
+
+from ez_jax.envs.catalogue import is_atari_id
+from ez_jax.structs import EnvSpec
+
+_FILE = resources.files("ez_jax") / "reference_data" / "action_names.json"
+
+
+def action_names(spec: EnvSpec) -> tuple[str, ...]:
+    """A name for every action, or its number where no name is known."""
+    if spec.backend == "envpool" and is_atari_id(spec.task_id):
+        joystick = _table()["joystick"]
+        game = spec.task_id.rpartition("-v")[0]
+        return checked([joystick[i] for i in _table()["atari"].get(game, range(18))], spec)
+    base = spec.task_id.partition("-")[0]
+    return checked(_table()["others"].get(base, ()), spec)
+
+
+def minatar_names(positions: Iterable[int], spec: EnvSpec) -> tuple[str, ...]:
+    """The names of a MinAtar game's actions, which are some of six positions."""
+    return checked([_table()["minatar"][i] for i in positions], spec)
+
+
+def checked(names: Iterable[object], spec: EnvSpec) -> tuple[str, ...]:
+    """The names in lower case, or numbers where there is not one for every action."""
+    found = tuple(str(name).lower() for name in names)
+    return found if len(found) == spec.num_actions else tuple(map(str, range(spec.num_actions)))
+
+
+@functools.cache
+def _table() -> Mapping[str, Any]:
+    return json.loads(_FILE.read_text(encoding="utf-8"))

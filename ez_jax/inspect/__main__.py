@@ -1,0 +1,66 @@
+"""What is it thinking? One game of a run, with every search in it, as a page.
+
+    python -m ez_jax.inspect run=runs/CartPole/default/seed0
+
+This folder has no `__init__.py` on purpose: a module or package `inspect` in `ez_jax` would hide
+that of the standard library where a file of `ez_jax` is started by its path. The code is in
+`inspecting`, and `ez_jax.inspect_run` is the same as a function.
+"""
+
+import sys
+
+from ez_jax import arguments, cli
+from ez_jax.config import BadInput
+from ez_jax.inspecting import MAX_NODES, MAX_STEPS
+
+OWN_KEYS = {
+    "run": "",
+    "out": "",
+    "best": False,
+    "max_steps": MAX_STEPS,
+    "depth": 0,
+    "max_nodes": MAX_NODES,
+}
+BYTES_PER_MB = 1e6
+
+
+def main() -> int:
+    """Play, look and write the page; say what was found and how large it is."""
+    values, changes = arguments.read(sys.argv[1:], OWN_KEYS)
+    run = values.pop("run")
+    if not run:
+        raise BadInput("which run? write run=DIR, such as run=runs/CartPole/default/seed0")
+    if "seed" in changes:  # of the game; the run's own is no question here
+        changes["eval.seed"] = changes.pop("seed")
+    # Imported late: it brings JAX along, and refusals are quick.
+    from ez_jax.inspecting.inspection import inspect_run
+    from ez_jax.progress import Progress
+
+    cli.configure_jax()
+    say = Progress().say
+    path = inspect_run(run, changes=changes, say=say, **values)
+    say(f"wrote {path}, {path.stat().st_size / BYTES_PER_MB:.1f} MB")
+    return cli.DONE
+
+
+HELP = f"""usage: python -m ez_jax.inspect run=DIR [KEY=VALUE ...]
+
+Plays one full game of evaluation and writes a page about it that needs nothing else: frames,
+policies and values before and after each search, the search trees, and what the model imagines
+beside what came.
+  run=DIR                      the run folder
+  out=FILE                     the page (default: DIR/inspect.html)
+  seed=3                       of the game (default: eval.seed of the run)
+  best=true                    the weights of the best evaluation instead of the newest
+  max_steps={MAX_STEPS}                after so many steps the game is left
+  depth=10                     steps imagined from each frame (default: as in training)
+  max_nodes={MAX_NODES}                 kept of each search tree, the most visited
+  search.num_simulations=50    any key of search, eval and env
+exit codes: 0 done, 1 failure, 2 bad input, 130 interrupted
+"""
+
+if __name__ == "__main__":
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        sys.stdout.write(HELP)
+        sys.exit(cli.DONE)
+    sys.exit(cli.guarded(main))

@@ -1,0 +1,57 @@
+"use strict";
+// The data of the page, small helpers, and the present step with those who want to hear of it.
+
+const DATA = JSON.parse(document.getElementById("data").textContent);
+const STEPS = DATA.steps;
+const TOTAL = STEPS.action.length;
+const byId = (id) => document.getElementById(id);
+
+// An element with attributes and children; text stays text.
+function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
+function makeSvg(tag, attributes = {}, ...children) {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
+// Two or three significant digits, without exponents where they can be avoided.
+function number(value) {
+  if (value === null || value === undefined) return "–";
+  const size = Math.abs(value);
+  let text;
+  if (size !== 0 && (size < 0.0001 || size >= 1e6)) text = value.toExponential(1);
+  else if (size < 0.1) text = String(Number(value.toPrecision(2)));
+  else text = String(Number(value.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : 3)));
+  return text.replace("-", "−");
+}
+
+const whole = (value) => value.toLocaleString("en");
+const actionName = (action) => DATA.actions[action];
+
+// The present step; everything that shows it is drawn once per frame of the screen.
+const listeners = [];
+let present = 0;
+let isDrawing = false;
+
+function onStep(listener) {
+  listeners.push(listener);
+}
+
+function setStep(step) {
+  present = Math.max(0, Math.min(TOTAL - 1, Math.round(step)));
+  if (isDrawing) return;
+  isDrawing = true;
+  requestAnimationFrame(drawStep);
+}
+
+function drawStep() {
+  isDrawing = false;
+  for (const listener of listeners) listener(present);
+}

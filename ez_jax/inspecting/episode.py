@@ -1,0 +1,187 @@
+"""One game of evaluation, played as `ez_jax.evaluate` plays it, with every search kept.
+
+Letters beside those of `structs`: `T` decisions of the episode, `M` nodes of a tree.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import gymnasium
+import jax
+import jax.numpy as jnp
+import mctx
+import numpy as np
+
+from ez_jax import watchdog
+from ez_jax.actor import init_frames, make_policy
+from ez_jax.agent import Agent
+from ez_jax.config import BadInput, Config
+from ez_jax.envs import VectorEnv, make_env
+from ez_jax.inspecting.frames import Film
+from ez_jax.inspecting.trees import ROOT, Nodes, compact, root_prior
+from ez_jax.model import Model
+from ez_jax.search import make_tree_search, qs_with_mixed_value
+from ez_jax.structs import Embedding, SearchOutput, TimeStep, Variables
+
+
+class Thought(flax.struct.PyTreeNode, kw_only=True):
+    """One search, looked at."""
+
+    found: SearchOutput
+    tree: mctx.Tree  # without embeddings, which are large
+    qs: jax.Array  # f32[B, A], of the root's actions, completed by the mixed value
+    root: Embedding
+
+
+@dataclasses.dataclass(frozen=True)
+class Episode:
+    """What happened and what was thought, decision by decision."""
+
+    film: Film  # a picture before each decision, or none where the game draws nothing
+    no_pictures: str  # why, in that case
+    observation: np.ndarray  # [T, *obs] of vectors, [T, 0] of images
+    action: np.ndarray  # i32[T]
+    score: np.ndarray  # f32[T], the game's own reward of the action
+    reward: np.ndarray  # f32[T], the same as it is learned from: clipped if so configured
+    ends: np.ndarray  # bool[T], an episode of training would terminate after the action
+    prior: np.ndarray  # f32[T, A], the network's policy
+    policy: np.ndarray  # f32[T, A], the search's
+    visits: np.ndarray  # i32[T, A], of the root's actions
+    qs: np.ndarray  # f32[T, A], completed
+    value: np.ndarray  # f32[T], the network's
+    search_value: np.ndarray  # f32[T], the search's
+    nodes: list[Nodes]  # T trees
+    roots: Embedding  # fields [T, ...], where the searches began
+    cut: str  # "" where the game was over, else what cut it short
+    value_after: float  # the network's value of what was seen last; 0 where the game was over
+    action_names: tuple[str, ...]
+
+
+def make_look(config: Config, model: Model) -> Callable[..., tuple[Thought, jax.Array]]:
+    """The policy of evaluation, jitted: `(variables, frames, step) -> (thought, frames)`."""
+    search = make_tree_search(
+        config.search,
+        model,
+        discount=config.discount,
+        explore=False,
+        num_simulations=config.eval.num_simulations,
+    )
+    policy = make_policy(model, search)
+
+    def look(variables: Variables, frames: jax.Array, step: TimeStep) -> tuple[Thought, jax.Array]:
+        (found, tree), frames = policy(variables, frames, step, jax.random.key(0), jnp.zeros(()))
+        thought = Thought(
+            found=found,
+            tree=tree.replace(embeddings=None, extra_data=None),
+            qs=jax.vmap(lambda one: qs_with_mixed_value(one, ROOT))(tree),
+            root=jax.tree.map(lambda x: x[:, ROOT], tree.embeddings),
+        )
+        return thought, frames
+
+    return jax.jit(look, donate_argnums=1)
+
+
+def play(config: Config, agent: Agent, *, max_steps: int, max_nodes: int) -> Episode:
+    """Play the first game of an evaluation to its end, or so many steps.
+
+    Args:
+      config: the agent's, perhaps changed in search, eval and env.
+      agent: whose weights play.
+      max_steps: decisions, after which the game is left.
+      max_nodes: kept of each tree, the most visited.
+
+    Raises:
+      BadInput: the environment shows something else than what the network was made for.
+    """
+    env = make_env(config.game, config.env, num_envs=1, seed=config.eval.seed, training=False)
+    try:
+        _check_same(agent, env)
+        with watchdog.at("playing a game to look at"):
+            return _play(config, agent, env, max_steps, max_nodes)
+    finally:
+        env.close()
+
+
+def _check_same(agent: Agent, env: VectorEnv) -> None:
+    there, here = agent.spec, env.spec
+    for what in ("observation_shape", "frame_stack", "num_actions"):
+        one, other = getattr(there, what), getattr(here, what)
+        if one != other:
+            raise BadInput(
+                f"with these env settings {what} is {other}, but the network was made for {one}: "
+                "leave them as in training"
+            )
+
+
+def _play(config: Config, agent: Agent, env: VectorEnv, max_steps: int, max_nodes: int) -> Episode:
+    look, frames = make_look(config, agent.model), init_frames(env.spec, 1)
+    step, lives = env.reset(), env.lives()[0]
+    film, no_pictures = Film(), _why_no_pictures(env)
+    rows: list[dict[str, Any]] = []
+    while True:
+        thought, frames = look(agent.variables, frames, step)
+        if step.game_over[0] or len(rows) == max_steps:
+            break
+        thought = jax.device_get(thought)
+        row = _thought_row(thought, max_nodes)
+        row["observation"] = step.observation[0]
+        if not no_pictures:
+            film.add(env.render()[0])
+        step = env.step(np.asarray(thought.found.action))
+        watchdog.beat()
+        before, lives = lives, env.lives()[0]
+        lost = config.env.episodic_life and lives < before
+        rows.append(row | {"score": step.score[0], "ends": bool(lost or step.discount[0] == 0)})
+    terminated = bool(step.discount[0] == 0)
+    whose = "the game's limit of {} steps" if step.game_over[0] else "max_steps={}"
+    cut = "" if terminated else whose.format(len(rows))
+    after = 0.0 if terminated else float(thought.tree.raw_values[0, ROOT])
+    return _episode(
+        config, env, rows, film=film, no_pictures=no_pictures, cut=cut, value_after=after
+    )
+
+
+def _why_no_pictures(env: VectorEnv) -> str:
+    """Why the game cannot be seen, empty where it can."""
+    try:
+        env.render()
+    except (RuntimeError, gymnasium.error.DependencyNotInstalled) as error:
+        return str(error)
+    return ""
+
+
+def _thought_row(thought: Thought, max_nodes: int) -> dict[str, Any]:
+    """One decision, without the axis of the batch."""
+    thought = jax.tree.map(lambda x: x[0], thought)
+    tree = thought.tree
+    return {
+        "action": thought.found.action,
+        "policy": thought.found.policy,
+        "search_value": thought.found.value,
+        "value": tree.raw_values[ROOT],
+        "prior": root_prior(tree),
+        "visits": tree.children_visits[ROOT],
+        "qs": thought.qs,
+        "root": thought.root,
+        "nodes": compact(tree, max_nodes),
+    }
+
+
+def _episode(config: Config, env: VectorEnv, rows: list[dict[str, Any]], **ending: Any) -> Episode:
+    column = {name: [row[name] for row in rows] for name in rows[0]}
+    nodes = column.pop("nodes")
+    roots = jax.tree.map(lambda *leaves: np.stack(leaves), *column.pop("root"))
+    arrays = {name: np.stack(values) for name, values in column.items()}
+    if env.spec.is_image:
+        arrays["observation"] = np.zeros((len(rows), 0))
+    score = arrays["score"]
+    return Episode(
+        **arrays,
+        **ending,
+        reward=np.sign(score) if config.env.reward_clip else score,
+        nodes=nodes,
+        roots=roots,
+        action_names=env.action_names(),
+    )

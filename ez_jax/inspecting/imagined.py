@@ -1,0 +1,113 @@
+"""What the model imagines along the actions really taken, beside what really came.
+
+Letters: `T` decisions of the episode, `K` steps imagined from each. Depth k stands for what came
+after k actions; an episode of training that ends on the way ends the comparison.
+"""
+
+import functools
+from typing import NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from ez_jax.inspecting.episode import Episode
+from ez_jax.model import Model
+from ez_jax.structs import Embedding, Variables
+
+CHUNK = 64  # roots unrolled in one call
+
+
+class Imagined(flax.struct.PyTreeNode, kw_only=True):
+    """Predictions after 1 to K actions, or what they are compared with."""
+
+    reward: Float[Array, "T K"]
+    value_prefix: Float[Array, "T K"]  # undiscounted reward since the last reset
+    value: Float[Array, "T K"]
+
+
+class Real(NamedTuple):
+    """What really came; NaN where the episode was over, or was cut."""
+
+    reward: np.ndarray  # f64[T, K]
+    value_prefix: np.ndarray  # f64[T, K]
+    value: np.ndarray  # f64[T, K], discounted return from depth k on
+
+
+def unroll(model: Model, variables: Variables, roots: Embedding, action: np.ndarray) -> Imagined:
+    """Follow the actions i32[T, K] in the model, from every root at once."""
+    follow = jax.jit(functools.partial(_follow, model))
+    total = len(action)
+    size = min(CHUNK, total)
+    chunks = []
+    for first in range(0, total, size):
+        rows = np.minimum(np.arange(first, first + size), total - 1)  # one shape, one program
+        part = jax.tree.map(lambda x, rows=rows: x[rows], roots)
+        found = jax.device_get(follow(variables, part, jnp.asarray(action[rows], jnp.int32)))
+        chunks.append(jax.tree.map(lambda x, first=first: x[: total - first], found))
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
+
+
+def _follow(
+    model: Model, variables: Variables, roots: Embedding, action: Int[Array, "B K"]
+) -> Imagined:
+    def step(embedding: Embedding, action: Int[Array, " B"]) -> tuple[Embedding, Imagined]:
+        following, reward = model.dynamics(variables, embedding, action)
+        _, value = model.predict(variables, following)
+        prefix = embedding.value_prefix + reward
+        return following, Imagined(reward=reward, value_prefix=prefix, value=value)
+
+    _, found = jax.lax.scan(step, roots, action.T)
+    return jax.tree.map(jnp.transpose, found)
+
+
+def actions_ahead(episode: Episode, depth: int) -> np.ndarray:
+    """The actions i32[T, K] really taken; anything after the last one."""
+    total = len(episode.action)
+    return episode.action[np.minimum(np.arange(total)[:, None] + np.arange(depth), total - 1)]
+
+
+def returns_to_go(episode: Episode, discount: float) -> np.ndarray:
+    """Realised discounted return f64[T+1] of rewards as they are learned from.
+
+    It stops where an episode of training would. Of a game that was cut short, what would have come
+    is counted as the network's value of the last observation.
+    """
+    total = len(episode.action)
+    found = np.zeros(total + 1)
+    found[total] = episode.value_after
+    for t in reversed(range(total)):
+        found[t] = episode.reward[t] + (0.0 if episode.ends[t] else discount * found[t + 1])
+    return found
+
+
+def real(episode: Episode, returns: np.ndarray, *, depth: int, horizon: int) -> Real:
+    """What came after 1 to `depth` actions; prefixes start anew every `horizon` of them."""
+    total = len(episode.action)
+    reward, prefix, value = np.full((3, total, depth), np.nan)
+    for t in range(total):
+        since_reset = 0.0
+        for k in range(min(depth, total - t)):
+            at = t + k
+            since_reset = episode.reward[at] + (since_reset if k % horizon else 0.0)
+            reward[t, k], prefix[t, k] = episode.reward[at], since_reset
+            value[t, k] = 0.0 if episode.ends[at] else returns[at + 1]
+            if episode.ends[at]:
+                break
+    return Real(reward, prefix, value)
+
+
+def error_by_depth(imagined: np.ndarray, real: np.ndarray) -> list[float | None]:
+    """Mean absolute error at depths 1 to K, of what is known; None where nothing is."""
+    return [float(x.mean()) if x.size else None for x in _known(np.abs(imagined - real))]
+
+
+def spread_by_depth(real: np.ndarray) -> list[float | None]:
+    """The error of always guessing the mean of the episode, for comparison."""
+    return [float(np.abs(x - x.mean()).mean()) if x.size else None for x in _known(real)]
+
+
+def _known(by_depth: np.ndarray) -> list[np.ndarray]:
+    return [column[~np.isnan(column)] for column in by_depth.T]

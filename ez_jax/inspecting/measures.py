@@ -1,0 +1,195 @@
+"""The numbers of a whole episode, and what they say in plain sentences."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from ez_jax.inspecting.episode import Episode
+from ez_jax.inspecting.imagined import Imagined, Real, error_by_depth, spread_by_depth
+
+TINY = 1e-6
+# Where a sentence praises or warns; shares of what the numbers are compared with.
+VALUE_FITS, VALUE_IS_OFF = 0.15, 0.5
+PREFIX_FITS, PREFIX_IS_GUESSED = 0.5, 1.0
+NO_PREFERENCE = 0.97  # of the largest possible entropy
+ONE_ACTION, STUCK = 0.95, 0.1  # of the steps
+FEW_STEPS = 20  # of which nothing is said in general
+Kind = Literal["good", "note", "warning"]
+
+
+class Finding(NamedTuple):
+    """A sentence about the episode."""
+
+    kind: Kind
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Measures:
+    """What is measured of one episode."""
+
+    returns: np.ndarray  # f64[T+1], realised discounted return
+    gain: np.ndarray  # f64[T], search gain
+    prior_entropy: np.ndarray  # f64[T], in nats
+    policy_entropy: np.ndarray  # f64[T], in nats
+    prefix_error: list[float | None]  # by depth
+    prefix_guess: list[float | None]  # of always guessing the mean
+    reward_error: list[float | None]
+    reward_guess: list[float | None]
+    value_error: list[float | None]  # from depth 0, the network's own value, on
+    value_guess: list[float | None]
+    value_bias: float  # mean of predicted minus realised
+    value_correlation: float | None  # None where one of them does not change
+
+
+def measure(episode: Episode, returns: np.ndarray, imagined: Imagined, real: Real) -> Measures:
+    """All numbers; `returns` are `imagined.returns_to_go`."""
+    realised = returns[:-1]
+    value = np.concatenate([episode.value[:, None], imagined.value], axis=1)
+    real_value = np.concatenate([realised[:, None], real.value], axis=1)
+    changes = min(np.std(episode.value), np.std(realised)) > TINY
+    return Measures(
+        returns=returns,
+        gain=search_gain(episode.policy, episode.prior, episode.qs),
+        prior_entropy=entropy(episode.prior),
+        policy_entropy=entropy(episode.policy),
+        prefix_error=error_by_depth(imagined.value_prefix, real.value_prefix),
+        prefix_guess=spread_by_depth(real.value_prefix),
+        reward_error=error_by_depth(imagined.reward, real.reward),
+        reward_guess=spread_by_depth(real.reward),
+        value_error=error_by_depth(value, real_value),
+        value_guess=spread_by_depth(real_value),
+        value_bias=float(np.mean(episode.value - realised)),
+        value_correlation=(float(np.corrcoef(episode.value, realised)[0, 1]) if changes else None),
+    )
+
+
+def search_gain(policy: np.ndarray, prior: np.ndarray, qs: np.ndarray) -> np.ndarray:
+    """Σ_a (π_search(a) - π_prior(a)) Q(a), for arrays [T, A]: what the search thinks it adds."""
+    return np.sum((policy - prior) * qs, axis=-1)
+
+
+def entropy(policy: np.ndarray) -> np.ndarray:
+    """In nats, for policies [T, A]."""
+    return -np.sum(policy * np.log(np.maximum(policy, 1e-30)), axis=-1)
+
+
+def findings(episode: Episode, measures: Measures) -> list[Finding]:
+    """What is good and bad, in sentences; all of it follows from this one episode."""
+    judged = [
+        *_values(episode, measures),
+        *_prefixes(episode, measures),
+        *_search(episode, measures),
+        *_behaviour(episode, measures),
+    ]
+    order = ("warning", "good", "note")
+    return [*_outcome(episode), *sorted(judged, key=lambda finding: order.index(finding.kind))]
+
+
+def _outcome(episode: Episode) -> Iterator[Finding]:
+    total, score = len(episode.action), episode.score.sum()
+    if episode.cut:
+        yield Finding(
+            "note",
+            f"The game was cut short by {episode.cut}, at a score of {score:,.6g}; what would "
+            "have come after counts in the returns as what the network expects.",
+        )
+    else:
+        yield Finding("note", f"The game ended after {total:,} steps with a score of {score:,.6g}.")
+    if episode.no_pictures:
+        yield Finding("note", f"There are no pictures: {episode.no_pictures}.")
+
+
+def _values(episode: Episode, measures: Measures) -> Iterator[Finding]:
+    realised = measures.returns[:-1]
+    size, error = max(float(np.mean(np.abs(realised))), TINY), measures.value_error[0]
+    bias, r = measures.value_bias, measures.value_correlation
+    numbers = (
+        f"predicted {number(episode.value.mean())}, realised {number(realised.mean())} on average"
+    )
+    if not np.any(episode.reward):
+        yield Finding("note", f"Value calibration: no reward came; {numbers}.")
+    elif error > VALUE_IS_OFF * size:
+        way = "too high" if bias > 0 else "too low"
+        yield Finding("warning", f"Value calibration: values are off, mostly {way}: {numbers}.")
+    else:
+        kind = "good" if error < VALUE_FITS * size else "note"
+        yield Finding(
+            kind,
+            f"Value calibration: values are {number(error)} off on average, "
+            f"{error / size:.0%} of what was realised ({numbers}).",
+        )
+    if r is not None and r < 0 and np.std(realised) > VALUE_FITS * size:
+        yield Finding("warning", f"Values fall where returns rise (correlation {r:.2f}).")
+
+
+def _prefixes(episode: Episode, measures: Measures) -> Iterator[Finding]:
+    known = [i for i, error in enumerate(measures.prefix_error) if error is not None]
+    depth = known[-1]
+    error, guess = measures.prefix_error[depth], measures.prefix_guess[depth]
+    said = f"Prefix error by depth: {number(error)} after {depth + 1} imagined steps"
+    if not np.any(episode.reward):
+        yield Finding(
+            "note", f"{said}; no reward came, so that it only shows that none is expected."
+        )
+    elif guess < TINY:
+        size = float(np.mean(np.abs(episode.reward))) * (depth + 1)
+        kind = "good" if error < VALUE_FITS * size else "warning"
+        yield Finding(kind, f"{said}; every step is worth the same here, which is easy.")
+    elif error >= PREFIX_IS_GUESSED * guess:
+        yield Finding(
+            "warning", f"{said}, no better than always guessing the mean ({number(guess)})."
+        )
+    else:
+        kind = "good" if error < PREFIX_FITS * guess else "note"
+        yield Finding(kind, f"{said}, against {number(guess)} of always guessing the mean.")
+
+
+def _search(episode: Episode, measures: Measures) -> Iterator[Finding]:
+    gain = float(measures.gain.mean())
+    changed = float(np.mean(episode.prior.argmax(axis=-1) != episode.action))
+    said = (
+        f"Search gain: {number(gain)} on average; another action than the network's favourite was "
+        f"taken in {changed:.0%} of the steps"
+    )
+    if gain < -TINY:
+        yield Finding("warning", f"{said}: by its own Qs the search is worse than the network.")
+    else:
+        adds = changed > 0 and gain > TINY
+        yield Finding("good" if adds else "note", f"{said}{'' if adds else ': it adds nothing'}.")
+
+
+def _behaviour(episode: Episode, measures: Measures) -> Iterator[Finding]:
+    total, num_actions = len(episode.action), len(episode.action_names)
+    if total < FEW_STEPS:
+        return
+    if num_actions > 1 and measures.prior_entropy.mean() > NO_PREFERENCE * np.log(num_actions):
+        yield Finding("warning", "The network's policy prefers no action: it has learned none.")
+    counts = np.bincount(episode.action, minlength=num_actions)
+    if num_actions > 1 and counts.max() > ONE_ACTION * total:
+        name = episode.action_names[int(counts.argmax())]
+        yield Finding(
+            "warning", f"One action, {name}, was taken in {counts.max() / total:.0%} of the steps."
+        )
+    length, first = longest_still(episode.film.index)
+    if length > max(STUCK * total, FEW_STEPS):
+        yield Finding(
+            "warning", f"The picture did not change for {length:,} steps from step {first:,} on."
+        )
+
+
+def number(value: float) -> str:
+    """Three digits, and never an exponent for what is large."""
+    return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.3g}"
+
+
+def longest_still(index: Sequence[int]) -> tuple[int, int]:
+    """Length and beginning of the longest part in which the picture stays the same."""
+    best, first = (0, 0), 0
+    for t, place in enumerate(index):
+        if t and place != index[t - 1]:
+            first = t
+        best = max(best, (t - first + 1, -first))
+    return best[0], -best[1]

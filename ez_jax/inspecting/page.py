@@ -1,0 +1,153 @@
+"""The page: one HTML file with frames, searches and numbers inside, which fetches nothing.
+
+`page.html`, `page.css` and the scripts beside it are put together here; the numbers go in as JSON.
+Whatever is text is put on the page as text by the script, and never as HTML.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from html import escape
+from importlib import resources
+from typing import Any
+
+import numpy as np
+
+from ez_jax import checks
+from ez_jax.inspecting.episode import Episode
+from ez_jax.inspecting.imagined import Imagined, Real
+from ez_jax.inspecting.measures import Finding, Measures
+from ez_jax.inspecting.trees import Nodes, principal_variation
+
+_FOLDER = resources.files("ez_jax") / "inspecting"
+_SCRIPTS = ("base.js", "charts.js", "tree.js", "page.js")
+DIGITS = 4  # significant ones, of every number on the page
+
+
+def content(
+    episode: Episode,
+    measures: Measures,
+    imagined: Imagined,
+    real: Real,
+    *,
+    discount: float,
+    horizon: int,
+) -> dict[str, Any]:
+    """Everything that the page shows but its heading, as plain values."""
+    return {
+        "actions": [checks.one_line(name) for name in episode.action_names],
+        "discount": discount,
+        "horizon": horizon,
+        "frames": episode.film.encode(),
+        "steps": rounded(_steps(episode, measures)),
+        "trees": [
+            rounded(tree_columns(nodes, principal_variation(nodes, action, discount)))
+            for nodes, action in zip(episode.nodes, episode.action, strict=True)
+        ],
+        "imagined": rounded({name: getattr(imagined, name) for name in Real._fields}),
+        "real": rounded(real._asdict()),
+        "errors": rounded(_errors(measures)),
+        "calibration": rounded(
+            {"bias": measures.value_bias, "correlation": measures.value_correlation}
+        ),
+    }
+
+
+def _steps(episode: Episode, measures: Measures) -> dict[str, Any]:
+    """Columns with an entry for every decision."""
+    return {
+        "action": episode.action,
+        "reward": episode.reward,
+        "score": np.cumsum(episode.score) - episode.score,  # before the action
+        "ends": episode.ends,
+        "value": episode.value,
+        "search_value": episode.search_value,
+        "realised": measures.returns[:-1],
+        "prior": episode.prior,
+        "policy": episode.policy,
+        "visits": episode.visits,
+        "q": episode.qs,
+        "gain": measures.gain,
+        "prior_entropy": measures.prior_entropy,
+        "policy_entropy": measures.policy_entropy,
+        "observation": episode.observation if episode.no_pictures else [],
+    }
+
+
+def _errors(measures: Measures) -> dict[str, Any]:
+    """Error of the model and of always guessing the mean, by depth."""
+    rows = (
+        ("value_prefix", measures.prefix_error, measures.prefix_guess),
+        ("reward", measures.reward_error, measures.reward_guess),
+        ("value", measures.value_error, measures.value_guess),
+    )
+    return {name: {"error": error, "guess": guess} for name, error, guess in rows}
+
+
+def tree_columns(nodes: Nodes, line: Sequence[int]) -> dict[str, Any]:
+    """The columns of a tree, and the nodes of its principal variation."""
+    return {**nodes._asdict(), "line": line}
+
+
+def rounded(values: Any) -> Any:
+    """Plain lists of numbers with few digits; None for what is not known."""
+    if isinstance(values, Mapping):
+        return {key: rounded(value) for key, value in values.items()}
+    if isinstance(values, np.ndarray | np.generic):
+        return rounded(values.tolist())
+    if isinstance(values, list | tuple):
+        return [rounded(value) for value in values]
+    if isinstance(values, float):
+        return _short(values)
+    return values
+
+
+def _short(value: float) -> float | int | None:
+    if not math.isfinite(value):
+        return None
+    short = float(f"{value:.{DIGITS}g}")
+    return int(short) if short.is_integer() else short  # 0 rather than 0.0
+
+
+def render(
+    found: Mapping[str, Any],
+    findings: Sequence[Finding],
+    *,
+    title: str,
+    about: str,
+    settings: Mapping[str, str],
+) -> str:
+    """The whole file.
+
+    Args:
+      found: what `content` gives.
+      findings: the sentences at the top.
+      title: of the window, and the game's name.
+      about: one sentence below the heading.
+      settings: rows of the table at the end.
+    """
+    told = {
+        "title": checks.one_line(title),
+        "about": checks.one_line(about),
+        "findings": [[kind, checks.one_line(text)] for kind, text in findings],
+        "settings": [[name, checks.one_line(text)] for name, text in settings.items()],
+    }
+    parts = {
+        "TITLE": escape(told["title"]),
+        "STYLE": _read("page.css"),
+        "DATA": _as_script_data({**found, **told}),
+        "SCRIPT": "\n".join(map(_read, _SCRIPTS)),
+    }
+    # In one pass: what is put in is not looked at again.
+    return re.sub(r"@@([A-Z]+)@@", lambda match: parts[match[1]], _read("page.html"))
+
+
+def _as_script_data(value: Any) -> str:
+    """JSON that cannot end the script element that it stands in."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _read(name: str) -> str:
+    return (_FOLDER / name).read_text(encoding="utf-8")

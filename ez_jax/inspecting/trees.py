@@ -1,0 +1,69 @@
+"""A search tree as short columns, from the most visited nodes, and its principal variation."""
+
+from typing import Any, NamedTuple
+
+import mctx
+import numpy as np
+
+ROOT = mctx.Tree.ROOT_INDEX
+
+
+class Nodes(NamedTuple):
+    """The nodes that are kept of one tree, parents before children; entry 0 is the root."""
+
+    parent: np.ndarray  # i64[n], -1 at the root
+    action: np.ndarray  # i64[n], that leads here from the parent; -1 at the root
+    visits: np.ndarray  # i64[n], simulations that came through, the one that made the node too
+    prior: np.ndarray  # f64[n], of the action at the parent; 1 at the root
+    reward: np.ndarray  # f64[n], predicted on the way here
+    value: np.ndarray  # f64[n], mean of the returns from here
+    raw: np.ndarray  # f64[n], what the network says by itself
+
+
+def compact(tree: mctx.Tree, max_nodes: int) -> Nodes:
+    """The nodes of one tree (numpy, not batched), at most so many.
+
+    The most visited are kept. A node has been visited more often than any of its children, or as
+    often and earlier, so that what is kept hangs together.
+    """
+    visits = np.asarray(tree.node_visits)
+    order = np.argsort(-visits, kind="stable")[: min(max_nodes, int(np.sum(visits > 0)))]
+    kept = np.sort(order)
+    parent, action = np.asarray(tree.parents)[kept], np.asarray(tree.action_from_parent)[kept]
+    is_root = kept == ROOT
+    edge = (np.where(is_root, ROOT, parent), np.where(is_root, 0, action))
+    return Nodes(
+        parent=np.where(is_root, -1, np.searchsorted(kept, parent)),
+        action=np.where(is_root, -1, action),
+        visits=visits[kept],
+        prior=np.where(is_root, 1.0, _softmax(tree.children_prior_logits)[edge]),
+        reward=np.where(is_root, 0.0, np.asarray(tree.children_rewards)[edge]),
+        value=np.asarray(tree.node_values)[kept],
+        raw=np.asarray(tree.raw_values)[kept],
+    )
+
+
+def principal_variation(nodes: Nodes, action: int, discount: float) -> list[int]:
+    """The nodes of the line that the search expects, the root first.
+
+    It begins with the action that was executed; then the most visited child follows, among
+    equals the one with the higher Q.
+    """
+    qs = nodes.reward + discount * nodes.value
+    line = [0]
+    children = np.flatnonzero((nodes.parent == 0) & (nodes.action == action))
+    while children.size:
+        best = max(children, key=lambda child: (nodes.visits[child], qs[child]))
+        line.append(int(best))
+        children = np.flatnonzero(nodes.parent == best)
+    return line
+
+
+def root_prior(tree: mctx.Tree) -> np.ndarray:
+    """The policy f64[A] that the search of one tree began with."""
+    return _softmax(np.asarray(tree.children_prior_logits)[ROOT])
+
+
+def _softmax(logits: Any) -> np.ndarray:
+    weights = np.exp(logits - np.max(logits, axis=-1, keepdims=True), dtype=np.float64)
+    return weights / weights.sum(axis=-1, keepdims=True)
