@@ -1,6 +1,7 @@
 """Is everything here as a run needs it? Versions, machine, and checks that say what to mend.
 
     python -m ez_jax.doctor
+    python -m ez_jax.doctor env=my_package:MyEnv-v0     # is this game as a run needs it?
 
 The last part flips every switch of the algorithm and looks whether exactly what should change
 does (see `switches.py`).
@@ -11,8 +12,9 @@ import sys
 import textwrap
 import time
 import traceback
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
@@ -24,8 +26,9 @@ if TYPE_CHECKING:
     from ez_jax.switches import Switch
 
 OWN_KEYS = {"quick": False, "verbose": False}
+GAME_KEYS = {"env": "", "preset": ""}
 WIDTH, INDENT, CLAIM = 80, 8, 33  # columns: of a line, before a name, of a claim
-STYLES = {"OK": "green", "FAIL": "bold red"}
+STYLES = {"OK": "green", "NOTE": "yellow", "FAIL": "bold red"}
 
 
 class Report:
@@ -33,7 +36,7 @@ class Report:
 
     def __init__(self, *, verbose: bool):
         """`verbose` shows whole tracebacks."""
-        self.checked, self.failed = 0, 0
+        self.checked, self.failed, self.noted = 0, 0, 0
         self._verbose = verbose
         self._console = Console(highlight=False)
 
@@ -63,13 +66,27 @@ class Report:
         began = time.perf_counter()
         try:
             with self._console.status(Text(f"{check.name} ...")):
-                remark = check.run()
+                found = check.run()
         except Exception as error:  # noqa: BLE001 told with its text, and the exit code says so
             self._verdict("FAIL", check.name, check.claim, began)
             self._fault(error, check.mend(error))
             return False
-        self._verdict("OK", check.name, remark or check.claim, began)
+        if isinstance(found, health.Note):
+            self.noted += 1
+            self._verdict("NOTE", check.name, found.remark, began)
+            self._paragraph(" " * INDENT + "hint: ", found.hint, style="yellow")
+        else:
+            self._verdict("OK", check.name, found or check.claim, began)
         return True
+
+    def conclude(self) -> int:
+        """Tell how many checks failed; returns the exit code."""
+        if self.failed:
+            self.say(f"\n{self.failed} of {self.checked} checks failed")
+            return cli.FAILED
+        noted = f", {self.noted} with a hint" if self.noted else ""
+        self.say(f"\nall {self.checked} checks succeeded{noted}")
+        return cli.DONE
 
     def _verdict(self, verdict: str, name: str, claim: str, began: float) -> None:
         self.checked += 1
@@ -150,10 +167,14 @@ def _names(observables: Iterable[str]) -> str:
 
 def main() -> int:
     """Tell everything; the exit code says whether all checks succeeded."""
-    values, changes = arguments.read([_as_key(word) for word in sys.argv[1:]], OWN_KEYS)
-    if changes:
-        raise BadInput(f"{next(iter(changes))} belongs to a run; only {_own()} may be given")
+    words = [_as_key(word) for word in sys.argv[1:]]
+    values, changes = arguments.read(words, OWN_KEYS | GAME_KEYS)
     report = Report(verbose=values["verbose"])
+    if values["env"]:
+        return _examine(report, values, changes)
+    given = [key for key in GAME_KEYS if values[key]] + list(changes)
+    if given:
+        raise BadInput(f"{given[0]} belongs to a run; only {_own()} may be given without env=GAME")
     report.section("versions")
     report.columns({name: v or "not installed" for name, v in machine.versions().items()})
     report.section("machine")
@@ -164,11 +185,28 @@ def main() -> int:
         report.section("switches, each flipped alone: only what is named may change, and it must")
         for check in switch_checks():
             report.check(check)
-    if report.failed:
-        report.say(f"\n{report.failed} of {report.checked} checks failed")
-        return cli.FAILED
-    report.say(f"\nall {report.checked} checks succeeded")
-    return cli.DONE
+    return report.conclude()
+
+
+def _examine(report: Report, values: Mapping[str, Any], changes: Mapping[str, Any]) -> int:
+    """Check one game, and say what it would get; returns the exit code."""
+    # Imported late: without them the machine can still be examined.
+    from ez_jax import presets
+    from ez_jax.env_checks import Subject, stages
+
+    cli.configure_jax()
+    config = presets.make_config(values["env"], values["preset"], changes=changes)
+    subject = Subject(config, steps=200 if values["quick"] else 2_000)
+    report.section(f"checks of {config.game}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # one of the checks tells them
+        for checks in stages(subject):
+            # Each part needs what the one before looked at.
+            if not all([report.check(check) for check in checks]):
+                return report.conclude()
+    report.section("what it would get")
+    report.rows(subject.would_get())
+    return report.conclude()
 
 
 def _own() -> str:
@@ -181,10 +219,15 @@ def _as_key(word: str) -> str:
 
 
 HELP = """usage: python -m ez_jax.doctor [quick=true] [verbose=true]
+       python -m ez_jax.doctor env=GAME [preset=PRESET] [quick=true] [verbose=true] [KEY=VALUE ...]
 
 Shows versions and machine, tries everything that a run relies on, and says what to mend.
-  quick=true                   leave out the switches of the algorithm (half a minute)
+With env=GAME it plays that game instead, any that ez_jax.train takes (Breakout,
+my_package:MyEnv-v0), and says what has to be mended, and which settings the game would get.
+  quick=true                   leave out the switches of the algorithm (half a minute), or play 200
+                               random steps of the game instead of 2,000
   verbose=true                 whole tracebacks of what failed
+  preset=small                 of the game; so is any key of a run, such as env.frame_stack=4
 exit codes: 0 all checks succeeded, 1 something failed, 2 bad input, 130 interrupted
 """
 

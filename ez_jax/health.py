@@ -13,12 +13,21 @@ from ez_jax import machine
 
 
 @dataclasses.dataclass(frozen=True)
+class Note:
+    """What a check found that works, but should be thought about."""
+
+    remark: str
+    hint: str  # one sentence
+
+
+@dataclasses.dataclass(frozen=True)
 class Check:
     """Something that must work."""
 
     name: str
     claim: str  # what holds if it does
-    run: Callable[[], str | None]  # raises if it does not; may return what to say for the claim
+    # Raises if it does not; may return what to say for the claim.
+    run: Callable[[], str | Note | None]
     mend: Callable[[Exception], str]  # one sentence
 
 

@@ -1,0 +1,119 @@
+"""Trial games, recorded step by step, for `python -m ez_jax.doctor env=GAME` (`env_checks.py`)."""
+
+import dataclasses
+import time
+import zlib
+from collections.abc import Sequence
+from typing import Protocol
+
+import gymnasium
+import numpy as np
+
+from ez_jax.config import Config
+from ez_jax.envs import VectorEnv, make_env
+from ez_jax.structs import TimeStep
+
+
+@dataclasses.dataclass(frozen=True)
+class Play:
+    """One environment's rows as `ez_jax.envs` defines them; row 0 is that of the reset."""
+
+    digest: np.ndarray  # i64[T+1], tells observations apart
+    low: np.ndarray  # f64[T+1], smallest number of the observation; NaN where one is not finite
+    high: np.ndarray  # f64[T+1], largest number of it, likewise
+    reward: np.ndarray  # f64[T+1], as it is learned from
+    discount: np.ndarray  # f64[T+1]
+    is_first: np.ndarray  # bool[T+1]
+    game_over: np.ndarray  # bool[T+1]
+    score: np.ndarray  # f64[T+1], the game's own reward
+    seconds: float  # of all steps but the first
+
+    @property
+    def steps(self) -> int:
+        """Actions that were executed."""
+        return int((~self.is_first).sum())
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """i64[games], agent steps of the games that ended."""
+        return np.diff(np.cumsum(~self.is_first)[self.game_over], prepend=0)
+
+    @property
+    def returns(self) -> np.ndarray:
+        """f64[games], scores of the games that ended."""
+        return np.diff(np.cumsum(self.score)[self.game_over], prepend=0)
+
+    def values(self, discount: float) -> np.ndarray:
+        """f64[T], discounted sums of the rewards to come in the same episode."""
+        value, values = 0.0, np.zeros(len(self.reward))
+        for t in reversed(range(len(values) - 1)):
+            goes_on = 0.0 if self.is_first[t + 1] else 1.0
+            after = self.reward[t + 1] + discount * self.discount[t + 1] * value
+            values[t] = value = goes_on * after
+        return values[:-1]
+
+    def differs_at(self, other: "Play") -> int | None:
+        """The first row in which two plays are not the same; None if they are as far as both go."""
+        both = min(len(self.digest), len(other.digest))
+        same = np.ones(both, bool)
+        for name in ("digest", "reward", "discount", "is_first", "game_over"):
+            same &= getattr(self, name)[:both] == getattr(other, name)[:both]
+        return None if same.all() else int(np.argmin(same))
+
+
+class Game(Protocol):
+    """A game that is looked at; `env_checks.Subject` is one."""
+
+    config: Config
+    steps: int  # of random play, at most
+    is_gymnasium: bool
+    num_actions: int
+    played: Play  # random play
+
+    def raw(self) -> gymnasium.Env:
+        """The environment of Gymnasium as its author sees it."""
+        ...
+
+
+def play(
+    config: Config, actions: Sequence[int] | np.ndarray, seed: int = 0, most_seconds: float = 60.0
+) -> Play:
+    """Play the actions in one new environment, or as many of them as the time allows."""
+    env = open_env(config, seed)
+    try:
+        rows, began = [env.reset()], time.perf_counter()
+        for action in actions:
+            rows.append(env.step(np.array([action], np.int32)))
+            if len(rows) == 2:
+                began = time.perf_counter()  # the first step may compile
+            elif time.perf_counter() - began > most_seconds:
+                break
+        return _record(rows, time.perf_counter() - began)
+    finally:
+        env.close()
+
+
+def open_env(config: Config, seed: int = 0) -> VectorEnv:
+    """One environment as training has it."""
+    return make_env(config.game, config.env, num_envs=1, seed=seed, training=True)
+
+
+def random_actions(count: int, num_actions: int, seed: int = 0) -> np.ndarray:
+    """i32[count], every action equally likely."""
+    return np.random.default_rng(seed).integers(0, num_actions, count).astype(np.int32)
+
+
+def _record(rows: Sequence[TimeStep], seconds: float) -> Play:
+    seen = [row.observation[0] for row in rows]
+    names = ("reward", "discount", "is_first", "game_over", "score")
+    # Sums of float32 as the run makes them say less than those of the numbers themselves.
+    fields = {name: np.array([getattr(row, name)[0] for row in rows]) for name in names}
+    numbers = {name: x.astype(np.float64) for name, x in fields.items() if x.dtype != bool}
+    return Play(
+        digest=np.array([zlib.crc32(np.ascontiguousarray(x)) for x in seen]),
+        # NaN as the sum of an infinity and its opposite, or of NaN and anything.
+        low=np.array([np.min(x) + 0.0 * np.sum(x, dtype=np.float64) for x in seen]),
+        high=np.array([np.max(x) + 0.0 * np.sum(x, dtype=np.float64) for x in seen]),
+        seconds=seconds,
+        **(fields | numbers),
+    )

@@ -1,0 +1,106 @@
+"""Spaces of a Gymnasium environment that a run cannot take, and the wrapper that mends each."""
+
+import math
+
+import numpy as np
+from gymnasium import spaces
+
+from ez_jax.config import BadInput
+from ez_jax.envs.observations import count_actions, make_encoder
+
+REGISTER = "; register a function that returns the wrapped environment"
+WIDE = 10_000  # numbers in a vector from which the first layer of the perceptron is most of it
+LISTED = 1_000  # combinations that may still be actions of their own
+
+
+class Unfit(Exception):
+    """Something about an environment that a run cannot take, with what would mend it."""
+
+    def __init__(self, sentence: str, mend: str):
+        """One sentence each."""
+        super().__init__(sentence)
+        self.mend = mend
+
+
+def check_actions(space: spaces.Space, task_id: str) -> int:
+    """How many actions there are.
+
+    Raises:
+      Unfit: they are not one finite set.
+    """
+    try:
+        return count_actions(space, task_id)
+    except BadInput as error:
+        raise Unfit(f"actions are {space}, which is no Discrete(n)", _listed(space)) from error
+
+
+def check_observations(space: spaces.Space, task_id: str) -> str:
+    """What the network would see of them, in words.
+
+    Raises:
+      Unfit: no network takes them.
+    """
+    try:
+        encoder = make_encoder(space, task_id)
+    except BadInput as error:
+        raise Unfit(f"observations are {space}", _flattened(space)) from error
+    shape = "x".join(map(str, encoder.shape))
+    return f"{'image' if len(encoder.shape) == 3 else 'vector'} {shape} {encoder.dtype}"
+
+
+def hint_on_observations(space: spaces.Space) -> str | None:
+    """What should be thought about where observations can be taken."""
+    if isinstance(space, spaces.Dict):
+        left_out = ", ".join(name for name in space.spaces if name != "image")
+        return f"only the entry 'image' is seen, not {left_out}" if left_out else None
+    if not isinstance(space, spaces.Box):
+        return None
+    is_picture = len(space.shape) == 3 and min(space.shape[:2]) > 1 and space.shape[2] in (1, 3, 4)
+    if is_picture and space.dtype != np.uint8 and not _is_unit(space):
+        return (
+            "a picture is known by numbers in 0..1 or by uint8; this one is taken as a vector: "
+            "give uint8, as by TransformObservation"
+        )
+    if len(space.shape) == 1 and math.prod(space.shape) > WIDE:
+        return (
+            f"a vector of {math.prod(space.shape):,} numbers makes a perceptron that is nearly all "
+            "first layer: leave numbers out, or give a picture (height, width, channels)"
+        )
+    return None
+
+
+def _is_unit(space: spaces.Box) -> bool:
+    return bool((space.low == 0).all() and (space.high == 1).all())
+
+
+def _listed(space: spaces.Space) -> str:
+    """How other actions become a list."""
+    wrap = "gymnasium.wrappers.TransformAction(env, {}, Discrete({}))" + REGISTER
+    sizes = None
+    if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1 and not space.start.any():
+        sizes = tuple(map(int, space.nvec))
+    elif isinstance(space, spaces.MultiBinary) and len(space.shape) == 1:
+        sizes = (2,) * space.shape[0]
+    if sizes and math.prod(sizes) <= LISTED:
+        combine = f"lambda i: np.array(np.unravel_index(i, {sizes}))"
+        return f"number the combinations: {wrap.format(combine, math.prod(sizes))}"
+    kind = "discretise them" if isinstance(space, spaces.Box) else "list those worth trying"
+    table = wrap.format("lambda i: TABLE[i]", "len(TABLE)")
+    return f"{kind}: with TABLE, a list of such actions, {table}"
+
+
+def _flattened(space: spaces.Space) -> str:
+    """How other observations become one array."""
+    if isinstance(space, spaces.Box) and len(space.shape) == 3:
+        height, width, channels = *space.shape[1:], space.shape[0]
+        return (
+            "move the channels to the last axis: gymnasium.wrappers.TransformObservation(env, "
+            f"lambda x: np.moveaxis(x, 0, -1), Box(0, 255, ({height}, {width}, {channels}), "
+            f"np.uint8)){REGISTER}"
+        )
+    if space.is_np_flattenable and 0 not in (space.shape or ()):
+        return (
+            "make one array of them: gymnasium.wrappers.FlattenObservation(env), or call the "
+            f"only entry that matters 'image' where it is a picture{REGISTER}"
+        )
+    return "return one numpy array whose shape is always the same, and declare it as a Box"

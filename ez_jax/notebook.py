@@ -1,0 +1,286 @@
+"""What the notebooks call, so that their cells hold no logic: set-up, commands, things to look at.
+
+Commands run in processes of their own, which have the accelerator to themselves; what a notebook
+computes by itself it computes on the processor. What `show_...` returns shows itself where it is
+the value of a cell.
+"""
+
+import base64
+import functools
+import html
+import importlib.util
+import io
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+# Nothing that has to be installed: where JAX is too old, this is what says so.
+from ez_jax import machine
+from ez_jax.config import BadInput
+
+NEEDED_JAX = "0.10"  # as setup.cfg says
+SMALL = "EZ_JAX_NOTEBOOK"  # this environment variable is "small" where a notebook is only tested
+DRIVE = Path("/content/drive")
+# Jupyter asks programs for colours by these, and they would take the notebook for a terminal.
+COLOURING = ("FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "PY_COLORS")
+PROGRESS = re.compile(r"([\d,]+)/[\d,]+ steps,")  # how a line of training begins
+_ASK = (
+    "import jax; from ez_jax import machine; "
+    "print(jax.default_backend(), jax.device_count(), machine.device_name(), sep='|')"
+)
+
+T = TypeVar("T")
+
+
+class View:
+    """Something to look at; Jupyter asks it for the one form that it has."""
+
+    def __init__(self, mime: str, content: str | bytes, about: str):
+        """`about` is what is shown where the form cannot be."""
+        self.mime, self.content, self._about = mime, content, about
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        binary = isinstance(self.content, bytes)
+        content = base64.b64encode(self.content).decode() if binary else self.content
+        return {self.mime: content, "text/plain": self._about}
+
+
+def setup() -> None:
+    """Tell Python, JAX and device, and what is wrong with them.
+
+    Raises:
+      BadInput: JAX is missing or older than ez_jax needs, with what to do.
+    """
+    _check_jax(machine.installed("jax"))
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")  # of this process; commands are others
+    platform, count, device = _device()
+    _say(f"Python {machine.versions()['python']}, JAX {jax.__version__}, {count} x {device}")
+    if platform == "cpu" and machine.nvidia_gpus():
+        _say("warning: the GPU is not used; python -m ez_jax.doctor says what to mend")
+    if is_small():
+        _say(f"small setting, as {SMALL}=small asks: what is shown below was trained for a moment")
+
+
+def is_small() -> bool:
+    """Whether a notebook is only tested."""
+    return os.environ.get(SMALL) == "small"
+
+
+def pick(full: T, small: T, *, accelerator: bool = False) -> T:
+    """The value for a whole run, or for a small one: where that is asked for, or without a device.
+
+    Args:
+      full: for a whole run.
+      small: where EZ_JAX_NOTEBOOK=small.
+      accelerator: whether the whole run needs one; then `small` is also taken without.
+    """
+    if accelerator and not is_small() and _device()[0] == "cpu":
+        _say("there is no accelerator here: the small setting is taken")
+        return small
+    return small if is_small() else full
+
+
+def work_in_drive(wanted: bool) -> None:
+    """Go to a folder of Google Drive, where that is wanted and can be had, else stay here."""
+    if wanted and "google.colab" in sys.modules:
+        try:
+            importlib.import_module("google.colab.drive").mount(str(DRIVE))
+        except Exception as error:  # noqa: BLE001 told, and the notebook goes on without
+            _say(f"Google Drive cannot be had ({error})")
+        else:
+            folder = DRIVE / "MyDrive" / "ez_jax"
+            folder.mkdir(exist_ok=True)
+            os.chdir(folder)
+            _say("runs lie in Google Drive, folder ez_jax: another session goes on with them")
+            return
+    _say("runs lie on this machine, in the folder runs, and end with it")
+
+
+def command(text: str, *, stop_at: int = 0) -> None:
+    """Run a command that begins with `python`, and show what it says while it runs.
+
+    The Stop button is ctrl-C: a run saves itself and ends. `stop_at` presses it when training says
+    that it has come to so many agent steps. Paths below this folder are shown from here on.
+
+    Raises:
+      RuntimeError: the command failed.
+      KeyboardInterrupt: it was stopped by the button.
+    """
+    from ez_jax.cli import DONE, INTERRUPTED
+
+    python, *words = shlex.split(text)
+    if python != "python":
+        raise BadInput(f"'{text}' is no command of Python: begin with python -m")
+    _say(f"$ {text}")
+    environment = {name: value for name, value in os.environ.items() if name not in COLOURING}
+    process = subprocess.Popen(
+        [sys.executable, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**environment, "PYTHONUNBUFFERED": "1", "TERM": "dumb"},
+        start_new_session=True,  # the Stop button reaches it through this process only
+    )
+    is_stopped = _show_lines(process, stop_at)
+    code = process.wait()
+    if code == INTERRUPTED:
+        _say("stopped; the same command goes on")
+    elif code != DONE:
+        raise RuntimeError(f"exit code {code}: {text}")
+    if is_stopped:
+        raise KeyboardInterrupt
+
+
+def _show_lines(process: subprocess.Popen[str], stop_at: int) -> bool:
+    """Show all that a process says; whether the Stop button was pressed meanwhile."""
+    is_stopped = False
+    while True:
+        try:
+            for line in process.stdout:
+                _say(line.rstrip().replace(f"{Path.cwd()}{os.sep}", ""))
+                found = PROGRESS.match(line)
+                if stop_at and found and int(found[1].replace(",", "")) >= stop_at:
+                    stop_at = 0
+                    process.send_signal(signal.SIGINT)
+            return is_stopped
+        except KeyboardInterrupt:
+            is_stopped = True
+            process.send_signal(signal.SIGINT)
+
+
+def show_curve(*runs: str | Path) -> View:
+    """Evaluations of runs along agent steps, with the games that were played in training."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    from ez_jax.metrics import read_metrics
+    from ez_jax.reporting.drawing import COLOURS, RC
+    from ez_jax.run_folder import read_config
+
+    with rc_context(RC):
+        figure = Figure(figsize=(7, 3.2), facecolor="white")
+        axes = figure.subplots()
+        for colour, run in zip(COLOURS, runs, strict=False):
+            lines, config = read_metrics(run), read_config(run)
+            name = f"{config['game']}, seed {config['seed']}"
+            for key, style, label in (
+                ("rollout/return", ".:", f"{name}, games in training"),
+                ("eval/return_mean", "o-", f"{name}, evaluation"),
+            ):
+                points = [(line["agent_steps"], line[key]) for line in lines if key in line]
+                axes.plot(*_columns(points), style, color=colour, label=label, markersize=4)
+        axes.set(xlabel="agent steps", ylabel="return")
+        axes.grid(True)
+        axes.legend()
+        return _drawn(figure, f"curve of {', '.join(map(str, runs))}")
+
+
+def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    """Two columns of some points, which may be none."""
+    return [x for x, _ in points], [y for _, y in points]
+
+
+def show_bars(values: Mapping[str, Sequence[float]], labels: Sequence[str]) -> View:
+    """Numbers beside each other: a group of bars for each label, a bar in it for each name."""
+    import numpy as np
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    from ez_jax.reporting.drawing import COLOURS, RC
+
+    with rc_context(RC):
+        figure = Figure(figsize=(7, 2.6), facecolor="white")
+        axes = figure.subplots()
+        width = 0.8 / len(values)
+        for i, (name, heights) in enumerate(values.items()):
+            places = np.arange(len(labels)) + (i - (len(values) - 1) / 2) * width
+            bars = axes.bar(places, np.asarray(heights), width, color=COLOURS[i], label=name)
+            axes.bar_label(bars, fmt="%.2f", fontsize=8)
+        axes.set_xticks(np.arange(len(labels)), labels)
+        axes.legend()
+        return _drawn(figure, f"bars of {', '.join(values)}")
+
+
+def _drawn(figure: Any, about: str) -> View:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return View("image/png", buffer.getvalue(), about)
+
+
+def show_picture(path: str | Path) -> View:
+    """A PNG file, such as a figure of a report."""
+    return View("image/png", Path(path).read_bytes(), str(path))
+
+
+def show_video(run: str | Path) -> View:
+    """The newest video of a run, as `ez_jax.evaluate ... video=1` makes them.
+
+    Raises:
+      BadInput: there is none.
+    """
+    videos = sorted(Path(run).glob("videos/*.mp4"), key=lambda path: path.stat().st_mtime)
+    if not videos:
+        raise BadInput(f"{run} has no video; python -m ez_jax.evaluate run={run} video=1 makes one")
+    data = base64.b64encode(videos[-1].read_bytes()).decode()
+    source = f'<source src="data:video/mp4;base64,{data}" type="video/mp4">'
+    tag = f'<video controls autoplay loop muted style="max-width: 100%">{source}</video>'
+    return View("text/html", tag, f"video {videos[-1].name}")
+
+
+def show_page(path: str | Path, height: int = 700) -> View:
+    """A page that needs nothing else, such as that of a report, in a frame of so many pixels."""
+    content = html.escape(Path(path).read_text(encoding="utf-8"), quote=True)
+    style = f"width: 100%; height: {height}px; border: 1px solid #ccc"
+    frame = f'<iframe srcdoc="{content}" style="{style}"></iframe>'
+    return View("text/html", frame, f"page {path}")
+
+
+def show_tensorboard(folder: str | Path) -> None:
+    """TensorBoard of all runs below a folder, where it is installed."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is None or importlib.util.find_spec("tensorboard") is None:
+        _say("TensorBoard is not installed here: pip install tensorboard")
+        return
+    shell.run_line_magic("load_ext", "tensorboard")
+    shell.run_line_magic("tensorboard", f"--logdir {folder}")
+
+
+def _check_jax(version: str | None, here: Callable[[str], str | None] = machine.installed) -> None:
+    if version is None:
+        raise BadInput("JAX is not installed: see what pip says above, or pip install jax")
+    if _numbers(version) >= _numbers(NEEDED_JAX):
+        return
+    parts = {"jax-cuda13-plugin": "[cuda13]", "jax-cuda12-plugin": "[cuda12]", "libtpu": "[tpu]"}
+    extra = next((extra for package, extra in parts.items() if here(package)), "")
+    raise BadInput(
+        f"JAX {version} is installed here and ez_jax needs {NEEDED_JAX} or newer: run "
+        f"%pip install -U 'jax{extra}>={NEEDED_JAX}' (this replaces the JAX of this machine), then "
+        "Runtime > Restart session, and run all cells again"
+    )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", version)[:2]))
+
+
+@functools.cache
+def _device() -> tuple[str, str, str]:
+    """Platform, count and name of the devices that commands will have; found out by one."""
+    done = subprocess.run([sys.executable, "-c", _ASK], capture_output=True, text=True)
+    if done.returncode:
+        raise BadInput(f"JAX does not start: {done.stderr.strip().splitlines()[-1]}")
+    platform, count, name = done.stdout.strip().splitlines()[-1].split("|", 2)
+    return platform, count, name
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()

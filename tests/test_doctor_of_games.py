@@ -1,0 +1,169 @@
+"""`python -m ez_jax.doctor env=GAME` finds the one fault of each environment, and says its mend."""
+
+import re
+
+import faulty_envs
+import gymnasium
+import numpy as np
+import pytest
+
+from ez_jax import cli, doctor
+from ez_jax.env_play import play
+from ez_jax.presets import make_config
+
+
+@pytest.fixture
+def examined(monkeypatch, capsys):
+    """Return call(env, *words) -> exit code, verdicts by check, and everything that was told."""
+
+    def call(env, *words):
+        monkeypatch.setattr("sys.argv", ["doctor", f"env={env}", "quick=true", *words])
+        code = cli.guarded(doctor.main)
+        told = capsys.readouterr()
+        lines = re.findall(r"^  (OK|NOTE|FAIL) +(.+?)(?:  |$)", told.out, re.MULTILINE)
+        return code, {name: verdict for verdict, name in lines}, told.out + told.err
+
+    return call
+
+
+def flawed(verdicts, kind):
+    return [name for name, verdict in verdicts.items() if verdict == kind]
+
+
+@pytest.mark.parametrize(
+    ("name", "check", "mend"),
+    [
+        ("NotANumber", "numbers", "return finite numbers only"),
+        ("InfiniteReward", "numbers", "the reward of row"),
+        ("Blind", "observations change", "observe the state after the action in step()"),
+        ("Deaf", "actions matter", "use the action in step()"),
+        ("Lonely", "actions matter", "something to choose from"),
+        ("Leaking", "reset", "put back in reset()"),
+        ("Rich", "rewards", "set network.support="),
+        ("OldReset", "first observation", r"return (observation, {}) from reset()"),
+        ("WrongShape", "first observation", "float32[3] of 0 to 0, but the space is Box"),
+        ("GreyPicture", "picture", "return a picture of uint8"),
+        ("Crashing", "random play", "ZeroDivisionError: fault in the user's own code"),
+        ("NeedsArgument", "name", "missing 1 required positional argument"),
+        ("Throttle", "actions", "discretise them"),
+        ("Buttons", "actions", "np.unravel_index(i, (2, 3))"),
+        ("Switches", "actions", "np.unravel_index(i, (2, 2))"),
+        ("Pair", "actions", "list those worth trying"),
+        ("Parts", "observations", "gymnasium.wrappers.FlattenObservation(env)"),
+        ("Growing", "observations", "whose shape is always the same"),
+        ("Planes", "observations", "Box(0, 255, (20, 24, 3), np.uint8)"),
+    ],
+)
+def test_a_fault_is_found_with_its_mend(examined, name, check, mend):
+    code, verdicts, told = examined(f"faulty_envs:{name}-v0")
+    assert (code, flawed(verdicts, "FAIL")) == (cli.FAILED, [check])
+    assert mend in re.sub(r"\s+", " ", told)
+    assert "what it would get" not in told
+
+
+@pytest.mark.parametrize(
+    ("name", "checks"),
+    [
+        ("Unseeded", ["same seed, same game", "reset"]),
+        ("Stuck", ["games", "reset"]),
+    ],
+)
+def test_a_fault_that_shows_in_two_places_is_told_in_both(examined, name, checks):
+    code, verdicts, _ = examined(f"faulty_envs:{name}-v0")
+    assert (code, flawed(verdicts, "FAIL")) == (cli.FAILED, checks)
+
+
+@pytest.mark.parametrize(
+    ("name", "notes", "hint"),
+    [
+        ("Endless", ["games"], "cut after env.max_episode_steps=10,000"),
+        ("Poor", ["rewards"], "make rewards larger"),
+        ("Unpaid", ["rewards", "games"], "give some on the way"),
+        ("OutOfBounds", ["first observation", "numbers", "warnings"], "divide by what is usual"),
+        ("Codes", ["numbers"], "pixels reach 9 of 255"),
+        ("FloatPicture", ["observations"], "taken as a vector"),
+        ("SamePicture", ["picture"], "draw the present state"),
+        ("WithImage", ["observations"], "only the entry 'image' is seen, not prize"),
+        ("Sulking", [], "after the end is refused"),
+    ],
+)
+def test_what_works_but_should_be_thought_about_is_a_hint(examined, name, notes, hint):
+    code, verdicts, told = examined(f"faulty_envs:{name}-v0", "network.support=20")
+    assert (code, flawed(verdicts, "FAIL"), flawed(verdicts, "NOTE")) == (cli.DONE, [], notes)
+    assert hint in re.sub(r"\s+", " ", told)
+
+
+@pytest.mark.parametrize("name", faulty_envs.MENDED)
+def test_the_wrapper_that_is_named_mends(examined, name):
+    code, verdicts, _ = examined(f"faulty_envs:Mended{name}-v0")
+    assert (code, flawed(verdicts, "FAIL")) == (cli.DONE, [])
+
+
+def test_a_sound_environment_is_told_what_it_would_get(examined):
+    code, verdicts, told = examined("faulty_envs:Walk-v0", "network.support=20")
+    assert code == cli.DONE
+    assert set(verdicts.values()) == {"OK"}
+    rows = re.sub(r"\s+", " ", told.split("what it would get")[1])
+    for part in ("2 actions, observation 2 float32", "small, seed 0", "16 simulations"):
+        assert part in rows
+    assert re.search(r"network +[\d,]+ parameters", rows)
+    assert "all 18 checks succeeded" in told
+    assert max(map(len, told.splitlines())) <= doctor.WIDTH
+
+
+def test_the_settings_are_those_of_the_command_line(examined):
+    _, _, told = examined("faulty_envs:Walk-v0", "preset=efficientzero_v2", "env.frame_stack=3")
+    assert "efficientzero_v2, seed 0, gumbel search with 4 simulations" in told
+    assert "a perceptron over 3 frames" in told
+
+
+@pytest.mark.parametrize("game", ["CartPole", "Catch-bsuite"])
+def test_games_of_every_library_are_examined(examined, game):
+    code, verdicts, told = examined(game)
+    assert (code, flawed(verdicts, "NOTE")) == (cli.DONE, [])
+    assert "all 14 checks succeeded" in told
+
+
+def test_actions_that_a_library_cannot_give_are_told_in_its_sentence(examined):
+    code, verdicts, told = examined("Pendulum-v1")
+    assert (code, verdicts) == (cli.FAILED, {"name": "FAIL"})
+    assert "discretise them in a wrapper" in told
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["CartPoole"], "did you mean CartPole"),
+        (["faulty_env:Walk-v0"], "Cannot import 'faulty_env'"),
+        (["CartPole", "preset=tiny"], "'tiny' is none of"),
+        (["CartPole", "learner.batch_sise=3"], "did you mean learner.batch_size"),
+    ],
+)
+def test_mistakes_are_refused(examined, words, told):
+    code, _, said = examined(*words)
+    assert code == cli.BAD_INPUT
+    assert told in said
+
+
+def test_values_are_discounted_sums_inside_an_episode():
+    config = make_config("faulty_envs:Walk-v0")
+    played = play(config, [1, 0] * 40)
+    rewards, firsts = played.reward, played.is_first
+    for t in range(len(rewards) - 1):
+        ends = [s for s in range(t + 1, len(rewards)) if firsts[s]]
+        ahead = rewards[t + 1 : min(ends, default=len(rewards))]
+        expected = sum(0.9**k * r for k, r in enumerate(ahead))
+        assert played.values(0.9)[t] == pytest.approx(expected)
+
+
+def test_lengths_and_returns_are_those_of_whole_games():
+    env = gymnasium.make("faulty_envs:Walk-v0")
+    env.reset(seed=0)
+    length, total, is_over = 0, 0.0, False
+    while not is_over:
+        _, reward, is_over, _, _ = env.step(1)
+        length, total = length + 1, total + reward
+    played = play(make_config("faulty_envs:Walk-v0"), np.ones(30, int))
+    assert played.lengths[0] == length
+    assert played.returns[0] == pytest.approx(total)
+    assert played.steps == 30 - played.is_first[1:].sum()
