@@ -192,7 +192,7 @@ def _examine(report: Report, values: Mapping[str, Any], changes: Mapping[str, An
     """Check one game, and say what it would get; returns the exit code."""
     # Imported late: without them the machine can still be examined.
     from ez_jax import presets
-    from ez_jax.env_checks import Subject, stages
+    from ez_jax.examining.checks import Subject, stages
 
     cli.configure_jax()
     config = presets.make_config(values["env"], values["preset"], changes=changes)

@@ -21,7 +21,7 @@ from ez_jax.metrics import read_metrics
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 MOST_SECONDS = 15  # of a processor, for the whole site
-COMING = {"ez_jax.inspect", "ez_jax.doctor env"}  # described before they are here
+COMING: set[str] = set()
 RARE = {"eval/human_normalised"}  # metrics of games that people have played
 
 

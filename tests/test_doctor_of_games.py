@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ez_jax import cli, doctor
-from ez_jax.env_play import play
+from ez_jax.examining.play import play
 from ez_jax.presets import make_config
 
 

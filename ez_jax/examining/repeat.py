@@ -1,4 +1,4 @@
-"""Does a game repeat itself under the same seed, and only then? Part of `env_checks.py`."""
+"""Does a game repeat itself under the same seed, and only then? Part of `checks.py`."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,8 +7,8 @@ import gymnasium
 import numpy as np
 from gymnasium.utils.env_checker import data_equivalence
 
-from ez_jax.env_play import Game, play, random_actions
-from ez_jax.env_spaces import Unfit
+from ez_jax.examining.play import Game, play, random_actions
+from ez_jax.examining.spaces import Unfit
 from ez_jax.health import Note
 
 COMPARED = 300  # agent steps that two copies are compared over

@@ -1,7 +1,7 @@
 """Is a game as a run needs it? Checks that say what to mend: `python -m ez_jax.doctor env=GAME`.
 
 Each stage needs what the one before looked at: spaces, random play, the network. Games are played
-as training has them (`env_play.py`); an environment of Gymnasium, which may be one's own, is also
+as training has them (`play.py`); an environment of Gymnasium, which may be one's own, is also
 taken by itself, for what it returns before anything of ours has touched it.
 """
 
@@ -14,11 +14,11 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from ez_jax import env_repeat, env_scores, env_spaces
 from ez_jax.config import BadInput, Config, run_folder
-from ez_jax.env_play import Play, open_env, play, random_actions
-from ez_jax.env_spaces import Unfit
 from ez_jax.envs import resolve
+from ez_jax.examining import repeat, scores, spaces
+from ez_jax.examining.play import Play, open_env, play, random_actions
+from ez_jax.examining.spaces import Unfit
 from ez_jax.health import Check, Note
 
 MOST_SECONDS = 20.0  # of random play
@@ -121,13 +121,13 @@ def _name(subject: Subject) -> str:
 
 def _actions(subject: Subject) -> str:
     env = subject.raw()
-    return str(env_spaces.check_actions(env.action_space, subject.task.task_id))
+    return str(spaces.check_actions(env.action_space, subject.task.task_id))
 
 
 def _observations(subject: Subject) -> str | Note:
     space = subject.raw().observation_space
-    seen = env_spaces.check_observations(space, subject.task.task_id)
-    hint = env_spaces.hint_on_observations(space)
+    seen = spaces.check_observations(space, subject.task.task_id)
+    hint = spaces.hint_on_observations(space)
     return Note(seen, hint) if hint else seen
 
 
@@ -268,13 +268,13 @@ CLAIMS: dict[str, tuple[str, Callable[[Subject], str | Note | None]]] = {
     "first observation": ("lies in the declared space", _first_observation),
     "random play": ("is possible", _random_play),
     "numbers": ("are finite", _numbers),
-    "rewards": ("fit the bins of values", env_scores.rewards),
-    "games": ("begin and end", env_scores.games),
+    "rewards": ("fit the bins of values", scores.rewards),
+    "games": ("begin and end", scores.games),
     "observations change": ("with the steps", _observations_change),
-    "actions matter": ("what is done makes a difference", env_repeat.actions_matter),
-    "same seed, same game": ("a resumed run goes on exactly", env_repeat.same_seed),
-    "other seed, other game": ("games are not all alike", env_repeat.other_seed),
-    "reset": ("with a seed begins the same game", env_repeat.reset_begins_anew),
+    "actions matter": ("what is done makes a difference", repeat.actions_matter),
+    "same seed, same game": ("a resumed run goes on exactly", repeat.same_seed),
+    "other seed, other game": ("games are not all alike", repeat.other_seed),
+    "reset": ("with a seed begins the same game", repeat.reset_begins_anew),
     "picture": ("can be drawn", _picture),
     "speed": ("is enough", _speed),
     "warnings": ("Gymnasium has none", _warnings),

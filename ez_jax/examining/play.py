@@ -1,4 +1,4 @@
-"""Trial games, recorded step by step, for `python -m ez_jax.doctor env=GAME` (`env_checks.py`)."""
+"""Trial games, recorded step by step, for `python -m ez_jax.doctor env=GAME` (`checks.py`)."""
 
 import dataclasses
 import time
@@ -62,7 +62,7 @@ class Play:
 
 
 class Game(Protocol):
-    """A game that is looked at; `env_checks.Subject` is one."""
+    """A game that is looked at; `checks.Subject` is one."""
 
     config: Config
     steps: int  # of random play, at most

@@ -1,9 +1,9 @@
-"""Rewards, lengths and ends of random play, judged. Part of `env_checks.py`."""
+"""Rewards, lengths and ends of random play, judged. Part of `checks.py`."""
 
 import numpy as np
 
-from ez_jax.env_play import Game
-from ez_jax.env_spaces import Unfit
+from ez_jax.examining.play import Game
+from ez_jax.examining.spaces import Unfit
 from ez_jax.health import Note
 
 SMALL_VALUE = 0.05  # a network tells values apart that differ by about this much
