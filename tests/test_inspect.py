@@ -4,13 +4,17 @@ import base64
 import dataclasses
 import io
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
 
 import jax
 import numpy as np
 import pytest
+import runs
 from PIL import Image
 
 import ez_jax
@@ -386,6 +390,16 @@ def test_bad_input_is_refused_in_one_sentence(finished, monkeypatch, capsys, wor
     assert message in told
     assert told.count("\n") == 1
     assert not (finished.folder / "inspect.html").exists()
+
+
+@pytest.mark.parametrize("words", [["-m", "ez_jax.inspect"], [str(runs.ROOT / "ez_jax/report.py")]])
+def test_the_commands_name_hides_nothing_of_the_standard_library(words):
+    environment = {**os.environ, "PYTHONPATH": str(runs.ROOT)}
+    done = subprocess.run(
+        [sys.executable, *words, "--help"], env=environment, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("usage: python -m ez_jax.")
 
 
 def test_a_game_without_pictures_is_told_by_its_numbers(agent, played):
