@@ -82,8 +82,8 @@ def pick(full: T, small: T, *, accelerator: bool = False) -> T:
       small: where EZ_JAX_NOTEBOOK=small.
       accelerator: whether the whole run needs one; then `small` is also taken without.
     """
-    if accelerator and not is_small() and _device()[0] == "cpu":
-        _say("there is no accelerator here: the small setting is taken")
+    if accelerator and _device()[0] == "cpu":
+        _tell_stand_in()
         return small
     return small if is_small() else full
 
@@ -131,9 +131,7 @@ def command(text: str, *, stop_at: int = 0) -> None:
     )
     is_stopped = _show_lines(process, stop_at)
     code = process.wait()
-    if code == INTERRUPTED:
-        _say("stopped; the same command goes on")
-    elif code != DONE:
+    if code not in (DONE, INTERRUPTED):  # a run that is stopped says so itself
         raise RuntimeError(f"exit code {code}: {text}")
     if is_stopped:
         raise KeyboardInterrupt
@@ -240,11 +238,13 @@ def show_page(path: str | Path, height: int = 700) -> View:
     content = html.escape(Path(path).read_text(encoding="utf-8"), quote=True)
     style = f"width: 100%; height: {height}px; border: 1px solid #ccc"
     frame = f'<iframe srcdoc="{content}" style="{style}"></iframe>'
-    return View("text/html", frame, f"page {path}")
+    return View("text/html", frame, f"page {Path(path).name}")
 
 
-def show_tensorboard(folder: str | Path) -> None:
-    """TensorBoard of all runs below a folder, where it is installed."""
+def show_tensorboard(folder: str | Path, *, wanted: bool = True) -> None:
+    """TensorBoard of all runs below a folder, where it is wanted and installed."""
+    if not wanted:
+        return
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     if shell is None or importlib.util.find_spec("tensorboard") is None:
         _say("TensorBoard is not installed here: pip install tensorboard")
@@ -279,6 +279,11 @@ def _device() -> tuple[str, str, str]:
         raise BadInput(f"JAX does not start: {done.stderr.strip().splitlines()[-1]}")
     platform, count, name = done.stdout.strip().splitlines()[-1].split("|", 2)
     return platform, count, name
+
+
+@functools.cache
+def _tell_stand_in() -> None:
+    _say("there is no accelerator: the processor stands in for it, in the small setting")
 
 
 def _say(line: str) -> None:

@@ -59,7 +59,7 @@ def test_badge_and_installation_name_the_repository_of_setup_cfg(name, notebook,
     first, install = notebook.cells[:2]
     path = f"{url.removeprefix('https://github.com')}/blob/main/notebooks/{name}.ipynb"
     assert f"](https://colab.research.google.com/github{path})" in first.source.splitlines()[0]
-    assert set(re.findall(r"git\+(\S+?)\)?(?:\s|$)", install.source)) == {url}
+    assert set(re.findall(r"git\+([\w:/.-]+)", install.source)) == {url}
     for cell in notebook.cells:
         for address in re.findall(r"https://github\.com/[\w-]+/ez_jax", cell.source):
             assert address == url
@@ -109,11 +109,8 @@ def test_the_game_of_the_notebook_is_the_example(name):
 def test_a_notebook_runs_from_top_to_bottom(name, tmp_path):
     notebook = notebooks.execute(name, tmp_path, small=True)
     assert all(cell.execution_count for cell in code_cells(notebook))
-
-
-@pytest.mark.notebooks
-def test_the_atari_run_stops_and_goes_on(tmp_path):
-    notebook = notebooks.execute(NAMES[1], tmp_path, small=True)
-    told = "\n".join(texts(notebook))
-    assert "stopped; the same command goes on" in told
-    assert re.search(r"resumes +at \d+ agent steps", told)
+    if name in notebooks.ACCELERATED:
+        told = "\n".join(texts(notebook))
+        assert "the processor stands in for it" in told
+        assert "stopped; the same command goes on from here" in told
+        assert re.search(r"resumed at \d+ (agent )?steps", told)
