@@ -37,7 +37,10 @@ def pytest_generate_tests(metafunc):
     meta = Golden(metafunc.config.getoption("golden")).meta
     cases = {
         "support": meta["transforms"]["supports"],
-        "variant": list(meta["loss"]["variants"]),
+        "variant": [
+            pytest.param(name, marks=[pytest.mark.long] if settings["state_norm"] else [])
+            for name, settings in meta["loss"]["variants"].items()
+        ],
         "target_variant": list(meta["targets"]["variants"]),
         "case": list(meta["search"]["cases"]),
     }

@@ -13,7 +13,7 @@ from ez_jax.config import override
 from ez_jax.losses import unroll_terms
 from ez_jax.search import make_search
 
-pytestmark = pytest.mark.usefixtures("quick_compiling")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("quick_compiling")]
 
 
 @pytest.fixture(scope="module")

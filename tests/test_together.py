@@ -79,11 +79,13 @@ def assert_same_run(one, other, stranger):
     assert np.linalg.norm(here - there) < 0.05 * np.linalg.norm(here - elsewhere)
 
 
+@pytest.mark.long
 def test_a_run_among_others_is_the_run_by_itself(folders):
     assert_same_run(folders / "second", folders / "alone", folders / "first")
     assert read_config(folders / "second")["seed"] == 1
 
 
+@pytest.mark.long
 def test_numbers_differ_by_lane(folders):
     first, still = (weights(folders / name) for name in ("first", "still"))
 
@@ -92,6 +94,7 @@ def test_numbers_differ_by_lane(folders):
     assert one["updates"] == other["updates"] > 0
 
 
+@pytest.mark.long
 def test_a_run_goes_on_in_other_company_as_if_nothing_had_happened(folders, tmp_path):
     again, still = (
         override(config(tmp_path / name), changes)
@@ -113,6 +116,7 @@ def test_a_run_goes_on_in_other_company_as_if_nothing_had_happened(folders, tmp_
     assert_same_run(tmp_path / "again", folders / "alone", folders / "first")
 
 
+@pytest.mark.long
 def test_a_complete_run_is_left_as_it_is(folders):
     before = runs.contents(folders / "second")
     same = override(config(folders / "second"), {"seed": 1})
@@ -127,6 +131,7 @@ def test_a_complete_run_is_left_as_it_is(folders):
     }
 
 
+@pytest.mark.long
 def test_runs_alone_and_together_are_not_mixed_up(folders):
     with pytest.raises(BadInput, match="go on with the same seeds="):
         train(override(config(folders / "second"), {"seed": 1}))
