@@ -19,9 +19,11 @@ from PIL import Image
 
 import ez_jax
 from ez_jax import cli, evaluate
+from ez_jax.config import Config
 from ez_jax.inspect import __main__ as command
 from ez_jax.inspecting import episode, imagined, measures, page
 from ez_jax.inspecting.frames import Film
+from ez_jax.inspecting.inspection import of_training
 from ez_jax.inspecting.trees import Nodes, compact, principal_variation
 
 try:
@@ -589,3 +591,14 @@ def test_without_pictures_the_page_shows_what_the_agent_observes(browser, writte
     expect(tab.locator("#observation")).to_contain_text("0.5  \N{MINUS SIGN}1.25")
     assert not tab.locator("#frame").is_visible()
     tab.close()
+
+
+def test_what_was_broken_in_training_is_said(tmp_path):
+    line = {"agent_steps": 10, "updates": 5, "loss/total": 1.0, "prefix/correlation": 0.0}
+    assert of_training(tmp_path, Config()) == []
+    for spread, number in [(0.9, 0), (0.0, 1)]:
+        text = json.dumps(line | {"prefix/spread": spread}) + "\n"
+        (tmp_path / "metrics.jsonl").write_text(text)
+        found = of_training(tmp_path, Config())
+        assert [finding.kind for finding in found] == ["warning"] * number
+    assert "does not follow the rewards" in found[0].text

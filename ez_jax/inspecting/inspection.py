@@ -7,9 +7,11 @@ from typing import Any
 import ez_jax
 from ez_jax import run_folder, safe_files
 from ez_jax.agent import Agent, load
+from ez_jax.complaints import complaints
 from ez_jax.config import BadInput, Config
 from ez_jax.evaluate import changed, check_free
 from ez_jax.inspecting import MAX_NODES, MAX_STEPS, episode, imagined, measures, page
+from ez_jax.metrics import FILE_NAME, read_metrics
 
 MOST_STEPS = 10_000  # decisions shown
 MOST_DEPTH = 100  # imagined steps
@@ -58,7 +60,7 @@ def inspect_run(
     returns = imagined.returns_to_go(played, config.discount)
     real = imagined.real(played, returns, depth=depth, horizon=config.horizon)
     measured = measures.measure(played, returns, dreamt, real)
-    findings = measures.findings(played, measured)
+    findings = [*measures.findings(played, measured), *of_training(Path(run), config)]
     html = page.render(
         page.content(
             played, measured, dreamt, real, discount=config.discount, horizon=config.horizon
@@ -72,6 +74,14 @@ def inspect_run(
         say(f"{finding.kind}: {finding.text}" if finding.kind == "warning" else finding.text)
     safe_files.write_whole(path, html)
     return path
+
+
+def of_training(run: Path, config: Config) -> list[measures.Finding]:
+    """What the last line of metrics complains of, where there is one."""
+    path = run / FILE_NAME
+    lines = [line for line in read_metrics(path) if "loss/total" in line] if path.is_file() else []
+    said = complaints(lines[-1], config).values() if lines else ()
+    return [measures.Finding("warning", f"When it was trained last, {each}.") for each in said]
 
 
 def _check_sizes(max_steps: int, depth: int, max_nodes: int) -> None:

@@ -157,8 +157,8 @@ def _search(episode: Episode, measures: Measures) -> Iterator[Finding]:
     if gain < -TINY:
         yield Finding("warning", f"{said}: by its own Qs the search is worse than the network.")
     else:
-        adds = changed > 0 and gain > TINY
-        yield Finding("good" if adds else "note", f"{said}{'' if adds else ': it adds nothing'}.")
+        adds = "" if changed else ": it chose as the network would have"
+        yield Finding("good" if changed and gain > TINY else "note", f"{said}{adds}.")
 
 
 def _behaviour(episode: Episode, measures: Measures) -> Iterator[Finding]:
