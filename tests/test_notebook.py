@@ -3,6 +3,7 @@
 import configparser
 import os
 import re
+import signal
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -194,6 +195,15 @@ def test_a_command_stops_by_itself_as_by_the_button(script, capsys):
     assert not any(line.startswith("900/") for line in lines)
 
 
+@pytest.fixture
+def button():
+    """As in a notebook, also where the tests were started in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("button")
 def test_the_stop_button_reaches_the_command_and_then_the_notebook(script, capsys):
     with pytest.raises(KeyboardInterrupt):
         notebook.command(script(STOPPABLE) + " press")

@@ -40,8 +40,9 @@ def find(target: str) -> Place:
     is_test = "::" in target
     module, _, name = target.partition("::" if is_test else ":")
     path = module if module.endswith(".py") else module.replace(".", "/") + ".py"
-    if not (ROOT / path).is_file():
-        path = path.removesuffix(".py") + "/__init__.py"
+    for inner in ("__init__.py", "__main__.py"):
+        if not (ROOT / path).is_file():
+            path = f"{module.replace('.', '/')}/{inner}"
     if not (ROOT / path).is_file():
         raise PluginError(f"the docs name {target}, but there is no file of that module")
     if not name:
