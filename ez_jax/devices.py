@@ -42,6 +42,13 @@ def everywhere() -> NamedSharding | None:
     return None if mesh.empty else NamedSharding(mesh, WHOLE)
 
 
+def shardings(specs: Tree) -> Tree:
+    """A tree of `PartitionSpec` on the ambient mesh; None, for anywhere, without one."""
+    mesh = jax.sharding.get_mesh()
+    place = lambda spec: None if mesh.empty else NamedSharding(mesh, spec)  # noqa: E731
+    return jax.tree.map(place, specs, is_leaf=lambda x: isinstance(x, PartitionSpec))
+
+
 def whole(tree: Tree) -> Tree:
     """Arrays of a program that are to be whole on every device from here on."""
     return tree if count() == 1 else jax.lax.with_sharding_constraint(tree, WHOLE)

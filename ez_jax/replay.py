@@ -122,7 +122,8 @@ def put_rows(
     at = jnp.where(number < count, (first + number) % size, past)
     short = {name: ring for name, ring in recorded.items() if name != FRAMES}
     short = {name: ring.at[at].set(rows[name], mode="drop") for name, ring in short.items()}
-    return short | {FRAMES: devices.write(recorded[FRAMES], at, rows[FRAMES])}
+    long = devices.write(recorded[FRAMES], at, rows[FRAMES])
+    return devices.whole(short) | {FRAMES: long}
 
 
 def can_be_sampled(replay: Replay, *, behind: int, ahead: int) -> Bool[Array, "T N"]:
