@@ -42,6 +42,12 @@ def everywhere() -> NamedSharding | None:
     return None if mesh.empty else NamedSharding(mesh, WHOLE)
 
 
+def by_samples(samples: int) -> NamedSharding | None:
+    """For `jax.device_put`: so many samples split over the devices, where these divide them."""
+    mesh = jax.sharding.get_mesh()
+    return None if mesh.empty else NamedSharding(mesh, WHOLE if samples % count() else SPLIT)
+
+
 def whole(tree: Tree) -> Tree:
     """Arrays of a program that are to be whole on every device from here on."""
     return tree if count() == 1 else jax.lax.with_sharding_constraint(tree, WHOLE)

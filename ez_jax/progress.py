@@ -8,8 +8,8 @@ characters.
 import contextlib
 import textwrap
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TextIO
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TextIO
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, TextColumn
@@ -17,6 +17,7 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
+from ez_jax import watchdog
 from ez_jax.metrics import EVALUATION
 from ez_jax.structs import Clocks
 
@@ -74,6 +75,18 @@ class Progress:
         width = None if self._console.is_terminal else WIDEST
         self._console.print(table, width=width)
         self._console.file.flush()
+
+    def announced(self, what: str, function: Any) -> Callable[..., Any]:
+        """A jitted function that is compiled once, at its first call, and says so."""
+        compiled: list[Callable[..., Any]] = []
+
+        def call(*args: Any) -> Any:
+            if not compiled:
+                with self.compiling(what), watchdog.at(f"compiling {what}"):
+                    compiled.append(function.lower(*args).compile())
+            return compiled[0](*args)
+
+        return call
 
     @contextlib.contextmanager
     def compiling(self, what: str) -> Iterator[None]:

@@ -28,20 +28,21 @@ from ez_jax import (
 )
 from ez_jax import config as configs
 from ez_jax.actor import make_act
+from ez_jax.ahead import make_source
 from ez_jax.checkpoint import Checkpointer
 from ez_jax.config import Config
 from ez_jax.envs import VectorEnv, make_env
 from ez_jax.evaluate import make_evaluate, scores, summary
 from ez_jax.games import RepeatableGames, SavedGames, seed_of_games
 from ez_jax.interrupt import Interrupt
-from ez_jax.learner import make_learn, make_prepare, no_metrics
+from ez_jax.learner import make_draw_group, make_learn, make_prepare, no_metrics
 from ez_jax.lock import RunLock
 from ez_jax.metrics import EVALUATION, Every, MetricsWriter, last_written, means
 from ez_jax.model import make_model
 from ez_jax.plan import check_disk, memory_plan, plan_rows, plan_warnings
 from ez_jax.progress import Progress
 from ez_jax.reanalyse import make_reanalyse
-from ez_jax.run_state import ACT, LEARN, init_run_state
+from ez_jax.run_state import ACT, LEARN, init_run_state, make_host_frames
 from ez_jax.search import make_search, resolve
 from ez_jax.structs import Clocks, TimeStep
 from ez_jax.targets import make_targets
@@ -86,7 +87,11 @@ class Run:
         check_disk(config, plan, self.folder)
         if is_new:
             run_folder.write_config(self.folder, as_given)
+        on_host = plan.sizes.on_host
+        self._frames = make_host_frames(config, self.model.spec) if on_host else None
+        self._init_state = functools.partial(init_run_state, config, self.model, not on_host)
         self._make_steps()
+        opened.callback(self._source.close)
         self.writer = MetricsWriter(self.folder, tensorboard=config.log.tensorboard)
         opened.callback(self.writer.close)
         self._done_at = dict.fromkeys(("log", "evaluate", "save"), Clocks())  # the last of each
@@ -116,26 +121,17 @@ class Run:
         prepare = make_prepare(
             config, model, make_reanalyse(config, model, search), make_targets(config, model)
         )
-        self._act = self._announced("acting", make_act(model, search))
-        self._prepare = self._announced("targets", prepare)
-        self._learn = self._announced("learning", make_learn(config, model))
+        announced = self.progress.announced
+        self._act = announced("acting", make_act(model, search))
+        draw = announced("drawing", jax.jit(make_draw_group(config, model)))
+        self._source = make_source(config, draw, self._frames)
+        self._prepare = announced("targets", prepare)
+        self._learn = announced("learning", make_learn(config, model))
         self._evaluate = make_evaluate(config, model)
-
-    def _announced(self, what: str, function: Any) -> Callable[..., Any]:
-        """A jitted function that is compiled once, at its first call, and says so."""
-        compiled: list[Callable[..., Any]] = []
-
-        def call(*args: Any) -> Any:
-            if not compiled:
-                with self.progress.compiling(what), watchdog.at(f"compiling {what}"):
-                    compiled.append(function.lower(*args).compile())
-            return compiled[0](*args)
-
-        return call
 
     def _start(self) -> None:
         """Begin at the beginning; lines of a run that never saved anything go."""
-        self.clocks, self.state = Clocks(), init_run_state(self.config, self.model)
+        self.clocks, self.state = Clocks(), self._init_state()
         if dropped := self.writer.truncate_after(Clocks(agent_steps=-1)):
             self.progress.warn(f"no checkpoint: begins anew, without {dropped} lines of metrics")
         config = configs.to_dict(self.config)
@@ -144,8 +140,9 @@ class Run:
 
     def _restore(self) -> None:
         """Go on from the newest sound checkpoint."""
-        init_state = functools.partial(init_run_state, self.config, self.model)
-        saved = saving.restore(self.checkpointer, init_state, self.games.save().actions)
+        saved = saving.restore(
+            self.checkpointer, self._init_state, self.games.save().actions, self._frames
+        )
         self.state, self.clocks, self.games_to_come = saved.state, saved.clocks, saved.games
         self.writer.truncate_after(saved.clocks)
         self.writer.write_references(on_track.series(self._as_given), saved.clocks.agent_steps)
@@ -156,6 +153,7 @@ class Run:
         self._act_key, self._learn_key = (
             jax.random.fold_in(self.state.key, stream) for stream in (ACT, LEARN)
         )
+        self._source.go_on(self.state.drawn, self.clocks.updates)
         numbers = np.arange(self.config.reanalyse.updates_per_search, dtype=np.int32)
         self._in_group = jax.device_put(tuple(numbers))  # numbers of the updates of one search
         self._resumed_at = self.clocks
@@ -210,6 +208,7 @@ class Run:
         played = int(np.sum(~step.is_last))
         at_random = config.actor.random_start and steps < config.learner.start
         temperature = np.float32(pace.temperature(config, self.clocks))
+        self._source.record(step.observation)
         # Everything goes to the device at once, and nothing unasked: see the tests.
         step, *others = jax.device_put((step, temperature, np.bool_(at_random)))
         # Deviates (self-play network): always the newest weights.
@@ -234,19 +233,22 @@ class Run:
     def learn(self, num_updates: int) -> None:
         """Dispatch updates; returns before they are done."""
         state, key = self.state, self._learn_key
-        train, replay, metrics = state.train, state.replay, state.metrics
+        train, replay, metrics, drawn = state.train, state.replay, state.metrics, state.drawn
         for done in range(num_updates):
             i = done % len(self._in_group)
             if i == 0:
+                batch, drawn = self._source.next(
+                    replay, key, drawn, self.clocks.updates + done, num_updates - done
+                )
                 group, replay, metrics = self._prepare(
-                    train.target, replay, metrics, key, train.updates
+                    train.target, replay, metrics, key, train.updates, batch
                 )
                 watchdog.expect(group.batch.index)
             self.last_update = crash.LastUpdate(self.clocks.updates + done, group, i, key)
             train, replay, metrics = self._learn(
                 train, replay, metrics, key, group, self._in_group[i]
             )
-            self.state = state.replace(train=train, replay=replay, metrics=metrics)
+            self.state = state.replace(train=train, replay=replay, metrics=metrics, drawn=drawn)
         self._tick(updates=num_updates)
 
     def report(self) -> None:
@@ -293,7 +295,8 @@ class Run:
         """Save everything; the writing goes on in the background."""
         self.writer.sync()
         games = self.games_to_come or self.games.save()
-        saving.save(self.checkpointer, saving.SavedRun(self.state, games, self._now()))
+        run = saving.SavedRun(self.state, games, self._now())
+        saving.save(self.checkpointer, run, self._frames)
         self._done_at["save"], self._saved_at = self.clocks, time.perf_counter()
 
     def finish(self) -> None:
