@@ -37,7 +37,7 @@ def _shapes(config: Config, model: Model) -> tuple[Any, Any, Any]:
 def memory_plan(config: Config, model: Model) -> memory.MemoryPlan:
     """The memory that the run will ask for.
 
-    With `replay.memory=auto` frames are planned for the host where only that fits here.
+    With `replay.memory=auto` frames are planned for the host where they do not fit on the device.
     """
     train, _, embedding = _shapes(config, model)
     plan = memory.plan_memory(
@@ -47,10 +47,11 @@ def memory_plan(config: Config, model: Model) -> memory.MemoryPlan:
         embedding=embedding,
         activation_bytes=round(KEPT * _unroll_bytes(config, model)),
     )
-    elsewhere, available = memory.with_frames_on_host(plan), memory.available_memory()
-    if config.replay.memory != "auto" or memory.fits(plan, available):
-        return plan
-    return elsewhere if memory.fits(elsewhere, available) else plan
+    available = memory.available_memory()
+    may_move = config.replay.memory == "auto" and not available.is_shared
+    if may_move and not memory.fits(plan, available):
+        return memory.with_frames_on_host(plan)
+    return plan
 
 
 def sizes(config: Config, spec: EnvSpec) -> memory.Sizes:
