@@ -58,28 +58,21 @@ def trained(folder, changes=None, available=None, stops=()):
 
 
 @pytest.fixture(scope="module")
-def on_device(tmp_path_factory):
-    return trained(tmp_path_factory.mktemp("runs") / "device")
-
-
-@pytest.fixture(scope="module")
 def on_host(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "host"
-    available = small_device(runs.config(folder, CHANGES))
-    return trained(folder, available=available)
+    return trained(folder, available=small_device(runs.config(folder, CHANGES)))
 
 
-def test_a_replay_past_the_capacity_of_the_device_goes_to_the_host(on_device, on_host):
+@pytest.mark.long
+def test_a_run_is_bit_by_bit_the_same_wherever_its_frames_lie(on_host, tmp_path):
+    on_device = trained(tmp_path / "run")
     assert (on_device.on_host, on_host.on_host) == ({False}, {True})
-    config = runs.config(on_host.folder, CHANGES)
-    assert read_metrics(on_host.folder)[-1]["agent_steps"] >= 2 * config.replay.capacity
-
-
-def test_a_run_is_bit_by_bit_the_same_wherever_its_frames_lie(on_device, on_host):
-    # The states are compared on the device: the frames of the one come back from the journal.
+    assert read_metrics(on_host.folder)[-1]["agent_steps"] >= 2 * CHANGES["replay.capacity"]
+    # The states are compared on the device: the frames of both come back from their journals.
     runs.assert_same_end(on_device.folder, on_host.folder)
 
 
+@pytest.mark.long
 def test_a_run_that_was_stopped_learns_from_what_had_been_drawn(on_host, tmp_path):
     available = small_device(runs.config(on_host.folder, CHANGES))
     stopped = trained(tmp_path / "run", available=available, stops=(60, 103))
@@ -87,12 +80,13 @@ def test_a_run_that_was_stopped_learns_from_what_had_been_drawn(on_host, tmp_pat
     runs.assert_same_end(on_host.folder, stopped.folder)
 
 
-def test_only_the_setting_decides_what_is_drawn_ahead(on_device):
-    with Run(runs.config(on_device.folder, CHANGES), Progress(live=False)) as run:
-        assert run.state.drawn is not None
-    at_once = runs.config(on_device.folder, {**CHANGES, "replay.memory": "device"})
-    with pytest.raises(BadInput, match=r"replay\.memory"):
-        Run(at_once, Progress(live=False))
+def test_frames_past_the_capacity_of_the_device_go_to_the_host(tmp_path, monkeypatch):
+    config = runs.config(tmp_path, CHANGES)
+    available = small_device(config)
+    monkeypatch.setattr(memory, "available_memory", lambda: available)
+    with Run(config, Progress(live=False)) as run:
+        assert run.state.replay.rows.observation is None
+        assert run._frames.ring.shape == (*run.state.replay.priority.shape, 4)
 
 
 # How far ahead.
