@@ -16,9 +16,14 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from ez_jax import pace, watchdog
-from ez_jax.config import Config
+from ez_jax import hosts, pace, watchdog
+from ez_jax.compiling import announced
+from ez_jax.config import BadInput, Config
 from ez_jax.host_frames import HostFrames
+from ez_jax.learner import make_draw_group
+from ez_jax.model import Model
+from ez_jax.progress import Progress
+from ez_jax.run_state import ring_rows
 from ez_jax.structs import Batch, Replay
 
 # (replay, key, updates) -> what the group that begins with that update learns from, without frames.
@@ -27,6 +32,8 @@ Draw = Callable[[Replay, Array, Array], Batch]
 
 class AtOnce:
     """Leaves drawing to the moment of learning: no batch is handed out."""
+
+    frames = None
 
     def go_on(self, drawn: None, updates: int) -> None:
         """Nothing has been drawn."""
@@ -47,7 +54,7 @@ class Ahead:
 
     def __init__(self, config: Config, draw: Draw, frames: HostFrames | None):
         """`frames` are None where the replay has them."""
-        self._draw, self._frames = draw, frames
+        self._draw, self.frames = draw, frames
         self._group, self._spare = config.reanalyse.updates_per_search, pace.rows_ahead(config)
         self._coming: Future[jax.Array] | None = None
         self._drawn_at = 0  # rows that had been written then
@@ -59,8 +66,8 @@ class Ahead:
 
     def record(self, frames: np.ndarray) -> None:
         """Keep the frames [N, *obs] of a row where the replay does not."""
-        if self._frames is not None:
-            self._frames.add(frames)
+        if self.frames is not None:
+            self.frames.add(frames)
 
     def next(
         self, replay: Replay, key: Array, drawn: Batch, updates: int, left: int
@@ -88,25 +95,40 @@ class Ahead:
 
     def close(self) -> None:
         """Finish what was begun."""
-        if self._frames is not None:
-            self._frames.close()
+        if self.frames is not None:
+            self.frames.close()
 
     def _draw_for(self, replay: Replay, key: Array, updates: int) -> Batch:
-        return self._draw(replay, key, jax.device_put(np.int32(updates)))
+        return self._draw(replay, key, hosts.same(np.int32(updates)))
 
     def _fetch(self, drawn: Batch) -> None:
-        if self._frames is not None:
-            self._coming, self._drawn_at = self._frames.fetch(drawn), self._frames.count
+        if self.frames is not None:
+            self._coming, self._drawn_at = self.frames.fetch(drawn), self.frames.count
 
     def _check_that_rows_last(self) -> None:
         """Fail if more was written since the last draw than `pace.rows_ahead` allows for."""
-        if self._frames is not None and self._frames.count - self._drawn_at > self._spare:
+        if self.frames is not None and self.frames.count - self._drawn_at > self._spare:
             raise RuntimeError(
-                f"{self._frames.count - self._drawn_at} rows of replay were written between the "
+                f"{self.frames.count - self._drawn_at} rows of replay were written between the "
                 f"draw of a batch and its update, more than {self._spare}"
             )
 
 
-def make_source(config: Config, draw: Draw, frames: HostFrames | None) -> AtOnce | Ahead:
-    """Where the learner gets its batches from, as configured."""
-    return Ahead(config, draw, frames) if pace.draws_ahead(config) else AtOnce()
+def make_source(config: Config, model: Model, on_host: bool, progress: Progress) -> AtOnce | Ahead:
+    """Where the learner gets its batches from, as configured.
+
+    Raises:
+      BadInput: frames in the memory of several hosts.
+    """
+    if not pace.draws_ahead(config):
+        return AtOnce()
+    draw = announced(progress, "drawing", jax.jit(make_draw_group(config, model)))
+    if not on_host:
+        return Ahead(config, draw, None)
+    if jax.process_count() > 1:
+        raise BadInput(
+            "replay.memory=host is for one process, and this run has "
+            f"{jax.process_count()}: set replay.memory=device, or start one process"
+        )
+    rows, num_envs = ring_rows(config, model.spec), config.actor.num_envs
+    return Ahead(config, draw, HostFrames(model.spec, rows=rows, num_envs=num_envs))

@@ -205,6 +205,7 @@ class Config:
     final_updates: int = 20_000  # updates after the last agent step
     discount: float = 0.997**4  # per agent step: 0.997 per frame of Atari
     precision: str = "float32"  # float32 | bfloat16
+    devices: str = "all"  # a number of GPUs or TPU chips | local (of this process) | all
     value_prefix: bool = True  # false: predict the reward of each step by itself
     consistency: bool = True  # SimSiam loss between imagined and observed states
     off_policy_correction: bool = True  # shorten td_steps for old data
@@ -297,8 +298,7 @@ def dotted_keys() -> tuple[str, ...]:
 
 def unknown_key(key: str) -> str:
     """The sentence about a key that does not exist, with the nearest ones."""
-    if any(name.startswith(f"{key}.") for name in dotted_keys()):
-        examples = [name for name in dotted_keys() if name.startswith(f"{key}.")][:3]
+    if examples := [name for name in dotted_keys() if name.startswith(f"{key}.")][:3]:
         return f"'{key}' is a section; set one of its keys, such as {', '.join(examples)}"
     return f"unknown key '{key}'" + checks.suggestion(checks.nearest_keys(key, dotted_keys()))
 

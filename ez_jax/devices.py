@@ -42,10 +42,11 @@ def everywhere() -> NamedSharding | None:
     return None if mesh.empty else NamedSharding(mesh, WHOLE)
 
 
-def by_samples(samples: int) -> NamedSharding | None:
-    """For `jax.device_put`: so many samples split over the devices, where these divide them."""
+def shardings(specs: Tree) -> Tree:
+    """A tree of `PartitionSpec` on the ambient mesh; None, for anywhere, without one."""
     mesh = jax.sharding.get_mesh()
-    return None if mesh.empty else NamedSharding(mesh, WHOLE if samples % count() else SPLIT)
+    place = lambda spec: None if mesh.empty else NamedSharding(mesh, spec)  # noqa: E731
+    return jax.tree.map(place, specs, is_leaf=lambda x: isinstance(x, PartitionSpec))
 
 
 def whole(tree: Tree) -> Tree:

@@ -44,7 +44,8 @@ class HostFrames:
 
         The rows may not be overwritten until they are there. What fails is raised by the result.
         """
-        return self._worker.submit(self._gather, batch, devices.by_samples(len(batch.index)))
+        split = devices.WHOLE if len(batch.index) % devices.count() else devices.SPLIT
+        return self._worker.submit(self._gather, batch, devices.shardings(split))
 
     def _gather(self, batch: Batch, sharding: jax.sharding.Sharding | None) -> jax.Array:
         row, index = jax.device_get((batch.row, batch.index))  # waits until they are drawn

@@ -215,7 +215,7 @@ def make_draw_group(config: Config, model: Model) -> Callable[[Replay, Array, Ar
         numbers = updates + jnp.arange(group)
         keys = jax.vmap(lambda number: keys_of(key, number)[0])(numbers)
         drawn = jax.vmap(draw, (None, 0, 0), out_axes=1)(replay, keys, numbers)
-        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), drawn)
+        return devices.whole(jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), drawn))
 
     return draw_group
 

@@ -8,8 +8,8 @@ characters.
 import contextlib
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TextIO
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TextIO
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, TextColumn
@@ -17,7 +17,6 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
-from ez_jax import watchdog
 from ez_jax.metrics import EVALUATION
 from ez_jax.structs import Clocks
 
@@ -32,9 +31,9 @@ WEEK, DAY, HOUR, MINUTE = 604_800.0, 86_400.0, 3_600.0, 60.0
 class Progress:
     """Speaks to the person at the terminal, or to the log file that stands in for one."""
 
-    def __init__(self, *, live: bool = True, stream: TextIO | None = None):
+    def __init__(self, *, live: bool = True, silent: bool = False, stream: TextIO | None = None):
         """`live=False` gives plain lines on a terminal too; `stream` is stdout by default."""
-        self._console = Console(file=stream, highlight=False)
+        self._console = Console(file=stream, highlight=False, quiet=silent)
         is_screen = self._console.is_terminal and not self._console.is_dumb_terminal
         self._is_live = live and is_screen and not self._console.is_jupyter
         self._bar: _Bar | None = None
@@ -75,18 +74,6 @@ class Progress:
         width = None if self._console.is_terminal else WIDEST
         self._console.print(table, width=width)
         self._console.file.flush()
-
-    def announced(self, what: str, function: Any) -> Callable[..., Any]:
-        """A jitted function that is compiled once, at its first call, and says so."""
-        compiled: list[Callable[..., Any]] = []
-
-        def call(*args: Any) -> Any:
-            if not compiled:
-                with self.compiling(what), watchdog.at(f"compiling {what}"):
-                    compiled.append(function.lower(*args).compile())
-            return compiled[0](*args)
-
-        return call
 
     @contextlib.contextmanager
     def compiling(self, what: str) -> Iterator[None]:

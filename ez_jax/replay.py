@@ -131,6 +131,7 @@ def put_rows(
     at = jnp.where(number < count, (first + number) % size, past)
     short = {name: ring for name, ring in recorded.items() if name != FRAMES}
     short = {name: ring.at[at].set(rows[name], mode="drop") for name, ring in short.items()}
+    short = devices.whole(short)
     if FRAMES not in recorded:
         return short
     return short | {FRAMES: devices.write(recorded[FRAMES], at, rows[FRAMES])}

@@ -1,16 +1,16 @@
-"""The state of a run before its first step."""
+"""The state of a run before its first step, and where its arrays lie."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ez_jax import pace
+from ez_jax import devices, pace
 from ez_jax import replay as ring
 from ez_jax.actor import init_frames
-from ez_jax.config import BadInput, Config
-from ez_jax.host_frames import HostFrames
+from ez_jax.config import Config
 from ez_jax.learner import init_train_state, make_draw_group, no_metrics
 from ez_jax.model import Model
 from ez_jax.structs import Batch, EnvSpec, Replay, RunState
@@ -47,21 +47,24 @@ def init_run_state(config: Config, model: Model, has_frames: bool = True) -> Run
     )
 
 
-def make_host_frames(config: Config, spec: EnvSpec) -> HostFrames:
-    """Beside it the frames of its replay, where the device has none.
-
-    Raises:
-      BadInput: several processes.
-    """
-    if jax.process_count() > 1:
-        raise BadInput(
-            "replay.memory=host is for one process, and this run has "
-            f"{jax.process_count()}: set replay.memory=device, or start one process"
-        )
-    return HostFrames(spec, rows=ring_rows(config, spec), num_envs=config.actor.num_envs)
-
-
 def _nothing_drawn(config: Config, model: Model, replay: Replay, key: Array) -> Batch:
     """What has the shapes of the samples of a group, before there are any."""
     drawn = jax.eval_shape(make_draw_group(config, model), replay, key, jnp.int32(0))
     return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), drawn)
+
+
+def placement(state: RunState) -> RunState:
+    """How its arrays lie on the devices: a tree of `PartitionSpec`."""
+    whole = jax.tree.map(lambda _: devices.WHOLE, state)
+    return whole.replace(replay=ring.placement(state.replay))
+
+
+def place(state: RunState) -> RunState:
+    """The same state with every array in its place."""
+    return jax.device_put(state, devices.shardings(placement(state)))
+
+
+def start_run_state(init_state: Callable[[], RunState]) -> RunState:
+    """As `init_state` makes it, every array made in its place."""
+    places = devices.shardings(placement(jax.eval_shape(init_state)))
+    return jax.jit(init_state, out_shardings=places)()

@@ -145,12 +145,9 @@ def _gumbel(config: SearchConfig, explore: bool) -> PolicyFn:
         temperature: Array,
     ) -> Found:
         del temperature  # the winner of the halving is executed
-        logits = root.prior_logits
         if invalid_actions is None:
-            invalid_actions = jnp.zeros(logits.shape, bool)
-        logits = jnp.where(
-            invalid_actions, NEVER_TAKEN, logits - jnp.max(logits, -1, keepdims=True)
-        )
+            invalid_actions = jnp.zeros(root.prior_logits.shape, bool)
+        logits = jnp.where(invalid_actions, NEVER_TAKEN, root.prior_logits)
         root = root.replace(prior_logits=logits)
         noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:], logits.dtype))(keys)
         noise = config.gumbel_scale * noise if explore else jnp.zeros_like(noise)

@@ -13,7 +13,7 @@ import pytest
 import runs
 
 from ez_jax import memory, pace, plan, planning
-from ez_jax.ahead import Ahead
+from ez_jax.ahead import Ahead, make_source
 from ez_jax.config import BadInput, override
 from ez_jax.host_frames import HostFrames
 from ez_jax.memory import USABLE, Available
@@ -86,7 +86,7 @@ def test_frames_past_the_capacity_of_the_device_go_to_the_host(tmp_path, monkeyp
     monkeypatch.setattr(memory, "available_memory", lambda: available)
     with Run(config, Progress(live=False)) as run:
         assert run.state.replay.rows.observation is None
-        assert run._frames.ring.shape == (*run.state.replay.priority.shape, 4)
+        assert run._source.frames.ring.shape == (*run.state.replay.priority.shape, 4)
 
 
 # How far ahead.
@@ -176,10 +176,12 @@ def test_rows_that_come_too_fast_are_no_secret(host_frames):
 # Refused.
 
 
-def test_several_processes_are_refused(tmp_path, monkeypatch):
+def test_several_processes_are_refused(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
+    config, model = planning._model(runs.config("run", CHANGES))
+    make_source(config, model, False, Progress(live=False)).close()
     with pytest.raises(BadInput, match=r"for one process, and this run has 2: set replay\.memory"):
-        Run(runs.config(tmp_path, {"replay.memory": "host"}), Progress(live=False))
+        make_source(config, model, True, Progress(live=False))
 
 
 @pytest.mark.parametrize("where", ["host", "auto"])

@@ -101,7 +101,7 @@ def compile_nothing(monkeypatch):
         )
 
     def make_prepare(*_):
-        def prepare(target, replay, sums, key, updates):
+        def prepare(target, replay, sums, key, updates, drawn):
             return Group(batch=Group(index=updates)), replay, sums
 
         return jax.jit(prepare)

@@ -222,5 +222,5 @@ def test_updates_that_are_searched_together_get_what_they_get_alone(mode):
     one, three = (prepared[group] for group in (1, 3))
     jax.tree.map(np.testing.assert_array_equal, one.targets, three.targets)
     np.testing.assert_array_equal(one.batch.index, three.batch.index)
-    assert one.batch.index.shape == (3, 4)
+    assert one.batch.index.shape == (4, 3)
     assert searches[3] == searches[1] if mode == "batch" else searches[3] <= searches[1]
