@@ -1,9 +1,9 @@
 """Drawing ahead: the samples of each group of updates, before the updates of the group before it.
 
-So the host has the time of a whole group to gather their frames and bring them to the device, and
-the learner never waits for it. The price: priorities, and the newest rows there are, are those of
-one group earlier. `replay.memory=host` and `auto` draw ahead wherever the frames lie, so that a run
-does not depend on it; `device`, the default, draws when it learns.
+So the host has the time of a whole group to gather their frames and bring them to the device; the
+learner waits only if that takes longer. The price: priorities, and the newest rows there are, are
+those of one group earlier. `replay.memory=host` and `auto` draw ahead wherever the frames lie, so
+that a run does not depend on it; `device`, the default, draws when it learns.
 
 What was drawn is part of the run's state, and saved: a run that goes on learns from the same.
 """
@@ -69,6 +69,7 @@ class Ahead:
         if self.frames is not None:
             self.frames.add(frames)
 
+    # Deviates (drawing ahead): by exactly one group, so that nothing depends on the host's speed.
     def next(
         self, replay: Replay, key: Array, drawn: Batch, updates: int, left: int
     ) -> tuple[Batch, Batch]:
