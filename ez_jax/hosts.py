@@ -8,6 +8,7 @@ same steps. In a run of one process nothing of this costs anything.
 
 import json
 import os
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -25,14 +26,16 @@ JOIN_SECONDS = 300  # until all processes have to be there
 SILENT_SECONDS = 30  # without a sign of life a machine counts as gone (`jax.distributed`)
 
 
+COUNTS = ("JAX_NUM_PROCESSES", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
+
+
 def is_several(environment: Mapping[str, str]) -> bool:
     """Whether this process was started as one of several.
 
     By `JAX_COORDINATOR_ADDRESS` with `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`, by SLURM's srun, by
     Open MPI or on a slice of TPUs with several hosts.
     """
-    counts = ("JAX_NUM_PROCESSES", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
-    numbers = [int(environment[name]) for name in counts if environment.get(name, "").isdecimal()]
+    numbers = [int(environment[name]) for name in COUNTS if environment.get(name, "").isdecimal()]
     workers = environment.get("TPU_WORKER_HOSTNAMES", "").split(",")
     return max([*numbers, len(workers)]) > 1
 
@@ -120,8 +123,14 @@ def same(tree: Tree) -> Tree:
     """Put values of the host, which are the same in every process, on all devices."""
     if jax.process_count() == 1:
         return jax.device_put(tree, devices.everywhere())
-    put = jax.make_array_from_process_local_data
-    return jax.tree.map(lambda x: put(devices.everywhere(), np.asarray(x)), tree)
+
+    def put(x: Any) -> jax.Array:
+        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+            bits = put(jax.random.key_data(x))
+            return jax.random.wrap_key_data(bits, impl=jax.random.key_impl(x))
+        return jax.make_array_from_process_local_data(devices.everywhere(), np.asarray(x))
+
+    return jax.tree.map(put, tree)
 
 
 def shared(tree: Tree) -> Tree:
@@ -155,6 +164,25 @@ def agreed(*wishes: bool) -> list[bool]:
 def total(number: int) -> int:
     """The sum of a number of each process, modulo 2^64."""
     return sum(int(one[0]) for one in exchange(np.array([number], np.uint64))) % 2**64
+
+
+def check_same(tree: Any) -> None:
+    """Make sure that what has to be the same in every process is.
+
+    Raises:
+      RuntimeError: it is not; the run is lost from the last checkpoint on.
+    """
+    if jax.process_count() == 1:
+        return
+    digest = 0
+    for leaf in jax.tree.leaves(tree):
+        digest = zlib.crc32(np.ascontiguousarray(leaf), digest)
+    found = [int(one[0]) for one in exchange(np.array([digest], np.uint32))]
+    if len(set(found)) > 1:
+        raise RuntimeError(
+            f"the processes have come to hold different states (digests {found}): their devices "
+            "or versions differ; nothing is saved of it, the last checkpoint is sound"
+        )
 
 
 def by_first(action: Callable[..., Any], *given: Any) -> Any:

@@ -41,6 +41,7 @@ def save(checkpointer: Checkpointer, run: SavedRun, frames: HostFrames | None = 
     checkpointer.wait()  # the journal grows in the background, too
     saved_rows = hosts.by_first(lambda: checkpointer.journal.end)
     rows, oldest_row = _unsaved_rows(run.state.replay, saved_rows, frames)
+    hosts.check_same(run.state.train)
     if not hosts.is_first():
         return  # it has helped to fetch the rows: everything else is whole everywhere
     plain = run.games._asdict() | {"actions": len(run.games.actions)}
