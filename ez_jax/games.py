@@ -14,13 +14,31 @@ from typing import NamedTuple
 import numpy as np
 
 from ez_jax import hosts, watchdog
-from ez_jax.envs import VectorEnv
+from ez_jax.config import Config
+from ez_jax.envs import VectorEnv, make_env
 from ez_jax.structs import TimeStep
 
 
 def seed_of_games(seed: int, made_at: int) -> int:
     """The seed of the first game, of a run and of the agent steps when its games are made."""
     return int(np.random.SeedSequence([seed, made_at]).generate_state(1)[0] % 2**30)
+
+
+def training_games(config: Config) -> "RepeatableGames":
+    """The games that a run learns from: this process's part of them."""
+    own = hosts.mine(config.actor.num_envs)
+
+    @watchdog.at("making the environments")
+    def make(made_at: int) -> VectorEnv:
+        return make_env(
+            config.game,
+            config.env,
+            num_envs=own.stop - own.start,
+            seed=seed_of_games(config.seed, made_at) + own.start,
+            training=True,
+        )
+
+    return RepeatableGames(make)
 
 
 class SavedGames(NamedTuple):

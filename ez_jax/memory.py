@@ -51,6 +51,7 @@ class Sizes:
     roots: int  # of the largest search
     num_simulations: int
     unsaved: int  # agent steps between two checkpoints
+    devices: int = 1  # that share replay, searches and batches
     on_host: bool = False  # frames of the replay are in host memory,
     drawn: int = 0  # and those of so many samples on the device before they are used
 
@@ -69,16 +70,18 @@ class MemoryPlan:
 
     @property
     def parts(self) -> dict[str, int]:
-        """Bytes on the device by purpose."""
-        sizes = self.sizes
-        frames = self.frames_on_host
+        """Bytes on each device by purpose."""
+        sizes, frames = self.sizes, self.frames_on_host
+        split = lambda size: -(-size // sizes.devices)  # noqa: E731
+        on_all = (self.per_step - self.frame) * sizes.capacity
+        own_frames = 0 if frames else split(self.frame * sizes.capacity)
         parts = {
-            "replay without frames" if frames else "replay": self.replay - frames,
+            "replay without frames" if frames else "replay": on_all + own_frames,
             "parameters, optimiser, targets": 2 * self.train,  # an update makes the next beside
-            "search tree": self.per_root * sizes.roots,
-            "batch and activations": self.per_sample * sizes.batch_size,
+            "search tree": self.per_root * split(sizes.roots),
+            "batch and activations": self.per_sample * split(sizes.batch_size),
         }
-        return parts | ({"frames of the next batch": self._next_frames} if frames else {})
+        return parts | ({"frames of the next batch": split(self._next_frames)} if frames else {})
 
     @property
     def replay(self) -> int:
@@ -96,7 +99,7 @@ class MemoryPlan:
 
     @property
     def device(self) -> int:
-        """Bytes on the device."""
+        """Bytes on each device."""
         return sum(self.parts.values())
 
     @property
@@ -111,7 +114,9 @@ class MemoryPlan:
     def describe(self) -> str:
         """One line for the plan that is shown at the start."""
         parts = ", ".join(f"{name} {gigabytes(size)}" for name, size in self.parts.items())
-        return f"{gigabytes(self.device)} on the device ({parts}); host {self.describe_host()}"
+        number = self.sizes.devices
+        where = "the device" if number == 1 else f"each of {number} devices"
+        return f"{gigabytes(self.device)} on {where} ({parts}); host {self.describe_host()}"
 
     def describe_host(self) -> str:
         """Bytes in host memory, and what most of them are for."""

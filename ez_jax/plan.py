@@ -1,5 +1,6 @@
 """What a run will need, said before it starts: parameters, memory, disk, operations."""
 
+import dataclasses
 import functools
 import math
 import os
@@ -10,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ez_jax import memory, run_folder
+from ez_jax import hosts, memory, run_folder
 from ez_jax.arrays import tree_bytes
 from ez_jax.config import BadInput, Config
 from ez_jax.learner import init_train_state
@@ -40,9 +41,11 @@ def memory_plan(config: Config, model: Model) -> memory.MemoryPlan:
     With `replay.memory=auto` frames are planned for the host where they do not fit on the device.
     """
     train, _, embedding = _shapes(config, model)
+    # The devices of a CPU share one memory.
+    number = 1 if jax.default_backend() == "cpu" else len(hosts.choose_devices(config))
     plan = memory.plan_memory(
         model.spec,
-        sizes(config, model.spec),
+        dataclasses.replace(sizes(config, model.spec), devices=number),
         train_state=train,
         embedding=embedding,
         activation_bytes=round(KEPT * _unroll_bytes(config, model)),
@@ -171,7 +174,7 @@ def plan_rows(
     config: Config, model: Model, plan: memory.MemoryPlan, folder: Path, saved: int | None
 ) -> dict[str, str]:
     """What a person is told at the start, by name."""
-    spec, device = model.spec, jax.local_devices()[0]
+    spec = model.spec
     params = _shapes(config, model)[0].variables["params"]
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
     stack = f", {spec.frame_stack} frames stacked" if spec.frame_stack > 1 else ""
@@ -185,14 +188,23 @@ def plan_rows(
         "length": f"{config.total_agent_steps:,} agent steps ({frames:,} frames), "
         f"{config.total_updates:,} updates of {config.learner.batch_size} x "
         f"{config.learner.unroll_steps}",
-        "device": f"{jax.device_count()} x {device.device_kind} ({device.platform}), "
-        f"{config.precision}",
+        "device": f"{_devices(config)}, {config.precision}",
         "network": f"{count:,} parameters ({memory.gigabytes(tree_bytes(params))})",
         "memory": plan.describe(),
         "folder": f"{folder}: config.yaml, metrics.jsonl, scores.json, checkpoints/, "
         "TensorBoard events",
     }
     return rows | ({"resumes": f"at {saved:,} agent steps"} if saved is not None else {})
+
+
+def _devices(config: Config) -> str:
+    """The devices that share the run, in words."""
+    chosen, processes = hosts.choose_devices(config), jax.process_count()
+    told = f"{len(chosen)} x {chosen[0].device_kind} ({chosen[0].platform})"
+    left = jax.device_count() - len(chosen)
+    if left and config.devices == "all":
+        told += f", {left} more do not divide learner.batch_size={config.learner.batch_size}"
+    return f"{told}, in {processes} processes" if processes > 1 else told
 
 
 def plan_warnings(config: Config, model: Model) -> list[str]:

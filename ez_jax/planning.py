@@ -77,6 +77,8 @@ def need_rows(
     """Memory and disk, each beside what is available."""
     parts = "; ".join(f"{name} {gigabytes(size)}" for name, size in plan.parts.items())
     device, host = gigabytes(plan.device), plan.describe_host()
+    number = plan.sizes.devices
+    where = "the device" if number == 1 else f"each of {number} devices"
     usable = f"of which {memory.USABLE:.0%} may be planned"
     if available.is_shared:
         rows = {
@@ -85,7 +87,7 @@ def need_rows(
         }
     else:
         rows = {
-            "memory": f"on the device {device} of {gigabytes(available.device)} available, "
+            "memory": f"on {where} {device} of {gigabytes(available.device)} available, "
             f"{usable}: {parts}",
             "host": f"{host} of memory, of {gigabytes(available.host)} available",
         }
@@ -110,7 +112,10 @@ def largest(
         changed = configs.override(config, {"learner.batch_size": batch})
         if any(checks.problems(changed)):  # such as more than learner.start gives
             return False
-        larger = dataclasses.replace(plan, sizes=sizes(changed, model.spec))
+        larger_sizes = dataclasses.replace(
+            sizes(changed, model.spec), devices=plan.sizes.devices, on_host=plan.sizes.on_host
+        )
+        larger = dataclasses.replace(plan, sizes=larger_sizes)
         return memory.fits(larger, available)
 
     capacity = max(plan.sizes.capacity, memory.three_digits(memory.largest(holds)))

@@ -36,13 +36,12 @@ from ez_jax.ahead import make_source
 from ez_jax.checkpoint import Checkpointer
 from ez_jax.compiling import announced
 from ez_jax.config import Config
-from ez_jax.envs import VectorEnv, make_env
 from ez_jax.evaluate import scores, summary
-from ez_jax.games import RepeatableGames, SavedGames, seed_of_games
+from ez_jax.games import SavedGames, training_games
 from ez_jax.interrupt import Interrupt
 from ez_jax.learner import make_learn, make_prepare, no_metrics
 from ez_jax.lock import RunLock
-from ez_jax.metrics import EVALUATION, Every, MetricsWriter, last_written, means
+from ez_jax.metrics import EVALUATION, Every, MetricsWriter, means
 from ez_jax.model import make_model
 from ez_jax.plan import check_disk, memory_plan, plan_rows, plan_warnings
 from ez_jax.progress import Progress
@@ -78,7 +77,7 @@ class Run:
         is_new, saved = hosts.by_first(self._take_folder, folder, opened)
         if not hosts.is_first():  # what the others write is thrown away
             self.folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
-        self.games = RepeatableGames(self._make_env)
+        self.games = training_games(config)
         opened.callback(self.games.close)
         self.config = config = resolve(config, self.games.spec.num_actions)
         self.model = make_model(config, self.games.spec)
@@ -118,18 +117,6 @@ class Run:
         self.checkpointer.tidy_up()
         return is_new, self.checkpointer.latest()
 
-    @watchdog.at("making the environments")
-    def _make_env(self, agent_steps: int) -> VectorEnv:
-        """Environments of this process, seeded by the run and the point where they are made."""
-        config, own = self.config, hosts.mine(self.config.actor.num_envs)
-        return make_env(
-            config.game,
-            config.env,
-            num_envs=own.stop - own.start,
-            seed=seed_of_games(config.seed, agent_steps) + own.start,
-            training=True,
-        )
-
     def _make_steps(self) -> None:
         """The jitted steps of the loop."""
         config, model = self.config, self.model
@@ -147,8 +134,7 @@ class Run:
         self.clocks, self.state = Clocks(), start_run_state(self._init_state)
         if dropped := self.writer.truncate_after(Clocks(agent_steps=-1)):
             self.progress.warn(f"no checkpoint: begins anew, without {dropped} lines of metrics")
-        config = configs.to_dict(self.config)
-        self.writer.write_config(yaml.safe_dump(config, sort_keys=False))
+        self.writer.write_config(yaml.safe_dump(configs.to_dict(self.config), sort_keys=False))
         self.writer.write_references(on_track.series(self._as_given))
 
     def _restore(self) -> None:
@@ -156,30 +142,23 @@ class Run:
         saved = saving.restore(
             self.checkpointer, self._init_state, self.games.save().actions, self._source.frames
         )
-        self.state, self.clocks, self.games_to_come = saved.state, saved.clocks, saved.games
+        self.state, self.games_to_come, self.clocks = saved
         self.writer.truncate_after(saved.clocks)
         self.writer.write_references(on_track.series(self._as_given), saved.clocks.agent_steps)
-        done_at = hosts.by_first(self._last_written)
-        done_at = {what: Clocks(**at) for what, at in done_at.items()}
-        self._done_at = done_at | {"save": saved.clocks}
+        self._done_at = saving.last_done(self.folder) | {"save": saved.clocks}
         self.progress.say(f"resumed at {self.clocks.agent_steps:,} agent steps")
-
-    def _last_written(self) -> dict[str, dict[str, float]]:
-        found = last_written(self.folder, Clocks())
-        return {what: dataclasses.asdict(clocks) for what, clocks in found.items()}
 
     def _start_clocks(self) -> None:
         self._act_key, self._learn_key = (
             jax.random.fold_in(self.state.key, stream) for stream in (ACT, LEARN)
         )
         self._source.go_on(self.state.drawn, self.clocks.updates)
-        numbers = np.arange(self.config.reanalyse.updates_per_search, dtype=np.int32)
-        self._in_group = hosts.same(tuple(numbers))  # numbers of the updates of one search
-        self._resumed_at = self.clocks
-        self.is_stopped = False
+        group = range(self.config.reanalyse.updates_per_search)
+        self._in_group = hosts.same(tuple(np.int32(i) for i in group))
+        self._resumed_at, self.is_stopped = self.clocks, False
         self._diagnose = complaints.Watch(self.config)
-        self._began = time.perf_counter() - self.clocks.seconds
         self._saved_at = time.perf_counter()
+        self._began = self._saved_at - self.clocks.seconds
         config = self.config
         periods = {
             self.log: config.log.every,

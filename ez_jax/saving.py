@@ -6,6 +6,7 @@ priorities, which change all the time, and everything else are saved whole.
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +20,7 @@ from ez_jax.config import BadInput
 from ez_jax.games import SavedGames
 from ez_jax.host_frames import HostFrames
 from ez_jax.journal import MOST_ROWS, Journal, Rows
+from ez_jax.metrics import last_written
 from ez_jax.run_state import place, placement
 from ez_jax.structs import Clocks, Replay, RunState, TrainState
 
@@ -92,6 +94,16 @@ def restore(
     clocks = run_folder.read_clocks(restored)
     state = place(rest["state"].replace(train=train, replay=replay))
     return SavedRun(state, games, clocks)
+
+
+def last_done(folder: Path) -> dict[str, Clocks]:
+    """When the lines of metrics that are there were written, by what made them."""
+
+    def found() -> dict[str, Any]:
+        last = last_written(folder, Clocks())
+        return {what: dataclasses.asdict(clocks) for what, clocks in last.items()}
+
+    return {what: Clocks(**at) for what, at in hosts.by_first(found).items()}
 
 
 def _plain(meta: Mapping[str, Any]) -> dict[str, int]:
