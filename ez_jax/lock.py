@@ -16,7 +16,7 @@ from pathlib import Path
 from ez_jax.config import BadInput
 
 FILE_NAME = "lock"
-_UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 _HOLDER = re.compile(r"process \d{1,10} on [\w.-]{1,255}")
 _held: "weakref.WeakSet[FileLock]" = weakref.WeakSet()
 
@@ -88,7 +88,7 @@ class FileLock:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            if error.errno in _UNSUPPORTED:
+            if error.errno in UNSUPPORTED:
                 warn(
                     f"the file system of {folder} has no locks ({error.strerror}): "
                     "make sure that no other process works in it"
@@ -139,7 +139,7 @@ def is_held(path: Path) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
-        return error.errno not in _UNSUPPORTED
+        return error.errno not in UNSUPPORTED
     finally:
         os.close(file)
     return False
