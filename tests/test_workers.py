@@ -59,7 +59,9 @@ def crowd(folder, count):
         stdout=subprocess.PIPE,
         text=True,
     )
-    return process, [int(word) for word in process.stdout.readline().split()]
+    # Workers may have told of their first cells already.
+    line = next(line for line in process.stdout if line[0].isdecimal())
+    return process, [int(word) for word in line.split()]
 
 
 def wait_for(condition):
