@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Shaped
 
-from ez_jax import diagnostics
+from ez_jax import devices, diagnostics
 from ez_jax import replay as ring
 from ez_jax.model import Model
 from ez_jax.search import SearchFn
@@ -30,11 +30,16 @@ def push_frame(frames: Shaped[Array, "N F *obs"], step: TimeStep) -> Shaped[Arra
 def make_policy(model: Model, search: SearchFn) -> Callable[..., tuple[SearchOutput, Array]]:
     """Observe and search: `(variables, frames, step, key, temperature) -> (found, frames)`."""
 
+    def think(variables: Variables, temperature: Array, rows: tuple[Array, Array]) -> SearchOutput:
+        frames, keys = rows
+        return search(variables, model.root(variables, frames), keys, temperature)
+
     def policy(
         variables: Variables, frames: Array, step: TimeStep, key: Array, temperature: Array
     ) -> tuple[SearchOutput, Array]:
         frames = push_frame(frames, step)
-        return search(variables, model.root(variables, frames), key, temperature), frames
+        rows = frames, jax.random.split(key, len(frames))
+        return devices.spread(think, variables, temperature, rows=rows), frames
 
     return policy
 
@@ -99,6 +104,7 @@ def make_act(model: Model, search: SearchFn) -> Callable[..., tuple[Array, Repla
 
     def act(variables, replay, sums, *given):
         row, frames, metrics = decide(variables, replay.count, *given)
-        return row.action, ring.add(replay, row), sums.add(metrics), frames
+        row, sums, frames = devices.whole((row, sums.add(metrics), frames))
+        return row.action, ring.placed(ring.add(replay, row)), sums, frames
 
     return jax.jit(act, donate_argnums=(1, 2, 3))

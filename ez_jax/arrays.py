@@ -68,7 +68,7 @@ def to_host(tree: PyTree) -> PyTree:
         return np.asarray(leaf) if on_device(leaf) else np.array(leaf)
 
     def on_device(leaf: Any) -> bool:
-        return isinstance(leaf, jax.Array) and leaf.devices().pop().platform != "cpu"
+        return isinstance(leaf, jax.Array) and next(iter(leaf.devices())).platform != "cpu"
 
     tree = jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
     for leaf in jax.tree.leaves(tree):

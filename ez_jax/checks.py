@@ -8,6 +8,7 @@ more than reading the command line.
 import dataclasses
 import difflib
 import math
+import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -183,6 +184,8 @@ def _wrong_choices(values: dict[str, Any]) -> Iterator[str]:
             nearest = difflib.get_close_matches(values[key], choices, n=1)
             hint = f" (did you mean {nearest[0]}?)" if nearest else ""
             yield f"{key} is {shown(values[key])}: choose {' or '.join(choices)}{hint}"
+    if values["devices"] != "all" and not re.fullmatch("[1-9][0-9]{0,5}", values["devices"]):
+        yield f"devices is {shown(values['devices'])}: write a number, or devices=all"
     if not values["name"].strip():
         yield "name is empty: give the run a name, such as name=first"
 

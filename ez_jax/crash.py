@@ -140,7 +140,7 @@ def _save_arrays(folder: Path, run: Any) -> tuple[dict[str, Any], dict[str, str]
         return {}, {}
     arrays, left_out = _readable({"train": state.train, "learn_key": last.key})
     both, reasons = _readable({"batch": last.group.batch, "targets": last.group.targets})
-    arrays |= {name: array[last.i] for name, array in both.items()}
+    arrays |= {name: array[:, last.i] for name, array in both.items()}
     left_out |= reasons
     try:
         save_item(folder, _nested(arrays))

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ez_jax import arguments, checks, cli, config, run_folder, watchdog
+from ez_jax import arguments, checks, cli, config, devices, run_folder, watchdog
 from ez_jax.actor import init_frames, make_policy
 from ez_jax.agent import Agent, load
 from ez_jax.config import BadInput, Config, override
@@ -109,7 +109,8 @@ def _play(
     returns, lengths = np.zeros(num_envs), np.zeros(num_envs, np.int64)
     playing = np.ones(num_envs, bool)
     pictures: list[list[np.ndarray]] = [[] for _ in range(min(film, num_envs))]
-    frames, key, no_temperature = init_frames(env.spec, num_envs), jax.random.key(0), jnp.zeros(())
+    frames = jax.device_put(init_frames(env.spec, num_envs), devices.everywhere())
+    key, no_temperature = jax.random.key(0), jnp.zeros(())
     step = env.reset()
     while playing.any():
         if stop():

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from ez_jax import diagnostics
+from ez_jax import devices, diagnostics
 from ez_jax import replay as ring
 from ez_jax.config import Config, LearnerConfig
 from ez_jax.losses import loss_weights, unroll_loss
@@ -167,11 +167,14 @@ def make_update(
 
 
 def make_draw(config: Config, model: Model) -> Callable[[Replay, Array, Array], Batch]:
-    """`draw(replay, key, updates)`: the batch of an update, by priority or evenly."""
+    """`draw(replay, key, updates)`: what an update learns from, by priority or evenly.
+
+    Only places of the frames, as `replay.draw`.
+    """
     alpha = config.replay.priority_exponent if config.prioritised else 0.0
 
     def draw(replay: Replay, key: Array, updates: Int[Array, ""]) -> Batch:
-        batch = ring.sample(
+        batch = ring.draw(
             replay,
             key,
             batch_size=config.learner.batch_size,
@@ -207,19 +210,27 @@ def make_prepare(
 
     `prepare(target, replay, metrics, key, updates)` returns what `learn` wants; replay and metrics
     are donated. All the roots are one search. The priorities are those before the first of the
-    updates; the draws of update i depend on the key and i alone.
+    updates; the draws of update i depend on the key and i alone. The axis of samples is the first,
+    so that every device has some of each update.
     """
     draw, group = make_draw(config, model), config.reanalyse.updates_per_search
 
     def prepare(target: Variables, replay: Replay, sums: Sums, key: Array, updates: Array):
         numbers = updates + jnp.arange(group)
         keys = jax.vmap(keys_of, (None, 0))(key, numbers)
-        batches = jax.vmap(draw, (None, 0, 0))(replay, keys[:, 0], numbers)
-        together = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batches)
-        done = reanalyse(target, keys[0, 1], together, replay, updates)
-        both = Prepared(batch=done.batch, targets=targets_for(target, done.batch, updates))
-        prepared = jax.tree.map(lambda x: x.reshape(group, -1, *x.shape[1:]), both)
-        return prepared, done.replay, sums.add({"reanalyse/searches": done.searches})
+        drawn = jax.vmap(draw, (None, 0, 0), out_axes=1)(replay, keys[:, 0], numbers)
+        together = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), drawn)  # [B * U, ...]
+        batch = devices.split(ring.with_frames(replay, together))
+        done = reanalyse(target, keys[0, 1], batch, replay, updates)
+        targets = devices.spread(
+            lambda target, updates, batch: targets_for(target, batch, updates),
+            *(target, updates),
+            rows=done.batch,
+        )
+        both = Prepared(batch=done.batch, targets=targets)
+        prepared = jax.tree.map(lambda x: x.reshape(-1, group, *x.shape[1:]), both)
+        sums = sums.add({"reanalyse/searches": done.searches})
+        return devices.split(prepared), ring.placed(done.replay), devices.whole(sums)
 
     return jax.jit(prepare, donate_argnums=(1, 2))
 
@@ -234,10 +245,10 @@ def make_learn(config: Config, model: Model) -> LearnFn:
     update = make_update(config, model)
 
     def learn(train: TrainState, replay: Replay, sums: Sums, key: Array, group: Prepared, i: Array):
-        chosen = jax.tree.map(lambda x: x[i], group)
+        chosen = devices.split(jax.tree.map(lambda x: x[:, i], group))
         loss_key = keys_of(key, train.updates)[2]
         train, output, metrics = update(train, loss_key, chosen.batch, chosen.targets)
         replay = ring.update_priorities(replay, chosen.batch.index, output.priority)
-        return train, replay, sums.add(metrics)
+        return devices.whole(train), ring.placed(replay), devices.whole(sums.add(metrics))
 
     return jax.jit(learn, donate_argnums=(0, 1, 2))

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ez_jax import replay as ring
 from ez_jax.config import Config, SearchConfig, override
 from ez_jax.learner import make_draw, make_optimizer, refresh_targets
 from ez_jax.losses import unroll_loss
@@ -96,7 +97,11 @@ def _flat(tree: Any) -> np.ndarray:
 @functools.cache
 def _drawn(config: Config) -> Batch:
     draw = make_draw(config, _model(config))
-    return _run(draw, _replay(), jax.random.key(0), jnp.asarray(UPDATES))
+
+    def drawn(replay: Replay, key: Any, updates: Any) -> Batch:
+        return ring.with_frames(replay, draw(replay, key, updates))
+
+    return _run(drawn, _replay(), jax.random.key(0), jnp.asarray(UPDATES))
 
 
 @functools.cache

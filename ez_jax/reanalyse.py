@@ -14,10 +14,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from ez_jax import devices
+from ez_jax import replay as ring
 from ez_jax.config import Config
 from ez_jax.model import Model
 from ez_jax.search import SearchFn
-from ez_jax.structs import Batch, Replay, Root, Row, Variables
+from ez_jax.structs import Batch, Replay, Root, Row, SearchOutput, Variables
 
 
 class Reanalysed(NamedTuple):
@@ -29,7 +31,7 @@ class Reanalysed(NamedTuple):
 
 
 # (target variables, key, batch, replay, updates made) -> Reanalysed; the key is consumed. The batch
-# holds the samples of all updates that are searched together, one update after another.
+# holds the samples of all updates that are searched together: first of each, second of each, ...
 ReanalyseFn = Callable[[Variables, Array, Batch, Replay, Array], Reanalysed]
 
 
@@ -68,33 +70,52 @@ def make_no_mode(config: Config, model: Model, search: SearchFn) -> ReanalyseFn:
 
 
 def make_batch_mode(config: Config, model: Model, search: SearchFn) -> ReanalyseFn:
-    """The first `reanalyse.ratio` of every update's samples are searched, at all positions."""
+    """The share `reanalyse.ratio` of every update's samples is searched, at all positions."""
     size, num_positions = config.learner.batch_size, config.learner.unroll_steps + 1
     num_fresh = round(config.reanalyse.ratio * size)
     if not num_fresh:
         return make_no_mode(config, model, search)
+    position = jnp.arange(num_positions)
+    # Evenly among the samples, so that every device has as many: sample i where the count rises.
+    risen = jnp.arange(size + 1) * num_fresh // size
+    is_fresh = risen[1:] > risen[:-1]
 
-    def reanalyse(variables, key, batch: Batch, replay: Replay, updates: Array) -> Reanalysed:
-        by_update = lambda x: x.reshape(-1, size, *x.shape[1:])  # noqa: E731
-        fresh = jax.tree.map(lambda x: by_update(x)[:, :num_fresh].reshape(-1, *x.shape[1:]), batch)
-        count = len(fresh.index)
-        position = jnp.broadcast_to(jnp.arange(num_positions), (count, num_positions))
-        roots = roots_at(model, variables, fresh, position)
-        as_one_batch = lambda x: x.reshape(num_positions * count, *x.shape[2:])  # noqa: E731
-        found = search(variables, jax.tree.map(as_one_batch, roots), key)
+    def search_some(
+        variables: Variables, updates: Array, rows: tuple
+    ) -> tuple[Array, Array, Array]:
+        """Of some of the samples: policies, values, and when they were found."""
+        batch, keys, wanted = rows
+        count = -(-len(wanted) * num_fresh // size)  # at most, and where there are all, just so
+        chosen = jnp.argsort(~wanted, stable=True)[:count]
+        fresh = jax.tree.map(lambda x: x[chosen], batch)
+        at = jnp.broadcast_to(position, (count, num_positions))
+        roots = roots_at(model, variables, fresh, at)
+        as_one_batch = lambda x: x.reshape(-1, *x.shape[2:])  # noqa: E731
+        found = search(
+            variables,
+            jax.tree.map(as_one_batch, roots),
+            as_one_batch(
+                jax.vmap(jax.vmap(jax.random.fold_in, (0, None)), (None, 0))(keys[chosen], position)
+            ),
+        )
+        place = jnp.where(wanted[chosen], chosen, len(wanted))  # past the end: dropped
 
         def put(stored: Array, new: Array) -> Array:
             new = jnp.moveaxis(new.reshape(num_positions, count, *new.shape[1:]), 0, 1)
-            new = new.reshape(-1, num_fresh, *new.shape[1:])
-            return by_update(stored).at[:, :num_fresh].set(new).reshape(stored.shape)
+            return stored.at[place].set(new, mode="drop")
 
-        searched = jnp.broadcast_to(updates, num_positions * count)
-        batch = batch.replace(
-            policy=put(batch.policy, found.policy),
-            value=put(batch.value, found.value),
-            searched=put(batch.searched, searched),
-        )
-        return Reanalysed(batch, replay, jnp.int32(num_positions * count))
+        when = jnp.broadcast_to(updates, found.value.shape)
+        stored = batch.policy, batch.value, batch.searched
+        return tuple(map(put, stored, (found.policy, found.value, when)))
+
+    def reanalyse(variables, key, batch: Batch, replay: Replay, updates: Array) -> Reanalysed:
+        samples = len(batch.index)
+        wanted = jnp.repeat(is_fresh, samples // size)
+        rows = batch, jax.random.split(key, samples), wanted
+        policy, value, searched = devices.spread(search_some, variables, updates, rows=rows)
+        batch = batch.replace(policy=policy, value=value, searched=searched)
+        searches = jnp.int32(num_positions * num_fresh * (samples // size))
+        return Reanalysed(batch, replay, searches)
 
     return reanalyse
 
@@ -105,11 +126,17 @@ def make_buffer_mode(config: Config, model: Model, search: SearchFn) -> Reanalys
     As many as there are, `reanalyse.chunk` at a time, so that nothing is ever used that is older.
     """
     num_positions, max_age = config.learner.unroll_steps + 1, config.reanalyse.max_age
+    stack = model.spec.frame_stack
+
+    def search_stacks(variables: Variables, rows: tuple[Array, Array]) -> SearchOutput:
+        frames, keys = rows
+        return search(variables, model.root(variables, frames), keys)
 
     def reanalyse(variables, key, batch: Batch, replay: Replay, updates: Array) -> Reanalysed:
         count, samples = num_positions * len(batch.index), len(batch.index)
         chunk = min(config.reanalyse.chunk, count)
-        row, env = _places(batch, replay, num_positions)  # [K+1, B]
+        row = batch.row[:, stack - 1 :][:, :num_positions].T  # [K+1, B], not past an episode's end
+        env = jnp.broadcast_to(batch.index % replay.priority.shape[1], row.shape)
         flat = (row * replay.priority.shape[1] + env).reshape(-1)
         order, number = _stale(replay, flat, updates - max_age)
         order = jnp.pad(order, (0, -count % chunk))
@@ -117,9 +144,9 @@ def make_buffer_mode(config: Config, model: Model, search: SearchFn) -> Reanalys
         def search_some(state: tuple[Array, Row]) -> tuple[Array, Row]:
             i, rows = state
             chosen = jax.lax.dynamic_slice_in_dim(order, i * chunk, chunk)
-            frames = batch.observation[chosen % samples]
-            roots = model.root(variables, _stacks(model, frames, chosen // samples))
-            found = search(variables, roots, jax.random.fold_in(key, i))
+            frames = ring.stacks(replay, batch, chosen % samples, chosen // samples, stack)
+            keys = jax.random.split(jax.random.fold_in(key, i), chunk)
+            found = devices.spread(search_stacks, variables, rows=(frames, keys))
             is_wanted = i * chunk + jnp.arange(chunk) < number
             at = jnp.where(is_wanted, flat[chosen], replay.priority.size)  # past the end: dropped
             return i + 1, _store(rows, at, found.policy, found.value, updates)
@@ -137,14 +164,6 @@ def make_buffer_mode(config: Config, model: Model, search: SearchFn) -> Reanalys
         return Reanalysed(batch, replay.replace(rows=rows), number)
 
     return reanalyse
-
-
-def _places(batch: Batch, replay: Replay, num_positions: int) -> tuple[Array, Array]:
-    """Ring row and environment of every position; past an episode's end those of its last row."""
-    size, num_envs = replay.priority.shape
-    position = jnp.minimum(jnp.arange(num_positions)[:, None], batch.last)
-    row = (batch.index // num_envs + position) % size
-    return row, jnp.broadcast_to(batch.index % num_envs, row.shape)
 
 
 def _stale(

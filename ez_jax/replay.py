@@ -3,14 +3,17 @@
 Frames are stored once, unstacked; stacks are gathered when a batch is made. Episodes follow each
 other in the ring, `is_first` marks the seams. A row can be sampled when the whole window behind
 and ahead of it is in the ring and its action has a recorded result.
+
+On several devices each holds the frames of some rows; the rest, a hundredth of it, is on all.
 """
 
 from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
+from ez_jax import devices
 from ez_jax.structs import Batch, EnvSpec, Replay, Row
 
 
@@ -21,11 +24,11 @@ def ring_rows(capacity: int, num_envs: int, window: int) -> int:
 
 def init_replay(spec: EnvSpec, *, rows: int, num_envs: int) -> Replay:
     """An empty ring [rows, num_envs]."""
-    shape = (rows, num_envs)
+    shape, long = (rows, num_envs), (devices.padded_length(rows), num_envs)
     return Replay(
         rows=Row(
             # Deviates (frames): exact bytes, no JPEG.
-            observation=jnp.zeros((*shape, *spec.observation_shape), spec.observation_dtype),
+            observation=jnp.zeros((*long, *spec.observation_shape), spec.observation_dtype),
             reward=jnp.zeros(shape),
             discount=jnp.ones(shape),
             is_first=jnp.zeros(shape, bool),
@@ -44,11 +47,32 @@ def add(replay: Replay, row: Row) -> Replay:
     position = replay.count % replay.priority.shape[0]
     # Deviates (priority of new data, V2): its errors are not known yet.
     highest = jnp.max(replay.priority)
+    rows = jax.tree.map(
+        lambda ring, new: ring.at[position].set(new), _but_frames(replay.rows), _but_frames(row)
+    )
+    frames = devices.write(replay.rows.observation, position, row.observation)
     return Replay(
-        rows=jax.tree.map(lambda ring, new: ring.at[position].set(new), replay.rows, row),
+        rows=rows.replace(observation=frames),
         priority=replay.priority.at[position].set(jnp.where(highest > 0, highest, 1.0)),
         count=replay.count + 1,
     )
+
+
+def _but_frames(rows: Row) -> Row:
+    return rows.replace(observation=None)
+
+
+def placement(replay: Replay) -> Replay:
+    """How its arrays lie on the devices: a tree of `PartitionSpec`."""
+    whole = jax.tree.map(lambda _: devices.WHOLE, replay)
+    return whole.replace(rows=whole.rows.replace(observation=devices.SPLIT))
+
+
+def placed(replay: Replay) -> Replay:
+    """The same, in a program that is to leave it in its place."""
+    if devices.count() == 1:
+        return replay
+    return jax.lax.with_sharding_constraint(replay, placement(replay))
 
 
 def add_where(replay: Replay, row: Row, wanted: Bool[Array, ""]) -> Replay:
@@ -67,7 +91,8 @@ def add_where(replay: Replay, row: Row, wanted: Bool[Array, ""]) -> Replay:
 
 
 # What is never changed once it is written; searches and learning refresh the rest of a row.
-RECORDED = ("observation", "reward", "discount", "is_first", "action")
+FRAMES = "observation"
+RECORDED = (FRAMES, "reward", "discount", "is_first", "action")
 
 
 def without_recorded(replay: Replay) -> Replay:
@@ -84,7 +109,8 @@ def with_recorded(replay: Replay, recorded: Mapping[str, Array]) -> Replay:
 def recorded_rows(replay: Replay, first: Int[Array, ""], count: int) -> dict[str, Array]:
     """The recorded fields [count, N, ...] of rows first..first+count-1, counted over the run."""
     at = (first + jnp.arange(count)) % replay.priority.shape[0]
-    return {name: getattr(replay.rows, name)[at] for name in RECORDED}
+    rows = {name: getattr(replay.rows, name)[at] for name in RECORDED if name != FRAMES}
+    return rows | {FRAMES: devices.whole(devices.read(replay.rows.observation, at))}
 
 
 def put_rows(
@@ -92,8 +118,12 @@ def put_rows(
 ) -> dict[str, Array]:
     """Write the first `count` of `rows` into rings of recorded fields; the inverse of the above."""
     size, number = len(recorded["reward"]), jnp.arange(len(rows["reward"]))
-    at = jnp.where(number < count, (first + number) % size, size)  # past the end: dropped
-    return {name: ring.at[at].set(rows[name], mode="drop") for name, ring in recorded.items()}
+    past = len(recorded[FRAMES])  # past the end: dropped
+    at = jnp.where(number < count, (first + number) % size, past)
+    short = {name: ring for name, ring in recorded.items() if name != FRAMES}
+    short = {name: ring.at[at].set(rows[name], mode="drop") for name, ring in short.items()}
+    long = devices.write(recorded[FRAMES], at, rows[FRAMES])
+    return devices.whole(short) | {FRAMES: long}
 
 
 def can_be_sampled(replay: Replay, *, behind: int, ahead: int) -> Bool[Array, "T N"]:
@@ -110,7 +140,7 @@ def can_be_sampled(replay: Replay, *, behind: int, ahead: int) -> Bool[Array, "T
     return in_ring[:, None] & ~is_final
 
 
-def sample(
+def draw(
     replay: Replay,
     key: Array,
     *,
@@ -125,7 +155,7 @@ def sample(
 
     Importance weights are (M p)^-β over the M candidates, divided by the largest in the batch (so
     that M cancels). Where fewer rows than `batch_size` can be sampled, the others drawn weigh 0.
-    The key is consumed.
+    The key is consumed. Of the frames only their places are found: `with_frames` fetches them.
     """
     behind, ahead = frame_stack - 1, unroll_steps + td_steps
     allowed = can_be_sampled(replay, behind=behind, ahead=ahead).reshape(-1)
@@ -135,6 +165,21 @@ def sample(
     _, index = jax.lax.top_k(logits + jax.random.gumbel(key, logits.shape), batch_size)
     weight = importance_weights(logits, index, importance_exponent)
     return gather(replay, index, weight, unroll_steps=unroll_steps, behind=behind, ahead=ahead)
+
+
+def with_frames(replay: Replay, batch: Batch) -> Batch:
+    """A batch that was drawn, with the frames of its windows."""
+    env = (batch.index % replay.priority.shape[1])[:, None]
+    return batch.replace(observation=devices.read(replay.rows.observation, batch.row, env))
+
+
+def stacks(
+    replay: Replay, batch: Batch, sample: Int[Array, " C"], position: Int[Array, " C"], stack: int
+) -> Shaped[Array, "C F *obs"]:
+    """The stacks of frames that end some positions of some samples."""
+    row = batch.row[sample[:, None], position[:, None] + jnp.arange(stack)]
+    env = (batch.index[sample] % replay.priority.shape[1])[:, None]
+    return devices.read(replay.rows.observation, row, env)
 
 
 def importance_weights(
@@ -161,7 +206,7 @@ def gather(
     replay: Replay, index: Int[Array, " B"], weight: Array, *, unroll_steps: int, behind: int,
     ahead: int,
 ) -> Batch:  # fmt: skip
-    """The sequences around the rows at flat positions `index`."""
+    """The sequences around the rows at flat positions `index`, without frames."""
     size, num_envs = replay.priority.shape
     start, env = index // num_envs, index % num_envs
     time = jnp.arange(-behind, ahead + 1)
@@ -180,7 +225,8 @@ def gather(
     is_over = replay.rows.is_first[following, env] & ((replay.count - 1 - start) % size > ahead)
     discount = rows_at(replay.rows.discount, inside[:, now])
     return Batch(
-        observation=rows_at(replay.rows.observation, inside),
+        observation=None,
+        row=(start[:, None] + inside) % size,
         action=rows_at(replay.rows.action, inside[:, now][:, :unroll_steps]),
         reward=rows_at(replay.rows.reward, inside[:, behind + 1 :]),
         discount=discount,

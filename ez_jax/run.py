@@ -18,7 +18,9 @@ import yaml
 from ez_jax import (
     complaints,
     crash,
+    devices,
     diagnostics,
+    hosts,
     memory,
     on_track,
     pace,
@@ -41,7 +43,7 @@ from ez_jax.model import make_model
 from ez_jax.plan import check_disk, memory_plan, plan_rows, plan_warnings
 from ez_jax.progress import Progress
 from ez_jax.reanalyse import make_reanalyse
-from ez_jax.run_state import ACT, LEARN, init_run_state
+from ez_jax.run_state import ACT, LEARN, init_run_state, start_run_state
 from ez_jax.search import make_search, resolve
 from ez_jax.structs import Clocks, TimeStep
 from ez_jax.targets import make_targets
@@ -79,6 +81,7 @@ class Run:
         opened.callback(self.games.close)
         self.config = config = resolve(config, self.games.spec.num_actions)
         self.model = make_model(config, self.games.spec)
+        opened.enter_context(jax.set_mesh(devices.make_mesh(hosts.choose_devices(config))))
         plan = memory_plan(config, self.model)
         rows = plan_rows(config, self.model, plan, self.folder, saved)
         progress.plan(rows, plan_warnings(config, self.model))
@@ -135,7 +138,7 @@ class Run:
 
     def _start(self) -> None:
         """Begin at the beginning; lines of a run that never saved anything go."""
-        self.clocks, self.state = Clocks(), init_run_state(self.config, self.model)
+        self.clocks, self.state = Clocks(), start_run_state(self.config, self.model)
         if dropped := self.writer.truncate_after(Clocks(agent_steps=-1)):
             self.progress.warn(f"no checkpoint: begins anew, without {dropped} lines of metrics")
         config = configs.to_dict(self.config)
@@ -157,7 +160,9 @@ class Run:
             jax.random.fold_in(self.state.key, stream) for stream in (ACT, LEARN)
         )
         numbers = np.arange(self.config.reanalyse.updates_per_search, dtype=np.int32)
-        self._in_group = jax.device_put(tuple(numbers))  # numbers of the updates of one search
+        self._in_group = jax.device_put(
+            tuple(numbers), devices.everywhere()
+        )  # numbers of the updates of one search
         self._resumed_at = self.clocks
         self._diagnose = complaints.Watch(self.config)
         self._began = time.perf_counter() - self.clocks.seconds
@@ -211,7 +216,9 @@ class Run:
         at_random = config.actor.random_start and steps < config.learner.start
         temperature = np.float32(pace.temperature(config, self.clocks))
         # Everything goes to the device at once, and nothing unasked: see the tests.
-        step, *others = jax.device_put((step, temperature, np.bool_(at_random)))
+        step, *others = jax.device_put(
+            (step, temperature, np.bool_(at_random)), devices.everywhere()
+        )
         # Deviates (self-play network): always the newest weights.
         # Deviates (random start): counted in agent steps.
         action, replay, metrics, frames = self._act(
@@ -268,7 +275,8 @@ class Run:
             metrics |= {"rollout/return": np.mean(returns), "rollout/length": np.mean(lengths)}
             metrics["rollout/games"] = len(returns)
         metrics["opt/skipped"] = int(self.state.train.skipped)
-        self.state = self.state.replace(metrics=no_metrics(self.config))
+        metrics_again = jax.device_put(no_metrics(self.config), devices.everywhere())
+        self.state = self.state.replace(metrics=metrics_again)
         self._write(metrics)
         for sentence in self._diagnose(self.clocks.updates, metrics):
             self.progress.warn(sentence)

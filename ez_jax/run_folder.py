@@ -32,7 +32,7 @@ OWN_FILES = (CONFIG_FILE, SCORES_FILE, BY_SIMULATIONS_FILE, INSPECT_FILE, "metri
 # where the folder lies, the name of the preset (its numbers are compared one by one), when the run
 # gives up, how often it is evaluated, logged and saved. Not total_agent_steps: schedules are
 # shares of it.
-FREE_KEYS = ("name", "run_dir", "preset", "learner.max_skipped")
+FREE_KEYS = ("name", "run_dir", "preset", "devices", "learner.max_skipped")
 FREE_GROUPS = ("eval.", "log.", "checkpoint.")
 
 

@@ -1,9 +1,10 @@
-"""The state of a run before its first step."""
+"""The state of a run before its first step, and where its arrays lie."""
 
 import functools
 
 import jax
 
+from ez_jax import devices
 from ez_jax import replay as ring
 from ez_jax.actor import init_frames
 from ez_jax.config import Config
@@ -30,3 +31,20 @@ def init_run_state(config: Config, model: Model) -> RunState:
         metrics=no_metrics(config),
         key=key,
     )
+
+
+def placement(state: RunState) -> RunState:
+    """How its arrays lie on the devices: a tree of `PartitionSpec`."""
+    whole = jax.tree.map(lambda _: devices.WHOLE, state)
+    return whole.replace(replay=ring.placement(state.replay))
+
+
+def place(state: RunState) -> RunState:
+    """The same state with every array in its place."""
+    return jax.device_put(state, devices.shardings(placement(state)))
+
+
+def start_run_state(config: Config, model: Model) -> RunState:
+    """As `init_run_state`, every array made in its place."""
+    init = functools.partial(init_run_state, config, model)
+    return jax.jit(init, out_shardings=devices.shardings(placement(jax.eval_shape(init))))()

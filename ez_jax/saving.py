@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from ez_jax import devices, run_folder
 from ez_jax import replay as ring
-from ez_jax import run_folder
 from ez_jax.arrays import DamagedCheckpoint
 from ez_jax.checkpoint import Checkpointer
 from ez_jax.config import BadInput
 from ez_jax.games import SavedGames
 from ez_jax.journal import MOST_ROWS, Journal, Rows
+from ez_jax.run_state import place, placement
 from ez_jax.structs import Clocks, Replay, RunState, TrainState
 
 RECORD_BYTES = 2**22  # of a record before it is compressed
@@ -72,12 +73,14 @@ def restore(
 
     restored = checkpointer.restore_newest(template, rows=True)
     rest, train = restored.state["rest"], restored.state["train"]
-    recorded = jax.jit(lambda: _recorded(init_state().replay))()
+    places = devices.shardings(_recorded(placement(jax.eval_shape(init_state)).replay))
+    recorded = jax.jit(lambda: _recorded(init_state().replay), out_shardings=places)()
     recorded = _read_journal(checkpointer.journal, recorded)
     replay = ring.with_recorded(rest["state"].replay, recorded)
     games = SavedGames(**_plain(restored.meta) | {"actions": rest["actions"]})
     clocks = run_folder.read_clocks(restored)
-    return SavedRun(rest["state"].replace(train=train, replay=replay), games, clocks)
+    state = place(rest["state"].replace(train=train, replay=replay))
+    return SavedRun(state, games, clocks)
 
 
 def _plain(meta: Mapping[str, Any]) -> dict[str, int]:

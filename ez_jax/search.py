@@ -22,7 +22,7 @@ from ez_jax.config import Config, SearchConfig
 from ez_jax.model import Model
 from ez_jax.structs import Embedding, Root, SearchOutput, Variables
 
-# (variables, root, key, temperature, invalid_actions) -> SearchOutput; the key is consumed.
+# (variables, root, keys, temperature, invalid_actions) -> SearchOutput; the keys are consumed.
 SearchFn = Callable[..., SearchOutput]
 # What was found and the tree it was found in; a program that drops the tree does not keep it.
 Found = tuple[SearchOutput, mctx.Tree]
@@ -30,6 +30,7 @@ Found = tuple[SearchOutput, mctx.Tree]
 PolicyFn = Callable[..., Found]
 
 TINY = 1e-8
+NEVER_TAKEN = jnp.finfo(jnp.float32).min  # logit of an action that must not be taken
 
 
 def make_recurrent_fn(model: Model, discount: float) -> Callable[..., Any]:
@@ -122,22 +123,65 @@ def _found_by_mctx(root: mctx.RootFnOutput, output: mctx.PolicyOutput) -> Found:
 
 
 def _gumbel(config: SearchConfig, explore: bool) -> PolicyFn:
-    """Gumbel MuZero (Danihelka et al., 2022), as EfficientZero V2 uses it."""
-    policy = functools.partial(
-        mctx.gumbel_muzero_policy,
-        max_num_considered_actions=config.max_considered_actions,
-        gumbel_scale=config.gumbel_scale if explore else 0.0,
-        qtransform=functools.partial(
-            completed_q,
-            value_scale=config.value_scale,
-            maxvisit_init=config.maxvisit_init,
-            min_q_range=config.min_q_range,
-        ),
+    """Gumbel MuZero (Danihelka et al., 2022), as EfficientZero V2 uses it.
+
+    As `mctx.gumbel_muzero_policy`, but that every root has noise of its own key.
+    """
+    qtransform = functools.partial(
+        completed_q,
+        value_scale=config.value_scale,
+        maxvisit_init=config.maxvisit_init,
+        min_q_range=config.min_q_range,
     )
-    # The winner of the halving is executed; a temperature has no place in it.
-    return lambda variables, key, root, *args, temperature, **kwargs: _found_by_mctx(
-        root, policy(variables, key, root, *args, **kwargs)
-    )
+
+    def policy(
+        variables: Variables,
+        keys: Array,
+        root: mctx.RootFnOutput,
+        recurrent_fn: mctx.RecurrentFn,
+        num_simulations: int,
+        *,
+        invalid_actions: Array | None,
+        temperature: Array,
+    ) -> Found:
+        del temperature  # the winner of the halving is executed
+        if invalid_actions is None:
+            invalid_actions = jnp.zeros(root.prior_logits.shape, bool)
+        logits = jnp.where(invalid_actions, NEVER_TAKEN, root.prior_logits)
+        root = root.replace(prior_logits=logits)
+        noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:], logits.dtype))(keys)
+        noise = config.gumbel_scale * noise if explore else jnp.zeros_like(noise)
+        tree = mctx.search(
+            variables,
+            keys[0],  # nothing else is drawn
+            root=root,
+            recurrent_fn=recurrent_fn,
+            root_action_selection_fn=functools.partial(
+                mctx.gumbel_muzero_root_action_selection,
+                num_simulations=num_simulations,
+                max_num_considered_actions=config.max_considered_actions,
+                qtransform=qtransform,
+            ),
+            interior_action_selection_fn=functools.partial(
+                mctx.gumbel_muzero_interior_action_selection, qtransform=qtransform
+            ),
+            num_simulations=num_simulations,
+            invalid_actions=invalid_actions,
+            extra_data=mctx.GumbelMuZeroExtraData(root_gumbel=noise),
+        )
+        summary = tree.summary()
+        improved = logits + jax.vmap(qtransform, (0, None))(tree, mctx.Tree.ROOT_INDEX)
+        is_finalist = summary.visit_counts == jnp.max(summary.visit_counts, -1, keepdims=True)
+        score = jnp.where(is_finalist & ~invalid_actions, noise + improved, -jnp.inf)
+        return _found(
+            root,
+            tree,
+            action=jnp.argmax(score, axis=-1).astype(jnp.int32),
+            policy=jax.nn.softmax(jnp.where(invalid_actions, NEVER_TAKEN, improved)),
+            value=summary.value,
+        )
+
+    return policy
 
 
 def _puct(config: SearchConfig, explore: bool) -> PolicyFn:
@@ -150,10 +194,30 @@ def _puct(config: SearchConfig, explore: bool) -> PolicyFn:
         pb_c_base=config.pb_c_base,
     )
 
-    def found(variables: Variables, key: Array, root: mctx.RootFnOutput, *args, **kwargs) -> Found:
-        if not explore:  # mctx breaks ties at random: always in the same way
-            key, kwargs["temperature"] = jax.random.key(0), 0.0
-        return _found_by_mctx(root, policy(variables, key, root, *args, **kwargs))
+    def found(
+        variables: Variables,
+        keys: Array,
+        root: mctx.RootFnOutput,
+        *given: Any,
+        invalid_actions: Array | None,
+        temperature: Array,
+        **kwargs: Any,
+    ) -> Found:
+        if not explore:
+            temperature = 0.0
+
+        def search_one(key: Array, root: mctx.RootFnOutput, invalid: Array | None) -> Found:
+            """A batch of one: mctx knows one key for all, and draws at every node."""
+            one = lambda tree: jax.tree.map(lambda x: x[None], tree)  # noqa: E731
+            output = policy(
+                *(variables, key, one(root), *given),
+                invalid_actions=one(invalid),
+                temperature=temperature,
+                **kwargs,
+            )
+            return jax.tree.map(lambda x: x[0], _found_by_mctx(one(root), output))
+
+        return jax.vmap(search_one)(keys, root, invalid_actions)
 
     return found
 
@@ -161,14 +225,18 @@ def _puct(config: SearchConfig, explore: bool) -> PolicyFn:
 def _puct_ez(config: SearchConfig, explore: bool) -> PolicyFn:
     """EfficientZero's published PUCT, with MuZero's root noise and acting temperature."""
 
-    def noisy(prior: Float[Array, "B A"], key: Array) -> Float[Array, "B A"]:
-        alpha = jnp.full(prior.shape[-1], config.dirichlet_alpha)
-        noise = jax.random.dirichlet(key, alpha, prior.shape[:-1])
-        return prior + config.dirichlet_fraction * (noise - prior)
+    def draw(key: Array, prior: Float[Array, " A"], num_nodes: int) -> tuple[Array, Array, Array]:
+        """Noisy prior, what breaks ties at each node, and a key for the action."""
+        # Deviates (ties of the search, V1): drawn from the key, not from the clock.
+        noise_key, tie_key, act_key = jax.random.split(key, 3)
+        if explore:
+            noise = jax.random.dirichlet(noise_key, jnp.full(len(prior), config.dirichlet_alpha))
+            prior = prior + config.dirichlet_fraction * (noise - prior)
+        return prior, jax.random.uniform(tie_key, (num_nodes, len(prior))), act_key
 
     def policy(
         variables: Variables,
-        key: Array,
+        keys: Array,
         root: mctx.RootFnOutput,
         recurrent_fn: mctx.RecurrentFn,
         num_simulations: int,
@@ -176,26 +244,21 @@ def _puct_ez(config: SearchConfig, explore: bool) -> PolicyFn:
         invalid_actions: Array | None,
         temperature: Array,
     ) -> Found:
-        # Deviates (ties of the search, V1): drawn from the key, not from the clock. Without
-        # exploring they are broken at random, too, but always in the same way.
-        key = key if explore else jax.random.key(0)
-        noise_key, tie_key, act_key, key = jax.random.split(key, 4)
-        prior = jax.nn.softmax(root.prior_logits)
-        if explore:
-            prior = noisy(prior, noise_key)
-        batch, num_actions = prior.shape
+        prior, tie_break, act_keys = jax.vmap(draw, (0, 0, None))(
+            keys, jax.nn.softmax(root.prior_logits), num_simulations + 1
+        )
         tree = puct_ez.search(
             variables,
-            key,
+            keys[0],  # nothing else is drawn
             root.replace(prior_logits=jnp.log(prior)),
             recurrent_fn,
             num_simulations,
             config=config,
-            tie_break=jax.random.uniform(tie_key, (batch, num_simulations + 1, num_actions)),
+            tie_break=tie_break,
             invalid_actions=invalid_actions,
         )
         visits = tree.children_visits[:, mctx.Tree.ROOT_INDEX]
-        drawn = jax.random.categorical(act_key, jnp.log(visits) / temperature)
+        drawn = jax.vmap(jax.random.categorical)(act_keys, jnp.log(visits) / temperature)
         return _found(
             root,
             tree,
@@ -260,7 +323,8 @@ def make_tree_search(
     Args of the function returned:
       variables: of the model.
       root: where to start, batch `B`.
-      key: consumed.
+      keys: one for each root, or one from which they are made; consumed. What a root draws depends
+        on its own alone, not on its company.
       temperature: f32[], of the acting policy; ignored without `explore`.
       invalid_actions: optional bool[B, A], True where an action must not be taken at the root.
     """
@@ -272,14 +336,18 @@ def make_tree_search(
     def search(
         variables: Variables,
         root: Root,
-        key: Array,
+        keys: Array,
         temperature: Float[Array, ""] | float = 1.0,
         invalid_actions: Array | None = None,
     ) -> Found:
         chex.assert_equal_shape_prefix([root.policy_logits, root.value], 1)
+        if not keys.ndim:
+            keys = jax.random.split(keys, len(root.value))
+        if not explore:  # ties are broken at random, but in the same way everywhere and always
+            keys = jnp.broadcast_to(jax.random.key(0), keys.shape)
         return policy(
             variables,
-            key,
+            keys,
             mctx.RootFnOutput(
                 prior_logits=root.policy_logits, value=root.value, embedding=root.embedding
             ),

@@ -79,7 +79,7 @@ class Row(flax.struct.PyTreeNode, kw_only=True):
 class Replay(flax.struct.PyTreeNode, kw_only=True):
     """Ring of rows, contiguous in time for each environment."""
 
-    rows: Row  # every field with a leading axis T
+    rows: Row  # every field with a leading axis T; for the frames `devices.padded_length(T)`
     priority: jax.Array  # f32[T, N], |value - target| or the largest so far for new rows
     count: jax.Array  # i32[], rows ever written
 
@@ -88,6 +88,7 @@ class Batch(flax.struct.PyTreeNode, kw_only=True):
     """Sampled sequences; time is relative to the sampled row, 0."""
 
     observation: jax.Array  # dtype[B, F-1+K+n+1, *obs], frames -(F-1)..K+n kept inside the episode
+    row: jax.Array  # i32[B, F-1+K+n+1], their rows in the ring
     action: jax.Array  # i32[B, K]
     reward: jax.Array  # f32[B, K+n], entry j is the reward of action j
     discount: jax.Array  # f32[B, K+n+1], arriving
@@ -113,7 +114,7 @@ class Targets(flax.struct.PyTreeNode, kw_only=True):
 
 
 class Prepared(flax.struct.PyTreeNode, kw_only=True):
-    """Updates whose targets were made together, every field with a leading axis U."""
+    """U updates whose targets were made together; the axes of every field begin with B, U."""
 
     batch: Batch
     targets: Targets

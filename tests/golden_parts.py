@@ -40,6 +40,7 @@ def loss_batch(golden: Golden) -> tuple[Batch, Targets]:
     mask = np.concatenate([np.ones((size, 1), np.float32), arrays["mask"]], axis=1)
     batch = Batch(
         observation=frames,
+        row=np.zeros(frames.shape[:2], np.int32),
         action=arrays["actions"].astype(np.int32),
         reward=np.zeros((size, steps)),
         discount=np.ones((size, steps + 1)),

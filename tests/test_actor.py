@@ -130,7 +130,7 @@ def test_stacks_hold_the_last_frames_and_restart_with_an_episode(searched):
 def test_sampled_stacks_are_those_that_were_searched(searched):
     _, _, replay, _ = searched
     replay = jax.tree.map(jnp.asarray, replay)
-    batch = ring.sample(
+    drawn = ring.draw(
         replay,
         jax.random.key(0),
         batch_size=16,
@@ -140,6 +140,7 @@ def test_sampled_stacks_are_those_that_were_searched(searched):
         priority_exponent=0.0,
         importance_exponent=0.0,
     )
+    batch = ring.with_frames(replay, drawn)
     for k in range(4):
         spelt = batch.observation[:, k : k + STACK, 0] @ DIGITS
         inside = k <= batch.last

@@ -226,7 +226,7 @@ def test_what_is_imagined_is_the_model_stepped_by_hand(agent, played, dreamt):
     game = played("gumbel")[1]
     dynamics, predict = jax.jit(agent.model.dynamics), jax.jit(agent.model.predict)
     horizon = agent.config.horizon
-    for t in (0, 7):
+    for t in (0, len(game.action) - DEPTH - 1):
         embedding, prefix = jax.tree.map(lambda x, t=t: x[t : t + 1], game.roots), 0.0
         for k in range(DEPTH):
             embedding, reward = dynamics(agent.variables, embedding, game.action[t + k][None])

@@ -315,6 +315,7 @@ def made_targets(golden, collected):
         behind=stack - 1,
         ahead=unroll_steps + meta["td_steps"],
     )
+    batch = ring.with_frames(replay, batch)
     batch = batch.replace(age=jnp.asarray(meta["total_transitions"] - arrays["indices"]))
     fresh = len(arrays["official/reanalysed_visits"])
     visits = arrays["official/reanalysed_visits"].astype(np.float32)
@@ -350,10 +351,18 @@ def made_targets(golden, collected):
         model, updates = FrameModel(arrays, stack), jnp.int32(0)
         reanalyse = make_reanalyse(config, model, search)
 
+        # The official code searches the first samples of a batch, ours are spread evenly.
+        size = len(arrays["indices"])
+        is_fresh = np.diff(np.arange(size + 1) * fresh // size) > 0
+        place = np.argsort(~is_fresh, kind="stable")  # of the official sample in our batch
+        ours = np.argsort(place)
+
         @jax.jit
         def make(batch: Batch) -> Targets:
+            batch = jax.tree.map(lambda x: x[ours], batch)
             done = reanalyse({}, jax.random.key(0), batch, replay, updates)
-            return make_targets(config, model)({}, done.batch, updates)
+            targets = make_targets(config, model)({}, done.batch, updates)
+            return jax.tree.map(lambda x: x[place], targets)
 
         return jax.device_get((batch, make(batch)))
 

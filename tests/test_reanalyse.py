@@ -78,7 +78,7 @@ def make_replay(shape: tuple[int, ...], searched: np.ndarray) -> Replay:
 
 
 def draw(replay: Replay, config, seed: int = 0) -> Batch:
-    return ring.sample(
+    drawn = ring.draw(
         replay,
         jax.random.key(seed),
         batch_size=config.learner.batch_size,
@@ -88,6 +88,7 @@ def draw(replay: Replay, config, seed: int = 0) -> Batch:
         priority_exponent=0.0,
         importance_exponent=jnp.float32(0),
     )
+    return ring.with_frames(replay, drawn)
 
 
 def reanalysed(changes, searched, shape=(1,), seed=0):
@@ -111,14 +112,16 @@ images = pytest.mark.parametrize("shape", [(1,), (2, 2, 1)], ids=["vector", "ima
 
 @images
 @pytest.mark.parametrize(("ratio", "num_fresh"), [(0.0, 0), (0.5, 2), (0.3, 1), (1.0, 4)])
-def test_batch_mode_searches_the_first_samples_and_leaves_the_others(shape, ratio, num_fresh):
+def test_batch_mode_searches_some_of_the_samples_evenly(shape, ratio, num_fresh):
     before, done, replay = reanalysed({"reanalyse.ratio": ratio}, 0, shape)
     numbers = numbers_of(before)
-    np.testing.assert_array_equal(done.batch.value[:num_fresh], 2 * numbers[:num_fresh])
-    np.testing.assert_array_equal(done.batch.policy[:num_fresh, :, 0], numbers[:num_fresh])
-    np.testing.assert_array_equal(done.batch.searched[:num_fresh], NOW)
+    fresh = [i for i in range(4) if (i + 1) * num_fresh // 4 > i * num_fresh // 4]
+    assert len(fresh) == num_fresh
+    np.testing.assert_array_equal(done.batch.value[fresh], 2 * numbers[fresh])
+    np.testing.assert_array_equal(done.batch.policy[fresh, :, 0], numbers[fresh])
+    np.testing.assert_array_equal(done.batch.searched[fresh], NOW)
     for name in ("value", "policy", "searched"):
-        kept, stored = getattr(done.batch, name)[num_fresh:], getattr(before, name)[num_fresh:]
+        kept, stored = (np.delete(getattr(b, name), fresh, 0) for b in (done.batch, before))
         np.testing.assert_array_equal(kept, stored)
     assert done.searches == num_fresh * (UNROLL + 1)
     jax.tree.map(np.testing.assert_array_equal, done.replay, replay)
@@ -214,10 +217,10 @@ def test_updates_that_are_searched_together_get_what_they_get_alone(mode):
             ring_copy = jax.tree.map(jnp.copy, replay)
             made, _, metrics = prepare({}, ring_copy, metrics, key, jnp.int32(NOW + first))
             parts.append(made)
-        prepared[group] = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+        prepared[group] = jax.tree.map(lambda *x: np.concatenate(x, axis=1), *parts)
         searches[group] = float(metrics.by_name()["reanalyse/searches"])
     one, three = (prepared[group] for group in (1, 3))
     jax.tree.map(np.testing.assert_array_equal, one.targets, three.targets)
     np.testing.assert_array_equal(one.batch.index, three.batch.index)
-    assert one.batch.index.shape == (3, 4)
+    assert one.batch.index.shape == (4, 3)
     assert searches[3] == searches[1] if mode == "batch" else searches[3] <= searches[1]

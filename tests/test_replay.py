@@ -82,7 +82,7 @@ def fill(histories: list[list[Moment]], rows: int = ROWS) -> Replay:
 def sample(
     replay: Replay, seed, *, batch_size: int = 8, exponent: float = 0.6, importance=0.4
 ) -> Batch:
-    return ring.sample(
+    drawn = ring.draw(
         replay,
         jax.random.key(seed),
         batch_size=batch_size,
@@ -92,6 +92,7 @@ def sample(
         priority_exponent=exponent,
         importance_exponent=importance,
     )
+    return ring.with_frames(replay, drawn)
 
 
 def candidates(histories: list[list[Moment]], rows: int = ROWS) -> set[tuple[int, int]]:

@@ -109,7 +109,7 @@ def test_a_constant_reward_has_one_value_throughout_a_long_episode():
         )
         replay = add(replay, row)
     size = 449 + 20 - AHEAD  # all that can be sampled
-    batch = ring.sample(
+    drawn = ring.draw(
         replay,
         jax.random.key(0),
         batch_size=size,
@@ -119,6 +119,7 @@ def test_a_constant_reward_has_one_value_throughout_a_long_episode():
         priority_exponent=0.0,
         importance_exponent=0.0,
     )
+    batch = ring.with_frames(replay, drawn)
     config = tiny.make_config({**CONFIG, "learner.batch_size": size, "reanalyse.ratio": 0.0})
     variables = {"scale": value}
     targets = make_targets(config, Stub((1,)))(variables, batch, NO_UPDATES)

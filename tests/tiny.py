@@ -80,6 +80,7 @@ def random_batch(config: Config, spec: EnvSpec, seed: int = 0) -> Batch:
     observation = rng.integers(0, 256, shape) if spec.is_image else rng.normal(size=shape)
     return Batch(
         observation=jnp.asarray(observation, spec.observation_dtype),
+        row=jnp.zeros(shape[:2], jnp.int32),
         action=jnp.asarray(rng.integers(0, spec.num_actions, (size, steps)), jnp.int32),
         reward=jnp.asarray(rng.normal(size=(size, ahead)), jnp.float32),
         discount=jnp.ones((size, ahead + 1)),

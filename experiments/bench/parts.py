@@ -88,13 +88,19 @@ class Setting:
         learner = self.config.learner
         window = self.spec.frame_stack + learner.unroll_steps + self.config.targets.td_steps
         rows = ring.ring_rows(2 * learner.batch_size, self.config.actor.num_envs, window)
-        draw = jax.jit(make_draw(self.config, self.model))
-        return draw(self.replay(rows), jax.random.key(0), jnp.int32(0))
+        sample = jax.jit(make_sample(self.config, self.model))
+        return sample(self.replay(rows), jax.random.key(0), jnp.int32(0))
 
     def of_batch(self, size: int, changes: dict[str, Any] | None = None) -> "Setting":
         """The same with another batch size, and other changes."""
         changed = override(self.config, {"learner.batch_size": size, **(changes or {})})
         return dataclasses.replace(self, config=changed)
+
+
+def make_sample(config: Config, model: Model) -> Callable[..., Batch]:
+    """`sample(replay, key, updates)`: what is drawn, with its frames."""
+    draw = make_draw(config, model)
+    return lambda replay, *given: ring.with_frames(replay, draw(replay, *given))
 
 
 def make_setting(config: Config, batches: tuple[int, ...]) -> Setting:
@@ -199,9 +205,9 @@ def replay(setting: Setting) -> Iterator[Case]:
     rows = ring.ring_rows(config.replay.capacity, config.actor.num_envs, window)
     full = setting.replay(rows)
     row = jax.tree.map(lambda x: x[0], full.rows)
-    draw, add = make_draw(config, model), jax.jit(ring.add, donate_argnums=0)
+    sample, add = make_sample(config, model), jax.jit(ring.add, donate_argnums=0)
     size, envs = config.learner.batch_size, config.actor.num_envs
-    call, cost = compiled_call(draw, full, jax.random.key(0), jnp.int32(0))
+    call, cost = compiled_call(sample, full, jax.random.key(0), jnp.int32(0))
     yield Case(f"sample {size} of {rows * envs:,}", call, size, "samples", cost)
     kept = [jax.tree.map(jnp.copy, full)]
 
