@@ -1,0 +1,234 @@
+"""What many devices cost: counted from the compiled programs, timed here, predicted elsewhere.
+
+Each number comes from a process of its own, which has so many CPU devices by force. They share the
+cores of this machine: what is timed shows what splitting costs, never what it gains.
+"""
+
+import contextlib
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from experiments.bench.collectives import KINDS, count
+from experiments.bench.machines import MACHINES, assumptions, law, predict
+from experiments.bench.measure import take_turns
+from experiments.bench.parts import Setting, make_setting
+from experiments.bench.programs import ROWS, first_step, functions, place_of, programs
+from ez_jax import cli, devices, winograd
+from ez_jax.actor import init_frames
+from ez_jax.config import BadInput, Config, from_dict, override, to_dict
+from ez_jax.learner import no_metrics
+
+MEGA, GIGA = 1e-6, 1e-9
+SAMPLES = {"acting": "actor.num_envs", "targets": "learner.batch_size"}  # what a program splits
+Row = dict[str, Any]
+
+
+def scaling(setting: Setting, up_to: int, timed: bool, repeats: int) -> Iterator[Row]:
+    """Rows of three tables: counted, timed, predicted."""
+    sizes = [2**i for i in range(up_to.bit_length()) if 2**i <= up_to]
+    most, config = sizes[-1], setting.config
+    envs = config.actor.num_envs + -config.actor.num_envs % most
+    if config.learner.batch_size % most or most < 4:
+        raise BadInput(f"up_to={up_to}: choose at least 4, and a batch_size that it divides")
+    config = override(config, {"actor.num_envs": envs})
+    found: list[Row] = []
+    for number in sizes:
+        for kind, share in (("strong", 1.0), ("weak", number / most)):
+            if kind == "weak" and number == most:
+                found += [{**row, "scaling": "weak"} for row in found if row["devices"] == most]
+                continue
+            changes = {key: round(share * _value(config, key)) for key in SAMPLES.values()}
+            orders = {"devices": number, "timed": timed, "repeats": repeats}
+            rows = _in_a_process({**orders, "config": to_dict(override(config, changes))})
+            found += [{**row, "scaling": kind} for row in rows]
+    yield from map(_counted, (row for row in found if row["devices"] < most or _is_strong(row)))
+    if timed:
+        yield from _ratios(found)
+    yield from _predictions(config, [row for row in found if row["devices"] > 1])
+
+
+def notes() -> list[str]:
+    """What stands below the tables."""
+    return [
+        "counted per device: FLOPs of matrix products and plain convolutions; bytes sent as by "
+        "rings; in_a_row: collectives that wait for each other; open_loops: loops of unknown "
+        "length, of which one turn is counted",
+        "timed: all devices share the cores of this machine, so a ratio of 1 (strong) or of the "
+        "number of devices (weak) means that splitting costs nothing; it shows no speed-up",
+        *assumptions(),
+    ]
+
+
+def _value(config: Config, key: str) -> int:
+    section, name = key.split(".")
+    return getattr(getattr(config, section), name)
+
+
+def _is_strong(row: Row) -> bool:
+    return row["scaling"] == "strong"
+
+
+def _in_a_process(orders: Row) -> list[Row]:
+    """What `main` below prints in a process with so many devices."""
+    flags = f"--xla_force_host_platform_device_count={orders['devices']}"
+    others = re.sub(r"--xla_force_host_platform_device_count=\d+", "", _flags())
+    environment = {**os.environ, "XLA_FLAGS": f"{others} {flags}", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.bench.scaling"],
+        input=json.dumps(orders),
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+def _flags() -> str:
+    return os.environ.get("XLA_FLAGS", "")
+
+
+def _counted(row: Row) -> Row:
+    sent = {f"{kind}_mb".replace("-", "_"): MEGA * row["sent"][kind] for kind in KINDS}
+    return {
+        "table": "counted",
+        "case": f"{row['program']}, {row['scaling']}",
+        "devices": row["devices"],
+        "samples": row["samples"],
+        "gflop": GIGA * row["flops"],
+        **sent,
+        "collectives": row["number"],
+        "in_a_row": row["chain"],
+        "open_loops": row["open_loops"],
+        "compile_s": row["compile_s"],
+    }
+
+
+def _ratios(found: list[Row]) -> Iterator[Row]:
+    """Times beside those of one device."""
+    one = {(row["program"], row["scaling"]): row for row in found if row["devices"] == 1}
+    for row in found:
+        alone = one[row["program"], row["scaling"]]
+        yield {
+            "table": "timed on this machine's cores, no speed-up to be seen",
+            "case": f"{row['program']}, {row['scaling']}",
+            "devices": row["devices"],
+            "samples": row["samples"],
+            "median_ms": row["median_ms"],
+            "least_ms": row["least_ms"],
+            "ratio": row["median_ms"] / alone["median_ms"],
+            "least_ratio": row["least_ms"] / alone["least_ms"],
+        }
+
+
+def _predictions(config: Config, found: list[Row]) -> Iterator[Row]:
+    """One update, with its share of the targets, on machines that others may have."""
+    by_name = {
+        name: law([row for row in found if row["program"] == name])
+        for name in ("targets", "learning")
+    }
+    laws = [(by_name["targets"], 1 / config.reanalyse.updates_per_search)]
+    laws.append((by_name["learning"], 1.0))
+    batch = config.learner.batch_size
+    for machine in MACHINES:
+        for samples in dict.fromkeys(
+            (batch, batch // 8 * machine.devices, batch * machine.devices)
+        ):
+            if samples % machine.devices == 0:
+                yield {
+                    "table": "predicted",
+                    "case": machine.name,
+                    "batch": samples,
+                    **predict(machine, laws, samples),
+                    "measured_ms": "",
+                }
+
+
+# In the process of a number.
+
+
+def main() -> int:
+    """Read orders from stdin and print a line of JSON for every program."""
+    orders = json.load(sys.stdin)
+    cli.configure_jax()
+    setting = make_setting(from_dict(orders["config"]), ())
+    with jax.set_mesh(devices.make_mesh(jax.devices())):
+        times = _times(setting, orders["repeats"]) if orders["timed"] else {}
+        # As accelerators compute: what a CPU does instead is faster there alone.
+        winograd.MIN_TILES = sys.maxsize
+        for name, function, shapes in programs(setting):
+            began = time.perf_counter()
+            counts = count(function.lower(*shapes).compile().as_text())
+            row = {
+                "program": name,
+                "devices": orders["devices"],
+                "samples": _value(setting.config, SAMPLES.get(name, SAMPLES["targets"])),
+                "flops": counts.flops,
+                "whole": {kind: counts.whole(kind) for kind in KINDS},
+                "sent": {kind: counts.sent(kind) for kind in KINDS},
+                "number": counts.number(),
+                "chain": counts.chain,
+                "open_loops": counts.open_loops,
+                "compile_s": time.perf_counter() - began,
+                **times.get(name, {}),
+            }
+            sys.stdout.write(json.dumps(row) + "\n")
+    return cli.DONE
+
+
+class _State:
+    """Everything that the programs take and give, in its place."""
+
+    def __init__(self, setting: Setting):
+        self.act, self.prepare, self.learn = functions(setting)
+        put = lambda value: jax.device_put(value, devices.shardings(place_of(value)))  # noqa: E731
+        self.train, self.replay = put(setting.train()), put(setting.replay(ROWS))
+        self.sums, self.step = put(no_metrics(setting.config)), put(first_step(setting))
+        self.frames = put(init_frames(setting.spec, setting.config.actor.num_envs))
+        self.key, self.number, self.flag = put(
+            (jax.random.key(0), jax.numpy.ones(()), jax.numpy.zeros((), bool))
+        )
+        self.zero, self.group = put(jax.numpy.int32(0)), None
+
+    def acting(self) -> Any:
+        given = self.step, self.key, self.number, self.flag, self.train.updates
+        action, self.replay, self.sums, self.frames = self.act(
+            self.train.variables, self.replay, self.sums, self.frames, *given
+        )
+        return action
+
+    def targets(self) -> Any:
+        self.group, self.replay, self.sums = self.prepare(
+            self.train.target, self.replay, self.sums, self.key, self.train.updates
+        )
+        return self.group
+
+    def learning(self) -> Any:
+        given = self.key, self.group, self.zero
+        self.train, self.replay, self.sums = self.learn(self.train, self.replay, self.sums, *given)
+        return self.sums
+
+
+def _times(setting: Setting, repeats: int) -> dict[str, Row]:
+    """Milliseconds of each program, one after the other as in a run."""
+    state = _State(setting)
+    calls = {name: getattr(state, name) for name in ("acting", "targets", "learning")}
+    with contextlib.redirect_stdout(sys.stderr):
+        seconds = take_turns(list(calls.values()), repeats)
+    return {
+        name: {"median_ms": 1e3 * statistics.median(taken), "least_ms": 1e3 * min(taken)}
+        for name, taken in zip(calls, seconds, strict=True)
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(cli.guarded(main))
