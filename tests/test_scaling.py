@@ -6,13 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 import runs
 
 from experiments.bench import machines, scaling
 from experiments.bench.collectives import KINDS, Collective, count
 from experiments.bench.machines import Law, Machine, law, predict
-from ez_jax.config import BadInput
+from experiments.bench.parts import make_setting
+from ez_jax.config import BadInput, from_dict, to_dict
 
 KIB = 1024
 
@@ -136,18 +138,68 @@ def test_a_number_of_devices_that_does_not_divide_the_batch_is_refused(tmp_path)
         next(scaling.scaling(setting, 8, timed=False, repeats=1))
 
 
+def made_up(orders):
+    """What a process would print, of a program that takes as long on any number of devices."""
+    config, number = orders["config"], orders["devices"]
+    for name, samples in (
+        ("acting", config["actor"]["num_envs"]),
+        *((name, config["learner"]["batch_size"]) for name in ("targets", "learning")),
+    ):
+        sizes = dict.fromkeys(KINDS, 0.0 if number == 1 else 10.0 * samples)
+        counts = {"flops": 1e9 * samples / number, "whole": sizes, "sent": sizes, "number": 3.0}
+        about = {"program": name, "devices": number, "samples": samples, "compile_s": 1.0}
+        times = {"median_ms": 5.0 * samples, "least_ms": 4.0 * samples}
+        yield {**about, **counts, "chain": 2.0, "open_loops": 0, **times}
+
+
+def test_scaling_asks_every_number_once_and_tells_three_tables(tmp_path, monkeypatch):
+    asked = []
+
+    def in_a_process(orders):
+        asked.append((orders["devices"], orders["config"]["learner"]["batch_size"]))
+        return list(made_up(orders))
+
+    monkeypatch.setattr(scaling, "_in_a_process", in_a_process)
+    config = runs.config(tmp_path, {"learner.batch_size": 8, "actor.num_envs": 3})
+    setting = type("Setting", (), {"config": config})
+    found = list(scaling.scaling(setting, 4, timed=True, repeats=1))
+    assert asked == [(1, 8), (1, 2), (2, 8), (2, 4), (4, 8)]
+    counted, timed, predicted = (
+        [row for row in found if row["table"].startswith(name)]
+        for name in ("counted", "timed", "predicted")
+    )
+    assert len(counted) == 3 * len(asked)
+    assert {(row["case"], row["devices"]): row["samples"] for row in counted}[
+        "acting, strong", 2
+    ] == 4  # a multiple of the devices
+    ratios = {(row["case"], row["devices"]): row["ratio"] for row in timed}
+    assert [ratios["learning, strong", number] for number in (1, 2, 4)] == [1, 1, 1]
+    assert [ratios["learning, weak", number] for number in (1, 2, 4)] == [1, 2, 4]
+    assert {row["case"] for row in predicted} == {each.name for each in machines.MACHINES}
+    assert all(row["measured_ms"] == "" for row in predicted)
+
+
 @pytest.mark.long
-def test_the_bench_prints_counts_times_and_predictions_as_json(tmp_path):
-    words = [f"{key}={value}" for key, value in runs.SETTINGS.items()]
-    words += ["game=CartPole", "learner.batch_size=8", "up_to=4", "repeats=1"]
-    done = runs.wait(runs.start("experiments.bench", "scaling", *words))
-    assert done.returncode == 0, done.stderr
-    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    assert {row["table"].split(" ")[0] for row in found} == {"counted", "timed", "predicted"}
-    counted = {(row["case"], row["devices"]): row for row in found if row["table"] == "counted"}
-    assert counted["learning, strong", 1]["collectives"] > 0  # of one device, which send nothing
-    assert counted["learning, strong", 4]["all_reduce_mb"] > 0
-    work = [counted["learning, strong", number]["gflop"] for number in (1, 2, 4)]
-    assert work[0] > work[1] > work[2]
-    assert [row["ratio"] for row in found if row.get("ratio") and row["devices"] == 1] == [1.0] * 6
-    assert all(row["measured_ms"] == "" for row in found if row["table"] == "predicted")
+def test_the_programs_of_a_run_are_counted_and_timed_on_two_devices(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # compiles in half the time
+    changes = {"learner.batch_size": 4, "actor.num_envs": 2, "run_dir": ""}
+    values = to_dict(runs.config(tmp_path, changes))
+    one, two = (
+        {
+            row["program"]: row
+            for row in scaling._in_a_process(
+                {"devices": number, "timed": number == 2, "repeats": 1, "config": values}
+            )
+        }
+        for number in (1, 2)
+    )
+    assert list(one) == list(two) == ["acting", "targets", "learning"]
+    for name in one:
+        assert one[name]["number"] == 0
+        assert two[name]["number"] >= two[name]["chain"] > 0
+        assert one[name]["flops"] == pytest.approx(2 * two[name]["flops"], rel=0.1)
+        assert two[name]["median_ms"] > 0
+    learnt, setting = two["learning"], make_setting(from_dict(values), ())
+    variables = jax.eval_shape(setting.model.init, jax.random.key(0))
+    parameters = sum(x.size for x in jax.tree.leaves(variables["params"]))
+    assert learnt["whole"]["all-reduce"] > 4 * parameters  # gradients, and sums of BatchNorm

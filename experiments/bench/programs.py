@@ -19,7 +19,7 @@ from ez_jax.targets import make_targets
 ROWS = 304  # of the ring in these programs, a multiple of the devices
 
 
-def functions(setting: Setting) -> tuple[Any, Any, Any]:
+def _functions(setting: Setting) -> tuple[Any, Any, Any]:
     """The jitted `act`, `prepare` and `learn` of a run."""
     config, model = setting.config, setting.model
     search = make_search(config.search, model, discount=config.discount, explore=True)
@@ -31,7 +31,7 @@ def functions(setting: Setting) -> tuple[Any, Any, Any]:
 def programs(setting: Setting) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
     """Each with the shapes of its arguments, in their places on the ambient mesh."""
     config, spec = setting.config, setting.spec
-    act, prepare, learn = functions(setting)
+    act, prepare, learn = _functions(setting)
     key = jax.eval_shape(lambda: jax.random.key(0))
     train = jax.eval_shape(setting.train)
     replay = jax.eval_shape(lambda: setting.replay(ROWS))

@@ -4,7 +4,6 @@ Each number comes from a process of its own, which has so many CPU devices by fo
 cores of this machine: what is timed shows what splitting costs, never what it gains.
 """
 
-import contextlib
 import json
 import os
 import re
@@ -12,16 +11,17 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from experiments.bench.collectives import KINDS, count
 from experiments.bench.machines import MACHINES, assumptions, law, predict
 from experiments.bench.measure import take_turns
 from experiments.bench.parts import Setting, make_setting
-from experiments.bench.programs import ROWS, first_step, functions, place_of, programs
+from experiments.bench.programs import ROWS, first_step, place_of, programs
 from ez_jax import cli, devices, winograd
 from ez_jax.actor import init_frames
 from ez_jax.config import BadInput, Config, from_dict, override, to_dict
@@ -63,7 +63,8 @@ def notes() -> list[str]:
         "rings; in_a_row: collectives that wait for each other; open_loops: loops of unknown "
         "length, of which one turn is counted",
         "timed: all devices share the cores of this machine, so a ratio of 1 (strong) or of the "
-        "number of devices (weak) means that splitting costs nothing; it shows no speed-up",
+        "number of devices (weak) means that splitting costs nothing; it shows no speed-up. Plain "
+        "convolutions, other than a run on a CPU uses: compare the ratios, not the milliseconds",
         *assumptions(),
     ]
 
@@ -160,73 +161,77 @@ def main() -> int:
     """Read orders from stdin and print a line of JSON for every program."""
     orders = json.load(sys.stdin)
     cli.configure_jax()
+    # As accelerators compute: what a CPU does instead is quicker there alone.
+    winograd.MIN_TILES = sys.maxsize
     setting = make_setting(from_dict(orders["config"]), ())
     with jax.set_mesh(devices.make_mesh(jax.devices())):
-        times = _times(setting, orders["repeats"]) if orders["timed"] else {}
-        # As accelerators compute: what a CPU does instead is faster there alone.
-        winograd.MIN_TILES = sys.maxsize
+        compiled, rows = {}, {}
         for name, function, shapes in programs(setting):
             began = time.perf_counter()
-            counts = count(function.lower(*shapes).compile().as_text())
-            row = {
-                "program": name,
-                "devices": orders["devices"],
-                "samples": _value(setting.config, SAMPLES.get(name, SAMPLES["targets"])),
-                "flops": counts.flops,
-                "whole": {kind: counts.whole(kind) for kind in KINDS},
-                "sent": {kind: counts.sent(kind) for kind in KINDS},
-                "number": counts.number(),
-                "chain": counts.chain,
-                "open_loops": counts.open_loops,
-                "compile_s": time.perf_counter() - began,
-                **times.get(name, {}),
-            }
-            sys.stdout.write(json.dumps(row) + "\n")
+            compiled[name] = function.lower(*shapes).compile()
+            taken = time.perf_counter() - began
+            samples = _value(setting.config, SAMPLES.get(name, SAMPLES["targets"]))
+            about = {"program": name, "devices": orders["devices"], "samples": samples}
+            rows[name] = about | _counts(compiled[name].as_text()) | {"compile_s": taken}
+        times = _times(setting, compiled, orders["repeats"]) if orders["timed"] else {}
+    for name, row in rows.items():
+        sys.stdout.write(json.dumps(row | times.get(name, {})) + "\n")
     return cli.DONE
+
+
+def _counts(text: str) -> Row:
+    counts = count(text)
+    return {
+        "flops": counts.flops,
+        "whole": {kind: counts.whole(kind) for kind in KINDS},
+        "sent": {kind: counts.sent(kind) for kind in KINDS},
+        "number": counts.number(),
+        "chain": counts.chain,
+        "open_loops": counts.open_loops,
+    }
 
 
 class _State:
     """Everything that the programs take and give, in its place."""
 
-    def __init__(self, setting: Setting):
-        self.act, self.prepare, self.learn = functions(setting)
+    def __init__(self, setting: Setting, compiled: Mapping[str, Any]):
+        """As a run has it, but with noise in the replay."""
+        self.compiled = compiled
         put = lambda value: jax.device_put(value, devices.shardings(place_of(value)))  # noqa: E731
         self.train, self.replay = put(setting.train()), put(setting.replay(ROWS))
         self.sums, self.step = put(no_metrics(setting.config)), put(first_step(setting))
         self.frames = put(init_frames(setting.spec, setting.config.actor.num_envs))
-        self.key, self.number, self.flag = put(
-            (jax.random.key(0), jax.numpy.ones(()), jax.numpy.zeros((), bool))
-        )
-        self.zero, self.group = put(jax.numpy.int32(0)), None
+        others = jax.random.key(0), jnp.ones(()), jnp.zeros((), bool), jnp.int32(0)
+        self.key, self.number, self.flag, self.zero = put(others)
+        self.group = None
 
     def acting(self) -> Any:
         given = self.step, self.key, self.number, self.flag, self.train.updates
-        action, self.replay, self.sums, self.frames = self.act(
+        action, self.replay, self.sums, self.frames = self.compiled["acting"](
             self.train.variables, self.replay, self.sums, self.frames, *given
         )
         return action
 
     def targets(self) -> Any:
-        self.group, self.replay, self.sums = self.prepare(
+        self.group, self.replay, self.sums = self.compiled["targets"](
             self.train.target, self.replay, self.sums, self.key, self.train.updates
         )
         return self.group
 
     def learning(self) -> Any:
-        given = self.key, self.group, self.zero
-        self.train, self.replay, self.sums = self.learn(self.train, self.replay, self.sums, *given)
+        self.train, self.replay, self.sums = self.compiled["learning"](
+            self.train, self.replay, self.sums, self.key, self.group, self.zero
+        )
         return self.sums
 
 
-def _times(setting: Setting, repeats: int) -> dict[str, Row]:
+def _times(setting: Setting, compiled: Mapping[str, Any], repeats: int) -> dict[str, Row]:
     """Milliseconds of each program, one after the other as in a run."""
-    state = _State(setting)
-    calls = {name: getattr(state, name) for name in ("acting", "targets", "learning")}
-    with contextlib.redirect_stdout(sys.stderr):
-        seconds = take_turns(list(calls.values()), repeats)
+    state = _State(setting, compiled)
+    seconds = take_turns([getattr(state, name) for name in compiled], repeats)
     return {
         name: {"median_ms": 1e3 * statistics.median(taken), "least_ms": 1e3 * min(taken)}
-        for name, taken in zip(calls, seconds, strict=True)
+        for name, taken in zip(compiled, seconds, strict=True)
     }
 
 
