@@ -90,15 +90,23 @@ def _nested(tree: PyTree) -> dict[str, Any]:
     return root
 
 
-def _orbax_handler() -> ocp.PyTreeCheckpointHandler:
-    return ocp.PyTreeCheckpointHandler(use_ocdbt=True, type_handler_registry=_HANDLERS)
+def _orbax() -> tuple[ocp.Checkpointer, ocp.PyTreeCheckpointHandler]:
+    """Of this process alone: what is saved is whole in each, so one writes and all may read."""
+    number = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=number, active_processes={number}, barrier_sync_key_prefix=f"alone{number}"
+    )
+    handler = ocp.PyTreeCheckpointHandler(
+        use_ocdbt=True, type_handler_registry=_HANDLERS, multiprocessing_options=alone
+    )
+    return ocp.Checkpointer(handler, multiprocessing_options=alone), handler
 
 
 def save_item(folder: Path, tree: PyTree) -> None:
     """Write a tree of NumPy arrays as a new orbax folder, compressed."""
     nested = _nested(tree)
     chunks = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES), nested)
-    with ocp.Checkpointer(_orbax_handler()) as orbax:
+    with _orbax()[0] as orbax:
         orbax.save(folder, args=ocp.args.PyTreeSave(nested, save_args=chunks))
 
 
@@ -126,8 +134,9 @@ def _read(folder: Path, wanted: PyTree) -> PyTree:
     asyncio.setLevel(logging.CRITICAL)
     try:
         _check_layout(folder)
-        with ocp.Checkpointer(_orbax_handler()) as orbax:
-            _check_stored(folder, _orbax_handler().metadata(folder).tree, wanted)
+        orbax, handler = _orbax()
+        with orbax:
+            _check_stored(folder, handler.metadata(folder).tree, wanted)
             return orbax.restore(folder, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
     except (DamagedCheckpoint, MemoryError):
         raise

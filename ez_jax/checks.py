@@ -184,8 +184,8 @@ def _wrong_choices(values: dict[str, Any]) -> Iterator[str]:
             nearest = difflib.get_close_matches(values[key], choices, n=1)
             hint = f" (did you mean {nearest[0]}?)" if nearest else ""
             yield f"{key} is {shown(values[key])}: choose {' or '.join(choices)}{hint}"
-    if values["devices"] != "all" and not re.fullmatch("[1-9][0-9]{0,5}", values["devices"]):
-        yield f"devices is {shown(values['devices'])}: write a number, or devices=all"
+    if not re.fullmatch("all|local|[1-9][0-9]{0,5}", values["devices"]):
+        yield f"devices is {shown(values['devices'])}: write a number, all or local"
     if not values["name"].strip():
         yield "name is empty: give the run a name, such as name=first"
 

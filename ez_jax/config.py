@@ -204,7 +204,7 @@ class Config:
     final_updates: int = 20_000  # updates after the last agent step
     discount: float = 0.997**4  # per agent step: 0.997 per frame of Atari
     precision: str = "float32"  # float32 | bfloat16
-    devices: str = "all"  # how many GPUs or TPU chips share the run; all: as batch_size allows
+    devices: str = "all"  # a number of GPUs or TPU chips | local (of this process) | all
     value_prefix: bool = True  # false: predict the reward of each step by itself
     consistency: bool = True  # SimSiam loss between imagined and observed states
     off_policy_correction: bool = True  # shorten td_steps for old data

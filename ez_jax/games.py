@@ -3,15 +3,17 @@
 No library gives the state of its environments away, but games are deterministic: told the same
 actions from the same seeds, they come back to where they were. So a run keeps the actions (one byte
 each) and a checksum of everything that the environments returned.
+
+A run of several processes has as many parts of its games; saved, they are one again.
 """
 
-import zlib
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from ez_jax import watchdog
+from ez_jax import hosts, watchdog
 from ez_jax.envs import VectorEnv
 from ez_jax.structs import TimeStep
 
@@ -22,12 +24,13 @@ def seed_of_games(seed: int, made_at: int) -> int:
 
 
 class SavedGames(NamedTuple):
-    """What brings the games back."""
+    """What brings the games of all processes back."""
 
     actions: np.ndarray  # u8 or larger [calls, N], all since the environments were made
     made_at: int  # agent steps when they were made: their seeds follow from it
     checksum: int  # of every time step that they returned
     unreported: int  # finished games that no line of metrics has told yet
+    reported_at: int  # calls after which the last such line was written
 
 
 class RepeatableGames:
@@ -43,10 +46,13 @@ class RepeatableGames:
         self.spec, self.num_envs = self.env.spec, self.env.num_envs
         self._dtype = np.min_scalar_type(self.spec.num_actions - 1)
         self._actions = bytearray()  # a row per call
-        self._checksum = 0
+        self._calls, self._reported_at = 0, 0
+        self._first = hosts.mine(hosts.total(self.num_envs)).start  # number of the first of ours
+        self._digest = np.arange(self.num_envs, dtype=np.uint64) + np.uint64(self._first)
         self._score = np.zeros(self.num_envs)
         self._length = np.zeros(self.num_envs, np.int64)
-        self.finished: list[tuple[float, int]] = []  # score and agent steps, not reported yet
+        # Call, environment, score and agent steps of what is not reported yet.
+        self.finished: list[tuple[int, int, float, int]] = []
 
     def begin(self) -> TimeStep:
         """Start a new game everywhere."""
@@ -62,24 +68,39 @@ class RepeatableGames:
         return self._observe(self.env.recv())
 
     def _observe(self, step: TimeStep) -> TimeStep:
-        for part in (step.observation, step.score, step.discount, step.is_first, step.is_last):
-            self._checksum = zlib.crc32(np.ascontiguousarray(part), self._checksum)
+        told = step.observation, step.score, step.discount, step.is_first, step.is_last
+        self._digest = _digested(self._digest, told)
+        self._calls += 1
         self._score += step.score
         self._length += ~step.is_first
         for i in np.flatnonzero(step.game_over):
-            self.finished.append((float(self._score[i]), int(self._length[i])))
+            told = self._calls, self._first + i, float(self._score[i]), int(self._length[i])
+            self.finished.append(told)
             self._score[i], self._length[i] = 0.0, 0
         return step
 
     def take_finished(self) -> list[tuple[float, int]]:
         """Score and agent steps of the games that ended since this was last asked."""
-        finished, self.finished = self.finished, []
-        return finished
+        rows = np.array(self.finished).reshape(-1, 4)
+        self.finished, self._reported_at = [], self._calls
+        rows = _of_all_processes(rows)
+        in_order = rows[np.lexsort((rows[:, 1], rows[:, 0]))]
+        return [(score, int(length)) for _, _, score, length in in_order.tolist()]
 
     def save(self) -> SavedGames:
         """What brings the games back to this point; not between `send` and `recv`."""
         actions = np.frombuffer(bytes(self._actions), self._dtype).reshape(-1, self.num_envs)
-        return SavedGames(actions, self._made_at, self._checksum, len(self.finished))
+        return SavedGames(
+            actions=np.concatenate(hosts.exchange(actions), axis=1),
+            made_at=self._made_at,
+            checksum=self._checksum(),
+            unreported=hosts.total(len(self.finished)),
+            reported_at=self._reported_at,
+        )
+
+    def _checksum(self) -> int:
+        """Of the environments of all processes, whoever steps which."""
+        return hosts.total(int(np.sum(self._digest))) % 2**32
 
     def bring_back(self, saved: SavedGames) -> TimeStep | None:
         """Play the saved actions again; the last time step, or None if other things happened.
@@ -91,13 +112,15 @@ class RepeatableGames:
             self.env.close()
             self._replace(saved.made_at)
         step = self.begin()
-        for action in saved.actions.astype(np.int32):
+        own = hosts.mine(saved.actions.shape[1])
+        for action in saved.actions[:, own].astype(np.int32):
             self.send(action)
             step = self.recv()
             watchdog.beat()
-        if self._checksum != saved.checksum:
+        if self._checksum() != saved.checksum:
             return None
-        self.finished = self.finished[len(self.finished) - saved.unreported :]
+        self._reported_at = saved.reported_at
+        self.finished = [game for game in self.finished if game[0] > saved.reported_at]
         return step
 
     def begin_anew(self, agent_steps: int) -> TimeStep:
@@ -109,3 +132,29 @@ class RepeatableGames:
     def close(self) -> None:
         """Release the environments."""
         self.env.close()
+
+
+def _of_all_processes(rows: np.ndarray) -> np.ndarray:
+    """Rows of this process, any number, with those of the others."""
+    counts = [int(one[0]) for one in hosts.exchange(np.array([len(rows)]))]
+    padded = np.pad(rows, [(0, max(counts) - len(rows)), (0, 0)])
+    parts = zip(hosts.exchange(padded), counts, strict=True)
+    return np.concatenate([part[:count] for part, count in parts])
+
+
+def _digested(digest: np.ndarray, told: Sequence[np.ndarray]) -> np.ndarray:
+    """A digest u64[N] of each environment after one more time step, arrays [N, ...]."""
+    number = len(digest)
+    raw = [np.ascontiguousarray(part).view(np.uint8).reshape(number, -1) for part in told]
+    raw.append(np.zeros((number, -sum(part.shape[1] for part in raw) % 8), np.uint8))
+    words = np.concatenate(raw, axis=1).view(np.uint64)
+    return digest * _STEP + words @ _weights(words.shape[1])
+
+
+_STEP = np.uint64(0x9E3779B97F4A7C15)  # odd, so that nothing of before is lost
+
+
+@functools.cache
+def _weights(length: int) -> np.ndarray:
+    """Odd numbers: a word that differs always shows."""
+    return np.random.default_rng(0).integers(2**63, size=length, dtype=np.uint64) * 2 + 1

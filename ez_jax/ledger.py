@@ -13,7 +13,6 @@ Whether a cell is done is read from its run folders alone: a lost or damaged sta
 
 import dataclasses
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +24,6 @@ from ez_jax.checkpoint_files import read_meta
 from ez_jax.config import BadInput, Config
 from ez_jax.metrics import EVALUATION, read_metrics
 from ez_jax.study import Request, Study
-
-_PATIENCE = 60.0  # seconds that another process may take to write the request
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,7 @@ class Ledger:
           BadInput: the folder cannot be written, or holds another study; names what differs.
         """
         folder = run_folder.make_run_dir(folder, key="dir")
-        with _patiently(folder):
+        with lock.patiently(lambda: claims.take(folder / lock.FILE_NAME)):
             if not (folder / study.FILE_NAME).exists():
                 planned = plan(request)
             else:
@@ -214,15 +211,3 @@ def write_state(cell: Cell, state: State) -> None:
 def is_running(cell: Cell) -> bool:
     """Whether a process works on a cell."""
     return claims.is_taken(cell.file("lock"))
-
-
-def _patiently(folder: Path) -> lock.FileLock | claims.Claim:
-    """The lock of the whole ledger, which nobody holds for long."""
-    until = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            return claims.take(folder / lock.FILE_NAME)
-        except lock.Busy:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.1)

@@ -9,15 +9,19 @@ import fcntl
 import os
 import re
 import socket
+import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from ez_jax.config import BadInput
 
 FILE_NAME = "lock"
+PATIENCE = 60.0  # seconds that `patiently` waits
 UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 _HOLDER = re.compile(r"process \d{1,10} on [\w.-]{1,255}")
+Held = TypeVar("Held")
 _held: "weakref.WeakSet[FileLock]" = weakref.WeakSet()
 
 
@@ -55,6 +59,11 @@ class FileLock:
         if self._is_locked and self._is_in_place():
             self._path.unlink()
         self._let_go()
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether the kernel keeps others out: some file systems have no locks."""
+        return self._is_locked
 
     def descriptor(self) -> int:
         """The open file, for a program that goes on holding it (`hold_inherited`)."""
@@ -114,6 +123,22 @@ class FileLock:
             os.close(file)
 
 
+def patiently(take: Callable[[], Held]) -> Held:
+    """What `take` gives, such as the lock of a file that nobody holds for long.
+
+    Raises:
+      Busy: somebody does.
+    """
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return take()
+        except Busy:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.1)
+
+
 class RunLock(FileLock):
     """Holds a run folder."""
 
@@ -143,6 +168,18 @@ def is_held(path: Path) -> bool:
     finally:
         os.close(file)
     return False
+
+
+def holder(path: Path) -> str:
+    """Who holds a lock, or held it last, as far as its file tells."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return "another process"
+    try:
+        return _holder(file)
+    finally:
+        os.close(file)
 
 
 def _holder(file: int) -> str:

@@ -40,7 +40,7 @@ def device_name() -> str:
     """The accelerator's kind; of a CPU, for which JAX has no name, the model and its cores."""
     import jax
 
-    device = jax.devices()[0]
+    device = jax.local_devices()[0]
     if device.platform != "cpu":
         return f"{device.platform}: {device.device_kind}"
     info = Path("/proc/cpuinfo")

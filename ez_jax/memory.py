@@ -153,7 +153,7 @@ def _jaxpr_bytes(jaxpr: Any) -> int:
 
 def available_memory(device: jax.Device | None = None) -> Available:
     """What the device and the host can still give."""
-    device = device or jax.devices()[0]
+    device = device or jax.local_devices()[0]
     host = _host_available()
     stats: Mapping[str, int] = device.memory_stats() or {}
     if "bytes_limit" not in stats:  # a CPU keeps no account

@@ -161,7 +161,7 @@ def plan_rows(
     config: Config, model: Model, plan: memory.MemoryPlan, folder: Path, saved: int | None
 ) -> dict[str, str]:
     """What a person is told at the start, by name."""
-    spec, device = model.spec, jax.devices()[0]
+    spec, device = model.spec, jax.local_devices()[0]
     params = _shapes(config, model)[0].variables["params"]
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
     stack = f", {spec.frame_stack} frames stacked" if spec.frame_stack > 1 else ""
@@ -187,7 +187,7 @@ def plan_rows(
 
 def plan_warnings(config: Config, model: Model) -> list[str]:
     """What a person should think about before the run starts."""
-    if jax.devices()[0].platform != "cpu" or config.preset == "small":
+    if jax.local_devices()[0].platform != "cpu" or config.preset == "small":
         return []
     flops, cores = update_flops(config, model), os.cpu_count() or 1
     return [cpu_warning(config.preset, config.total_updates, flops, cores=cores)]

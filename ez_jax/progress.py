@@ -31,9 +31,9 @@ WEEK, DAY, HOUR, MINUTE = 604_800.0, 86_400.0, 3_600.0, 60.0
 class Progress:
     """Speaks to the person at the terminal, or to the log file that stands in for one."""
 
-    def __init__(self, *, live: bool = True, stream: TextIO | None = None):
+    def __init__(self, *, live: bool = True, silent: bool = False, stream: TextIO | None = None):
         """`live=False` gives plain lines on a terminal too; `stream` is stdout by default."""
-        self._console = Console(file=stream, highlight=False)
+        self._console = Console(file=stream, highlight=False, quiet=silent)
         is_screen = self._console.is_terminal and not self._console.is_dumb_terminal
         self._is_live = live and is_screen and not self._console.is_jupyter
         self._bar: _Bar | None = None

@@ -7,8 +7,10 @@ the host knows besides are the clocks, from which every periodic thing and every
 import contextlib
 import dataclasses
 import functools
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -31,9 +33,10 @@ from ez_jax import (
 from ez_jax import config as configs
 from ez_jax.actor import make_act
 from ez_jax.checkpoint import Checkpointer
+from ez_jax.compiling import announced
 from ez_jax.config import Config
 from ez_jax.envs import VectorEnv, make_env
-from ez_jax.evaluate import make_evaluate, scores, summary
+from ez_jax.evaluate import scores, summary
 from ez_jax.games import RepeatableGames, SavedGames, seed_of_games
 from ez_jax.interrupt import Interrupt
 from ez_jax.learner import make_learn, make_prepare, no_metrics
@@ -45,6 +48,7 @@ from ez_jax.progress import Progress
 from ez_jax.reanalyse import make_reanalyse
 from ez_jax.run_state import ACT, LEARN, init_run_state, start_run_state
 from ez_jax.search import make_search, resolve
+from ez_jax.shared_evaluation import make_shared_evaluate
 from ez_jax.structs import Clocks, TimeStep
 from ez_jax.targets import make_targets
 
@@ -67,16 +71,12 @@ class Run:
     def _build(self, opened: contextlib.ExitStack) -> None:
         config, progress = self.config, self.progress
         as_given, self._as_given = configs.to_dict(config), config
-        self.folder = run_folder.make_run_dir(configs.run_folder(config))
-        opened.push(functools.partial(crash.report, self))
-        opened.enter_context(RunLock(self.folder, progress.warn))
-        is_new = run_folder.is_new(self.folder)
-        if not is_new:
-            run_folder.check_same_config(self.folder, as_given)
-        self.checkpointer = Checkpointer(self.folder, config.checkpoint.keep, progress.warn)
+        folder = configs.run_folder(config)
+        self.checkpointer = Checkpointer(folder, config.checkpoint.keep, progress.warn)
         opened.callback(self.checkpointer.close)
-        self.checkpointer.tidy_up()
-        saved = self.checkpointer.latest()
+        is_new, saved = hosts.by_first(self._take_folder, folder, opened)
+        if not hosts.is_first():  # what the others write is thrown away
+            self.folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
         self.games = RepeatableGames(self._make_env)
         opened.callback(self.games.close)
         self.config = config = resolve(config, self.games.spec.num_actions)
@@ -90,7 +90,9 @@ class Run:
         if is_new:
             run_folder.write_config(self.folder, as_given)
         self._make_steps()
-        self.writer = MetricsWriter(self.folder, tensorboard=config.log.tensorboard)
+        self.writer = MetricsWriter(
+            self.folder, tensorboard=config.log.tensorboard and hosts.is_first()
+        )
         opened.callback(self.writer.close)
         self._done_at = dict.fromkeys(("log", "evaluate", "save"), Clocks())  # the last of each
         self.games_to_come: SavedGames | None = None  # those that have to be brought back
@@ -100,15 +102,26 @@ class Run:
             self._restore()
         self._start_clocks()
 
+    def _take_folder(self, folder: Path, opened: contextlib.ExitStack) -> tuple[bool, int | None]:
+        """Make or take it, until `opened` is closed; whether it is new, and what is saved there."""
+        self.folder = run_folder.make_run_dir(folder)
+        opened.push(functools.partial(crash.report, self))
+        opened.enter_context(RunLock(self.folder, self.progress.warn))
+        is_new = run_folder.is_new(self.folder)
+        if not is_new:
+            run_folder.check_same_config(self.folder, configs.to_dict(self.config))
+        self.checkpointer.tidy_up()
+        return is_new, self.checkpointer.latest()
+
     @watchdog.at("making the environments")
     def _make_env(self, agent_steps: int) -> VectorEnv:
-        """Environments with seeds of this run and of the point where they are made."""
-        config = self.config
+        """Environments of this process, seeded by the run and the point where they are made."""
+        config, own = self.config, hosts.mine(self.config.actor.num_envs)
         return make_env(
             config.game,
             config.env,
-            num_envs=config.actor.num_envs,
-            seed=seed_of_games(config.seed, agent_steps),
+            num_envs=own.stop - own.start,
+            seed=seed_of_games(config.seed, agent_steps) + own.start,
             training=True,
         )
 
@@ -119,22 +132,10 @@ class Run:
         prepare = make_prepare(
             config, model, make_reanalyse(config, model, search), make_targets(config, model)
         )
-        self._act = self._announced("acting", make_act(model, search))
-        self._prepare = self._announced("targets", prepare)
-        self._learn = self._announced("learning", make_learn(config, model))
-        self._evaluate = make_evaluate(config, model)
-
-    def _announced(self, what: str, function: Any) -> Callable[..., Any]:
-        """A jitted function that is compiled once, at its first call, and says so."""
-        compiled: list[Callable[..., Any]] = []
-
-        def call(*args: Any) -> Any:
-            if not compiled:
-                with self.progress.compiling(what), watchdog.at(f"compiling {what}"):
-                    compiled.append(function.lower(*args).compile())
-            return compiled[0](*args)
-
-        return call
+        self._act = announced(self.progress, "acting", make_act(model, search))
+        self._prepare = announced(self.progress, "targets", prepare)
+        self._learn = announced(self.progress, "learning", make_learn(config, model))
+        self._evaluate = make_shared_evaluate(config, model)
 
     def _start(self) -> None:
         """Begin at the beginning; lines of a run that never saved anything go."""
@@ -152,18 +153,23 @@ class Run:
         self.state, self.clocks, self.games_to_come = saved.state, saved.clocks, saved.games
         self.writer.truncate_after(saved.clocks)
         self.writer.write_references(on_track.series(self._as_given), saved.clocks.agent_steps)
-        self._done_at = last_written(self.folder, Clocks()) | {"save": saved.clocks}
+        done_at = hosts.by_first(self._last_written)
+        done_at = {what: Clocks(**at) for what, at in done_at.items()}
+        self._done_at = done_at | {"save": saved.clocks}
         self.progress.say(f"resumed at {self.clocks.agent_steps:,} agent steps")
+
+    def _last_written(self) -> dict[str, dict[str, float]]:
+        found = last_written(self.folder, Clocks())
+        return {what: dataclasses.asdict(clocks) for what, clocks in found.items()}
 
     def _start_clocks(self) -> None:
         self._act_key, self._learn_key = (
             jax.random.fold_in(self.state.key, stream) for stream in (ACT, LEARN)
         )
         numbers = np.arange(self.config.reanalyse.updates_per_search, dtype=np.int32)
-        self._in_group = jax.device_put(
-            tuple(numbers), devices.everywhere()
-        )  # numbers of the updates of one search
+        self._in_group = hosts.same(tuple(numbers))  # numbers of the updates of one search
         self._resumed_at = self.clocks
+        self.is_stopped = False
         self._diagnose = complaints.Watch(self.config)
         self._began = time.perf_counter() - self.clocks.seconds
         self._saved_at = time.perf_counter()
@@ -205,20 +211,18 @@ class Run:
     def collects(self) -> bool:
         """Whether there is more to play."""
         ended = self.clocks.agent_steps >= self.config.total_agent_steps
-        return not ended and not self.interrupt.requested
+        return not ended and not self.is_stopped
 
     @watchdog.at("fetching actions from the device")
     def decide(self, step: TimeStep) -> np.ndarray:
         """Search in all environments and record the decisions: the actions i32[N]."""
         config, state, steps = self.config, self.state, self.clocks.agent_steps
         held = state.train.variables, state.replay, state.metrics, state.frames
-        played = int(np.sum(~step.is_last))
+        played = hosts.total(int(np.sum(~step.is_last)))
         at_random = config.actor.random_start and steps < config.learner.start
         temperature = np.float32(pace.temperature(config, self.clocks))
         # Everything goes to the device at once, and nothing unasked: see the tests.
-        step, *others = jax.device_put(
-            (step, temperature, np.bool_(at_random)), devices.everywhere()
-        )
+        step, others = hosts.shared(step), hosts.same((temperature, np.bool_(at_random)))
         # Deviates (self-play network): always the newest weights.
         # Deviates (random start): counted in agent steps.
         action, replay, metrics, frames = self._act(
@@ -227,7 +231,7 @@ class Run:
         self.state = state.replace(replay=replay, metrics=metrics, frames=frames)
         # Deviates (100k steps): what was played counts, not what was stored.
         self._tick(agent_steps=played)
-        return jax.device_get(action)
+        return jax.device_get(action)[hosts.mine(len(action))]
 
     def updates_due(self) -> int:
         """Updates that the data collected so far is owed."""
@@ -235,7 +239,7 @@ class Run:
 
     def updates_left(self) -> int:
         """A handful of the updates that run past the data; 0 when all are done or asked to stop."""
-        return 0 if self.interrupt.requested else pace.updates_left(self.config, self.clocks)
+        return 0 if self.is_stopped else pace.updates_left(self.config, self.clocks)
 
     @watchdog.at("handing updates to the device")
     def learn(self, num_updates: int) -> None:
@@ -262,7 +266,9 @@ class Run:
         for action, is_due in self._due.items():
             if is_due(way):
                 action()
-        if 0 < minutes <= (time.perf_counter() - self._saved_at) / 60:
+        waited = 0 < minutes <= (time.perf_counter() - self._saved_at) / 60
+        self.is_stopped, waited = hosts.agreed(self.interrupt.requested, waited)
+        if waited:
             self.save()
         self.progress.update(self._now())
 
@@ -275,8 +281,7 @@ class Run:
             metrics |= {"rollout/return": np.mean(returns), "rollout/length": np.mean(lengths)}
             metrics["rollout/games"] = len(returns)
         metrics["opt/skipped"] = int(self.state.train.skipped)
-        metrics_again = jax.device_put(no_metrics(self.config), devices.everywhere())
-        self.state = self.state.replace(metrics=metrics_again)
+        self.state = self.state.replace(metrics=hosts.same(no_metrics(self.config)))
         self._write(metrics)
         for sentence in self._diagnose(self.clocks.updates, metrics):
             self.progress.warn(sentence)
@@ -306,7 +311,7 @@ class Run:
 
     def finish(self) -> None:
         """Log, evaluate and save once more, unless nothing has happened since that was done."""
-        interrupted = self.interrupt.requested
+        (interrupted,) = hosts.agreed(self.interrupt.requested)
         # Asked to stop it only saves: a line of its own would tell the two halves of the run apart.
         wanted = [self.save] if interrupted else [self.log, self.evaluate, self.save]
         missing = [action for action in wanted if not self._is_done(action)]
@@ -317,8 +322,8 @@ class Run:
             action()
         self.checkpointer.wait()
         # A signal may have come during the last evaluation.
-        stopped, clocks = self.interrupt.requested, self.clocks
-        told = "stopped; the same command goes on from here" if stopped else "done"
+        (self.is_stopped,), clocks = hosts.agreed(self.interrupt.requested), self.clocks
+        told = "stopped; the same command goes on from here" if self.is_stopped else "done"
         stands = f"{clocks.agent_steps:,} agent steps, {clocks.updates:,} updates"
         self.progress.say(f"{told}: {stands}, {self.folder}")
 

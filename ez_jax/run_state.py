@@ -4,7 +4,7 @@ import functools
 
 import jax
 
-from ez_jax import devices
+from ez_jax import devices, hosts
 from ez_jax import replay as ring
 from ez_jax.actor import init_frames
 from ez_jax.config import Config
@@ -40,8 +40,12 @@ def placement(state: RunState) -> RunState:
 
 
 def place(state: RunState) -> RunState:
-    """The same state with every array in its place."""
-    return jax.device_put(state, devices.shardings(placement(state)))
+    """The same state, whose frames are in their place already, with every array in its own."""
+    rows = state.replay.rows
+    small = state.replace(replay=state.replay.replace(rows=rows.replace(observation=None)))
+    placed = hosts.same(small)
+    rows = placed.replay.rows.replace(observation=rows.observation)
+    return placed.replace(replay=placed.replay.replace(rows=rows))
 
 
 def start_run_state(config: Config, model: Model) -> RunState:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ez_jax import devices, run_folder
+from ez_jax import devices, hosts, run_folder
 from ez_jax import replay as ring
 from ez_jax.arrays import DamagedCheckpoint
 from ez_jax.checkpoint import Checkpointer
@@ -38,7 +38,11 @@ class SavedRun(NamedTuple):
 def save(checkpointer: Checkpointer, run: SavedRun) -> None:
     """Save a run; the writing goes on in the background."""
     checkpointer.wait()  # the journal grows in the background, too
-    rows, oldest_row = _unsaved_rows(run.state.replay, checkpointer.journal.end)
+    saved_rows = hosts.by_first(lambda: checkpointer.journal.end)
+    rows, oldest_row = _unsaved_rows(run.state.replay, saved_rows)
+    hosts.check_same(run.state.train)
+    if not hosts.is_first():
+        return  # it has helped to fetch the rows: everything else is whole everywhere
     plain = run.games._asdict() | {"actions": len(run.games.actions)}
     meta = {"clocks": dataclasses.asdict(run.clocks), "games": plain}
     state = _items(run.state, run.games.actions)
@@ -47,6 +51,8 @@ def save(checkpointer: Checkpointer, run: SavedRun) -> None:
 
 def save_best(checkpointer: Checkpointer, train: TrainState, clocks: Clocks, score: float) -> None:
     """Keep these weights if none scored as much before; those of a later clock are no rivals."""
+    if not hosts.is_first():
+        return
     best = checkpointer.best() or {}
     before, updates = best.get("score"), best.get("updates")
     is_rival = type(before) is float and type(updates) is int and updates <= clocks.updates
@@ -88,6 +94,11 @@ def _plain(meta: Mapping[str, Any]) -> dict[str, int]:
     if meta.get("together"):
         raise BadInput("this run was trained together with others: go on with the same seeds=")
     told = meta.get("games")
+    if isinstance(told, dict) and "reported_at" not in told:
+        raise BadInput(
+            "this run was begun by an earlier version of ez_jax and cannot be gone on with; its "
+            "weights can be used as ever, and another name= trains anew"
+        )
     is_sound = isinstance(told, dict) and told.keys() == set(SavedGames._fields)
     if not (is_sound and all(type(n) is int and 0 <= n < 2**32 for n in told.values())):
         raise DamagedCheckpoint(f"what a checkpoint tells of its games is damaged: {told!r:.200}")

@@ -3,12 +3,13 @@
     python -m ez_jax.train +game=Breakout
 
 One process and one loop. While the environments step on their threads, the device learns; the
-learner always sees a defined prefix of the data, so the same seed gives the same curve.
+learner always sees a defined prefix of the data, so the same seed gives the same curve. On many
+devices and hosts it is the same loop, in each process (`devices.py`, `hosts.py`).
 """
 
 from collections.abc import Sequence
 
-from ez_jax import cli, planning
+from ez_jax import cli, hosts, planning, roll
 from ez_jax.config import Config, run_folder
 from ez_jax.progress import Progress
 from ez_jax.run import Run
@@ -18,8 +19,10 @@ from ez_jax.watchdog import Watchdog
 def train(config: Config) -> int:
     """Train to the end, or go on with the run that its folder holds; returns the exit code."""
     cli.configure_jax()
+    hosts.join(config)
+    progress = Progress(live=config.log.progress, silent=not hosts.is_first())
     watchdog = Watchdog(run_folder(config), config.log.watchdog)
-    with watchdog, Run(config, Progress(live=config.log.progress)) as run:
+    with roll.called(run_folder(config), progress.warn), watchdog, Run(config, progress) as run:
         step = run.begin()
         with run.interrupt:
             while run.collects():
@@ -32,7 +35,7 @@ def train(config: Config) -> int:
                 run.learn(run.updates_left())  # 3. the updates that run past the data
                 run.report()
             run.finish()
-    return cli.INTERRUPTED if run.interrupt.requested else cli.DONE
+    return cli.INTERRUPTED if run.is_stopped else cli.DONE
 
 
 def plan(config: Config) -> int:

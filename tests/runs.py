@@ -4,7 +4,7 @@ import dataclasses
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,22 +69,33 @@ def config(
     )
 
 
-def start(module: str, *words: str) -> subprocess.Popen[str]:
-    """Start a command of ez_jax; its output comes line by line."""
+def start(
+    module: str, *words: str, variables: Mapping[str, str] | None = None, within: Sequence[str] = ()
+) -> subprocess.Popen[str]:
+    """Start a command of ez_jax; its output comes line by line.
+
+    `variables` of its environment beside the usual ones; `within` is a command that is given it.
+    """
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiles in half the time
         "JAX_DEFAULT_MATMUL_PRECISION": "highest",
+        **(variables or {}),
     }
     environment.pop("HYDRA_FULL_ERROR", None)
     return subprocess.Popen(
-        [sys.executable, "-m", module, *words],
+        [*within, sys.executable, "-m", module, *words],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def devices(number: int) -> dict[str, str]:
+    """Variables of an environment in which JAX sees so many devices."""
+    return {"XLA_FLAGS": f"--xla_force_host_platform_device_count={number}"}
 
 
 def wait(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
@@ -105,6 +116,20 @@ def train_words(folder: Path, *words: str) -> list[str]:
 def train(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """A tiny run from start to end, or to its end."""
     return wait(start("ez_jax.train", *train_words(folder, *words)))
+
+
+def assert_near(folder: Path, other: Path) -> None:
+    """Both runs took the same steps in the same games, and learned the same but for rounding."""
+    lines, others = read_metrics(folder), read_metrics(other)
+    assert len(lines) == len(others)
+    for line, like in zip(lines, others, strict=True):
+        assert line.keys() == like.keys()
+        for name, value in line.items():
+            if name.startswith(("rollout/", "eval/")) or name in ("agent_steps", "updates"):
+                assert value == like[name], name
+            elif name != "seconds":
+                near = np.isclose(value, like[name], rtol=5e-3, atol=5e-3, equal_nan=True)
+                assert near, f"{name} at {line['updates']} updates: {value}, {like[name]}"
 
 
 def latest_checkpoint(folder: Path) -> int | None:

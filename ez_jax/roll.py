@@ -1,0 +1,82 @@
+"""Notices when a process of a run is gone, and ends the others, which would wait for it for ever.
+
+Each holds the lock of a file in the run folder, and a kernel lets go of a process's locks however
+that ends. A machine that is gone altogether is noticed by `jax.distributed` (`hosts.py`), which
+ends the others as well and counts processes as "tasks".
+"""
+
+import contextlib
+import functools
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+
+from ez_jax import cli, hosts, lock
+
+FOLDER = "processes"  # in the run folder
+LOOK = 1.0  # seconds between two looks
+LAST_WORDS = 2.0  # seconds for the error that another's end causes here to be told
+
+
+@contextlib.contextmanager
+def called(folder: Path, warn: Callable[[str], None]) -> Iterator[None]:
+    """Be one of the processes of a run, whose folder they share, while the block lasts.
+
+    Where the block fails, or another process is gone, this one is ended at once: what JAX does at
+    the end of a program would wait for the others. All of them have to leave the block.
+    """
+    if jax.process_count() == 1:
+        yield
+        return
+    files = [folder / FOLDER / f"{number}.lock" for number in range(jax.process_count())]
+    own = files[jax.process_index()]
+    own.parent.mkdir(parents=True, exist_ok=True)
+    held, is_over = lock.patiently(lambda: lock.FileLock(own, warn)), threading.Event()
+    hosts.agreed()  # here all of them hold theirs
+    others = [file for file in files if file != own] if held.is_locked else []
+    watcher = threading.Thread(target=_watch, args=(others, is_over), name="roll", daemon=True)
+    watcher.start()
+    try:
+        yield
+    except BaseException as error:  # noqa: BLE001 told as the commands tell it, then the exit code
+        code = cli.guarded(functools.partial(_again, error))
+        watcher.join(2 * (LOOK + LAST_WORDS))  # was it another's end that led to it?
+        _end(code)
+    hosts.agreed()
+    is_over.set()
+    watcher.join()
+    hosts.agreed()  # nobody looks any more
+    held.close()
+
+
+def _again(error: BaseException) -> None:
+    """As if it had not been caught."""
+    raise error
+
+
+def _watch(others: list[Path], is_over: threading.Event) -> None:
+    while not is_over.wait(LOOK):
+        gone = [file for file in others if not lock.is_held(file)]
+        if gone and not is_over.is_set():
+            sys.stderr.write(_sentence(gone[0]))
+            time.sleep(LAST_WORDS)
+            _end(cli.FAILED)
+
+
+def _sentence(file: Path) -> str:
+    return (
+        f"error: process {file.stem} of {jax.process_count()} ({lock.holder(file)}) is gone, its "
+        "own output says why; this one ends, too, and the same command for all of them goes on "
+        "from the last checkpoint\n"
+    )
+
+
+def _end(code: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,59 @@
+"""An evaluation whose games are played by all processes of a run, a block by each."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding
+
+from ez_jax import devices, hosts
+from ez_jax.config import Config
+from ez_jax.evaluate import EvaluateFn, Games, make_evaluate
+from ez_jax.model import Model
+from ez_jax.structs import Variables
+
+
+def make_shared_evaluate(config: Config, model: Model) -> EvaluateFn:
+    """As `make_evaluate`, and the same games, for all processes to call together.
+
+    Each plays its games on its own devices, so that nobody waits before the last is over.
+    """
+    number = jax.process_count()
+    if number == 1:
+        return make_evaluate(config, model)
+    share = -(-config.eval.episodes // number)
+    first = jax.process_index() * share
+    count = min(share, config.eval.episodes - first)  # 0 or less: there are more processes
+    own = dataclasses.replace(config.eval, seed=config.eval.seed + first, episodes=max(1, count))
+    play = make_evaluate(dataclasses.replace(config, eval=own), model)
+
+    def evaluate(
+        variables: Variables, stop: Callable[[], bool] = lambda: False, **given: Any
+    ) -> Games | None:
+        mesh = devices.make_mesh(jax.local_devices())
+        with jax.set_mesh(mesh):
+            here = NamedSharding(mesh, devices.WHOLE)
+            variables = jax.device_put(_parts_here(variables), here)
+            games = play(variables, stop=stop, **given) if count > 0 else Games(*np.zeros((2, 0)))
+        if any(hosts.agreed(games is None)):
+            return None
+        return _of_all(games, share, config.eval.episodes)
+
+    return evaluate
+
+
+def _parts_here(variables: Variables) -> Variables:
+    """What is whole on every device, from the first of this process."""
+    return jax.tree.map(lambda x: x.addressable_data(0), variables)
+
+
+def _of_all(games: Games, share: int, episodes: int) -> Games:
+    """The games of all processes in the order of their seeds; films stay where they are."""
+
+    def joined(values: np.ndarray) -> np.ndarray:
+        padded = np.pad(values, (0, share - len(values)))
+        return np.concatenate(hosts.exchange(padded))[:episodes]
+
+    return Games(joined(games.returns), joined(games.lengths.astype(np.int64)), games.pictures)
