@@ -18,7 +18,8 @@ checkpoint saving the run and going on from it, with a replay of 10 x steps=N ag
 compile    seconds to compile, with an empty cache and a warm one
 memory     what the compiled programs want, and what the plan says
 scaling    FLOPs and bytes sent by 1, 2, 4 ... up_to=8 devices, and what that predicts for others
-           (CPU devices by force; timed=false leaves out what is run and not only compiled)
+           (CPU devices by force; timed=false leaves out what is run and not only compiled;
+           topology=v5e:4x4 counts what the compiler for TPUs makes, if libtpu is installed)
 
 Any key of the configuration may be set; game=Breakout with its published preset otherwise.
 repeats=N after a first call that is not timed; batches=1,16 instead of the workload's own.
@@ -40,7 +41,7 @@ from rich.table import Table
 
 from experiments.bench.measure import Case, rows_of
 from experiments.bench.parts import PARTS, Setting, make_setting
-from experiments.bench.scaling import notes, scaling
+from experiments.bench.scaling import notes, on_topology, scaling
 from experiments.bench.side_by_side import together
 from experiments.bench.whole import WHOLE
 from ez_jax import arguments, cli, presets
@@ -48,7 +49,7 @@ from ez_jax.config import BadInput
 from ez_jax.run_folder import provenance
 
 CEILINGS = ("matrix_gflop_per_s", "copy_gbyte_per_s")  # the same in all rows
-OWN_KEYS = {"repeats": 5, "batches": "", "steps": 400, "up_to": 8, "timed": True}
+OWN_KEYS = {"repeats": 5, "batches": "", "steps": 400, "up_to": 8, "timed": True, "topology": ""}
 
 
 def _peer(setting: Setting) -> Iterator[Case]:
@@ -108,7 +109,9 @@ def main() -> int:
     if workload in TIMED:
         rows = rows_of(list(TIMED[workload](setting)), values["repeats"])
     elif workload == "scaling":
-        rows = list(scaling(setting, values["up_to"], values["timed"], values["repeats"]))
+        shape = values["topology"]
+        given = values["up_to"], values["timed"], values["repeats"]
+        rows = list(on_topology(setting, shape) if shape else scaling(setting, *given))
     else:
         rows = list(WHOLES[workload](setting, values["steps"]))
     title = f"{workload}: {config.game}, preset={config.preset}, {jax.devices()[0].device_kind}"

@@ -19,7 +19,10 @@ from ez_jax.targets import make_targets
 ROWS = 304  # of the ring in these programs, a multiple of the devices
 
 
-def _functions(setting: Setting) -> tuple[Any, Any, Any]:
+Functions = tuple[Any, Any, Any]
+
+
+def functions(setting: Setting) -> Functions:
     """The jitted `act`, `prepare` and `learn` of a run."""
     config, model = setting.config, setting.model
     search = make_search(config.search, model, discount=config.discount, explore=True)
@@ -28,10 +31,16 @@ def _functions(setting: Setting) -> tuple[Any, Any, Any]:
     return make_act(model, search), prepare, make_learn(config, model)
 
 
-def programs(setting: Setting) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
-    """Each with the shapes of its arguments, in their places on the ambient mesh."""
+def programs(
+    setting: Setting, made: Functions | None = None
+) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
+    """Each with the shapes of its arguments, in their places on the ambient mesh.
+
+    Nothing is executed, so the mesh may be of devices that are not there; `made` are the functions,
+    if they have been made without a mesh.
+    """
     config, spec = setting.config, setting.spec
-    act, prepare, learn = _functions(setting)
+    act, prepare, learn = made or functions(setting)
     key = jax.eval_shape(lambda: jax.random.key(0))
     train = jax.eval_shape(setting.train)
     replay = jax.eval_shape(lambda: setting.replay(ROWS))
@@ -39,7 +48,8 @@ def programs(setting: Setting) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
     frames = jax.eval_shape(lambda: init_frames(spec, envs))
     number, flag = jax.ShapeDtypeStruct((), jnp.float32), jax.ShapeDtypeStruct((), bool)
     step = jax.eval_shape(lambda: first_step(setting))
-    variables, updates, sums = train.variables, train.updates, no_metrics(config)
+    variables, updates = train.variables, train.updates
+    sums = jax.eval_shape(lambda: no_metrics(config))
     yield _placed(
         "acting", act, (variables, replay, sums, frames, step, key, number, flag, updates)
     )

@@ -4,7 +4,9 @@ Each number comes from a process of its own, which has so many CPU devices by fo
 cores of this machine: what is timed shows what splitting costs, never what it gains.
 """
 
+import importlib.util
 import json
+import math
 import os
 import re
 import statistics
@@ -21,7 +23,7 @@ from experiments.bench.collectives import KINDS, count
 from experiments.bench.machines import MACHINES, assumptions, law, predict
 from experiments.bench.measure import take_turns
 from experiments.bench.parts import Setting, make_setting
-from experiments.bench.programs import ROWS, first_step, place_of, programs
+from experiments.bench.programs import ROWS, first_step, functions, place_of, programs
 from ez_jax import cli, devices, winograd
 from ez_jax.actor import init_frames
 from ez_jax.config import BadInput, Config, from_dict, override, to_dict
@@ -29,6 +31,13 @@ from ez_jax.learner import no_metrics
 
 MEGA, GIGA = 1e-6, 1e-9
 SAMPLES = {"acting": "actor.num_envs", "targets": "learner.batch_size"}  # what a program splits
+# The compiler looks for a TPU to ask, and would wait for one.
+NO_TPU = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # nothing is executed
+    "TPU_ACCELERATOR_TYPE": "none",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+}
 Row = dict[str, Any]
 
 
@@ -54,6 +63,26 @@ def scaling(setting: Setting, up_to: int, timed: bool, repeats: int) -> Iterator
     if timed:
         yield from _ratios(found)
     yield from _predictions(config, [row for row in found if row["devices"] > 1])
+
+
+def on_topology(setting: Setting, topology: str) -> Iterator[Row]:
+    """Rows of one table, counted from what the compiler for TPUs makes of it; no TPU is needed.
+
+    Args:
+      setting: its batch, and as many environments at least as there are chips.
+      topology: as `jax.experimental.topologies` names it, `v5e:4x4` for 16 chips.
+
+    Raises:
+      BadInput: the compiler is not installed.
+    """
+    if importlib.util.find_spec("libtpu") is None:
+        raise BadInput("topology= needs the compiler for TPUs: pip install libtpu")
+    number = math.prod(int(size) for size in re.findall(r"\d+", topology.partition(":")[2]))
+    config = setting.config
+    config = override(config, {"actor.num_envs": max(number, config.actor.num_envs)})
+    orders = {"devices": number, "timed": False, "repeats": 0, "topology": topology}
+    for row in _in_a_process({**orders, "config": to_dict(config)}):
+        yield {**_counted({**row, "scaling": topology}), "table": f"counted for {topology}"}
 
 
 def notes() -> list[str]:
@@ -83,6 +112,8 @@ def _in_a_process(orders: Row) -> list[Row]:
     flags = f"--xla_force_host_platform_device_count={orders['devices']}"
     others = re.sub(r"--xla_force_host_platform_device_count=\d+", "", _flags())
     environment = {**os.environ, "XLA_FLAGS": f"{others} {flags}", "JAX_PLATFORMS": "cpu"}
+    if orders.get("topology"):
+        environment |= NO_TPU
     done = subprocess.run(
         [sys.executable, "-m", "experiments.bench.scaling"],
         input=json.dumps(orders),
@@ -164,9 +195,10 @@ def main() -> int:
     # As accelerators compute: what a CPU does instead is quicker there alone.
     winograd.MIN_TILES = sys.maxsize
     setting = make_setting(from_dict(orders["config"]), ())
-    with jax.set_mesh(devices.make_mesh(jax.devices())):
+    made = functions(setting)
+    with jax.set_mesh(devices.make_mesh(_devices(orders.get("topology", "")))):
         compiled, rows = {}, {}
-        for name, function, shapes in programs(setting):
+        for name, function, shapes in programs(setting, made):
             began = time.perf_counter()
             compiled[name] = function.lower(*shapes).compile()
             taken = time.perf_counter() - began
@@ -177,6 +209,15 @@ def main() -> int:
     for name, row in rows.items():
         sys.stdout.write(json.dumps(row | times.get(name, {})) + "\n")
     return cli.DONE
+
+
+def _devices(topology: str) -> list[Any]:
+    """Those of this process, or of a machine that is not there."""
+    if not topology:
+        return jax.devices()
+    from jax.experimental import topologies
+
+    return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
 
 
 def _counts(text: str) -> Row:
