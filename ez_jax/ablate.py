@@ -152,7 +152,8 @@ def _plan(request: Request) -> Study:
         }
         base = next(iter(bases.values()))
         plans[game] = make_plan(request.design, request.switches, bases, _spec(base))
-        if request.pack and runs_on_device(game, base.env.backend):
+        is_packed = request.pack and base.replay.memory == "device"
+        if is_packed and runs_on_device(game, base.env.backend):
             packed.add(game)
     return Study(request, plans, frozenset(packed))
 

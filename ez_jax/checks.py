@@ -22,6 +22,7 @@ CHOICES = {
     "network.head_activation": ("relu", "elu"),
     "search.policy": ("puct_ez", "puct", "gumbel"),
     "search.minmax": ("parent", "official"),
+    "replay.memory": ("device", "host", "auto"),
     "reanalyse.mode": ("batch", "buffer", "none"),
     "targets.value": ("td", "search", "mixed"),
     "learner.optimizer": ("sgd", "adam"),

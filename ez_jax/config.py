@@ -93,9 +93,10 @@ class ActorConfig:
 
 @dataclass(frozen=True)
 class ReplayConfig:
-    """Prioritised replay on the device."""
+    """Prioritised replay."""
 
     capacity: int = 100_000  # agent steps kept
+    memory: str = "device"  # of the frames: device | host | auto (which has room); see ahead.py
     priority_exponent: float = 0.6  # alpha
     importance_exponent: float = 0.4  # beta at the start, linear to importance_exponent_final
     importance_exponent_final: float = 1.0  # beta at the end of the run
@@ -297,8 +298,7 @@ def dotted_keys() -> tuple[str, ...]:
 
 def unknown_key(key: str) -> str:
     """The sentence about a key that does not exist, with the nearest ones."""
-    if any(name.startswith(f"{key}.") for name in dotted_keys()):
-        examples = [name for name in dotted_keys() if name.startswith(f"{key}.")][:3]
+    if examples := [name for name in dotted_keys() if name.startswith(f"{key}.")][:3]:
         return f"'{key}' is a section; set one of its keys, such as {', '.join(examples)}"
     return f"unknown key '{key}'" + checks.suggestion(checks.nearest_keys(key, dotted_keys()))
 

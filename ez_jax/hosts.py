@@ -26,14 +26,16 @@ JOIN_SECONDS = 300  # until all processes have to be there
 SILENT_SECONDS = 30  # without a sign of life a machine counts as gone (`jax.distributed`)
 
 
+COUNTS = ("JAX_NUM_PROCESSES", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
+
+
 def is_several(environment: Mapping[str, str]) -> bool:
     """Whether this process was started as one of several.
 
     By `JAX_COORDINATOR_ADDRESS` with `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`, by SLURM's srun, by
     Open MPI or on a slice of TPUs with several hosts.
     """
-    counts = ("JAX_NUM_PROCESSES", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
-    numbers = [int(environment[name]) for name in counts if environment.get(name, "").isdecimal()]
+    numbers = [int(environment[name]) for name in COUNTS if environment.get(name, "").isdecimal()]
     workers = environment.get("TPU_WORKER_HOSTNAMES", "").split(",")
     return max([*numbers, len(workers)]) > 1
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from ez_jax import devices, diagnostics
+from ez_jax import devices, diagnostics, pace
 from ez_jax import replay as ring
 from ez_jax.config import Config, LearnerConfig
 from ez_jax.losses import loss_weights, unroll_loss
@@ -183,6 +183,7 @@ def make_draw(config: Config, model: Model) -> Callable[[Replay, Array, Array], 
             frame_stack=model.spec.frame_stack,
             priority_exponent=alpha,
             importance_exponent=importance_exponent(config, updates),
+            spare=pace.rows_ahead(config),
         )
         floor = jnp.where(batch.weight > 0, config.replay.min_weight, 0.0)  # 0: not a real draw
         return batch.replace(weight=jnp.maximum(batch.weight, floor))
@@ -203,25 +204,43 @@ def no_metrics(config: Config) -> Sums:
     return Sums.of(names)
 
 
+def make_draw_group(config: Config, model: Model) -> Callable[[Replay, Array, Array], Batch]:
+    """`draw(replay, key, updates)`: the samples [B * U] of the group that begins with that update.
+
+    The draws of update i depend on the key and i alone. Only places of the frames, as `make_draw`.
+    """
+    draw, group = make_draw(config, model), config.reanalyse.updates_per_search
+
+    def draw_group(replay: Replay, key: Array, updates: Int[Array, ""]) -> Batch:
+        numbers = updates + jnp.arange(group)
+        keys = jax.vmap(lambda number: keys_of(key, number)[0])(numbers)
+        drawn = jax.vmap(draw, (None, 0, 0), out_axes=1)(replay, keys, numbers)
+        return devices.whole(jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), drawn))
+
+    return draw_group
+
+
 def make_prepare(
     config: Config, model: Model, reanalyse: ReanalyseFn, targets_for: TargetsFn
 ) -> Callable[..., tuple[Prepared, Replay, Sums]]:
     """Sample, reanalyse and make targets for `reanalyse.updates_per_search` updates, jitted.
 
-    `prepare(target, replay, metrics, key, updates)` returns what `learn` wants; replay and metrics
-    are donated. All the roots are one search. The priorities are those before the first of the
-    updates; the draws of update i depend on the key and i alone. The axis of samples is the first,
-    so that every device has some of each update.
+    `prepare(target, replay, metrics, key, updates, drawn)` returns what `learn` wants; replay and
+    metrics are donated. All the roots are one search. The priorities are those before the first of
+    the updates, or older where the samples were drawn before (`ahead.py`). The axis of samples is
+    the first, so that every device has some of each update.
     """
-    draw, group = make_draw(config, model), config.reanalyse.updates_per_search
+    draw, group = make_draw_group(config, model), config.reanalyse.updates_per_search
 
-    def prepare(target: Variables, replay: Replay, sums: Sums, key: Array, updates: Array):
-        numbers = updates + jnp.arange(group)
-        keys = jax.vmap(keys_of, (None, 0))(key, numbers)
-        drawn = jax.vmap(draw, (None, 0, 0), out_axes=1)(replay, keys[:, 0], numbers)
-        together = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), drawn)  # [B * U, ...]
-        batch = devices.split(ring.with_frames(replay, together))
-        done = reanalyse(target, keys[0, 1], batch, replay, updates)
+    def prepare(
+        target: Variables, replay: Replay, sums: Sums, key: Array, updates: Array,
+        drawn: Batch | None = None,
+    ):  # fmt: skip
+        batch = draw(replay, key, updates) if drawn is None else drawn
+        if batch.observation is None:
+            batch = ring.with_frames(replay, batch)
+        batch = devices.split(batch)
+        done = reanalyse(target, keys_of(key, updates)[1], batch, replay, updates)
         targets = devices.spread(
             lambda target, updates, batch: targets_for(target, batch, updates),
             *(target, updates),

@@ -51,6 +51,8 @@ class Sizes:
     roots: int  # of the largest search
     num_simulations: int
     unsaved: int  # agent steps between two checkpoints
+    on_host: bool = False  # frames of the replay are in host memory,
+    drawn: int = 0  # and those of so many samples on the device before they are used
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +61,7 @@ class MemoryPlan:
 
     sizes: Sizes
     per_step: int  # replay, of one agent step
+    frame: int  # of that: what may be in host memory
     per_step_refreshed: int  # of that: what learning changes, so that it is saved every time
     per_sample: int  # batch and activations, of one sampled sequence
     per_root: int  # search tree, of one root
@@ -67,12 +70,29 @@ class MemoryPlan:
     @property
     def parts(self) -> dict[str, int]:
         """Bytes on the device by purpose."""
-        return {
-            "replay": self.per_step * self.sizes.capacity,
+        sizes = self.sizes
+        frames = self.frames_on_host
+        parts = {
+            "replay without frames" if frames else "replay": self.replay - frames,
             "parameters, optimiser, targets": 2 * self.train,  # an update makes the next beside
-            "search tree": self.per_root * self.sizes.roots,
-            "batch and activations": self.per_sample * self.sizes.batch_size,
+            "search tree": self.per_root * sizes.roots,
+            "batch and activations": self.per_sample * sizes.batch_size,
         }
+        return parts | ({"frames of the next batch": self._next_frames} if frames else {})
+
+    @property
+    def replay(self) -> int:
+        """Bytes of the replay, wherever they are."""
+        return self.per_step * self.sizes.capacity
+
+    @property
+    def frames_on_host(self) -> int:
+        """Of these the frames, where they are in host memory; else 0."""
+        return self.frame * self.sizes.capacity if self.sizes.on_host else 0
+
+    @property
+    def _next_frames(self) -> int:
+        return self.frame * self.sizes.frames * self.sizes.drawn
 
     @property
     def device(self) -> int:
@@ -84,12 +104,19 @@ class MemoryPlan:
         """Bytes in host memory when a checkpoint is written, without what the device holds."""
         sizes = self.sizes
         rows = self.per_step * min(sizes.unsaved, sizes.capacity)
-        return self.train + self.per_step_refreshed * sizes.capacity + rows + RUNTIME_BYTES
+        saved = self.train + self.per_step_refreshed * sizes.capacity + rows
+        frames = self.frames_on_host
+        return saved + RUNTIME_BYTES + frames + (self._next_frames if frames else 0)
 
     def describe(self) -> str:
         """One line for the plan that is shown at the start."""
         parts = ", ".join(f"{name} {gigabytes(size)}" for name, size in self.parts.items())
-        return f"{gigabytes(self.device)} on the device ({parts}); host {gigabytes(self.host)}"
+        return f"{gigabytes(self.device)} on the device ({parts}); host {self.describe_host()}"
+
+    def describe_host(self) -> str:
+        """Bytes in host memory, and what most of them are for."""
+        frames = f", {gigabytes(self.frames_on_host)} of it frames of the replay"
+        return gigabytes(self.host) + (frames if self.frames_on_host else "")
 
 
 def plan_memory(
@@ -118,6 +145,7 @@ def plan_memory(
     return MemoryPlan(
         sizes=sizes,
         per_step=recorded + refreshed,
+        frame=frame,
         per_step_refreshed=refreshed,
         per_sample=observed + policies + activation_bytes,
         per_root=search_bytes(tree_bytes(embedding), spec.num_actions, sizes.num_simulations),
@@ -211,8 +239,23 @@ def fits(plan: MemoryPlan, available: Available) -> bool:
     return plan.device <= USABLE * available.device and plan.host <= USABLE * available.host
 
 
+def with_frames_on_host(plan: MemoryPlan) -> MemoryPlan:
+    """The plan with the frames of the replay in host memory."""
+    return dataclasses.replace(plan, sizes=dataclasses.replace(plan.sizes, on_host=True))
+
+
 def _advice(plan: MemoryPlan, available: Available) -> str:
-    """The largest replay that fits; if even a small one does not, a smaller batch too."""
+    """The largest replay that fits; if even a small one does not, a smaller batch too.
+
+    Before that, host memory, if the device has its own and that is all that is missing.
+    """
+    elsewhere = with_frames_on_host(plan)
+    if not available.is_shared and plan != elsewhere and fits(elsewhere, available):
+        return f"replay.memory=host would fit; {_smaller(plan, available)}"
+    return _smaller(plan, available)
+
+
+def _smaller(plan: MemoryPlan, available: Available) -> str:
     smallest = min(plan.sizes.capacity, max(1_000, 4 * plan.sizes.batch_size))
     batch = plan.sizes.batch_size
     while batch >= 1:

@@ -4,6 +4,8 @@ Functions of the configuration and the clocks alone, so that nothing depends on 
 machine or on where a run was stopped.
 """
 
+import math
+
 from ez_jax.config import Config
 from ez_jax.search import acting_temperature
 from ez_jax.structs import Clocks
@@ -25,6 +27,23 @@ def updates_due(config: Config, clocks: Clocks) -> int:
 def updates_owed(config: Config, agent_steps: int) -> int:
     """All updates that so many agent steps are worth."""
     return int(max(0, agent_steps - config.learner.start) * config.updates_per_step)
+
+
+def draws_ahead(config: Config) -> bool:
+    """Whether the samples of a group of updates are drawn before the updates of the one before."""
+    return config.replay.memory != "device"
+
+
+def rows_ahead(config: Config) -> int:
+    """Rows of replay that can be written after such a draw, up to the last of its updates.
+
+    Steps enough for one group come in between. Of two rows of an environment in succession at
+    least one counts as a step: the action on a final observation is not executed.
+    """
+    if not draws_ahead(config) or not config.updates_per_step:
+        return 0
+    steps = config.reanalyse.updates_per_search / config.updates_per_step
+    return 2 * math.ceil(steps / config.actor.num_envs)
 
 
 def handful(config: Config) -> int:

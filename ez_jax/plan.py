@@ -35,15 +35,23 @@ def _shapes(config: Config, model: Model) -> tuple[Any, Any, Any]:
 
 
 def memory_plan(config: Config, model: Model) -> memory.MemoryPlan:
-    """The memory that the run will ask for."""
+    """The memory that the run will ask for.
+
+    With `replay.memory=auto` frames are planned for the host where they do not fit on the device.
+    """
     train, _, embedding = _shapes(config, model)
-    return memory.plan_memory(
+    plan = memory.plan_memory(
         model.spec,
         sizes(config, model.spec),
         train_state=train,
         embedding=embedding,
         activation_bytes=round(KEPT * _unroll_bytes(config, model)),
     )
+    available = memory.available_memory()
+    may_move = config.replay.memory == "auto" and not available.is_shared
+    if may_move and not memory.fits(plan, available):
+        return memory.with_frames_on_host(plan)
+    return plan
 
 
 def sizes(config: Config, spec: EnvSpec) -> memory.Sizes:
@@ -63,12 +71,14 @@ def sizes(config: Config, spec: EnvSpec) -> memory.Sizes:
         roots=max(config.actor.num_envs, roots),
         num_simulations=config.search.num_simulations,
         unsaved=config.checkpoint.every or config.replay.capacity,
+        on_host=config.replay.memory == "host",
+        drawn=together,
     )
 
 
 def disk_bytes(config: Config, plan: memory.MemoryPlan) -> int:
     """What the run folder can grow to: an upper bound, nothing is taken as compressed."""
-    return checkpoints(config) * checkpoint_bytes(plan) + plan.parts["replay"] + LOG_BYTES
+    return checkpoints(config) * checkpoint_bytes(plan) + plan.replay + LOG_BYTES
 
 
 def checkpoints(config: Config) -> int:

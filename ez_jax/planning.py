@@ -76,7 +76,7 @@ def need_rows(
 ) -> dict[str, str]:
     """Memory and disk, each beside what is available."""
     parts = "; ".join(f"{name} {gigabytes(size)}" for name, size in plan.parts.items())
-    device, host = gigabytes(plan.device), gigabytes(plan.host)
+    device, host = gigabytes(plan.device), plan.describe_host()
     usable = f"of which {memory.USABLE:.0%} may be planned"
     if available.is_shared:
         rows = {
@@ -91,7 +91,7 @@ def need_rows(
         }
     need, free = gigabytes(disk_bytes(config, plan)), gigabytes(disk_free(folder))
     return rows | {
-        "disk": f"at most {need} of {free} free: replay {gigabytes(plan.parts['replay'])}, "
+        "disk": f"at most {need} of {free} free: replay {gigabytes(plan.replay)}, "
         f"{checkpoints(config)} checkpoints of {gigabytes(checkpoint_bytes(plan))}, logs"
     }
 

@@ -30,6 +30,43 @@ PRESETS: dict[str, Differences] = {
         "loss": {"consistency": 5.0},
         "eval": {"episodes": 10, "num_envs": 10},
     },
+    # EfficientZero with a network as large as MuZero's, for 200 million frames of Atari instead of
+    # 400,000. MuZero's (Schrittwieser et al., 2020, Atari): a million updates of 1024 samples, 16
+    # blocks of 256 channels, scaled states, td_steps, discount, priorities, root noise, learning
+    # rate and its decay, games of up to 30 minutes. Ours: what this amount of data asks for.
+    # EfficientZero's: all that is not here, so 4 stacked frames instead of 32 with their actions,
+    # clipped rewards and the end of an episode at a lost life.
+    "muzero_large": {
+        "total_agent_steps": 50_000_000,  # the 200 million frames of MuZero Reanalyze
+        "updates_per_step": 0.02,  # a million; a step is drawn 20 times, of Atari-100k 300 times
+        "final_updates": 0,
+        "discount": 0.997,
+        "env": {"max_episode_steps": 27_000},
+        "network": {"blocks": 16, "channels": 256, "state_norm": True},
+        "search": {"dirichlet_alpha": 0.25},
+        "actor": {"num_envs": 64, "random_start": False},
+        # 28 GB of frames, which move to the host where the device has no room for them.
+        "replay": {
+            "capacity": 1_000_000,
+            "memory": "auto",
+            "priority_exponent": 1.0,
+            "importance_exponent": 1.0,
+        },
+        # In the time of 1,000 updates each place of the replay is searched once at most: at this
+        # size a sixth of the places that are drawn.
+        "reanalyse": {"mode": "buffer", "chunk": 1_024},
+        # One step less per 100,000 agent steps of age: from 10 for the newest to 1 for the oldest.
+        "targets": {"td_steps": 10, "age_fraction": 0.002},
+        "learner": {
+            "batch_size": 1_024,
+            "start": 2_500,
+            "learning_rate": 0.05,
+            "decay_every": 350_000,
+        },
+        "eval": {"every": 1_000_000},
+        "checkpoint": {"every": 1_000_000, "minutes": 30.0},
+        "log": {"every": 50_000},
+    },
     # Numbers for a laptop: a small network, few simulations, fewer updates.
     "small": {
         "updates_per_step": 0.5,

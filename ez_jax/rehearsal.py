@@ -63,6 +63,8 @@ def rehearse(
     batch = measured_batch(config, model, jax.default_backend())
     capacity = min(plan.sizes.capacity, max(2_000, 10 * batch, RING_BYTES // plan.per_step))
     changes = {"learner.batch_size": batch, "replay.capacity": capacity}
+    if plan.sizes.on_host:
+        changes["replay.memory"] = "host"  # a small one would fit on the device
     small = override(config, changes)
     scale = update_flops(config, model) / update_flops(small, model) if small != config else 1.0
     say("measuring acting (compiling first) ...")

@@ -22,13 +22,14 @@ def ring_rows(capacity: int, num_envs: int, window: int) -> int:
     return -(-capacity // num_envs) + window
 
 
-def init_replay(spec: EnvSpec, *, rows: int, num_envs: int) -> Replay:
-    """An empty ring [rows, num_envs]."""
+def init_replay(spec: EnvSpec, *, rows: int, num_envs: int, has_frames: bool = True) -> Replay:
+    """An empty ring [rows, num_envs]; without frames where these lie in host memory."""
     shape, long = (rows, num_envs), (devices.padded_length(rows), num_envs)
+    # Deviates (frames): exact bytes, no JPEG.
+    frames = lambda: jnp.zeros((*long, *spec.observation_shape), spec.observation_dtype)  # noqa: E731
     return Replay(
         rows=Row(
-            # Deviates (frames): exact bytes, no JPEG.
-            observation=jnp.zeros((*long, *spec.observation_shape), spec.observation_dtype),
+            observation=frames() if has_frames else None,
             reward=jnp.zeros(shape),
             discount=jnp.ones(shape),
             is_first=jnp.zeros(shape, bool),
@@ -50,9 +51,11 @@ def add(replay: Replay, row: Row) -> Replay:
     rows = jax.tree.map(
         lambda ring, new: ring.at[position].set(new), _but_frames(replay.rows), _but_frames(row)
     )
-    frames = devices.write(replay.rows.observation, position, row.observation)
+    frames = replay.rows.observation
+    if frames is not None:
+        rows = rows.replace(observation=devices.write(frames, position, row.observation))
     return Replay(
-        rows=rows.replace(observation=frames),
+        rows=rows,
         priority=replay.priority.at[position].set(jnp.where(highest > 0, highest, 1.0)),
         count=replay.count + 1,
     )
@@ -65,7 +68,8 @@ def _but_frames(rows: Row) -> Row:
 def placement(replay: Replay) -> Replay:
     """How its arrays lie on the devices: a tree of `PartitionSpec`."""
     whole = jax.tree.map(lambda _: devices.WHOLE, replay)
-    return whole.replace(rows=whole.rows.replace(observation=devices.SPLIT))
+    frames = jax.tree.map(lambda _: devices.SPLIT, replay.rows.observation)
+    return whole.replace(rows=whole.rows.replace(observation=frames))
 
 
 def placed(replay: Replay) -> Replay:
@@ -107,9 +111,14 @@ def with_recorded(replay: Replay, recorded: Mapping[str, Array]) -> Replay:
 
 
 def recorded_rows(replay: Replay, first: Int[Array, ""], count: int) -> dict[str, Array]:
-    """The recorded fields [count, N, ...] of rows first..first+count-1, counted over the run."""
+    """The recorded fields [count, N, ...] of rows first..first+count-1, counted over the run.
+
+    Without frames where the replay has none.
+    """
     at = (first + jnp.arange(count)) % replay.priority.shape[0]
     rows = {name: getattr(replay.rows, name)[at] for name in RECORDED if name != FRAMES}
+    if replay.rows.observation is None:
+        return rows
     return rows | {FRAMES: devices.whole(devices.read(replay.rows.observation, at))}
 
 
@@ -118,29 +127,36 @@ def put_rows(
 ) -> dict[str, Array]:
     """Write the first `count` of `rows` into rings of recorded fields; the inverse of the above."""
     size, number = len(recorded["reward"]), jnp.arange(len(rows["reward"]))
-    past = len(recorded[FRAMES])  # past the end: dropped
+    past = len(recorded.get(FRAMES, recorded["reward"]))  # past the end: dropped
     at = jnp.where(number < count, (first + number) % size, past)
     short = {name: ring for name, ring in recorded.items() if name != FRAMES}
     short = {name: ring.at[at].set(rows[name], mode="drop") for name, ring in short.items()}
-    long = devices.write(recorded[FRAMES], at, rows[FRAMES])
-    return devices.whole(short) | {FRAMES: long}
+    short = devices.whole(short)
+    if FRAMES not in recorded:
+        return short
+    return short | {FRAMES: devices.write(recorded[FRAMES], at, rows[FRAMES])}
 
 
-def can_be_sampled(replay: Replay, *, behind: int, ahead: int) -> Bool[Array, "T N"]:
-    """Rows with `behind` rows before them, `ahead` after them, and a result of their action."""
+def can_be_sampled(
+    replay: Replay, *, behind: int, ahead: int, spare: int = 0
+) -> Bool[Array, "T N"]:
+    """Rows with `behind` rows before them, `ahead` after them, and a result of their action.
+
+    None of these rows is overwritten by the `spare` rows that are written next.
+    """
     size = replay.priority.shape[0]
     newer = (replay.count - 1 - jnp.arange(size)) % size  # rows written later
     older = jnp.minimum(replay.count, size) - 1 - newer  # negative: never written
     # While nothing has been overwritten, the first rows are first in their episodes and need no
     # history.
-    needed = jnp.where(replay.count > size, behind, 0)
+    needed = jnp.where(replay.count + spare > size, behind + spare, 0)
     # Deviates (priorities of sequences): whole targets only.
     in_ring = (newer >= ahead) & (older >= needed)
     is_final = jnp.roll(replay.rows.is_first, -1, axis=0)
     return in_ring[:, None] & ~is_final
 
 
-def draw(
+def draw(  # noqa: PLR0913, as many as the draw has settings
     replay: Replay,
     key: Array,
     *,
@@ -150,6 +166,7 @@ def draw(
     frame_stack: int,
     priority_exponent: float,
     importance_exponent: Float[Array, ""],
+    spare: int = 0,
 ) -> Batch:
     """Draw sequences without replacement, p ∝ priority^α (Schaul et al., 2016).
 
@@ -158,7 +175,7 @@ def draw(
     The key is consumed. Of the frames only their places are found: `with_frames` fetches them.
     """
     behind, ahead = frame_stack - 1, unroll_steps + td_steps
-    allowed = can_be_sampled(replay, behind=behind, ahead=ahead).reshape(-1)
+    allowed = can_be_sampled(replay, behind=behind, ahead=ahead, spare=spare).reshape(-1)
     logits = priority_exponent * jnp.log(jnp.maximum(replay.priority.reshape(-1), 1e-12))
     logits = jnp.where(allowed, logits, -jnp.inf)
     # The largest of the logits + Gumbel noise are draws without replacement.
@@ -177,6 +194,8 @@ def stacks(
     replay: Replay, batch: Batch, sample: Int[Array, " C"], position: Int[Array, " C"], stack: int
 ) -> Shaped[Array, "C F *obs"]:
     """The stacks of frames that end some positions of some samples."""
+    if replay.rows.observation is None:
+        return batch.observation[sample[:, None], position[:, None] + jnp.arange(stack)]
     row = batch.row[sample[:, None], position[:, None] + jnp.arange(stack)]
     env = (batch.index[sample] % replay.priority.shape[1])[:, None]
     return devices.read(replay.rows.observation, row, env)

@@ -32,6 +32,7 @@ from ez_jax import (
 )
 from ez_jax import config as configs
 from ez_jax.actor import make_act
+from ez_jax.ahead import make_source
 from ez_jax.checkpoint import Checkpointer
 from ez_jax.compiling import announced
 from ez_jax.config import Config
@@ -89,6 +90,10 @@ class Run:
         check_disk(config, plan, self.folder)
         if is_new:
             run_folder.write_config(self.folder, as_given)
+        on_host = plan.sizes.on_host
+        self._init_state = functools.partial(init_run_state, config, self.model, not on_host)
+        self._source = make_source(config, self.model, on_host, progress)
+        opened.callback(self._source.close)
         self._make_steps()
         self.writer = MetricsWriter(
             self.folder, tensorboard=config.log.tensorboard and hosts.is_first()
@@ -139,7 +144,7 @@ class Run:
 
     def _start(self) -> None:
         """Begin at the beginning; lines of a run that never saved anything go."""
-        self.clocks, self.state = Clocks(), start_run_state(self.config, self.model)
+        self.clocks, self.state = Clocks(), start_run_state(self._init_state)
         if dropped := self.writer.truncate_after(Clocks(agent_steps=-1)):
             self.progress.warn(f"no checkpoint: begins anew, without {dropped} lines of metrics")
         config = configs.to_dict(self.config)
@@ -148,8 +153,9 @@ class Run:
 
     def _restore(self) -> None:
         """Go on from the newest sound checkpoint."""
-        init_state = functools.partial(init_run_state, self.config, self.model)
-        saved = saving.restore(self.checkpointer, init_state, self.games.save().actions)
+        saved = saving.restore(
+            self.checkpointer, self._init_state, self.games.save().actions, self._source.frames
+        )
         self.state, self.clocks, self.games_to_come = saved.state, saved.clocks, saved.games
         self.writer.truncate_after(saved.clocks)
         self.writer.write_references(on_track.series(self._as_given), saved.clocks.agent_steps)
@@ -166,6 +172,7 @@ class Run:
         self._act_key, self._learn_key = (
             jax.random.fold_in(self.state.key, stream) for stream in (ACT, LEARN)
         )
+        self._source.go_on(self.state.drawn, self.clocks.updates)
         numbers = np.arange(self.config.reanalyse.updates_per_search, dtype=np.int32)
         self._in_group = hosts.same(tuple(numbers))  # numbers of the updates of one search
         self._resumed_at = self.clocks
@@ -221,6 +228,7 @@ class Run:
         played = hosts.total(int(np.sum(~step.is_last)))
         at_random = config.actor.random_start and steps < config.learner.start
         temperature = np.float32(pace.temperature(config, self.clocks))
+        self._source.record(step.observation)
         # Everything goes to the device at once, and nothing unasked: see the tests.
         step, others = hosts.shared(step), hosts.same((temperature, np.bool_(at_random)))
         # Deviates (self-play network): always the newest weights.
@@ -245,19 +253,22 @@ class Run:
     def learn(self, num_updates: int) -> None:
         """Dispatch updates; returns before they are done."""
         state, key = self.state, self._learn_key
-        train, replay, metrics = state.train, state.replay, state.metrics
+        train, replay, metrics, drawn = state.train, state.replay, state.metrics, state.drawn
         for done in range(num_updates):
             i = done % len(self._in_group)
             if i == 0:
+                batch, drawn = self._source.next(
+                    replay, key, drawn, self.clocks.updates + done, num_updates - done
+                )
                 group, replay, metrics = self._prepare(
-                    train.target, replay, metrics, key, train.updates
+                    train.target, replay, metrics, key, train.updates, batch
                 )
                 watchdog.expect(group.batch.index)
             self.last_update = crash.LastUpdate(self.clocks.updates + done, group, i, key)
             train, replay, metrics = self._learn(
                 train, replay, metrics, key, group, self._in_group[i]
             )
-            self.state = state.replace(train=train, replay=replay, metrics=metrics)
+            self.state = state.replace(train=train, replay=replay, metrics=metrics, drawn=drawn)
         self._tick(updates=num_updates)
 
     def report(self) -> None:
@@ -306,7 +317,8 @@ class Run:
         """Save everything; the writing goes on in the background."""
         self.writer.sync()
         games = self.games_to_come or self.games.save()
-        saving.save(self.checkpointer, saving.SavedRun(self.state, games, self._now()))
+        run = saving.SavedRun(self.state, games, self._now())
+        saving.save(self.checkpointer, run, self._source.frames)
         self._done_at["save"], self._saved_at = self.clocks, time.perf_counter()
 
     def finish(self) -> None:

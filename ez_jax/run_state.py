@@ -1,36 +1,56 @@
 """The state of a run before its first step, and where its arrays lie."""
 
 import functools
+from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
+from jaxtyping import Array
 
-from ez_jax import devices, hosts
+from ez_jax import devices, hosts, pace
 from ez_jax import replay as ring
 from ez_jax.actor import init_frames
 from ez_jax.config import Config
-from ez_jax.learner import init_train_state, no_metrics
+from ez_jax.learner import init_train_state, make_draw_group, no_metrics
 from ez_jax.model import Model
-from ez_jax.structs import RunState
+from ez_jax.structs import Batch, EnvSpec, Replay, RunState
 
 # Streams of randomness of a run, folded into its key.
 INIT, ACT, LEARN = range(3)
 
 
-def init_run_state(config: Config, model: Model) -> RunState:
-    """Everything that a run has on the device; can be traced for its shapes."""
+def ring_rows(config: Config, spec: EnvSpec) -> int:
+    """Rows of the replay of a run."""
+    window = spec.frame_stack + config.learner.unroll_steps + config.targets.td_steps
+    rows = ring.ring_rows(config.replay.capacity, config.actor.num_envs, window)
+    return rows + pace.rows_ahead(config)
+
+
+def init_run_state(config: Config, model: Model, has_frames: bool = True) -> RunState:
+    """Everything that a run has on the device; can be traced for its shapes.
+
+    Without `has_frames` those of the replay are in host memory.
+    """
     spec, num_envs = model.spec, config.actor.num_envs
     key = jax.random.key(config.seed)
     # Jitted: one program to compile (or to find in the cache) instead of hundreds.
     init = jax.jit(functools.partial(init_train_state, config, model))
-    window = spec.frame_stack + config.learner.unroll_steps + config.targets.td_steps
-    rows = ring.ring_rows(config.replay.capacity, num_envs, window)
+    rows = ring_rows(config, spec)
+    replay = ring.init_replay(spec, rows=rows, num_envs=num_envs, has_frames=has_frames)
     return RunState(
         train=init(jax.random.fold_in(key, INIT)),
-        replay=ring.init_replay(spec, rows=rows, num_envs=num_envs),
+        replay=replay,
         frames=init_frames(spec, num_envs),
         metrics=no_metrics(config),
         key=key,
+        drawn=_nothing_drawn(config, model, replay, key) if pace.draws_ahead(config) else None,
     )
+
+
+def _nothing_drawn(config: Config, model: Model, replay: Replay, key: Array) -> Batch:
+    """What has the shapes of the samples of a group, before there are any."""
+    drawn = jax.eval_shape(make_draw_group(config, model), replay, key, jnp.int32(0))
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), drawn)
 
 
 def placement(state: RunState) -> RunState:
@@ -48,7 +68,7 @@ def place(state: RunState) -> RunState:
     return placed.replace(replay=placed.replay.replace(rows=rows))
 
 
-def start_run_state(config: Config, model: Model) -> RunState:
-    """As `init_run_state`, every array made in its place."""
-    init = functools.partial(init_run_state, config, model)
-    return jax.jit(init, out_shardings=devices.shardings(placement(jax.eval_shape(init))))()
+def start_run_state(init_state: Callable[[], RunState]) -> RunState:
+    """As `init_state` makes it, every array made in its place."""
+    places = devices.shardings(placement(jax.eval_shape(init_state)))
+    return jax.jit(init_state, out_shardings=places)()

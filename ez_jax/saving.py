@@ -17,6 +17,7 @@ from ez_jax.arrays import DamagedCheckpoint
 from ez_jax.checkpoint import Checkpointer
 from ez_jax.config import BadInput
 from ez_jax.games import SavedGames
+from ez_jax.host_frames import HostFrames
 from ez_jax.journal import MOST_ROWS, Journal, Rows
 from ez_jax.run_state import place, placement
 from ez_jax.structs import Clocks, Replay, RunState, TrainState
@@ -35,11 +36,11 @@ class SavedRun(NamedTuple):
     clocks: Clocks
 
 
-def save(checkpointer: Checkpointer, run: SavedRun) -> None:
-    """Save a run; the writing goes on in the background."""
+def save(checkpointer: Checkpointer, run: SavedRun, frames: HostFrames | None = None) -> None:
+    """Save a run; the writing goes on in the background. `frames`: where the replay has none."""
     checkpointer.wait()  # the journal grows in the background, too
     saved_rows = hosts.by_first(lambda: checkpointer.journal.end)
-    rows, oldest_row = _unsaved_rows(run.state.replay, saved_rows)
+    rows, oldest_row = _unsaved_rows(run.state.replay, saved_rows, frames)
     hosts.check_same(run.state.train)
     if not hosts.is_first():
         return  # it has helped to fetch the rows: everything else is whole everywhere
@@ -62,7 +63,10 @@ def save_best(checkpointer: Checkpointer, train: TrainState, clocks: Clocks, sco
 
 
 def restore(
-    checkpointer: Checkpointer, init_state: Callable[[], RunState], actions: np.ndarray
+    checkpointer: Checkpointer,
+    init_state: Callable[[], RunState],
+    actions: np.ndarray,
+    frames: HostFrames | None = None,
 ) -> SavedRun:
     """The newest sound checkpoint of a run.
 
@@ -70,6 +74,7 @@ def restore(
       checkpointer: of a folder that holds at least one.
       init_state: makes the state of a new run, traceable.
       actions: of any number of calls; its type and the number of environments count.
+      frames: an empty ring that is filled, where the replay has none.
     """
 
     def template(meta: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,7 +86,7 @@ def restore(
     rest, train = restored.state["rest"], restored.state["train"]
     places = devices.shardings(_recorded(placement(jax.eval_shape(init_state)).replay))
     recorded = jax.jit(lambda: _recorded(init_state().replay), out_shardings=places)()
-    recorded = _read_journal(checkpointer.journal, recorded)
+    recorded = _read_journal(checkpointer.journal, recorded, frames)
     replay = ring.with_recorded(rest["state"].replay, recorded)
     games = SavedGames(**_plain(restored.meta) | {"actions": rest["actions"]})
     clocks = run_folder.read_clocks(restored)
@@ -111,32 +116,46 @@ def _items(state: RunState, actions: np.ndarray) -> dict[str, Any]:
     return {"train": state.train, "rest": {"state": rest, "actions": actions}}
 
 
-def _unsaved_rows(replay: Replay, first: int) -> tuple[list[Rows], int]:
+def _unsaved_rows(
+    replay: Replay, first: int, frames: HostFrames | None = None
+) -> tuple[list[Rows], int]:
     """Rows from number `first` on that are still in the ring; the number of its oldest row."""
-    count, recorded = int(replay.count), _recorded(replay)
+    count, recorded = int(replay.count), _with_frames(_recorded(replay), frames)
     oldest, at_once = max(0, count - len(replay.priority)), _rows_at_once(recorded)
     rows = []
     for start in range(max(first, oldest), count, at_once):
         fields = jax.device_get(_take(replay, start, at_once))
+        if frames is not None:
+            fields[ring.FRAMES] = frames.rows(start, at_once)
         rows.append(Rows(start, tuple(fields[name][: count - start] for name in ring.RECORDED)))
     return rows, oldest
 
 
-def _read_journal(journal: Journal, recorded: dict[str, jax.Array]) -> dict[str, jax.Array]:
+def _read_journal(
+    journal: Journal, recorded: dict[str, jax.Array], frames: HostFrames | None = None
+) -> dict[str, jax.Array]:
     """The rings with the rows of the journal in them; the host holds one record at a time."""
-    like = [jax.ShapeDtypeStruct(recorded[n].shape[1:], recorded[n].dtype) for n in ring.RECORDED]
-    at_once = _rows_at_once(recorded)
+    rings = _with_frames(recorded, frames)
+    like = [jax.ShapeDtypeStruct(rings[n].shape[1:], rings[n].dtype) for n in ring.RECORDED]
+    at_once = _rows_at_once(rings)
     for record in journal.read(like):
         count = len(record.fields[0])
         padding = max(0, at_once - count)  # one size, one program
         padded = [np.pad(f, [(0, padding)] + [(0, 0)] * (f.ndim - 1)) for f in record.fields]
         rows = dict(zip(ring.RECORDED, padded, strict=True))
+        if frames is not None:
+            frames.put(rows.pop(ring.FRAMES)[:count], record.first)
         recorded = _put(recorded, rows, record.first, count)
     return recorded
 
 
 def _recorded(replay: Replay) -> dict[str, jax.Array]:
-    return {name: getattr(replay.rows, name) for name in ring.RECORDED}
+    fields = {name: getattr(replay.rows, name) for name in ring.RECORDED}
+    return {name: field for name, field in fields.items() if field is not None}
+
+
+def _with_frames(recorded: dict[str, jax.Array], frames: HostFrames | None) -> dict[str, Any]:
+    return recorded if frames is None else recorded | {ring.FRAMES: frames.ring}
 
 
 def _rows_at_once(recorded: Mapping[str, jax.Array]) -> int:

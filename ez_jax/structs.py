@@ -79,7 +79,9 @@ class Row(flax.struct.PyTreeNode, kw_only=True):
 class Replay(flax.struct.PyTreeNode, kw_only=True):
     """Ring of rows, contiguous in time for each environment."""
 
-    rows: Row  # every field with a leading axis T; for the frames `devices.padded_length(T)`
+    # Every field with a leading axis T; the frames with `devices.padded_length(T)`, or None where
+    # they lie in host memory.
+    rows: Row
     priority: jax.Array  # f32[T, N], |value - target| or the largest so far for new rows
     count: jax.Array  # i32[], rows ever written
 
@@ -201,3 +203,4 @@ class RunState(flax.struct.PyTreeNode, kw_only=True):
     frames: jax.Array  # dtype[N, F, *obs], what the actor stacks
     metrics: Sums  # since the last line of metrics
     key: jax.Array  # of the whole run; draws are made from it and a clock
+    drawn: Batch | None = None  # of the next group, without frames, where it is drawn ahead

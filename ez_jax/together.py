@@ -80,6 +80,11 @@ def check_alike(runs: Sequence[Config]) -> None:
         raise BadInput(
             f"{count} runs have the folder {folder}: give each a seed or name of its own"
         )
+    if runs[0].replay.memory != "device":
+        raise BadInput(
+            f"replay.memory is {runs[0].replay.memory}, but runs in one program keep their replay "
+            "on the device: set replay.memory=device, or leave seeds= out"
+        )
     task = resolve_game(runs[0].game, runs[0].env.backend)
     if task.backend != "gymnax":
         raise BadInput(

@@ -39,9 +39,11 @@ MAY_IMPORT = {
     "diagnostics": {"config", "structs", "support"},
     "actor": {"devices", "diagnostics", "model", "replay", "search", "structs"},
     "losses": {"augment", "config", "model", "structs", "support"},
+    "pace": {"config", "search", "structs"},
+    "host_frames": {"devices", "structs"},
     "learner": {
         *("config", "devices", "diagnostics", "losses", "model", "reanalyse", "replay"),
-        *("structs", "targets"),
+        *("pace", "structs", "targets"),
     },
     "envs": {"config", "structs"},
 }

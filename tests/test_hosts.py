@@ -2,11 +2,13 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -123,7 +125,10 @@ def test_one_that_is_killed_ends_the_others_which_name_it_and_all_go_on(tmp_path
 @pytest.fixture
 def machines():
     """Two network namespaces with a cable between them: two machines, as far as sockets know."""
+    if shutil.which("ip") is None:
+        pytest.skip("no `ip` command here")
     names = [f"ez{os.getpid()}{end}" for end in "ab"]
+    hosts_files = [Path("/etc/netns", name, "hosts") for name in names]
     commands = [f"ip netns add {name}" for name in names]
     commands += [f"ip link add {names[0]} type veth peer name {names[1]}"]
     for name, address in zip(names, ("10.77.0.1", "10.77.0.2"), strict=True):
@@ -135,16 +140,17 @@ def machines():
         ]
     try:
         for command in commands:
-            try:
-                done = subprocess.run(command.split(), capture_output=True, text=True)
-            except FileNotFoundError:
-                pytest.skip("no `ip` command here")
+            done = subprocess.run(command.split(), capture_output=True, text=True)
             if done.returncode:
                 pytest.skip(f"no network namespaces here: {done.stderr.strip()}")
+        for file, address in zip(hosts_files, ("10.77.0.1", "10.77.0.2"), strict=True):
+            file.parent.mkdir(parents=True)  # its /etc/hosts: the own name is no loopback
+            file.write_text(f"127.0.0.1 localhost\n{address} {socket.gethostname()}\n")
         yield [["ip", "netns", "exec", name] for name in names]
     finally:
         for name in names:
             subprocess.run(["ip", "netns", "del", name], capture_output=True)
+            shutil.rmtree(Path("/etc/netns", name), ignore_errors=True)
 
 
 @pytest.mark.long

@@ -270,7 +270,7 @@ def test_errors_by_depth_and_search_gain_are_means(played, dreamt):
         sum((p - q) * value for p, q, value in zip(*rows, strict=True))
         for rows in zip(game.policy, game.prior, game.qs, strict=True)
     ]
-    np.testing.assert_allclose(found.gain, by_hand, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(game.gain, by_hand, rtol=1e-4, atol=1e-6)
     assert imagined.error_by_depth(np.zeros((3, 2)), np.full((3, 2), np.nan)) == [None, None]
 
 
@@ -287,7 +287,7 @@ def test_the_sentences_warn_where_the_numbers_are_bad(played, dreamt, monkeypatc
         value=np.full(total, 50.0),
         prior=np.full((total, 2), 0.5),
         policy=np.tile([1.0, 0.0], (total, 1)),
-        qs=np.tile([0.0, 1.0], (total, 1)),
+        gain=np.full(total, -0.5),
         film=still,
     )
     returns = imagined.returns_to_go(bad, 0.9)

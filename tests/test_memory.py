@@ -17,6 +17,7 @@ from ez_jax.memory import (
     forward_bytes,
     plan_memory,
     search_bytes,
+    with_frames_on_host,
 )
 from ez_jax.structs import EnvSpec
 
@@ -71,6 +72,17 @@ def test_the_host_holds_the_rows_that_are_new_and_not_the_whole_replay():
     rows, whole = make_plan(), make_plan(unsaved=100_000)
     assert whole.host - rows.host == 90_000 * rows.per_step
     assert rows.host - make_plan(capacity=50_000).host == 50_000 * (4 + 3) * 4
+
+
+def test_frames_in_host_memory_are_counted_there_and_once_more_per_batch_on_the_way():
+    rows = make_plan(drawn=512)
+    frames, on_the_way = 100_000 * 96 * 96 * 3, 512 * 14 * 96 * 96 * 3
+    elsewhere = with_frames_on_host(rows)
+    assert rows.device - elsewhere.device == frames - on_the_way
+    assert elsewhere.host - rows.host == frames + on_the_way
+    assert rows.replay == elsewhere.replay == rows.parts["replay"]
+    assert elsewhere.parts["replay without frames"] == rows.replay - frames
+    assert "2.76 GB of it frames of the replay" in elsewhere.describe()
 
 
 def test_search_bytes_are_those_of_the_tree_that_mctx_makes():
@@ -131,6 +143,21 @@ def test_the_replay_that_is_advised_fits_and_is_the_largest(available):
     check(make_plan(capacity=capacity), available)
     with pytest.raises(BadInput):
         check(make_plan(capacity=int(capacity * 1.02)), available)
+
+
+def test_host_memory_is_advised_where_only_the_device_is_too_small():
+    plan = make_plan()
+    available = Available(device=9 * GB, host=64 * GB, is_shared=False)
+    with pytest.raises(BadInput, match=r"replay.memory=host would fit; replay.capacity=\d+ would"):
+        check(plan, available)
+    check(with_frames_on_host(plan), available)
+    for other in (
+        Available(device=9 * GB, host=3 * GB, is_shared=False),
+        Available(device=9 * GB, host=9 * GB, is_shared=True),
+    ):
+        with pytest.raises(BadInput) as refusal:
+            check(plan, other)
+        assert "replay.memory" not in str(refusal.value)
 
 
 def test_a_smaller_batch_is_advised_where_no_replay_would_do():

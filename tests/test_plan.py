@@ -16,6 +16,7 @@ from test_cli import command
 from ez_jax import arguments, cli, memory, plan, planning, rehearsal, run, train
 from ez_jax.config import BadInput, Config, override, validate
 from ez_jax.memory import Available
+from ez_jax.presets import make_config
 from ez_jax.rehearsal import Rates
 from ez_jax.replay import init_replay
 from ez_jax.structs import NEVER
@@ -101,7 +102,7 @@ def compile_nothing(monkeypatch):
         )
 
     def make_prepare(*_):
-        def prepare(target, replay, sums, key, updates):
+        def prepare(target, replay, sums, key, updates, drawn):
             return Group(batch=Group(index=updates)), replay, sums
 
         return jax.jit(prepare)
@@ -212,6 +213,39 @@ def test_memory_of_a_device_of_its_own_is_told_apart_from_that_of_the_host(tiny,
     rows = planning.need_rows(tiny.config, tiny.plan, available, tmp_path / "run")
     assert "of 8 GB available" in rows["memory"]
     assert "of 3 GB available" in rows["host"]
+
+
+@pytest.mark.parametrize("capacity", [10**4, 10**8])
+@pytest.mark.parametrize("where", ["device", "host", "auto"])
+def test_frames_are_planned_for_where_they_will_lie(where, capacity, tiny, tmp_path, monkeypatch):
+    available = Available(device=10**9, host=10**11, is_shared=False)
+    monkeypatch.setattr(memory, "available_memory", lambda: available)
+    config = override(tiny.config, {"replay.memory": where, "replay.capacity": capacity})
+    planned = plan.memory_plan(config, tiny.model)
+    assert planned.sizes.on_host == (where == "host" or (where == "auto" and capacity == 10**8))
+    rows = planning.need_rows(config, planned, available, tmp_path / "run")
+    assert ("replay without frames" in rows["memory"]) == planned.sizes.on_host
+    assert ("of it frames of the replay" in rows["host"]) == planned.sizes.on_host
+
+
+def test_in_one_memory_frames_stay_with_the_replay(tiny, monkeypatch):
+    available = Available(device=10**9, host=10**9, is_shared=True)
+    monkeypatch.setattr(memory, "available_memory", lambda: available)
+    config = override(tiny.config, {"replay.memory": "auto", "replay.capacity": 10**8})
+    assert not plan.memory_plan(config, tiny.model).sizes.on_host
+
+
+def test_a_large_run_is_planned_for_a_device_that_its_replay_does_not_fit(monkeypatch):
+    available = Available(device=80 * 10**9, host=200 * 10**9, is_shared=False)
+    monkeypatch.setattr(memory, "available_memory", lambda: available)
+    config, model = planning._model(make_config("Breakout", "muzero_large"))
+    planned = plan.memory_plan(config, model)
+    frames = config.replay.capacity * 96 * 96 * 3
+    assert planned.sizes.on_host
+    assert planned.frames_on_host == frames
+    assert planned.host > frames > available.device / 3
+    with pytest.raises(BadInput, match=r"replay.capacity=1000000 learner.batch_size=\d+ would fit"):
+        memory.check(planned, available)
 
 
 @pytest.mark.parametrize("limit", [0, 1, 2, 63, 64, 65])

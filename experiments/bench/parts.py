@@ -14,6 +14,7 @@ from experiments.bench.measure import Case, Cost, compiled_call, counted
 from ez_jax import replay as ring
 from ez_jax.config import Config, override
 from ez_jax.envs import make_env
+from ez_jax.host_frames import HostFrames
 from ez_jax.learner import init_train_state, make_draw, make_update
 from ez_jax.model import Model, make_model
 from ez_jax.reanalyse import ReanalyseFn, make_reanalyse
@@ -216,6 +217,14 @@ def replay(setting: Setting) -> Iterator[Case]:
         return kept[0].count
 
     yield Case(f"add {envs} to {rows * envs:,}", add_one, envs, "agent_steps")
+    frames = HostFrames(setting.spec, rows=rows, num_envs=envs)
+    frames.put(np.asarray(full.rows.observation[:rows]), 0)
+    bare = full.replace(rows=full.rows.replace(observation=None))
+    choose, _ = compiled_call(make_draw(config, model), bare, jax.random.key(0), jnp.int32(0))
+    fetch = lambda: frames.fetch(choose()).result()  # noqa: E731
+    yield Case(f"sample {size}, frames on the host", fetch, size, "samples")
+    new = np.asarray(row.observation)
+    yield Case(f"add {envs}, frames on the host", lambda: frames.add(new), envs, "agent_steps")
 
 
 def env(setting: Setting) -> Iterator[Case]:

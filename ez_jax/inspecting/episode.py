@@ -50,6 +50,7 @@ class Episode:
     policy: np.ndarray  # f32[T, A], the search's
     visits: np.ndarray  # i32[T, A], of the root's actions
     qs: np.ndarray  # f32[T, A], completed
+    gain: np.ndarray  # f32[T], `SearchOutput.gain`
     value: np.ndarray  # f32[T], the network's
     search_value: np.ndarray  # f32[T], the search's
     nodes: list[Nodes]  # T trees
@@ -160,6 +161,7 @@ def _thought_row(thought: Thought, max_nodes: int) -> dict[str, Any]:
         "action": thought.found.action,
         "policy": thought.found.policy,
         "search_value": thought.found.value,
+        "gain": thought.found.gain,
         "value": tree.raw_values[ROOT],
         "prior": root_prior(tree),
         "visits": tree.children_visits[ROOT],

@@ -31,7 +31,6 @@ class Measures:
     """What is measured of one episode."""
 
     returns: np.ndarray  # f64[T+1], realised discounted return
-    gain: np.ndarray  # f64[T], search gain
     prior_entropy: np.ndarray  # f64[T], in nats
     policy_entropy: np.ndarray  # f64[T], in nats
     prefix_error: list[float | None]  # by depth
@@ -52,7 +51,6 @@ def measure(episode: Episode, returns: np.ndarray, imagined: Imagined, real: Rea
     changes = min(np.std(episode.value), np.std(realised)) > TINY
     return Measures(
         returns=returns,
-        gain=search_gain(episode.policy, episode.prior, episode.qs),
         prior_entropy=entropy(episode.prior),
         policy_entropy=entropy(episode.policy),
         prefix_error=error_by_depth(imagined.value_prefix, real.value_prefix),
@@ -66,11 +64,6 @@ def measure(episode: Episode, returns: np.ndarray, imagined: Imagined, real: Rea
     )
 
 
-def search_gain(policy: np.ndarray, prior: np.ndarray, qs: np.ndarray) -> np.ndarray:
-    """Σ_a (π_search(a) - π_prior(a)) Q(a), for arrays [T, A]: what the search thinks it adds."""
-    return np.sum((policy - prior) * qs, axis=-1)
-
-
 def entropy(policy: np.ndarray) -> np.ndarray:
     """In nats, for policies [T, A]."""
     return -np.sum(policy * np.log(np.maximum(policy, 1e-30)), axis=-1)
@@ -81,7 +74,7 @@ def findings(episode: Episode, measures: Measures) -> list[Finding]:
     judged = [
         *_values(episode, measures),
         *_prefixes(episode, measures),
-        *_search(episode, measures),
+        *_search(episode),
         *_behaviour(episode, measures),
     ]
     order = ("warning", "good", "note")
@@ -147,8 +140,8 @@ def _prefixes(episode: Episode, measures: Measures) -> Iterator[Finding]:
         yield Finding(kind, f"{said}, against {number(guess)} of always guessing the mean.")
 
 
-def _search(episode: Episode, measures: Measures) -> Iterator[Finding]:
-    gain = float(measures.gain.mean())
+def _search(episode: Episode) -> Iterator[Finding]:
+    gain = float(episode.gain.mean())
     changed = float(np.mean(episode.prior.argmax(axis=-1) != episode.action))
     said = (
         f"Search gain: {number(gain)} on average; another action than the network's favourite was "

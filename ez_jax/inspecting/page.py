@@ -68,7 +68,7 @@ def _steps(episode: Episode, measures: Measures) -> dict[str, Any]:
         "policy": episode.policy,
         "visits": episode.visits,
         "q": episode.qs,
-        "gain": measures.gain,
+        "gain": episode.gain,
         "prior_entropy": measures.prior_entropy,
         "policy_entropy": measures.policy_entropy,
         "observation": episode.observation if episode.no_pictures else [],
