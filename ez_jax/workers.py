@@ -74,7 +74,7 @@ class Worker:
 
     def _claim(self) -> tuple[tuple[Cell, Held] | None, lock.Busy | None]:
         """A cell that is to be run, with its lock; and who runs one that is wanted, too."""
-        run_elsewhere = None
+        others = None
         for cell in self._ledger.cells():
             if not self._is_wanted(cell):
                 continue
@@ -83,12 +83,12 @@ class Worker:
             try:
                 held = claims.take(path)
             except lock.Busy as busy:
-                run_elsewhere = busy
+                others = busy
                 continue
             if self._is_wanted(cell):  # nobody has run it in between
-                return (cell, held), run_elsewhere
+                return (cell, held), others
             held.close()
-        return None, run_elsewhere
+        return None, others
 
     def _is_wanted(self, cell: Cell) -> bool:
         failures = read_state(cell).failures.get(self._orders.invocation, 0)

@@ -1,5 +1,6 @@
 """What many devices cost: counts of known programs, and predictions from counts."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -177,6 +178,28 @@ def test_scaling_asks_every_number_once_and_tells_three_tables(tmp_path, monkeyp
     assert [ratios["learning, weak", number] for number in (1, 2, 4)] == [1, 2, 4]
     assert {row["case"] for row in predicted} == {each.name for each in machines.MACHINES}
     assert all(row["measured_ms"] == "" for row in predicted)
+
+
+def test_a_machine_that_is_not_there_is_counted_by_its_own_compiler(tmp_path, monkeypatch):
+    asked = []
+
+    def in_a_process(orders):
+        asked.append(orders)
+        return list(made_up(orders))
+
+    monkeypatch.setattr(scaling, "_in_a_process", in_a_process)
+    setting = type("Setting", (), {"config": runs.config(tmp_path)})
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(BadInput, match="pip install libtpu"):
+        next(scaling.on_topology(setting, "v5e:4x4"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    found = list(scaling.on_topology(setting, "v5e:4x4"))
+    assert [row["case"] for row in found] == [
+        f"{name}, v5e:4x4" for name in ("acting", "targets", "learning")
+    ]
+    (orders,) = asked
+    assert (orders["devices"], orders["topology"], orders["timed"]) == (16, "v5e:4x4", False)
+    assert orders["config"]["actor"]["num_envs"] == 16  # one for each chip
 
 
 @pytest.mark.long
