@@ -36,7 +36,7 @@ def called(folder: Path, warn: Callable[[str], None]) -> Iterator[None]:
     files = [folder / FOLDER / f"{number}.lock" for number in range(jax.process_count())]
     own = files[jax.process_index()]
     own.parent.mkdir(parents=True, exist_ok=True)
-    held, is_over = lock.patiently(own, warn), threading.Event()
+    held, is_over = lock.patiently(lambda: lock.FileLock(own, warn)), threading.Event()
     hosts.agreed()  # here all of them hold theirs
     others = [file for file in files if file != own] if held.is_locked else []
     watcher = threading.Thread(target=_watch, args=(others, is_over), name="roll", daemon=True)
