@@ -62,7 +62,10 @@ def run(job: Job) -> int:
         return train_together(job.configs)
     from ez_jax.train import train
 
-    return train(job.configs[0])
+    (chosen,) = job.configs
+    # Workers that a cluster started together are no one run.
+    alone = "local" if chosen.devices == "all" else chosen.devices
+    return train(dataclasses.replace(chosen, devices=alone))
 
 
 def main() -> int:

@@ -60,11 +60,6 @@ class FileLock:
             self._path.unlink()
         self._let_go()
 
-    @property
-    def is_locked(self) -> bool:
-        """Whether the kernel keeps others out: some file systems have no locks."""
-        return self._is_locked
-
     def descriptor(self) -> int:
         """The open file, for a program that goes on holding it (`hold_inherited`)."""
         if self._file is None:
