@@ -170,10 +170,10 @@ def test_scaling_asks_every_number_once_and_tells_three_tables(tmp_path, monkeyp
         for name in ("counted", "timed", "predicted")
     )
     assert len(counted) == 3 * len(asked)
-    assert {(row["case"], row["devices"]): row["samples"] for row in counted}[
+    assert {(row["case"], row["on_devices"]): row["samples"] for row in counted}[
         "acting, strong", 2
     ] == 4  # a multiple of the devices
-    ratios = {(row["case"], row["devices"]): row["ratio"] for row in timed}
+    ratios = {(row["case"], row["on_devices"]): row["ratio"] for row in timed}
     assert [ratios["learning, strong", number] for number in (1, 2, 4)] == [1, 1, 1]
     assert [ratios["learning, weak", number] for number in (1, 2, 4)] == [1, 2, 4]
     assert {row["case"] for row in predicted} == {each.name for each in machines.MACHINES}

@@ -134,7 +134,7 @@ def _counted(row: Row) -> Row:
     return {
         "table": "counted",
         "case": f"{row['program']}, {row['scaling']}",
-        "devices": row["devices"],
+        "on_devices": row["devices"],  # `devices` is the number in this process
         "samples": row["samples"],
         "gflop": GIGA * row["flops"],
         **sent,
@@ -153,7 +153,7 @@ def _ratios(found: list[Row]) -> Iterator[Row]:
         yield {
             "table": "timed on this machine's cores, no speed-up to be seen",
             "case": f"{row['program']}, {row['scaling']}",
-            "devices": row["devices"],
+            "on_devices": row["devices"],
             "samples": row["samples"],
             "median_ms": row["median_ms"],
             "least_ms": row["least_ms"],
