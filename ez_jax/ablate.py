@@ -83,7 +83,7 @@ def _open(how: dict[str, Any], words: Sequence[str], progress: Progress) -> Ledg
     if how["status"] or (not words and (folder / FILE_NAME).exists()):
         return Ledger.open(folder)
     request = _request(design, given, overrides)
-    return Ledger.create(folder, request, _plan, progress.warn)
+    return Ledger.create(folder, request, _plan)
 
 
 def _check_overrides(overrides: Sequence[str]) -> None:

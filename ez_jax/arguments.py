@@ -138,7 +138,7 @@ def register_base() -> None:
     hydra = {
         # No outputs/ folder: a run has its own. A sweep leaves a record of what was asked.
         "run": {"dir": "."},
-        "sweep": {"dir": "runs/sweeps/${now:%Y-%m-%d_%H-%M-%S}", "subdir": "."},
+        "sweep": {"subdir": "."},
         "output_subdir": None,
         "job": {"name": "ez_jax", "chdir": False},
     }

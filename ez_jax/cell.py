@@ -12,11 +12,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ez_jax import arguments, cli, config, interrupt, lock, safe_files
+from ez_jax import arguments, claims, cli, config, interrupt, lock, safe_files
 from ez_jax.config import BadInput, Config
 
-# What the process that starts it hands over: the open file of a lock, and its own number.
-OWN_KEYS = {"lock": -1, "parent": 0}
+# What the process that starts it hands over: the open file of a lock or claim, its own number.
+OWN_KEYS = {"lock": -1, "claim": -1, "parent": 0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +62,10 @@ def run(job: Job) -> int:
         return train_together(job.configs)
     from ez_jax.train import train
 
-    return train(job.configs[0])
+    (chosen,) = job.configs
+    # Workers that a cluster started together are no one run.
+    alone = "local" if chosen.devices == "all" else chosen.devices
+    return train(dataclasses.replace(chosen, devices=alone))
 
 
 def main() -> int:
@@ -71,8 +74,11 @@ def main() -> int:
     if not path:
         raise BadInput("which cell? write python -m ez_jax.cell FILE")
     values, _ = arguments.read(words, OWN_KEYS)
-    if values["lock"] >= 0:
-        lock.hold_inherited(values["lock"])
+    for file in (values["lock"], values["claim"]):
+        if file >= 0:
+            lock.hold_inherited(file)
+    if values["claim"] >= 0:
+        claims.join(values["claim"])  # before it is seen whether the parent is still there
     if values["parent"]:
         interrupt.end_with(values["parent"])
     return run(read(Path(path)))

@@ -15,17 +15,16 @@ import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, OverrideParseException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ez_jax import arguments, config, help_page
+from ez_jax import arguments, checks, config, help_page
 from ez_jax.config import BadInput, Config
+from ez_jax.sweep import Outcome, Signals, Sweep, tell
 
 Run = Callable[[Config], int | None]
 
@@ -33,14 +32,6 @@ DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 # The user's wish, read before Hydra is told to keep its hands off errors (see `_launch`).
 _FULL_ERRORS = os.environ.get("HYDRA_FULL_ERROR") == "1"
-
-
-class _CellFailed(RuntimeError):
-    """One job of a sweep ended with an exit code; the reason is on the screen already."""
-
-    def __init__(self, code: int):
-        super().__init__(code)
-        self.code = code
 
 
 def main(
@@ -63,7 +54,7 @@ def main(
         sys.stdout.write(help_page.render(description))
         sys.exit(DONE)
 
-    def launch() -> None:
+    def launch() -> int | None:
         given, others = arguments.take(words, arguments.OWN)
         own = {**arguments.OWN, **given}
         if own["seeds"] > 1 and own["plan"]:
@@ -71,11 +62,10 @@ def main(
         if own["seeds"] < 1:
             raise BadInput(f"seeds is {own['seeds']}: at least one run is needed")
         if own["plan"]:
-            _launch_plan(plan, others)
-        elif own["seeds"] > 1:
-            _launch(lambda chosen: together(spread(chosen, own["seeds"])), others)
-        else:
-            _launch(run, others)
+            return _launch_plan(plan, others)
+        if own["seeds"] > 1:
+            return _launch(lambda chosen: together(spread(chosen, own["seeds"])), others)
+        return _launch(run, others)
 
     sys.exit(guarded(launch))
 
@@ -91,14 +81,14 @@ def spread(chosen: Config, seeds: int) -> list[Config]:
     return [dataclasses.replace(chosen, seed=chosen.seed + i) for i in range(seeds)]
 
 
-def guarded(action: Callable[[], int | None]) -> int:
+def guarded(action: Callable[[], int | None], *, full_errors: bool = _FULL_ERRORS) -> int:
     """Do something and return its exit code, with what went wrong told on stderr."""
     try:
         code = action() or DONE
         sys.stdout.flush()
         return code
     except BadInput as error:
-        if _FULL_ERRORS:
+        if full_errors:
             traceback.print_exc()
         sys.stderr.write(f"error: {error}\n")
         return BAD_INPUT
@@ -150,36 +140,74 @@ def configure_jax() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
-def _launch_plan(plan: Run, words: Sequence[str]) -> None:
+def _launch_plan(plan: Run, words: Sequence[str]) -> int | None:
     """Launch what plans a run, which leaves nothing behind."""
     if not arguments.is_multirun(words):
         return _launch(plan, words)
-    with tempfile.TemporaryDirectory() as record:  # what Hydra notes of a sweep
-        return _launch(plan, [*words, f"hydra.sweep.dir={arguments.quote(record)}"])
+    with tempfile.TemporaryDirectory() as record:  # what is noted of a sweep
+        return _launch(plan, words, record)
 
 
-def _launch(run: Run, words: Sequence[str]) -> None:
+def _launch(run: Run, words: Sequence[str], record: str = "") -> int | None:
     """Give the words to Hydra, which calls the job once, or once for every cell of a sweep."""
     arguments.register_base()
     sys.argv[1:] = arguments.rewrite(words)
     # By itself Hydra cuts tracebacks and exits with 1 whatever happened; when asked for full
     # errors it lets them through to `guarded`.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    if arguments.is_multirun(words):
+        return _launch_sweep(run, Sweep.begin(record))
 
-    @hydra.main(version_base="1.3", config_path=None, config_name="config")
     def job(node: DictConfig) -> None:
-        code = guarded(lambda: _run_job(run, node))
-        # An interrupt ends a sweep, a failure only its cell.
-        if code == INTERRUPTED or not _in_sweep():
-            sys.exit(code)
-        if code:
-            raise _CellFailed(code)
+        sys.exit(guarded(lambda: run(_read(node))))
 
+    _give_to_hydra(job)
+    return DONE
+
+
+def _launch_sweep(run: Run, sweep: Sweep) -> int:
+    """Have Hydra's launcher call the job for every cell; the exit code of them all."""
+    full_errors = _FULL_ERRORS  # of this process, not of a cell's
+
+    def job(node: DictConfig) -> None:
+        # In the process of a cell, which may be one on another machine.
+        if sweep.is_stopped():
+            return
+        hydras, reason = HydraConfig.get(), []
+        number, words = hydras.job.num + 1, list(hydras.overrides.task)
+
+        def attempt() -> int | None:
+            try:
+                with sweep.cell():
+                    chosen = _read(node, words)
+                    sys.stdout.write(f"sweep, run {number}: {config.run_folder(chosen)}\n")
+                    return run(chosen)
+            except Exception as error:
+                name = "" if isinstance(error, BadInput) else f"{type(error).__name__}: "
+                reason.append(checks.one_line(f"{name}{error}"))
+                raise
+
+        code = guarded(attempt, full_errors=full_errors)
+        sweep.note(Outcome(number, code, "".join(reason), " ".join(words)))
+        if code == INTERRUPTED:
+            sweep.stop()
+
+    if not any(word.startswith("hydra.sweep.dir=") for word in sys.argv):
+        sys.argv.append(f"hydra.sweep.dir={arguments.quote(str(sweep.folder))}")
     try:
-        with hydra_in_sentences():
-            job()
-    except _CellFailed as failed:
-        sys.exit(failed.code)
+        with Signals(sweep):
+            _give_to_hydra(job)
+    finally:
+        failures = sweep.failures()
+        tell(failures)
+    if sweep.is_stopped():
+        return INTERRUPTED
+    return failures[0].code if failures else DONE
+
+
+def _give_to_hydra(job: Callable[[DictConfig], None]) -> None:
+    with hydra_in_sentences():
+        hydra.main(version_base="1.3", config_path=None, config_name="config")(job)()
 
 
 def compose(words: Sequence[str]) -> Config:
@@ -207,26 +235,13 @@ def hydra_in_sentences() -> Iterator[None]:
         raise BadInput(_first_line(error)) from error
 
 
-def _run_job(run: Run, node: DictConfig) -> int | None:
+def _read(node: DictConfig, words: Sequence[str] | None = None) -> Config:
+    """The configuration of a run; one of a sweep, with these words, gets a folder of its own."""
     values = OmegaConf.to_container(node, resolve=True)
-    if _in_sweep():
-        _place_cell(values)
-    chosen = config.validate(config.from_dict(values))
-    if _in_sweep():
-        number = HydraConfig.get().job.num
-        sys.stdout.write(f"sweep, run {number + 1}: {config.run_folder(chosen)}\n")
-    return run(chosen)
-
-
-def _place_cell(values: dict[str, Any]) -> None:
-    """Give each cell of a sweep a folder of its own, unless the user named it."""
-    overrides = list(HydraConfig.get().overrides.task)
-    if not any(override.startswith("name=") for override in overrides):
-        values["name"] = arguments.cell_name(overrides)
-
-
-def _in_sweep() -> bool:
-    return HydraConfig.get().mode == RunMode.MULTIRUN
+    is_named = words is None or any(word.startswith("name=") for word in words)
+    if not is_named:
+        values["name"] = arguments.cell_name(words)
+    return config.validate(config.from_dict(values))
 
 
 def _first_line(error: Exception) -> str:

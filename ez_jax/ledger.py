@@ -2,7 +2,8 @@
 
     <dir>/ablation.json                      the request, and of every game all arms
          /cells/<game>/<arm>/seed0.json      how the last attempt ended, how often it failed
-                            /seed0.lock      held while a process works on the cell
+                            /seed0.lock      held while a process works on the cell (or, where
+                                             locks reach no other machine, /seed0.lock.claim-1)
                             /seed0.log       all that it printed
                             /seed0.run.json  what it was given (`python -m ez_jax.cell FILE`)
          /runs/<game>/<arm>/seed0/           ordinary run folders
@@ -16,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ez_jax import config, lock, run_folder, safe_files, study
+from ez_jax import claims, config, lock, run_folder, safe_files, study
 from ez_jax.arrays import DamagedCheckpoint
 from ez_jax.checkpoint import Checkpointer
 from ez_jax.checkpoint_files import read_meta
@@ -90,7 +91,6 @@ class Ledger:
         folder: Path,
         request: Request,
         plan: Callable[[Request], Study],
-        warn: Callable[[str], None],
     ) -> "Ledger":
         """Begin a study, or extend the one in the folder; `plan` finds the arms of a request.
 
@@ -98,7 +98,7 @@ class Ledger:
           BadInput: the folder cannot be written, or holds another study; names what differs.
         """
         folder = run_folder.make_run_dir(folder, key="dir")
-        with lock.patiently(folder / lock.FILE_NAME, warn):
+        with lock.patiently(lambda: claims.take(folder / lock.FILE_NAME)):
             if not (folder / study.FILE_NAME).exists():
                 planned = plan(request)
             else:
@@ -210,4 +210,4 @@ def write_state(cell: Cell, state: State) -> None:
 
 def is_running(cell: Cell) -> bool:
     """Whether a process works on a cell."""
-    return lock.is_held(cell.file("lock"))
+    return claims.is_taken(cell.file("lock"))

@@ -13,13 +13,15 @@ import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from ez_jax.config import BadInput
 
 FILE_NAME = "lock"
 PATIENCE = 60.0  # seconds that `patiently` waits
-_UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 _HOLDER = re.compile(r"process \d{1,10} on [\w.-]{1,255}")
+Held = TypeVar("Held")
 _held: "weakref.WeakSet[FileLock]" = weakref.WeakSet()
 
 
@@ -58,11 +60,6 @@ class FileLock:
             self._path.unlink()
         self._let_go()
 
-    @property
-    def is_locked(self) -> bool:
-        """Whether the kernel keeps others out: some file systems have no locks."""
-        return self._is_locked
-
     def descriptor(self) -> int:
         """The open file, for a program that goes on holding it (`hold_inherited`)."""
         if self._file is None:
@@ -95,7 +92,7 @@ class FileLock:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            if error.errno in _UNSUPPORTED:
+            if error.errno in UNSUPPORTED:
                 warn(
                     f"the file system of {folder} has no locks ({error.strerror}): "
                     "make sure that no other process works in it"
@@ -121,8 +118,8 @@ class FileLock:
             os.close(file)
 
 
-def patiently(path: Path, warn: Callable[[str], None]) -> FileLock:
-    """The lock of a file that nobody holds for long.
+def patiently(take: Callable[[], Held]) -> Held:
+    """What `take` gives, such as the lock of a file that nobody holds for long.
 
     Raises:
       Busy: somebody does.
@@ -130,7 +127,7 @@ def patiently(path: Path, warn: Callable[[str], None]) -> FileLock:
     until = time.monotonic() + PATIENCE
     while True:
         try:
-            return FileLock(path, warn)
+            return take()
         except Busy:
             if time.monotonic() > until:
                 raise
@@ -162,7 +159,7 @@ def is_held(path: Path) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
-        return error.errno not in _UNSUPPORTED
+        return error.errno not in UNSUPPORTED
     finally:
         os.close(file)
     return False

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import jax
 
-from ez_jax import cli, hosts, lock
+from ez_jax import claims, cli, hosts, lock, run_folder
 
 FOLDER = "processes"  # in the run folder
 LOOK = 1.0  # seconds between two looks
@@ -35,10 +35,10 @@ def called(folder: Path, warn: Callable[[str], None]) -> Iterator[None]:
         return
     files = [folder / FOLDER / f"{number}.lock" for number in range(jax.process_count())]
     own = files[jax.process_index()]
-    own.parent.mkdir(parents=True, exist_ok=True)
-    held, is_over = lock.patiently(own, warn), threading.Event()
+    run_folder.make_run_dir(own.parent)
+    held, is_over = lock.patiently(lambda: lock.FileLock(own, warn)), threading.Event()
     hosts.agreed()  # here all of them hold theirs
-    others = [file for file in files if file != own] if held.is_locked else []
+    others = [file for file in files if file != own] if claims.locks_are_shared(own.parent) else []
     watcher = threading.Thread(target=_watch, args=(others, is_over), name="roll", daemon=True)
     watcher.start()
     try:

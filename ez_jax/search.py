@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 
 from ez_jax import puct_ez
 from ez_jax.config import Config, SearchConfig
+from ez_jax.gumbel import completed_q, qs_with_mixed_value, selection
 from ez_jax.model import Model
 from ez_jax.structs import Embedding, Root, SearchOutput, Variables
 
@@ -29,7 +30,6 @@ Found = tuple[SearchOutput, mctx.Tree]
 # The same as SearchFn, over mctx's root and recurrent_fn, with the tree: one of `SEARCHES`.
 PolicyFn = Callable[..., Found]
 
-TINY = 1e-8
 NEVER_TAKEN = jnp.finfo(jnp.float32).min  # logit of an action that must not be taken
 
 
@@ -53,54 +53,6 @@ def make_recurrent_fn(model: Model, discount: float) -> Callable[..., Any]:
         return output, following
 
     return recurrent_fn
-
-
-def qs_with_mixed_value(tree: mctx.Tree, node_index: Array | int) -> Float[Array, " A"]:
-    """Qs of a node's actions; those not visited get the mixed value (Danihelka, 2022, eq. 33).
-
-    Args:
-      tree: one search tree, not batched.
-      node_index: i32[], whose actions are wanted.
-    """
-    visits = tree.children_visits[node_index]
-    prior = jax.nn.softmax(tree.children_prior_logits[node_index])
-    qs, visited = puct_ez.edge_qs(tree)[node_index], visits > 0
-    # Deviates (Gumbel search, V2): the network's value in the mixed value, not the node's mean.
-    mean_q = jnp.sum(visited * prior * qs) / jnp.maximum(jnp.sum(visited * prior), TINY)
-    num_visits = jnp.sum(visits)
-    mixed = (tree.raw_values[node_index] + num_visits * mean_q) / (1 + num_visits)
-    return jnp.where(visited, qs, mixed)
-
-
-def completed_q(
-    tree: mctx.Tree,
-    node_index: Array,
-    *,
-    value_scale: float,
-    maxvisit_init: float,
-    min_q_range: float,
-) -> Float[Array, " A"]:
-    """σ(completed Q) of Gumbel MuZero, on the scale of the whole tree; an mctx `qtransform`.
-
-    mctx stretches the Qs of every node to 0..1, so that with two actions any noise decides between
-    them; as in EfficientZero V2 the smallest and largest Q of the tree are 0 and 1 here.
-
-    Args:
-      tree: one search tree, not batched.
-      node_index: i32[], whose actions are wanted.
-      value_scale: c_scale.
-      maxvisit_init: c_visit.
-      min_q_range: a smaller range of Qs counts as this.
-    """
-    visits = tree.children_visits[node_index]
-    qs, all_qs = qs_with_mixed_value(tree, node_index), puct_ez.edge_qs(tree)
-    expanded = tree.children_visits > 0
-    low = jnp.min(jnp.where(expanded, all_qs, jnp.inf))
-    high = jnp.max(jnp.where(expanded, all_qs, -jnp.inf))
-    scaled = (qs - low) / jnp.maximum(high - low, min_q_range)
-    # Before the first visit there is no scale and no difference: everything is 0.
-    scaled = jnp.where(jnp.sum(visits) > 0, jnp.clip(scaled, 0.0, 1.0), 0.0)
-    return (maxvisit_init + jnp.max(visits)) * value_scale * scaled
 
 
 def _found(
@@ -152,19 +104,10 @@ def _gumbel(config: SearchConfig, explore: bool) -> PolicyFn:
         noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:], logits.dtype))(keys)
         noise = config.gumbel_scale * noise if explore else jnp.zeros_like(noise)
         tree = mctx.search(
-            variables,
-            keys[0],  # nothing else is drawn
+            *(variables, keys[0]),  # nothing else is drawn
             root=root,
             recurrent_fn=recurrent_fn,
-            root_action_selection_fn=functools.partial(
-                mctx.gumbel_muzero_root_action_selection,
-                num_simulations=num_simulations,
-                max_num_considered_actions=config.max_considered_actions,
-                qtransform=qtransform,
-            ),
-            interior_action_selection_fn=functools.partial(
-                mctx.gumbel_muzero_interior_action_selection, qtransform=qtransform
-            ),
+            **selection(config, num_simulations, qtransform),
             num_simulations=num_simulations,
             invalid_actions=invalid_actions,
             extra_data=mctx.GumbelMuZeroExtraData(root_gumbel=noise),
@@ -174,8 +117,7 @@ def _gumbel(config: SearchConfig, explore: bool) -> PolicyFn:
         is_finalist = summary.visit_counts == jnp.max(summary.visit_counts, -1, keepdims=True)
         score = jnp.where(is_finalist & ~invalid_actions, noise + improved, -jnp.inf)
         return _found(
-            root,
-            tree,
+            *(root, tree),
             action=jnp.argmax(score, axis=-1).astype(jnp.int32),
             policy=jax.nn.softmax(jnp.where(invalid_actions, NEVER_TAKEN, improved)),
             value=summary.value,

@@ -20,12 +20,13 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from ez_jax import cell as cells
-from ez_jax import checks, cli, interrupt, lock
+from ez_jax import checks, claims, cli, interrupt, lock
 from ez_jax.interrupt import Interrupt
 from ez_jax.ledger import Cell, Ledger, State, final_score, read_state, write_state
 from ez_jax.progress import Progress
 
 LAST_LINES, LONGEST_TAIL = 20, 2**14  # of the output of a failed cell: lines, bytes
+Held = lock.FileLock | claims.Claim
 WAIT, POLL = 2.0, 0.2  # seconds between two looks at the ledger, and at a cell
 
 
@@ -53,14 +54,14 @@ class Worker:
         told = False
         with self._interrupt:
             while not self._is_stopped():
-                claimed, run_elsewhere = self._claim()
+                claimed, busy = self._claim()
                 if claimed is not None:
                     cell, held = claimed
                     with held:
                         self._attempt(cell, held)
-                elif run_elsewhere:
+                elif busy:
                     if not told:
-                        self._progress.say("the rest is run by other processes: waiting for them")
+                        self._progress.say(f"the rest is run by other processes: waiting. {busy}")
                     told = True
                     time.sleep(WAIT)
                 else:
@@ -71,29 +72,29 @@ class Worker:
     def _is_stopped(self) -> bool:
         return self._interrupt.requested or self._stop_file.exists()
 
-    def _claim(self) -> tuple[tuple[Cell, lock.FileLock] | None, bool]:
-        """A cell that is to be run, with its lock; and whether there are some that others run."""
-        run_elsewhere = False
+    def _claim(self) -> tuple[tuple[Cell, Held] | None, lock.Busy | None]:
+        """A cell that is to be run, with its lock; and who runs one that is wanted, too."""
+        others = None
         for cell in self._ledger.cells():
             if not self._is_wanted(cell):
                 continue
             path = cell.file("lock")
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                held = lock.FileLock(path, self._progress.warn)
-            except lock.Busy:
-                run_elsewhere = True
+                held = claims.take(path)
+            except lock.Busy as busy:
+                others = busy
                 continue
             if self._is_wanted(cell):  # nobody has run it in between
-                return (cell, held), run_elsewhere
+                return (cell, held), others
             held.close()
-        return None, run_elsewhere
+        return None, others
 
     def _is_wanted(self, cell: Cell) -> bool:
         failures = read_state(cell).failures.get(self._orders.invocation, 0)
         return failures <= self._orders.retries and bool(self._ledger.missing(cell))
 
-    def _attempt(self, cell: Cell, held: lock.FileLock) -> None:
+    def _attempt(self, cell: Cell, held: Held) -> None:
         """Run a cell in a process of its own and note how it ended."""
         chosen = cell.configs(self._ledger.missing(cell))
         cells.Job(chosen, cell.together).write(cell.file("run.json"))
@@ -109,10 +110,11 @@ class Worker:
         if state.status == "failed" and self._orders.fail_fast:
             self._stop_file.touch()
 
-    def _run(self, cell: Cell, held: lock.FileLock, log: Any) -> int:
+    def _run(self, cell: Cell, held: Held, log: Any) -> int:
         """The exit code of a cell's process, which shares the lock."""
         file = held.descriptor()
-        handed = [f"lock={file}", f"parent={os.getpid()}"]
+        what = "claim" if isinstance(held, claims.Claim) else "lock"
+        handed = [f"{what}={file}", f"parent={os.getpid()}"]
         process = subprocess.Popen(
             [*self._orders.command, str(cell.file("run.json")), *handed],
             stdin=subprocess.DEVNULL,

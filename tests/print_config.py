@@ -4,9 +4,12 @@ Run by tests/test_cli.py as `python -m tests.print_config`; the run's name says 
 """
 
 import json
+import os
 import sys
+import time
 
 from ez_jax import cli, config
+from ez_jax.interrupt import Interrupt
 
 
 def show(chosen):
@@ -15,9 +18,27 @@ def show(chosen):
         raise ZeroDivisionError("the original message")
     if chosen.name == "interrupted":
         raise KeyboardInterrupt
+    if chosen.name == "waits":
+        return wait(chosen)
     if chosen.seed == 7:
         return 130
     return 1 if chosen.seed == 13 else None
+
+
+def wait(chosen):
+    """A run that goes on until it is asked to stop, and saves then."""
+    with Interrupt() as interrupt:
+        write(f"begun{chosen.seed}")
+        while not interrupt.requested:
+            time.sleep(0.02)
+        time.sleep(0.5)
+        write(f"saved{chosen.seed}")
+    return 130
+
+
+def write(name):
+    with open(name, "x", encoding="utf-8") as file:
+        file.write(str(os.getpid()))
 
 
 def plan(chosen):

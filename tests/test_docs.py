@@ -166,6 +166,7 @@ def test_commands_name_modules_and_keys_that_exist():
     pattern = r"python -m ((?:ez_jax|experiments)\.[\w.]+)(.*)"
     for line, module, words in re.findall(f"^({pattern})$", text, re.MULTILINE):
         path = ROOT / places.find(module).path
+        path = path.with_name("__main__.py") if path.name == "__init__.py" else path
         for key in re.findall(r"(?<=\s)\+?([\w./]+)=", words):
             known = key in groups or key in dotted_keys() or f'"{key}"' in path.read_text()
             known |= key.startswith("hydra")

@@ -27,7 +27,7 @@ def seeds(ledger):
 
 def extend(folder, **changes):
     request = Request(**{**vars(REQUEST), **changes})
-    return Ledger.create(folder, request, ablate._plan, pytest.fail)
+    return Ledger.create(folder, request, ablate._plan)
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import pytest
 import tiny
 
 from ez_jax.config import SearchConfig
-from ez_jax.search import SEARCHES, acting_temperature, completed_q, make_recurrent_fn, make_search
+from ez_jax.gumbel import completed_q
+from ez_jax.search import SEARCHES, acting_temperature, make_recurrent_fn, make_search
 from ez_jax.structs import Embedding, Root
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")

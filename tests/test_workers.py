@@ -29,7 +29,7 @@ COMMAND = (sys.executable, stand_in_cell.__file__)
 
 def create(folder, seeds=((0, 1),), games=("CartPole",), switches=("consistency",)):
     request = Request("leave_one_out", games, switches, seeds, ())
-    return Ledger.create(folder, request, ablate._plan, pytest.fail)
+    return Ledger.create(folder, request, ablate._plan)
 
 
 def work(ledger, invocation="one", **orders):
@@ -59,7 +59,9 @@ def crowd(folder, count):
         stdout=subprocess.PIPE,
         text=True,
     )
-    return process, [int(word) for word in process.stdout.readline().split()]
+    # Workers may have told of their first cells already.
+    line = next(line for line in process.stdout if line[0].isdecimal())
+    return process, [int(word) for word in line.split()]
 
 
 def wait_for(condition):
@@ -81,8 +83,11 @@ def test_every_cell_is_run_once_in_order_and_then_none(tmp_path, capsys):
     assert counts(ledger) == {"done": 4}
 
 
-def test_of_workers_that_race_one_is_killed_and_no_cell_is_ever_run_twice_at_once(tmp_path):
+@pytest.mark.parametrize("locks", [True, False])
+def test_of_workers_that_race_one_is_killed_and_no_cell_is_ever_run_twice_at_once(tmp_path, locks):
     ledger = create(tmp_path, seeds=((0, 1, 2),))
+    if not locks:
+        (tmp_path / "no_locks").touch()
     (tmp_path / "hold").touch()
     process, children = crowd(tmp_path, 3)
     wait_for(lambda: counts(ledger) == {"running": 3, "waiting": 3})
@@ -104,6 +109,23 @@ def test_of_workers_that_race_one_is_killed_and_no_cell_is_ever_run_twice_at_onc
         + [("end", *cell) for cell in every]
         + [("stop", arm, seed), ("begin", arm, seed)]
     )
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_many_workers_of_unrelated_processes_run_every_cell_once(tmp_path, locks):
+    ledger = create(tmp_path, seeds=(tuple(range(10)),))
+    if not locks:
+        (tmp_path / "no_locks").touch()
+    (tmp_path / "hold").touch()
+    processes = [crowd(tmp_path, 4)[0] for _ in range(3)]
+    (tmp_path / "hold").unlink()
+    assert [runs.wait(process).returncode for process in processes] == [0] * 3
+    cells = [(arm, str(seed)) for arm in ("baseline", "no_consistency") for seed in range(10)]
+    expected = [(what, *cell) for what in ("begin", "end") for cell in cells]
+    assert sorted(journal(tmp_path)) == sorted(expected)
+    assert counts(ledger) == {"done": 20}
+    claimed = list(tmp_path.glob("cells/**/*.claim-*"))
+    assert claimed == [] if locks else len(claimed) >= 20
 
 
 def test_a_signal_stops_the_cell_which_is_to_be_continued(tmp_path):
@@ -205,7 +227,7 @@ def _plain(chosen):
     [
         ("joblib", 1),
         pytest.param("joblib", 2, marks=pytest.mark.slow),
-        pytest.param("submitit_local", 2, marks=pytest.mark.slow),
+        ("submitit_local", 2),
     ],
 )
 def test_launchers_of_hydra_start_workers_of_the_ledger(tmp_path, monkeypatch, launcher, count):
@@ -213,7 +235,22 @@ def test_launchers_of_hydra_start_workers_of_the_ledger(tmp_path, monkeypatch, l
     monkeypatch.setattr(sys, "argv", ["ablate"])
     monkeypatch.setenv("PYTHONPATH", f"{runs.ROOT}:{Path(__file__).parent}")
     orders = Orders("one", command=COMMAND)
-    assert workers.launch(ledger, orders, count, [f"hydra/launcher={launcher}"]) is False
+    (tmp_path / "hold").touch()  # until each worker has a cell
+
+    def let_go():
+        wait_for(lambda: len(journal(tmp_path)) == count)
+        (tmp_path / "hold").unlink()
+
+    words = [f"hydra/launcher={launcher}"]
+    words += [f"hydra.launcher.n_jobs={count}"] if launcher == "joblib" else []
+    with concurrent.futures.ThreadPoolExecutor(1) as executor:
+        waiting = executor.submit(let_go)
+        assert workers.launch(ledger, orders, count, words) is False
+        waiting.result()
+    lines = (tmp_path / "journal").read_text().splitlines()
+    parents = {line.split()[3] for line in lines}
+    assert len(parents) == count
+    assert str(os.getpid()) not in parents or count == 1
     assert collections.Counter(journal(tmp_path)) == {
         (what, arm, seed): 1
         for what in ("begin", "end")

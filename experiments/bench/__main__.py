@@ -18,6 +18,9 @@ memories   the whole loop with the frames of the replay on the device and on the
 checkpoint saving the run and going on from it, with a replay of 10 x steps=N agent steps
 compile    seconds to compile, with an empty cache and a warm one
 memory     what the compiled programs want, and what the plan says
+scaling    FLOPs and bytes sent by 1, 2, 4 ... up_to=8 devices, and what that predicts for others
+           (CPU devices by force; timed=false leaves out what is run and not only compiled;
+           topology=v5e:4x4 counts what the compiler for TPUs makes, if libtpu is installed)
 
 Any key of the configuration may be set; game=Breakout with its published preset otherwise.
 repeats=N after a first call that is not timed; batches=1,16 instead of the workload's own.
@@ -26,6 +29,7 @@ other, and with other tables only through the ceilings of matrix product and cop
 them. FLOPs and bytes are counted by XLA.
 """
 
+import itertools
 import json
 import sys
 from collections.abc import Iterator
@@ -38,6 +42,7 @@ from rich.table import Table
 
 from experiments.bench.measure import Case, rows_of
 from experiments.bench.parts import PARTS, Setting, make_setting
+from experiments.bench.scaling import notes, on_topology, scaling
 from experiments.bench.side_by_side import memories, together
 from experiments.bench.whole import WHOLE
 from ez_jax import arguments, cli, presets
@@ -45,7 +50,7 @@ from ez_jax.config import BadInput
 from ez_jax.run_folder import provenance
 
 CEILINGS = ("matrix_gflop_per_s", "copy_gbyte_per_s")  # the same in all rows
-OWN_KEYS = {"repeats": 5, "batches": "", "steps": 400}
+OWN_KEYS = {"repeats": 5, "batches": "", "steps": 400, "up_to": 8, "timed": True, "topology": ""}
 
 
 def _peer(setting: Setting) -> Iterator[Case]:
@@ -87,9 +92,13 @@ def _text(value: Any) -> str:
     return f"{value:,.4g}" if isinstance(value, float) else str(value)
 
 
+def _without_table(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != "table"}
+
+
 def main() -> int:
     """Measure one workload."""
-    workloads = (*TIMED, *WHOLES)
+    workloads = (*TIMED, *WHOLES, "scaling")
     if not sys.argv[1:] or sys.argv[1] not in workloads:
         raise BadInput(f"which workload? choose {' or '.join(workloads)}")
     workload, *words = sys.argv[1:]
@@ -100,9 +109,17 @@ def main() -> int:
     setting = make_setting(config, _numbers(values["batches"]))
     if workload in TIMED:
         rows = rows_of(list(TIMED[workload](setting)), values["repeats"])
+    elif workload == "scaling":
+        shape = values["topology"]
+        given = values["up_to"], values["timed"], values["repeats"]
+        rows = list(on_topology(setting, shape) if shape else scaling(setting, *given))
     else:
         rows = list(WHOLES[workload](setting, values["steps"]))
-    show(f"{workload}: {config.game}, preset={config.preset}, {jax.devices()[0].device_kind}", rows)
+    title = f"{workload}: {config.game}, preset={config.preset}, {jax.devices()[0].device_kind}"
+    for name, part in itertools.groupby(rows, lambda row: row.get("table", "")):
+        show(f"{title}, {name}" if name else title, [_without_table(row) for row in part])
+    if workload == "scaling":
+        sys.stdout.write("\n".join([*notes(), ""]))
     command = " ".join(["python -m experiments.bench", *sys.argv[1:]])
     for row in rows:
         found = {"workload": workload, "command": command, **row, **provenance()}

@@ -8,21 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from experiments.bench.parts import Setting
-from ez_jax.actor import init_frames, make_act
+from experiments.bench.programs import programs
 from ez_jax.config import override
-from ez_jax.learner import make_learn, make_prepare, no_metrics
 from ez_jax.plan import memory_plan
 from ez_jax.progress import Progress
-from ez_jax.reanalyse import make_reanalyse
 from ez_jax.run import Run
-from ez_jax.search import make_search
-from ez_jax.structs import TimeStep
-from ez_jax.targets import make_targets
 
-ROWS = 300  # of the ring in programs that are compiled and not run
 MEGA = 1e-6
 Row = dict[str, Any]
 
@@ -152,7 +145,7 @@ def compile_(setting: Setting, steps: int) -> Iterator[Row]:
         jax.config.update("jax_compilation_cache_dir", folder)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         try:
-            for name, function, args in _programs(setting):
+            for name, function, args in programs(setting):
                 seconds = {}
                 for state in ("cold", "warm"):
                     jax.clear_caches()
@@ -171,7 +164,7 @@ def compile_(setting: Setting, steps: int) -> Iterator[Row]:
 def memory(setting: Setting, steps: int) -> Iterator[Row]:
     """What the compiled programs want, beside what the plan of a run predicts."""
     del steps
-    for name, function, args in _programs(setting):
+    for name, function, args in programs(setting):
         wanted = function.lower(*args).compile().memory_analysis()
         yield {
             "case": name,
@@ -182,33 +175,6 @@ def memory(setting: Setting, steps: int) -> Iterator[Row]:
         }
     plan = memory_plan(setting.config, setting.model)
     yield {"case": f"planned, {setting.config.replay.capacity:,} rows", "text": plan.describe()}
-
-
-def _programs(setting: Setting) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
-    """The programs of a run, with shapes of their arguments; the ring is a short one."""
-    config, model, spec = setting.config, setting.model, setting.spec
-    search = make_search(config.search, model, discount=config.discount, explore=True)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    train = jax.eval_shape(setting.train)
-    ring = jax.eval_shape(lambda: setting.replay(ROWS))
-    envs = config.actor.num_envs
-    frames = jax.eval_shape(lambda: init_frames(spec, envs))
-    number, flag = jax.ShapeDtypeStruct((), jnp.float32), jax.ShapeDtypeStruct((), bool)
-    reals, flags = (jax.ShapeDtypeStruct((envs,), kind) for kind in (jnp.float32, bool))
-    step = TimeStep(
-        observation=jax.ShapeDtypeStruct((envs, *spec.observation_shape), spec.observation_dtype),
-        **dict.fromkeys(("reward", "score", "discount"), reals),
-        **dict.fromkeys(("is_first", "is_last", "game_over"), flags),
-    )
-    variables, updates = train.variables, train.updates
-    seen = variables, ring, no_metrics(config), frames, step, key, number, flag, updates
-    yield "acting", make_act(model, search), seen
-    reanalyse = make_reanalyse(config, model, search)
-    prepare = make_prepare(config, model, reanalyse, make_targets(config, model))
-    wanted = variables, ring, seen[2], key, updates
-    yield "targets", prepare, wanted
-    group, _, _ = jax.eval_shape(prepare, *wanted)
-    yield "learning", make_learn(config, model), (train, ring, wanted[2], key, group, updates)
 
 
 WHOLE: dict[str, Callable[[Setting, int], Iterator[Row]]] = {
