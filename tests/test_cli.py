@@ -113,7 +113,7 @@ def test_a_path_may_hold_any_character():
         (["presett=small"], "did you mean preset"),
         (["search=gumbel"], "'search' is a section"),
         (["preset=smal"], "unknown preset 'smal'; did you mean small"),
-        (["preset=zzz"], "unknown preset 'zzz'; choose efficientzero or efficientzero_v2 or muzero_large or small"),
+        (["preset=zzz"], "unknown preset 'zzz'; choose efficientzero or efficientzero_v2 or"),
         (["-m", "ablation=no_consistency,no_consistancy"], "did you mean no_consistency"),
         (["game=breakot"], "Breakout"),
         (["game=[Pong,Breakout]"], "write -m game=A,B"),

@@ -14,6 +14,7 @@ peer_update  our update beside the same in PyTorch
 convolution  3x3 convolutions, XLA's own and by Winograd (what a CPU uses, and from which size)
 train      the whole loop, and the share of its parts (steps=N agent steps with updates)
 together   runs in one program: agent steps and updates of all of them per second (gymnax)
+memories   the whole loop with the frames of the replay on the device and on the host
 checkpoint saving the run and going on from it, with a replay of 10 x steps=N agent steps
 compile    seconds to compile, with an empty cache and a warm one
 memory     what the compiled programs want, and what the plan says
@@ -42,7 +43,7 @@ from rich.table import Table
 from experiments.bench.measure import Case, rows_of
 from experiments.bench.parts import PARTS, Setting, make_setting
 from experiments.bench.scaling import notes, on_topology, scaling
-from experiments.bench.side_by_side import together
+from experiments.bench.side_by_side import memories, together
 from experiments.bench.whole import WHOLE
 from ez_jax import arguments, cli, presets
 from ez_jax.config import BadInput
@@ -64,7 +65,7 @@ def _peer_update(setting: Setting) -> Iterator[Case]:
     return peer_update(setting)
 
 
-WHOLES = {**WHOLE, "together": together}
+WHOLES = {**WHOLE, "together": together, "memories": memories}
 TIMED = {**PARTS, "peer": _peer, "peer_update": _peer_update}
 
 

@@ -1,5 +1,8 @@
-"""Workload: runs of one game in one program, beside one run by itself in the usual loop."""
+"""Workloads that compare whole runs: in one program and alone, frames on the device or the host."""
 
+import contextlib
+import statistics
+import tempfile
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -8,12 +11,15 @@ import jax
 import numpy as np
 
 from experiments.bench.parts import Setting
-from experiments.bench.whole import Row, train
+from experiments.bench.whole import Loop, Row, train
 from ez_jax import envs, lanes
-from ez_jax.config import BadInput, Config
+from ez_jax.config import BadInput, Config, override
 from ez_jax.envs.gymnax_adapter import make_game
+from ez_jax.progress import Progress
+from ez_jax.run import Run
 
 COUNTS = (1, 5, 10)
+MEMORIES, TURNS = ("device", "auto", "host"), 7
 
 
 def together(setting: Setting, steps: int) -> Iterator[Row]:
@@ -53,3 +59,31 @@ def _rate(config: Config, setting: Setting, count: int, steps: int) -> dict[str,
         "agent_steps_per_s": played / seconds,
         "updates_per_s": learned / seconds,
     }
+
+
+def memories(setting: Setting, steps: int) -> Iterator[Row]:
+    """The loop with its frames on the device, there but drawn ahead, and on the host, in turns.
+
+    Each plays so many agent steps with updates per turn. The first turn is not timed. A ratio is
+    the median of those to `device` in the same turn.
+    """
+    start = setting.config.learner.start
+    changes = {"eval.every": 0, "checkpoint.every": 0, "final_updates": 0}
+    changes |= {"total_agent_steps": start + (TURNS + 1) * steps}
+    found: dict[str, list[Row]] = {where: [] for where in MEMORIES}
+    with contextlib.ExitStack() as opened:
+        loops = {}
+        for where in MEMORIES:
+            folder = opened.enter_context(tempfile.TemporaryDirectory())
+            own = {**changes, "replay.memory": where, "run_dir": folder, "log.progress": False}
+            run = opened.enter_context(Run(override(setting.config, own), Progress(live=False)))
+            loops[where] = Loop(run)
+            loops[where].until(start + steps)
+        for turn in range(TURNS):
+            for where, loop in loops.items():
+                found[where].append(loop.until(start + (2 + turn) * steps))
+    for where, rows in found.items():
+        rates = [row["updates_per_s"] for row in rows]
+        ratios = [a / b["updates_per_s"] for a, b in zip(rates, found["device"], strict=True)]
+        median = {"updates_per_s": statistics.median(rates), "ratio": statistics.median(ratios)}
+        yield {"case": f"replay.memory={where}", **median, "turns": TURNS}

@@ -35,7 +35,7 @@ def train(setting: Setting, steps: int) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         config = override(setting.config, {**changes, "run_dir": folder})
         with contextlib.redirect_stderr(None), Run(config, Progress(live=False)) as run:
-            loop = _Loop(run)
+            loop = Loop(run)
             loop.until(start + steps)  # random play, and what has to be compiled
             free = loop.until(start + 2 * steps)
             waited = loop.until(start + 3 * steps, wait=True)
@@ -43,14 +43,16 @@ def train(setting: Setting, steps: int) -> Iterator[Row]:
     yield {"case": "parts one by one", **waited}
 
 
-class _Loop:
+class Loop:
     """The loop of train.py, with a clock in it."""
 
     def __init__(self, run: Run):
+        """Begin the games."""
         self.run, self.step = run, run.begin()
         self.seconds: dict[str, float] = {}
 
     def until(self, agent_steps: int, *, wait: bool = False) -> Row:
+        """Go on up to so many agent steps; with `wait` every part is waited for."""
         run = self.run
         jax.block_until_ready(run.state)
         self.seconds = dict.fromkeys(("search", "games", "updates", "reports"), 0.0)
