@@ -40,7 +40,7 @@ MIXED = {"targets.mixed_updates": 0, "targets.mixed_newest": 20}  # both values 
 _BACKWARD = ("loss/total", "loss/gradient")
 SWITCHES = (
     _switch(
-        *("precision", "bfloat16", "search/policy", "search/value", "search/gain"),
+        *("precision", "bfloat16", "search/action", "search/policy", "search/value", "search/gain"),
         *("targets/policy", "targets/value", "loss"),
     ),
     _switch(
@@ -81,7 +81,8 @@ SWITCHES = (
         given={"search.policy": "gumbel"},
     ),
     _switch(
-        *("search.minmax", "official", "search/policy", "search/value", "search/gain"),
+        *("search.minmax", "official", "search/action", "search/policy", "search/value"),
+        "search/gain",
         "targets/policy",
         given={"search.policy": "puct_ez"},
     ),

@@ -166,7 +166,7 @@ def fake_run(folder, state=None):
     run = SimpleNamespace(folder=folder, config=runs.config(folder), clocks=Clocks(updates=3))
     if state is not None:
         run.state = SimpleNamespace(train=state)
-        group = Prepared(batch={"reward": jnp.arange(6.0).reshape(2, 3)}, targets={})
+        group = Prepared(batch={"reward": jnp.arange(6.0).reshape(3, 2)}, targets={})
         run.last_update = crash.LastUpdate(2, group, 1, jax.random.key(0))
     return run
 

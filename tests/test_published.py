@@ -99,7 +99,7 @@ OURS = {
     *("game", "preset", "seed", "name", "run_dir", "updates_per_step", "precision"),
     *("env.backend", "network.kind", "network.patch", "network.vector_width"),
     *("network.vector_blocks", "search.minmax", "targets.block_length", "targets.max_td_steps"),
-    *("reanalyse.max_age", "reanalyse.chunk"),
+    *("reanalyse.max_age", "reanalyse.chunk", "replay.memory", "devices"),
     *("eval.num_envs", "eval.num_simulations", "eval.seed"),
     *(
         "checkpoint.every",

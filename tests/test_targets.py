@@ -249,12 +249,12 @@ def test_every_sample_bootstraps_from_the_network_whatever_is_searched(reanalyse
             assert targets.value[b, k] == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
-@pytest.mark.parametrize(("ratio", "num_fresh"), [(0.5, 4), (1.0, 8)])
-def test_search_values_are_the_roots_except_at_termination(reanalysed, ratio, num_fresh):
+@pytest.mark.parametrize(("ratio", "fresh"), [(0.5, (1, 3, 5, 7)), (1.0, range(8))])
+def test_search_values_are_the_roots_except_at_termination(reanalysed, ratio, fresh):
     batch, targets = reanalysed(ratio, "search")
     searched = network_values(batch) + 1
     for b in range(8):
-        root_value = searched if b < num_fresh else batch.value  # searched now, or by the actor
+        root_value = searched if b in fresh else batch.value  # searched now, or by the actor
         for k in range(min(UNROLL, batch.last[b]) + 1):
             is_terminal = batch.discount[b, k] == 0
             value = 0.0 if is_terminal else root_value[b, k]
