@@ -8,6 +8,8 @@ same steps. In a run of one process nothing of this costs anything.
 
 import json
 import os
+import sys
+import threading
 import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -23,6 +25,7 @@ from ez_jax.config import BadInput, Config
 Tree = TypeVar("Tree")
 
 JOIN_SECONDS = 300  # until all processes have to be there
+MEND = "start all of them with the same command, or train alone with devices=local"
 SILENT_SECONDS = 30  # without a sign of life a machine counts as gone (`jax.distributed`)
 
 
@@ -63,23 +66,36 @@ def join(config: Config) -> None:
                 "JAX_COORDINATOR_ADDRESS is set, so each process also needs JAX_NUM_PROCESSES and "
                 f"JAX_PROCESS_ID, two whole numbers ({error!r})"
             ) from error
+    give_up = threading.Timer(JOIN_SECONDS, _give_up)
+    give_up.daemon = True
+    give_up.start()
     try:
         jax.distributed.initialize(
             **named,
-            initialization_timeout=JOIN_SECONDS,
+            initialization_timeout=2 * JOIN_SECONDS,  # then JAX would abort this process
             heartbeat_timeout_seconds=SILENT_SECONDS,
         )
     except (RuntimeError, ValueError) as error:
         raise BadInput(
-            f"the other processes of this run cannot be met ({error}): start all of them with the "
-            "same command, or train alone with devices=local"
+            f"the other processes of this run cannot be met ({error}): {MEND}"
         ) from error
+    finally:
+        give_up.cancel()
     number, num_envs = jax.process_count(), config.actor.num_envs
     if num_envs % number:
         raise BadInput(
             f"actor.num_envs={num_envs} cannot be shared by {number} processes: choose "
             f"actor.num_envs={-(-num_envs // number) * number} or another multiple"
         )
+
+
+def _give_up() -> None:
+    """Once nobody has come; what waits cannot be interrupted."""
+    sys.stderr.write(
+        f"error: not all processes of this run have met within {JOIN_SECONDS} seconds: {MEND}\n"
+    )
+    sys.stderr.flush()
+    os._exit(2)  # as for any other bad input
 
 
 def choose_devices(config: Config) -> list[jax.Device]:

@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -186,6 +187,24 @@ def test_half_of_the_variables_is_refused(monkeypatch):
     monkeypatch.setenv("JAX_NUM_PROCESSES", "2")
     with pytest.raises(BadInput, match="JAX_PROCESS_ID"):
         hosts.join(Config())
+
+
+def test_who_waits_in_vain_is_told_so(tmp_path):
+    script = "from ez_jax import hosts; hosts.JOIN_SECONDS = 2; hosts.join(hosts.Config())"
+    variables = {
+        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}",
+        "JAX_NUM_PROCESSES": "2",
+        "JAX_PROCESS_ID": "0",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": str(runs.ROOT), **variables},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 2
+    assert "have met within 2 seconds: start all of them" in done.stderr
 
 
 @pytest.mark.parametrize("devices", ["local", "1"])
