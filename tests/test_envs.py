@@ -597,6 +597,7 @@ def test_actions_are_called_by_their_names_or_numbers(game, names):
     env.close()
 
 
+@pytest.mark.long
 def test_every_atari_game_has_a_name_for_every_action():
     ids = [task_id for task_id, family in catalogue._envpool_ids().items() if "atari" in family]
     for task_id in ids:

@@ -41,6 +41,7 @@ def best_evaluation(folder):
     return max(line.get("eval/return_mean", float("-inf")) for line in read_metrics(folder))
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("quick_compiling")
 def test_where_the_observation_names_the_right_action_every_game_is_won(tmp_path):
     scores = learn(tmp_path, "toy_envs:ToyCue-v0", **CUE)

@@ -55,6 +55,7 @@ def test_the_doctor_finds_nothing_to_mend():
     assert "all 18 checks succeeded\n" in done.stdout
 
 
+@pytest.mark.long
 def test_it_trains_and_is_watched_by_commands(tmp_path):
     # Its shapes are those of CartPole: with these settings the programs of `runs` are compiled.
     settings = {**runs.SETTINGS, "reanalyse.mode": "buffer", "reanalyse.chunk": 64}

@@ -13,7 +13,14 @@ from ez_jax.switches import SWITCHES, Switch, flip
 KEYS = {switch.key for switch in SWITCHES}
 
 
-@pytest.mark.parametrize("switch", SWITCHES, ids=str)
+# Everything is compiled anew in bfloat16.
+LONG = {"precision": pytest.mark.long}
+
+
+@pytest.mark.parametrize(
+    "switch",
+    [pytest.param(each, id=str(each), marks=LONG.get(each.key, ())) for each in SWITCHES],
+)
 def test_a_switch_changes_what_the_table_says_and_not_a_bit_of_the_rest(switch):
     result = flip(switch)
     assert result.changed == result.expected

@@ -175,6 +175,7 @@ def test_numbers_are_settings_with_fractions():
     assert set(OWN) - set(lanes.NUMBERS) == {"seed", "name", "run_dir"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("policy", ["gumbel", "puct"])
 def test_every_number_can_differ_whatever_the_search(policy):
     chosen = runs.config("a", {"search.policy": policy}, GAME)

@@ -121,6 +121,7 @@ def test_steps_past_the_end_owe_no_updates(tmp_path):
     assert (pace.updates_due(config, clocks), pace.updates_left(config, clocks)) == (0, 0)
 
 
+@pytest.mark.long
 def test_search_can_begin_at_once_and_by_the_number_of_actions(tmp_path):
     changes = {
         "search.num_simulations": 0,
