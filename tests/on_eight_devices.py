@@ -1,5 +1,6 @@
 """What eight devices do together; `test_devices.py` runs this file where there are as many."""
 
+import functools
 import re
 
 import jax
@@ -14,7 +15,7 @@ from ez_jax.actor import make_act
 from ez_jax.learner import make_learn, make_prepare
 from ez_jax.model import make_model
 from ez_jax.reanalyse import make_reanalyse
-from ez_jax.run_state import start_run_state
+from ez_jax.run_state import init_run_state, start_run_state
 from ez_jax.search import make_search
 from ez_jax.structs import TimeStep
 from ez_jax.targets import make_targets
@@ -128,7 +129,12 @@ def programs(shape, changes):
 def played(shape, changes):
     """What a run of some decisions and updates leaves: actions, the state, and what was drawn."""
     config, model, act, prepare, learn = programs(shape, changes)
-    state, key, actions, drawn = start_run_state(config, model), jax.random.key(1), [], []
+    state, key, actions, drawn = (
+        start_run_state(functools.partial(init_run_state, config, model)),
+        jax.random.key(1),
+        [],
+        [],
+    )
     train, replay, sums, frames = state.train, state.replay, state.metrics, state.frames
     for t in range(STEPS):
         given = time_step(shape, t), key, np.float32(1), np.bool_(t < 5), train.updates
@@ -173,7 +179,7 @@ def test_frames_lie_on_all_devices_and_are_never_gathered_on_one(meshes):
     shape, changes = CASES["published search, images, every sample searched anew"]
     with jax.set_mesh(meshes[NUMBER]):
         config, model, _, prepare, learn = programs(shape, changes)
-        state = start_run_state(config, model)
+        state = start_run_state(functools.partial(init_run_state, config, model))
         rows = state.replay.rows.observation
         assert rows.addressable_shards[0].data.shape[0] * NUMBER == rows.shape[0]
         assert rows.shape[0] >= len(state.replay.priority) > rows.shape[0] - NUMBER
