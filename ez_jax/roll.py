@@ -44,8 +44,10 @@ def called(folder: Path, warn: Callable[[str], None]) -> Iterator[None]:
     try:
         yield
     except BaseException as error:  # noqa: BLE001 told as the commands tell it, then the exit code
+        # Was it another's end that led to it? JAX may abort this process at any moment then.
+        is_told = _tell(others)
         code = cli.guarded(functools.partial(_again, error))
-        watcher.join(2 * (LOOK + LAST_WORDS))  # was it another's end that led to it?
+        watcher.join(0 if is_told else 2 * (LOOK + LAST_WORDS))
         _end(code)
     hosts.agreed()
     is_over.set()
@@ -61,11 +63,19 @@ def _again(error: BaseException) -> None:
 
 def _watch(others: list[Path], is_over: threading.Event) -> None:
     while not is_over.wait(LOOK):
-        gone = [file for file in others if not lock.is_held(file)]
-        if gone and not is_over.is_set():
-            sys.stderr.write(_sentence(gone[0]))
+        if _tell(others, unless=is_over.is_set):
             time.sleep(LAST_WORDS)
             _end(cli.FAILED)
+
+
+def _tell(others: list[Path], unless: Callable[[], bool] = lambda: False) -> bool:
+    """Say which process is gone, if one is; whether one is."""
+    gone = [file for file in others if not lock.is_held(file)]
+    if not gone or unless():
+        return False
+    sys.stderr.write(_sentence(gone[0]))
+    sys.stderr.flush()
+    return True
 
 
 def _sentence(file: Path) -> str:
