@@ -24,7 +24,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ez_jax import arguments, checks, config, help_page
 from ez_jax.config import BadInput, Config
-from ez_jax.sweep import Outcome, Signals, Sweep, tell
+from ez_jax.interrupt import HandedOn
+from ez_jax.sweep import Outcome, Sweep, tell
 
 Run = Callable[[Config], int | None]
 
@@ -195,7 +196,7 @@ def _launch_sweep(run: Run, sweep: Sweep) -> int:
     if not any(word.startswith("hydra.sweep.dir=") for word in sys.argv):
         sys.argv.append(f"hydra.sweep.dir={arguments.quote(str(sweep.folder))}")
     try:
-        with Signals(sweep):
+        with HandedOn(sweep.stop):  # waits for the end of all cells
             _give_to_hydra(job)
     finally:
         failures = sweep.failures()

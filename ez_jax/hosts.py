@@ -3,7 +3,7 @@
 By JAX's own means (`jax.distributed`). Every process executes the same program and holds the same
 state; it steps a block of the environments and feeds what they return to all. What depends on
 files, time or signals is decided by the first process or agreed upon, since all have to take the
-same steps. In a run of one process nothing of this costs anything.
+same steps. In a run of one process none of this waits for anything.
 """
 
 import json
@@ -27,8 +27,6 @@ Tree = TypeVar("Tree")
 JOIN_SECONDS = 300  # until all processes have to be there
 MEND = "start all of them with the same command, or train alone with devices=local"
 SILENT_SECONDS = 30  # without a sign of life a machine counts as gone (`jax.distributed`)
-
-
 COUNTS = ("JAX_NUM_PROCESSES", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 
 

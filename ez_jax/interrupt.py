@@ -4,6 +4,7 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -36,6 +37,19 @@ class Interrupt:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested = True
+
+
+class HandedOn(Interrupt):
+    """As `Interrupt`, and tells those who work elsewhere."""
+
+    def __init__(self, hand_on: Callable[[], None]):
+        """Not watching yet."""
+        super().__init__()
+        self._hand_on = hand_on
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        self._hand_on()
+        super()._request(number, frame)
 
 
 def end_with(parent: int) -> None:

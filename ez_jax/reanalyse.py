@@ -15,7 +15,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from ez_jax import devices
-from ez_jax import replay as ring
 from ez_jax.config import Config
 from ez_jax.model import Model
 from ez_jax.search import SearchFn
@@ -144,7 +143,8 @@ def make_buffer_mode(config: Config, model: Model, search: SearchFn) -> Reanalys
         def search_some(state: tuple[Array, Row]) -> tuple[Array, Row]:
             i, rows = state
             chosen = jax.lax.dynamic_slice_in_dim(order, i * chunk, chunk)
-            frames = ring.stacks(replay, batch, chosen % samples, chosen // samples, stack)
+            sample, position = chosen[:, None] % samples, chosen[:, None] // samples
+            frames = devices.read(batch.observation, sample, position + jnp.arange(stack))
             keys = jax.random.split(jax.random.fold_in(key, i), chunk)
             found = devices.spread(search_stacks, variables, rows=(frames, keys))
             is_wanted = i * chunk + jnp.arange(chunk) < number

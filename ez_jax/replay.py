@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Bool, Float, Int
 
 from ez_jax import devices
 from ez_jax.structs import Batch, EnvSpec, Replay, Row
@@ -188,17 +188,6 @@ def with_frames(replay: Replay, batch: Batch) -> Batch:
     """A batch that was drawn, with the frames of its windows."""
     env = (batch.index % replay.priority.shape[1])[:, None]
     return batch.replace(observation=devices.read(replay.rows.observation, batch.row, env))
-
-
-def stacks(
-    replay: Replay, batch: Batch, sample: Int[Array, " C"], position: Int[Array, " C"], stack: int
-) -> Shaped[Array, "C F *obs"]:
-    """The stacks of frames that end some positions of some samples."""
-    if replay.rows.observation is None:
-        return batch.observation[sample[:, None], position[:, None] + jnp.arange(stack)]
-    row = batch.row[sample[:, None], position[:, None] + jnp.arange(stack)]
-    env = (batch.index[sample] % replay.priority.shape[1])[:, None]
-    return devices.read(replay.rows.observation, row, env)
 
 
 def importance_weights(

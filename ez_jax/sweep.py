@@ -18,7 +18,6 @@ from pathlib import Path
 from types import FrameType
 
 from ez_jax import interrupt, safe_files
-from ez_jax.interrupt import Interrupt
 
 STOP = "stop"
 POLL = 0.5  # seconds between two looks for the file that stops all cells
@@ -91,19 +90,6 @@ class Sweep:
             if self.is_stopped():
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
-
-
-class Signals(Interrupt):
-    """In the process of the command: hands a signal on to all cells and waits for their end."""
-
-    def __init__(self, sweep: Sweep):
-        """Not watching yet."""
-        super().__init__()
-        self._sweep = sweep
-
-    def _request(self, number: int, frame: FrameType | None) -> None:
-        self._sweep.stop()
-        super()._request(number, frame)
 
 
 def tell(failures: list[Outcome]) -> None:

@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import hydra
@@ -21,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ez_jax import cell as cells
 from ez_jax import checks, claims, cli, interrupt, lock
-from ez_jax.interrupt import Interrupt
+from ez_jax.interrupt import HandedOn, Interrupt
 from ez_jax.ledger import Cell, Ledger, State, final_score, read_state, write_state
 from ez_jax.progress import Progress
 
@@ -182,18 +181,6 @@ def _last_lines(log: Path) -> list[str]:
     return [checks.one_line(line) for line in lines if line.strip()][-LAST_LINES:]
 
 
-class _StopAll(Interrupt):
-    """Hands a signal on to workers wherever they are."""
-
-    def __init__(self, file: Path):
-        super().__init__()
-        self._file = file
-
-    def _request(self, number: int, frame: FrameType | None) -> None:
-        self._file.touch()
-        super()._request(number, frame)
-
-
 def launch(ledger: Ledger, orders: Orders, count: int, words: Sequence[str]) -> bool:
     """Start workers by a launcher of Hydra and wait for their end; whether a signal came.
 
@@ -226,7 +213,7 @@ def launch(ledger: Ledger, orders: Orders, count: int, words: Sequence[str]) -> 
     numbers = ",".join(map(str, range(count)))
     sys.argv[1:] = ["-m", f"worker={numbers}", *words]
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    stop = _StopAll(stop_file(ledger, orders))
+    stop = HandedOn(stop_file(ledger, orders).touch)
     with stop, cli.hydra_in_sentences():
         hydra.main(version_base="1.3", config_path=None, config_name="worker")(job)()
     return stop.requested

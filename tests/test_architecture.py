@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "search": {"config", "gumbel", "model", "puct_ez", "structs"},
     "devices": set(),
     "replay": {"devices", "structs"},
-    "reanalyse": {"config", "devices", "model", "replay", "search", "structs"},
+    "reanalyse": {"config", "devices", "model", "search", "structs"},
     "targets": {"config", "model", "reanalyse", "structs"},
     "diagnostics": {"config", "structs", "support"},
     "actor": {"devices", "diagnostics", "model", "replay", "search", "structs"},

@@ -63,11 +63,6 @@ def test_batches_are_those_of_a_replay_on_the_device(frames, length):
         drawn = draw(bare, seed)
         found = drawn.replace(observation=frames.fetch(drawn).result())
         jax.tree.map(np.testing.assert_array_equal, found, expected)
-        sample, position = jnp.array([0, 5, 7]), jnp.array([2, 0, 1])
-        np.testing.assert_array_equal(
-            ring.stacks(bare, found, sample, position, STACK),
-            ring.stacks(whole, expected, sample, position, STACK),
-        )
 
 
 @pytest.mark.parametrize("length", [ROWS - SPARE, ROWS - 1, ROWS, 2 * ROWS + 5])
