@@ -34,11 +34,29 @@ def data(request):
     return x, kernel
 
 
+@pytest.fixture
+def small_parts(monkeypatch):
+    """Of about one image."""
+    monkeypatch.setattr(winograd, "PART", 200)
+
+
+def spread(exact):
+    """What rounding is compared with."""
+    return {"rtol": 0, "atol": 1e-5 * float(np.std(exact)) + 1e-6}
+
+
 def test_it_is_the_convolution(data):
-    found = jax.jit(winograd.winograd)(*data)
-    np.testing.assert_allclose(found, in_float64(*data), rtol=1e-5, atol=1e-5)
+    exact = in_float64(*data)
+    np.testing.assert_allclose(jax.jit(winograd.winograd)(*data), exact, **spread(exact))
 
 
+@pytest.mark.usefixtures("small_parts")
+def test_parts_are_put_together_in_order(data):
+    exact = in_float64(*data)
+    np.testing.assert_allclose(jax.jit(winograd.in_parts)(*data), exact, **spread(exact))
+
+
+@pytest.mark.usefixtures("small_parts")
 def test_its_gradients_are_those_of_the_plain_one(data):
     x, kernel = data
     shape = (*x.shape[:-1], kernel.shape[-1])
@@ -49,12 +67,21 @@ def test_its_gradients_are_those_of_the_plain_one(data):
     def gradients(convolve, x, kernel):
         return jnp.sum(weight * convolve(x, kernel))
 
-    ours, theirs = (gradients(f, x, kernel) for f in (winograd.quickest, winograd.plain))
-    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4)
-    jax.tree.map(close, ours, theirs)
+    ours, theirs = (gradients(f, x, kernel) for f in (winograd.in_parts, winograd.plain))
+    for found, expected in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(found, expected, **spread(expected))
 
 
-def test_it_rounds_no_worse_than_the_plain_one():
+@pytest.mark.parametrize(("batch", "parts"), [(1, 1), (8, 2), (9, 3), (7, 1), (64, 16)])
+def test_parts_are_even(batch, parts, monkeypatch):
+    monkeypatch.setattr(winograd, "PART", 4 * 6 * 6)
+    seen = []
+    monkeypatch.setattr(winograd, "winograd", lambda x, kernel: seen.append(len(x)) or x)
+    winograd.in_parts(jnp.zeros((batch, 6, 6, 1)), jnp.zeros((3, 3, 1, 1)))
+    assert seen == [batch // parts] * parts
+
+
+def test_it_rounds_little_worse_than_the_plain_one():
     rng = np.random.default_rng(0)
     x = np.maximum(0, rng.normal(size=(16, 6, 6, 64))).astype(np.float32)
     kernel = rng.uniform(-1, 1, size=(3, 3, 64, 64)).astype(np.float32) / 24
@@ -62,21 +89,21 @@ def test_it_rounds_no_worse_than_the_plain_one():
     ours, theirs = (
         np.abs(jax.jit(f)(x, kernel) - exact).max() for f in (winograd.winograd, winograd.plain)
     )
-    assert ours < 4 * theirs
+    assert ours < 6 * theirs
 
 
 @pytest.mark.parametrize(
-    ("batch", "channels", "strides", "dtype", "plain_ones"),  # of one forward and two backward
+    ("batch", "channels", "strides", "dtype", "pays"),
     [
-        (64, 64, (1, 1), jnp.float32, 0),
-        (64, 32, (1, 1), jnp.float32, 1),  # forwards it would not pay
-        (16, 64, (1, 1), jnp.float32, 3),  # too few tiles
-        (64, 16, (1, 1), jnp.float32, 3),  # too few channels
-        (64, 64, (2, 2), jnp.float32, 3),
-        (64, 64, (1, 1), jnp.bfloat16, 3),  # rounds too much
+        (64, 64, (1, 1), jnp.float32, True),
+        (64, 32, (1, 1), jnp.float32, True),
+        (16, 64, (1, 1), jnp.float32, False),  # too few outputs
+        (64, 16, (1, 1), jnp.float32, False),  # too few channels
+        (64, 64, (2, 2), jnp.float32, False),
+        (64, 64, (1, 1), jnp.bfloat16, False),  # rounds too much
     ],
 )
-def test_it_is_chosen_where_it_pays(batch, channels, strides, dtype, plain_ones):
+def test_it_is_chosen_where_it_pays(batch, channels, strides, dtype, pays):
     x = jax.ShapeDtypeStruct((batch, 6, 6, channels), dtype)
     kernel = jax.ShapeDtypeStruct((3, 3, channels, channels), dtype)
 
@@ -89,5 +116,6 @@ def test_it_is_chosen_where_it_pays(batch, channels, strides, dtype, plain_ones)
         )
 
     program = str(jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(x, kernel))
-    expected = plain_ones if jax.default_backend() == "cpu" else 3
-    assert program.count("conv_general_dilated[") == expected
+    is_chosen = pays and jax.default_backend() == "cpu"
+    # Eight lines each for the images and their gradients; the kernel's are matrix products.
+    assert program.count("conv_general_dilated[") == (16 if is_chosen else 3)

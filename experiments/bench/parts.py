@@ -31,7 +31,7 @@ from ez_jax.structs import (
     Variables,
 )
 from ez_jax.targets import TargetsFn, make_targets
-from ez_jax.winograd import plain, quickest, winograd
+from ez_jax.winograd import in_parts, plain, winograd
 
 ACTIONS = 18  # of the free model: as many as an Atari game can have
 SEARCHES = (("puct_ez", 50), ("puct", 50), ("gumbel", 16))
@@ -246,10 +246,10 @@ def convolution(setting: Setting) -> Iterator[Case]:
     """A chain of four 3x3 convolutions, plain and by Winograd, forward and with gradients."""
     channels, rng = setting.config.network.channels, np.random.default_rng(0)
     kernel = jnp.asarray(rng.normal(size=(3, 3, channels, channels)), jnp.float32)
-    for batch, side in itertools.product(setting.batches or (16, 64, 256), (6, 12)):
+    for batch, side in itertools.product(setting.batches or (16, 64, 256), (6, 24)):
         images = jnp.asarray(rng.normal(size=(batch, side, side, channels)), jnp.float32)
         outputs = 4 * images.size
-        for name, convolve in (("plain", plain), ("winograd", winograd), ("quickest", quickest)):
+        for name, convolve in (("plain", plain), ("winograd", winograd), ("in parts", in_parts)):
 
             def chain(kernel: Any, images: Any, convolve: Any = convolve) -> jax.Array:
                 for _ in range(4):

@@ -193,7 +193,7 @@ def main() -> int:
     orders = json.load(sys.stdin)
     cli.configure_jax()
     # As accelerators compute: what a CPU does instead is quicker there alone.
-    winograd.MIN_TILES = sys.maxsize
+    winograd.MIN_OUTPUTS = sys.maxsize
     setting = make_setting(from_dict(orders["config"]), ())
     made = functions(setting)
     with jax.set_mesh(devices.make_mesh(_devices(orders.get("topology", "")))):
