@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.extend
 
 from ez_jax.arrays import tree_bytes
 from ez_jax.config import BadInput
@@ -139,7 +138,7 @@ def plan_memory(
       sizes: the settings.
       train_state: the learner's tree (arrays or `jax.eval_shape`).
       embedding: one search node, its leaves with a leading axis of 1.
-      activation_bytes: kept for the backward pass of one sampled sequence; see `forward_bytes`.
+      activation_bytes: kept for the backward pass of one sampled sequence; see `residual_bytes`.
     """
     frame = math.prod(spec.observation_shape) * spec.observation_dtype.itemsize
     refreshed = spec.num_actions * FLOAT + 3 * FLOAT  # policy; value, searched and priority
@@ -165,23 +164,16 @@ def search_bytes(embedding_bytes: int, num_actions: int, num_simulations: int) -
     return (num_simulations + 1) * (embedding_bytes + per_node + num_actions * per_edge)
 
 
-def forward_bytes(function: Callable[..., Any], *shapes: Any) -> int:
-    """Bytes of every intermediate result of `function`: a bound on what a backward pass keeps.
+def residual_bytes(function: Callable[..., Any], variables: Any, *inputs: Any) -> int:
+    """Bytes that a gradient of `function(variables, *inputs)` by the variables keeps until then.
 
-    Nothing is computed or allocated. XLA fuses operations and keeps about half of it or less.
+    Takes shapes; nothing is computed or allocated.
     """
-    return _jaxpr_bytes(jax.make_jaxpr(function)(*shapes).jaxpr)
 
+    def backward(variables: Any, *inputs: Any) -> Any:
+        return jax.vjp(lambda given: function(given, *inputs), variables)[1]
 
-def _jaxpr_bytes(jaxpr: Any) -> int:
-    total = 0
-    for equation in jaxpr.eqns:
-        inner = jax.extend.core.jaxprs_in_params(equation.params)
-        times = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
-        inside = times * sum(map(_jaxpr_bytes, inner))
-        results = (variable.aval for variable in equation.outvars)
-        total += inside or sum(aval.size * aval.dtype.itemsize for aval in results)
-    return total
+    return tree_bytes(jax.eval_shape(backward, variables, *inputs))
 
 
 def available_memory(device: jax.Device | None = None) -> Available:

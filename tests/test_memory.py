@@ -14,8 +14,8 @@ from ez_jax.memory import (
     Sizes,
     available_memory,
     check,
-    forward_bytes,
     plan_memory,
+    residual_bytes,
     search_bytes,
     with_frames_on_host,
 )
@@ -112,12 +112,13 @@ def test_search_bytes_are_those_of_the_tree_that_mctx_makes():
     assert tree_bytes(plain) == batch * expected
 
 
-def test_forward_bytes_counts_every_result_and_every_turn_of_a_scan():
-    def forward(x):
-        y = jnp.sin(x) * 2  # two results
-        return jax.lax.scan(lambda c, _: (jnp.cos(c), None), y, length=5)[0]  # five
+def test_residual_bytes_count_what_a_gradient_keeps():
+    def forward(weight, x):
+        y = jnp.sin(weight * x)  # keeps x, and the cosine
+        return y.astype(jnp.bfloat16).astype(jnp.float32) + 1  # these keep nothing
 
-    assert forward_bytes(forward, jax.ShapeDtypeStruct((10,), jnp.float32)) == 7 * 40
+    weight, x = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((), (10,)))
+    assert residual_bytes(forward, weight, x) == 2 * 40
 
 
 def test_a_run_that_fits_passes():
