@@ -5,6 +5,8 @@ commands without Hydra use `guarded` with `arguments.read`. JAX is not imported 
 starts: `--help` and refusals are quick, and `configure_jax` can still choose its settings.
 """
 
+import ez_jax.allocator  # noqa: F401  # isort: skip, before others make threads
+
 import contextlib
 import dataclasses
 import errno
@@ -22,7 +24,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ez_jax import allocator, arguments, checks, config, help_page
+from ez_jax import arguments, checks, config, help_page
 from ez_jax.config import BadInput, Config
 from ez_jax.interrupt import HandedOn
 from ez_jax.sweep import Outcome, Sweep, tell
@@ -127,12 +129,11 @@ def _is_full_disk(error: BaseException | None) -> bool:
 
 
 def configure_jax() -> None:
-    """Settings of JAX itself and of the memory it takes; call it before the first computation.
+    """Settings of JAX itself; call it before the first computation.
 
     Compiled programs are kept in `~/.cache/ez_jax/xla`, or where JAX_COMPILATION_CACHE_DIR says
     (an empty value switches the cache off). The user's own JAX_* and XLA_* variables win.
     """
-    allocator.keep_freed_memory()
     import jax
 
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:

@@ -11,8 +11,9 @@ PAGES = 2**14  # of 4 kB: 64 MB
 
 PROGRAM = f"""
 import resource, threading
-from ez_jax import allocator
-print(allocator.keep_freed_memory())
+import ez_jax.cli
+print(ez_jax.allocator.IS_KEPT)
+import jax
 
 def fill():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -29,6 +29,8 @@ other, and with other tables only through the ceilings of matrix product and cop
 them. FLOPs and bytes are counted by XLA.
 """
 
+import ez_jax.allocator  # noqa: F401  # isort: skip, before others make threads
+
 import itertools
 import json
 import sys
