@@ -13,7 +13,7 @@ import os
 
 # Parameters of mallopt(3), in the order in which they are set.
 _ARENA_MAX, _MMAP_MAX, _TRIM_THRESHOLD = -8, -4, -1
-_NEVER = 2**31 - 1
+_NEVER = -1  # mallopt takes an int: 2 GB would be the most
 
 
 def _keep_freed_memory() -> bool:

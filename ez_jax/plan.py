@@ -23,6 +23,7 @@ from ez_jax.structs import Embedding, EnvSpec, Variables
 # Share of what a gradient keeps that is in memory at once: XLA computes cheap results again. The
 # published update takes 8.7 MB per sample on a CPU, 0.63 of what it keeps.
 KEPT = 0.7
+BLOCKS_ON_CPU = 2  # the heap that is kept (`allocator.py`) may hold a second block of that size
 LOG_BYTES = 64_000_000  # metrics, TensorBoard events and scores of a long run
 
 
@@ -44,13 +45,15 @@ def memory_plan(config: Config, model: Model) -> memory.MemoryPlan:
     """
     train, _, embedding = _shapes(config, model)
     # The devices of a CPU share one memory.
-    number = 1 if jax.default_backend() == "cpu" else len(hosts.choose_devices(config))
+    is_cpu = jax.default_backend() == "cpu"
+    number = 1 if is_cpu else len(hosts.choose_devices(config))
+    kept = KEPT * (BLOCKS_ON_CPU if is_cpu else 1) * _unroll_bytes(config, model)
     plan = memory.plan_memory(
         model.spec,
         dataclasses.replace(sizes(config, model.spec), devices=number),
         train_state=train,
         embedding=embedding,
-        activation_bytes=round(KEPT * _unroll_bytes(config, model)),
+        activation_bytes=round(kept),
     )
     available = memory.available_memory()
     may_move = config.replay.memory == "auto" and not available.is_shared
