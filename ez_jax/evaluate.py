@@ -6,6 +6,8 @@ Training calls the same functions. Game i is played from `eval.seed + i`, so a s
 depend on how many games run side by side.
 """
 
+import ez_jax.allocator  # noqa: F401  # isort: skip, before others make threads
+
 import dataclasses
 import re
 import sys

@@ -7,6 +7,8 @@ of parameters and optimiser. If something appears in between, a second pass make
 one operation after another, and names the first that gives NaN.
 """
 
+import ez_jax.allocator  # noqa: F401  # isort: skip, before others make threads
+
 import dataclasses
 import sys
 import traceback

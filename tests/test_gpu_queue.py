@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from runs import ROOT
 
 from experiments import gpu
 from experiments.gpu import Item
@@ -79,3 +80,13 @@ def test_an_unknown_name_is_refused():
     with pytest.raises(SystemExit) as refusal:
         gpu.main(["--only", "pogn"])
     assert refusal.value.code == 2
+
+
+def test_the_readme_tells_what_is_predicted():
+    predicted = {line.split("|")[1].strip(): line.split("|")[2:5] for line in gpu.predictions()}
+    rows = [line.split("|") for line in (ROOT / "README.md").read_text().splitlines()]
+    told = [[row[2], row[3], row[5]] for row in rows if len(row) == 8 and "efficientzero" in row[1]]
+    assert told == [
+        predicted["efficientzero, as published"],
+        predicted["efficientzero_v2, as published"],
+    ]
