@@ -12,7 +12,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from ez_jax.presets import make_config
+from ez_jax.config.presets import make_config
 from ez_jax.safe_files import read_json
 
 RESULTS = Path(__file__).parent / "results"

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from ez_jax.config import to_dict
+from ez_jax.config.presets import make_config
 from ez_jax.metrics import read_metrics
-from ez_jax.presets import make_config
 from ez_jax.run_folder import read_config
 from ez_jax.safe_files import read_json
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from ez_jax.presets import PRESETS
+from ez_jax.config.presets import PRESETS
 
 SAVING = 60  # seconds that an interrupted run may take to save
 BENCH = ("-m", "experiments.bench")
@@ -93,9 +93,9 @@ def predictions() -> list[str]:
     from experiments.bench.parts import make_setting
     from ez_jax import winograd
     from ez_jax.config import override
+    from ez_jax.config.presets import make_config
     from ez_jax.model import make_model
     from ez_jax.plan import update_flops
-    from ez_jax.presets import make_config
 
     lines = ["| setting | TFLOP per update | ms per update | minutes per 120,000 updates |"]
     lines.append("|---|---|---|---|")

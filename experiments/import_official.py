@@ -29,11 +29,11 @@ from ez_jax import cli, run_folder
 from ez_jax.arrays import describe
 from ez_jax.checkpoint import Checkpointer
 from ez_jax.config import BadInput, Config, to_dict
+from ez_jax.config.presets import make_config
 from ez_jax.envs import make_env
 from ez_jax.learner import init_train_state
 from ez_jax.model import make_model
 from ez_jax.networks import downsampling
-from ez_jax.presets import make_config
 from ez_jax.structs import Clocks, EnvSpec, Variables
 
 Arrays = Mapping[str, np.ndarray]

@@ -25,7 +25,7 @@ from unittest import mock
 import jax
 import numpy as np
 
-from ez_jax.presets import make_config
+from ez_jax.config.presets import make_config
 from ez_jax.progress import Progress
 from ez_jax.run_folder import provenance
 from ez_jax.structs import Clocks

@@ -11,7 +11,7 @@ import sys
 
 import numpy as np
 
-from ez_jax import presets
+from ez_jax.config import presets
 from ez_jax.envs import make_env
 
 

@@ -20,9 +20,9 @@ from typing import Any
 
 from ez_jax import arguments, cli, safe_files
 from ez_jax.config import BadInput, Config, from_dict, run_folder
+from ez_jax.config.presets import make_config
 from ez_jax.metrics import EVALUATION, read_metrics
 from ez_jax.on_track import differing_settings, number
-from ez_jax.presets import make_config
 from ez_jax.run_folder import read_config
 
 FOLDER = Path(__file__).parent / "reproductions"

@@ -18,7 +18,7 @@ _HOMES = {
     "Root": "structs",
     "inspect_run": "inspecting.inspection",
     "load": "agent",
-    "make_config": "presets",
+    "make_config": "config.presets",
     "make_env": "envs",
     "make_model": "model",
     "make_recurrent_fn": "search",

@@ -13,8 +13,8 @@ from typing import Any
 
 import jax
 
-from ez_jax import arguments, checks, cli, presets
-from ez_jax.config import BadInput, Config
+from ez_jax import arguments, cli
+from ez_jax.config import BadInput, Config, errors, presets
 from ez_jax.designs import DESIGNS, LEAVE_ONE_OUT, SWEEP, Plan, make_plan
 from ez_jax.envs import make_env, runs_on_device
 from ez_jax.ledger import Ledger
@@ -120,8 +120,8 @@ def _request(design: str, given: dict[str, Any], overrides: Sequence[str]) -> Re
 
 def _one_of(what: str, name: str, names: Sequence[str]) -> None:
     if name not in names:
-        nearest = checks.nearest_keys(name, tuple(names))
-        hint = checks.suggestion(nearest) if nearest else f"; choose {' or '.join(names)}"
+        nearest = errors.nearest_keys(name, tuple(names))
+        hint = errors.suggestion(nearest) if nearest else f"; choose {' or '.join(names)}"
         raise BadInput(f"unknown {what} '{name}'{hint}")
 
 

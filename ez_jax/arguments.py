@@ -18,8 +18,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override
 from hydra.errors import HydraException
 
-from ez_jax import checks, config, presets
-from ez_jax.config import BadInput
+from ez_jax import config
+from ez_jax.config import BadInput, errors, presets
 
 DEFAULT_GAME = "CartPole"
 # Groups of named settings; the game group is filled with what the command line names.
@@ -103,7 +103,7 @@ def combinations(words: Sequence[str], own: Mapping[str, Any]) -> dict[str, list
             raise BadInput(unreadable(word))
         nearest = difflib.get_close_matches(key, own, n=2, cutoff=0.75)
         if nearest and key not in config.dotted_keys() and key not in GROUPS:
-            raise BadInput(f"unknown key '{key}'" + checks.suggestion(nearest))
+            raise BadInput(f"unknown key '{key}'" + errors.suggestion(nearest))
         _rewrite_word(word, multirun=True)  # for its refusals
         choices.append([f"{key}={value}" for value in _values(word, key, text)])
     swept = [len(choice) > 1 for choice in choices]
@@ -223,7 +223,7 @@ def _rewrite_choice(key: str, value: str, override: Override) -> str:
 def _check_choice(group: str, name: str) -> None:
     if name not in GROUPS[group]:
         nearest = difflib.get_close_matches(name, GROUPS[group], n=2, cutoff=0.6)
-        hint = checks.suggestion(nearest) if nearest else f"; choose {_either(GROUPS[group])}"
+        hint = errors.suggestion(nearest) if nearest else f"; choose {_either(GROUPS[group])}"
         raise BadInput(f"unknown {group} '{name}'{hint}")
 
 
@@ -240,7 +240,7 @@ def _names(override: Override) -> list[str] | None:
 def _unknown(key: str) -> str:
     nearest = difflib.get_close_matches(key, ["game", *GROUPS, *OWN], n=1, cutoff=0.7)
     if nearest:
-        return f"unknown key '{key}'" + checks.suggestion(nearest)
+        return f"unknown key '{key}'" + errors.suggestion(nearest)
     return config.unknown_key(key)
 
 
@@ -287,7 +287,7 @@ def read(words: Sequence[str], own: Mapping[str, Any]) -> tuple[dict[str, Any], 
             changes[key] = text if key in _TEXT_KEYS else _parse(f"{key}={text}").value()
         else:
             nearest = difflib.get_close_matches(key, own, n=2, cutoff=0.6)
-            hint = f"unknown key '{key}'" + checks.suggestion(nearest)
+            hint = f"unknown key '{key}'" + errors.suggestion(nearest)
             raise BadInput(hint if nearest else config.unknown_key(key))
     return values, changes
 

@@ -24,8 +24,8 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ez_jax import arguments, checks, config, help_page
-from ez_jax.config import BadInput, Config
+from ez_jax import arguments, config, help_page
+from ez_jax.config import BadInput, Config, errors
 from ez_jax.interrupt import HandedOn
 from ez_jax.sweep import Outcome, Sweep, tell
 
@@ -187,7 +187,7 @@ def _launch_sweep(run: Run, sweep: Sweep) -> int:
                     return run(chosen)
             except Exception as error:
                 name = "" if isinstance(error, BadInput) else f"{type(error).__name__}: "
-                reason.append(checks.one_line(f"{name}{error}"))
+                reason.append(errors.one_line(f"{name}{error}"))
                 raise
 
         code = guarded(attempt, full_errors=full_errors)

@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ez_jax import checks, presets
 from ez_jax.augment import MIN_SIZE_PER_SHIFT, can_be_shifted
-from ez_jax.config import BadInput, Config, from_dict, override, to_dict, validate
+from ez_jax.config import BadInput, Config, flatten, from_dict, override, presets, to_dict, validate
 from ez_jax.structs import EnvSpec
 
 BASELINE, BARE = "baseline", "bare"
@@ -249,5 +248,5 @@ def _why_dead(one: Config, other: Config, spec: EnvSpec) -> str:
 
 def _difference(base: Config, config: Config) -> dict[str, Any]:
     """What differs, by dotted key."""
-    before = checks.flatten(base)
-    return {key: value for key, value in checks.flatten(config).items() if value != before[key]}
+    before = flatten(base)
+    return {key: value for key, value in flatten(config).items() if value != before[key]}

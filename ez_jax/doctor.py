@@ -191,7 +191,7 @@ def main() -> int:
 def _examine(report: Report, values: Mapping[str, Any], changes: Mapping[str, Any]) -> int:
     """Check one game, and say what it would get; returns the exit code."""
     # Imported late: without them the machine can still be examined.
-    from ez_jax import presets
+    from ez_jax.config import presets
     from ez_jax.examining.checks import Subject, stages
 
     cli.configure_jax()

@@ -19,10 +19,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ez_jax import arguments, checks, cli, config, devices, run_folder, watchdog
+from ez_jax import arguments, cli, config, devices, run_folder, watchdog
 from ez_jax.actor import init_frames, make_policy
 from ez_jax.agent import Agent, load
-from ez_jax.config import BadInput, Config, override
+from ez_jax.config import BadInput, Config, checks, override
 from ez_jax.envs import VectorEnv, make_env
 from ez_jax.model import Model
 from ez_jax.progress import Progress

@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Iterable
 
-from ez_jax import presets
+from ez_jax.config import presets
 
 _LONG_LIST, _SHOWN = 100, 12  # of a family with very many members only some are shown
 
@@ -24,7 +24,7 @@ A run lives in runs/<game>/<name>/seed<seed>; the same command again resumes it.
 """
 
 _KEYS = """
-keys that matter (every other one: --cfg job, explained in ez_jax/config.py)
+keys that matter (every other one: --cfg job, explained in ez_jax/config/settings.py)
   game=CartPole            what is played                                (+game=... works too)
   preset=small             a named set of numbers
   seed=0  name=default     of the run

@@ -8,10 +8,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ez_jax import checks, references
-from ez_jax.config import Config
+from ez_jax import references
+from ez_jax.config import Config, flatten
+from ez_jax.config.presets import make_config
 from ez_jax.metrics import Series
-from ez_jax.presets import make_config
 from ez_jax.references import Curve, Score
 from ez_jax.run_folder import is_free
 
@@ -65,14 +65,14 @@ def differences(config: Config, reference: Curve | Score) -> list[str]:
     """
     if reference.settings.get("preset") == config.preset:
         return differing_settings(config, _config(reference.game, reference.settings))
-    return _unlike(checks.flatten(config), reference.settings)
+    return _unlike(flatten(config), reference.settings)
 
 
 def differing_settings(config: Config, other: Config) -> list[str]:
     """Settings that decide what is learned, of another run but not of this one, as above."""
-    there = checks.flatten(other).items()
+    there = flatten(other).items()
     counting = {k: v for k, v in there if k not in ("game", "seed") and not is_free(k)}
-    return _unlike(checks.flatten(config), counting)
+    return _unlike(flatten(config), counting)
 
 
 def _unlike(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:

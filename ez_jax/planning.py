@@ -9,9 +9,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from ez_jax import checks, cli, memory, run_folder
+from ez_jax import cli, memory, run_folder
 from ez_jax import config as configs
-from ez_jax.config import Config
+from ez_jax.config import Config, checks
 from ez_jax.envs import make_env
 from ez_jax.memory import Available, MemoryPlan, gigabytes
 from ez_jax.model import Model, make_model

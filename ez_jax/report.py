@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ez_jax import arguments, checks, cli
-from ez_jax.config import BadInput
+from ez_jax import arguments, cli
+from ez_jax.config import BadInput, errors
 
 OWN_KEYS = {"out": "report", "final": "training", "last": 1, "partial": False, "mix": False}
 FINALS = ("training", "scores")
@@ -97,7 +97,7 @@ def file_names(titles: Sequence[str]) -> list[str]:
 
 def _tell(sentences: Iterable[str]) -> None:
     for sentence in sentences:
-        sys.stdout.write(f"{checks.one_line(sentence)}\n")
+        sys.stdout.write(f"{errors.one_line(sentence)}\n")
 
 
 HELP = """usage: python -m ez_jax.report DIR... [KEY=VALUE ...]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ez_jax import checks, config, safe_files
-from ez_jax.config import BadInput
+from ez_jax import config, safe_files
+from ez_jax.config import BadInput, settings
 from ez_jax.designs import Arm, Plan
 
 FILE_NAME = "ablation.json"
@@ -74,8 +74,8 @@ def check_same(folder: Path, there: Study, here: Study) -> None:
         for name, chosen in before.items():
             if name not in after:
                 raise _another(folder, f"{game} has the arm {name} there and not here")
-            flat = checks.flatten(after[name])
-            for key, value in checks.flatten(chosen).items():
+            flat = settings.flatten(after[name])
+            for key, value in settings.flatten(chosen).items():
                 if flat[key] != value:
                     told = f"{key} is {value} there and {flat[key]} here"
                     raise _another(folder, f"in {game} {name} {told}")

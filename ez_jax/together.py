@@ -20,8 +20,7 @@ from jaxtyping import Array, Bool
 
 from ez_jax import cli, lanes, memory, on_track, run_folder, watchdog
 from ez_jax import config as configs
-from ez_jax.checks import flatten
-from ez_jax.config import BadInput, Config
+from ez_jax.config import BadInput, Config, flatten
 from ez_jax.envs import resolve as resolve_game
 from ez_jax.envs.gymnax_adapter import make_game
 from ez_jax.evaluate import Games

@@ -19,7 +19,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from ez_jax import cell as cells
-from ez_jax import checks, claims, cli, interrupt, lock
+from ez_jax import claims, cli, interrupt, lock
+from ez_jax.config import errors
 from ez_jax.interrupt import HandedOn, Interrupt
 from ez_jax.ledger import Cell, Ledger, State, final_score, read_state, write_state
 from ez_jax.progress import Progress
@@ -178,7 +179,7 @@ def _last_lines(log: Path) -> list[str]:
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - LONGEST_TAIL))
         lines = file.read().decode(errors="replace").splitlines()
-    return [checks.one_line(line) for line in lines if line.strip()][-LAST_LINES:]
+    return [errors.one_line(line) for line in lines if line.strip()][-LAST_LINES:]
 
 
 def launch(ledger: Ledger, orders: Orders, count: int, words: Sequence[str]) -> bool:

@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ez_jax import presets
 from ez_jax.checkpoint import Checkpointer
-from ez_jax.config import Config, from_dict, override
+from ez_jax.config import Config, from_dict, override, presets
 from ez_jax.metrics import read_metrics
 from ez_jax.progress import Progress
 from ez_jax.run import Run

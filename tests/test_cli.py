@@ -14,8 +14,8 @@ import pytest
 from hydra import compose, initialize
 from omegaconf import OmegaConf
 
-from ez_jax import arguments, cli, config, presets
-from ez_jax.config import BadInput
+from ez_jax import arguments, cli, config
+from ez_jax.config import BadInput, presets
 
 ROOT = Path(__file__).parent.parent
 

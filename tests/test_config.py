@@ -7,8 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ez_jax import config, presets
-from ez_jax.config import BadInput, Config, from_dict, override, run_folder, to_dict, validate
+from ez_jax import config
+from ez_jax.config import (
+    BadInput,
+    Config,
+    from_dict,
+    override,
+    presets,
+    run_folder,
+    to_dict,
+    validate,
+)
 
 
 def _configs(kind):

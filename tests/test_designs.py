@@ -5,8 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ez_jax import presets
-from ez_jax.config import BadInput, from_dict, to_dict, validate
+from ez_jax.config import BadInput, from_dict, presets, to_dict, validate
 from ez_jax.designs import make_plan
 from ez_jax.structs import EnvSpec
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ez_jax import cli, doctor
+from ez_jax.config.presets import make_config
 from ez_jax.examining.play import play
-from ez_jax.presets import make_config
 
 
 @pytest.fixture

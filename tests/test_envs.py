@@ -12,7 +12,7 @@ from tiny import make_spec
 
 from ez_jax import envs, scores
 from ez_jax.config import BadInput, EnvConfig
-from ez_jax.envs import catalogue
+from ez_jax.config import games as catalogue
 from ez_jax.envs.action_names import action_names
 
 ATARI = EnvConfig()

@@ -29,9 +29,9 @@ from hypothesis import strategies as st
 
 import ez_jax
 from experiments.state_dict import read_state_dict
-from ez_jax import checks, cli, run_folder
+from ez_jax import cli, run_folder
 from ez_jax.checkpoint import Checkpointer
-from ez_jax.config import BadInput, Config, from_dict, override, to_dict, validate
+from ez_jax.config import BadInput, Config, flatten, from_dict, override, to_dict, validate
 from ez_jax.journal import Rows
 from ez_jax.metrics import MetricsWriter, read_metrics
 from ez_jax.reporting import arms, collect, page, tables
@@ -73,7 +73,7 @@ class Configs(Fuzzed):
         chosen = validate(from_dict(run_folder.read_config(folder)))
         assert isinstance(chosen, Config)
         assert from_dict(to_dict(chosen)) == chosen
-        free = {key: x for key, x in checks.flatten(chosen).items() if run_folder.is_free(key)}
+        free = {key: x for key, x in flatten(chosen).items() if run_folder.is_free(key)}
         assert not is_same or chosen == override(self.config, free)
 
     def is_same(self, folder: Path) -> bool:

@@ -19,8 +19,8 @@ from experiments.import_official import convert, fit, main, settings
 from experiments.state_dict import LEGACY, read_state_dict
 from ez_jax import cli
 from ez_jax.config import BadInput
+from ez_jax.config.presets import make_config
 from ez_jax.networks import ImageNetwork
-from ez_jax.presets import make_config
 
 TORCH_FILE = GOLDEN / "state_dict.p"  # its README says what it holds
 F32 = np.float32

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from ez_jax import cli, presets
+from ez_jax import cli
+from ez_jax.config import presets
 from ez_jax.metrics import read_metrics
 from ez_jax.train import train
 

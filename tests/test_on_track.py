@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ez_jax import references
+from ez_jax.config.presets import make_config
 from ez_jax.on_track import differences, nearest, on_track, series
-from ez_jax.presets import make_config
 
 
 def test_curves_and_bands_are_linear_between_their_points():

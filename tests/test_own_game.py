@@ -7,7 +7,8 @@ import pytest
 import runs
 
 from experiments import own_game
-from ez_jax import cli, presets
+from ez_jax import cli
+from ez_jax.config import presets
 from ez_jax.envs import make_env
 from ez_jax.metrics import read_metrics
 

@@ -18,9 +18,9 @@ import tiny
 from golden_params import Golden, convert, latent_side, under
 from golden_parts import FrameModel, TableModel, loss_batch, loss_config, stored_episodes
 
-from ez_jax import presets, puct_ez
+from ez_jax import puct_ez
 from ez_jax import replay as ring
-from ez_jax.config import Config, SearchConfig, override
+from ez_jax.config import Config, SearchConfig, override, presets
 from ez_jax.learner import importance_exponent, learning_rate, make_optimizer, make_update
 from ez_jax.losses import unroll_terms
 from ez_jax.reanalyse import make_reanalyse

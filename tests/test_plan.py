@@ -15,8 +15,8 @@ from test_cli import command
 
 from ez_jax import arguments, cli, memory, plan, planning, rehearsal, run, train
 from ez_jax.config import BadInput, Config, override, validate
+from ez_jax.config.presets import make_config
 from ez_jax.memory import Available
-from ez_jax.presets import make_config
 from ez_jax.rehearsal import Rates
 from ez_jax.replay import init_replay
 from ez_jax.structs import NEVER

@@ -8,8 +8,8 @@ import sys
 import pytest
 from runs import ROOT
 
-from ez_jax import presets, references
-from ez_jax.config import dotted_keys
+from ez_jax import references
+from ez_jax.config import dotted_keys, presets
 from ez_jax.envs import ATARI_100K
 from ez_jax.scores import RANDOM_AND_HUMAN
 

@@ -5,8 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ez_jax import presets
-from ez_jax.config import Config, from_dict, override, to_dict, validate
+from ez_jax.config import Config, from_dict, override, presets, to_dict, validate
 from ez_jax.probe import BASE
 from ez_jax.switches import SWITCHES, Switch, flip
 

@@ -8,10 +8,10 @@ import pytest
 import runs
 from test_train import untimed
 
-from ez_jax import checks, envs, lanes, presets
+from ez_jax import envs, lanes
 from ez_jax.agent import load
 from ez_jax.cli import DONE, INTERRUPTED, spread
-from ez_jax.config import BadInput, Config, override, to_dict
+from ez_jax.config import BadInput, Config, flatten, override, presets, to_dict
 from ez_jax.envs.gymnax_adapter import make_game
 from ez_jax.member import Member
 from ez_jax.metrics import EVALUATION, MetricsWriter, read_metrics
@@ -170,7 +170,7 @@ def test_what_one_program_cannot_hold_is_refused(runs_of, words):
 
 
 def test_numbers_are_settings_with_fractions():
-    values = checks.flatten(Config())
+    values = flatten(Config())
     assert {type(values[key]) for key in lanes.NUMBERS} == {float}
     assert set(OWN) - set(lanes.NUMBERS) == {"seed", "name", "run_dir"}
 

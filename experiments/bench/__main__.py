@@ -47,8 +47,8 @@ from experiments.bench.parts import PARTS, Setting, make_setting
 from experiments.bench.scaling import notes, on_topology, scaling
 from experiments.bench.side_by_side import memories, together
 from experiments.bench.whole import WHOLE
-from ez_jax import arguments, cli, presets
-from ez_jax.config import BadInput
+from ez_jax import arguments, cli
+from ez_jax.config import BadInput, presets
 from ez_jax.run_folder import provenance
 
 CEILINGS = ("matrix_gflop_per_s", "copy_gbyte_per_s")  # the same in all rows

@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from ez_jax.config import EnvConfig
-from ez_jax.envs.catalogue import ATARI_100K, Task, is_atari, list_games, resolve
+from ez_jax.config.games import ATARI_100K, Task, is_atari, list_games, resolve
 from ez_jax.structs import EnvSpec, TimeStep
 
 __all__ = [

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from importlib import resources
 from typing import Any
 
-from ez_jax.envs.catalogue import is_atari_id
+from ez_jax.config.games import is_atari_id
 from ez_jax.structs import EnvSpec
 
 _FILE = resources.files("ez_jax") / "reference_data" / "action_names.json"

@@ -22,8 +22,8 @@ import envpool
 import numpy as np
 
 from ez_jax.config import BadInput, EnvConfig
+from ez_jax.config.games import Task, is_atari_id
 from ez_jax.envs.action_names import action_names
-from ez_jax.envs.catalogue import Task, is_atari_id
 from ez_jax.envs.observations import Encoder, count_actions, make_encoder, picture
 from ez_jax.structs import EnvSpec, TimeStep
 
@@ -153,18 +153,6 @@ class EnvpoolEnv:
     def close(self) -> None:
         """Release the environments."""
         self._env.close()
-
-
-def check(task: Task) -> None:
-    """Refuse a game that cannot be played, without building it.
-
-    Raises:
-        BadInput: several players, or actions or observations that cannot be used.
-    """
-    config = EnvConfig()
-    with _loading(task.task_id):
-        made = envpool.make_spec(task.task_id, **_settings(task, config))
-        _describe(made, made.config, task, config)
 
 
 @contextlib.contextmanager

@@ -9,8 +9,8 @@ from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from ez_jax.config import EnvConfig
+from ez_jax.config.games import Task
 from ez_jax.envs.action_names import action_names, checked
-from ez_jax.envs.catalogue import Task
 from ez_jax.envs.observations import count_actions, make_encoder, picture
 from ez_jax.structs import EnvSpec, TimeStep
 

@@ -18,8 +18,8 @@ from gymnax.environments.spaces import gymnax_space_to_gym_space
 from jaxtyping import Array, Int, Key
 
 from ez_jax.config import EnvConfig
+from ez_jax.config.games import Task
 from ez_jax.envs.action_names import action_names, minatar_names
-from ez_jax.envs.catalogue import Task
 from ez_jax.envs.observations import Encoder, count_actions, make_encoder, picture
 from ez_jax.structs import EnvSpec, TimeStep
 

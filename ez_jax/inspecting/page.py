@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ez_jax import checks
+from ez_jax.config import errors
 from ez_jax.inspecting.episode import Episode
 from ez_jax.inspecting.imagined import Imagined, Real
 from ez_jax.inspecting.measures import Finding, Measures
@@ -36,7 +36,7 @@ def content(
 ) -> dict[str, Any]:
     """Everything that the page shows but its heading, as plain values."""
     return {
-        "actions": [checks.one_line(name) for name in episode.action_names],
+        "actions": [errors.one_line(name) for name in episode.action_names],
         "discount": discount,
         "horizon": horizon,
         "frames": episode.film.encode(),
@@ -128,10 +128,10 @@ def render(
       settings: rows of the table at the end.
     """
     told = {
-        "title": checks.one_line(title),
-        "about": checks.one_line(about),
-        "findings": [[kind, checks.one_line(text)] for kind, text in findings],
-        "settings": [[name, checks.one_line(text)] for name, text in settings.items()],
+        "title": errors.one_line(title),
+        "about": errors.one_line(about),
+        "findings": [[kind, errors.one_line(text)] for kind, text in findings],
+        "settings": [[name, errors.one_line(text)] for name, text in settings.items()],
     }
     parts = {
         "TITLE": escape(told["title"]),

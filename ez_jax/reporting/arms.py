@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ez_jax import checks, presets
-from ez_jax.config import from_dict
+from ez_jax import config
+from ez_jax.config import errors, from_dict, presets
 from ez_jax.reporting import protocols
 from ez_jax.reporting.collect import BASELINE, RunRecord, read_baseline
 
@@ -76,7 +76,7 @@ def value_text(value: Any) -> str:
         return short if float(short) == value else repr(value)
     if isinstance(value, list | tuple):
         return f"[{','.join(map(value_text, value))}]"
-    return checks.one_line(value)
+    return errors.one_line(value)
 
 
 def _panel(game: str, label: str, runs: Sequence[RunRecord], *, partial: bool) -> Panel:
@@ -139,7 +139,7 @@ def _choose_baseline(points: Sequence[dict[str, Any]], runs: Sequence[RunRecord]
 @functools.cache
 def _usual(preset: str) -> dict[str, Any]:
     """Settings by dotted key as a preset has them; the game's own are left out."""
-    return checks.flatten(from_dict(presets.PRESETS.get(preset, {})))
+    return config.flatten(from_dict(presets.PRESETS.get(preset, {})))
 
 
 def _warnings(arms: Sequence[Arm]) -> tuple[str, ...]:

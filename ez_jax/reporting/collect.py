@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ez_jax import checks, run_folder, safe_files
-from ez_jax.config import BadInput, Config, from_dict, override, validate
+from ez_jax import run_folder, safe_files
+from ez_jax.config import BadInput, Config, errors, flatten, from_dict, override, validate
 from ez_jax.evaluate import protocol
 from ez_jax.metrics import FILE_NAME, read_metrics
 
@@ -70,7 +70,7 @@ class RunRecord:
 
 
 def _told(value: Any) -> str:
-    return UNKNOWN if value is None else value if isinstance(value, str) else checks.shown(value)
+    return UNKNOWN if value is None else value if isinstance(value, str) else errors.shown(value)
 
 
 def find_runs(folders: Iterable[str]) -> list[Path]:
@@ -127,7 +127,7 @@ def read_run(folder: Path, *, last: int, final: str) -> RunRecord:
         played, score = _from_scores(folder, scores)
     settings = {
         key: value
-        for key, value in checks.flatten(config).items()
+        for key, value in flatten(config).items()
         if not run_folder.is_free(key) and key not in NOT_A_SETTING
     }
     simulations = _read_optional(folder / run_folder.BY_SIMULATIONS_FILE)
@@ -232,7 +232,7 @@ def read_baseline(folder: Path, game: str) -> dict[str, Any]:
         if plan is None:
             return {}
         (settings,) = (arm["settings"] for arm in plan["arms"] if arm["name"] == BASELINE)
-        return checks.flatten(override(from_dict(plan["base"]), settings))
+        return flatten(override(from_dict(plan["base"]), settings))
     except BadInput:
         raise
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:

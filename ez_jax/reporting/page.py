@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 import ez_jax
-from ez_jax import checks
+from ez_jax.config import errors
 from ez_jax.reporting import curves, effects
 from ez_jax.reporting.arms import Panel, value_text
 from ez_jax.reporting.collect import RunRecord
@@ -213,4 +213,4 @@ def _anchor(title: str) -> str:
 
 def _text(text: str) -> str:
     """Escaped, in one line and not endless."""
-    return escape(checks.one_line(text))
+    return escape(errors.one_line(text))

@@ -7,8 +7,7 @@ because the runs were trained with different searches, that is what is compared,
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ez_jax import checks
-from ez_jax.config import BadInput
+from ez_jax.config import BadInput, errors
 from ez_jax.reporting.collect import RunRecord
 from ez_jax.scores import human_normalised
 
@@ -33,7 +32,7 @@ def labels(runs: Sequence[RunRecord], *, mix: bool) -> list[str]:
 
 def describe(protocol: Mapping[str, Any], keys: Iterable[str]) -> str:
     """Some entries of a protocol as text."""
-    return ", ".join(f"{key}={checks.shown(protocol.get(key))}" for key in keys)
+    return ", ".join(f"{key}={errors.shown(protocol.get(key))}" for key in keys)
 
 
 def _class_of(run: RunRecord) -> str:
@@ -65,7 +64,7 @@ def _refusal(name: str, keys: Sequence[str], runs: Sequence[RunRecord]) -> str:
     for key in keys:
         folders: dict[str, str] = {}
         for run in runs:
-            folders.setdefault(checks.shown(run.protocol.get(key)), str(run.folder))
+            folders.setdefault(errors.shown(run.protocol.get(key)), str(run.folder))
         values = " and ".join(f"{value} in {folder}" for value, folder in list(folders.items())[:2])
         shown.append(f"{key} is {values}")
     return (

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ez_jax import checks, run_folder
-from ez_jax.config import BadInput
+from ez_jax import run_folder
+from ez_jax.config import BadInput, checks
 from ez_jax.reporting import estimates
 from ez_jax.reporting.arms import Arm, Panel
 from ez_jax.reporting.collect import RunRecord, is_number

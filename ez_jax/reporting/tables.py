@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ez_jax import checks
+from ez_jax.config import errors
 from ez_jax.reporting.aggregates import IMPROVES, MEASURES
 from ez_jax.reporting.arms import Panel, value_text
 from ez_jax.reporting.effects import AREA, FINAL, bracket, number
@@ -219,7 +219,7 @@ def _csv_cell(value: Any) -> Any:
     """Text that a spreadsheet does not take for a formula, whatever a run folder holds."""
     if isinstance(value, bool) or not isinstance(value, str | list | dict):
         return value
-    text = checks.one_line(value)
+    text = errors.one_line(value)
     return f"'{text}" if text[:1] in tuple("=+-@") else text
 
 

@@ -1,4 +1,4 @@
-"""Named sets of settings, as differences from the defaults of `config.py`.
+"""Named sets of settings, as differences from the defaults of `settings.py`.
 
 Later wins: defaults, preset (with what it sets for this kind of game), game, ablation, command
 line. Hydra composes the same tables on the command line (`cli.py`); `make_config` does it for
@@ -8,8 +8,10 @@ Python code and notebooks.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ez_jax import config as configs
-from ez_jax.config import BadInput, Config
+from ez_jax.config import checks, games
+from ez_jax.config import settings as configs
+from ez_jax.config.errors import BadInput
+from ez_jax.config.settings import Config
 
 Differences = Mapping[str, Any]  # nested like the configuration
 
@@ -291,7 +293,7 @@ def make_config(
             *(ABLATIONS[ablation] for ablation in ablations),
         )
     )
-    return configs.validate(configs.override(config, changes or {}))
+    return checks.validate(configs.override(config, changes or {}))
 
 
 # By what stands in a name.
@@ -308,12 +310,10 @@ def find_game(name: str) -> tuple[str, str]:
     game = by_lower.get(name.lower())
     if game is None:
         # Looking a name up costs an import of the environments: only for those not known here.
-        from ez_jax import envs
-
         # `gym:CartPole-v1` asks for Gymnasium: the proper name alone would not.
-        task = envs.resolve(name)
+        task = games.resolve(name)
         game = name if ":" in name and task.backend == "gymnasium" else task.name
-        if envs.is_atari(game):
+        if games.is_atari(game):
             return game, "atari"
     if game in GAMES:
         return game, GAMES[game][0]

@@ -1,4 +1,4 @@
-"""Every number of ez_jax: frozen dataclasses, one per component, and the checks between them.
+"""Every number of ez_jax: frozen dataclasses, one per component.
 
 The defaults are the published EfficientZero V1 settings for Atari-100k (`preset=efficientzero`
 changes nothing); other presets are dictionaries of differences. Three clocks are used everywhere:
@@ -14,15 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ez_jax import checks
-
-
-class BadInput(ValueError):
-    """Bad input from the user: one sentence that names the mend; the command exits with 2."""
-
-    def __init__(self, sentence: object):
-        """One line, whatever the sentence quotes."""
-        super().__init__(checks.one_line(sentence))
+from ez_jax.config import errors
+from ez_jax.config.errors import BadInput
 
 
 @dataclass(frozen=True)
@@ -270,17 +263,6 @@ def override(config: Config, changes: Mapping[str, Any]) -> Config:
     return from_dict(values)
 
 
-def validate(config: Config) -> Config:
-    """Return the configuration as it is if a run is possible with it.
-
-    Raises:
-        BadInput: the first impossible value or combination, and what would mend it.
-    """
-    for problem in checks.problems(config):
-        raise BadInput(problem)
-    return config
-
-
 def run_folder(config: Config) -> Path:
     """Where the run lives: `run_dir`, or `runs/<game>/<name>/seed<seed>`."""
     if config.run_dir:
@@ -293,21 +275,21 @@ def run_folder(config: Config) -> Path:
 @functools.cache
 def dotted_keys() -> tuple[str, ...]:
     """Every key by its dotted name: `seed`, `learner.batch_size`, ..."""
-    return tuple(checks.flatten(Config()))
+    return tuple(flatten(Config()))
 
 
 def unknown_key(key: str) -> str:
     """The sentence about a key that does not exist, with the nearest ones."""
     if examples := [name for name in dotted_keys() if name.startswith(f"{key}.")][:3]:
         return f"'{key}' is a section; set one of its keys, such as {', '.join(examples)}"
-    return f"unknown key '{key}'" + checks.suggestion(checks.nearest_keys(key, dotted_keys()))
+    return f"unknown key '{key}'" + errors.suggestion(errors.nearest_keys(key, dotted_keys()))
 
 
 def _build(kind: type, values: Any, prefix: str) -> Any:
     """An instance of one dataclass from a mapping; `prefix` is its dotted name for messages."""
     if not isinstance(values, Mapping):
         raise BadInput(
-            f"{prefix.rstrip('.')} is {checks.shown(values)}: expected a section of keys"
+            f"{prefix.rstrip('.')} is {errors.shown(values)}: expected a section of keys"
         )
     types = {item.name: item.type for item in dataclasses.fields(kind)}
     for name in values:
@@ -325,7 +307,7 @@ def convert(kind: Any, value: Any, key: str) -> Any:
     if dataclasses.is_dataclass(kind):
         return _build(kind, value, f"{key}.")
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    is_number = is_number and not checks.is_absurd(value)
+    is_number = is_number and not errors.is_absurd(value)
     if kind is bool and isinstance(value, bool):
         return value
     if kind is int and is_number and float(value).is_integer():
@@ -338,7 +320,7 @@ def convert(kind: Any, value: Any, key: str) -> Any:
         return str(value)  # a name may look like a number: name=3
     if kind == tuple[float, ...] and isinstance(value, list | tuple):
         return tuple(convert(float, item, key) for item in value)
-    raise BadInput(f"{key} is {checks.shown(value)}: expected {_TYPE_NAMES[kind]}")
+    raise BadInput(f"{key} is {errors.shown(value)}: expected {_TYPE_NAMES[kind]}")
 
 
 _TYPE_NAMES = {
@@ -348,3 +330,15 @@ _TYPE_NAMES = {
     str: "text",
     tuple[float, ...]: "a list of numbers, such as [1.0,0.5]",
 }
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """The values of a configuration by dotted key."""
+    flat = {}
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if dataclasses.is_dataclass(value):
+            flat |= flatten(value, f"{prefix}{item.name}.")
+        else:
+            flat[f"{prefix}{item.name}"] = value
+    return flat

@@ -1,19 +1,17 @@
 """What a configuration must satisfy before a run starts: ranges, choices, combinations.
 
-`problems(config)` yields one sentence per fault, each with what would mend it; `config.validate`
-raises the first. Nothing here is imported from the rest of the package, so that a refusal costs no
-more than reading the command line.
+`problems(config)` yields one sentence per fault, each with what would fix it; `validate` raises
+the first.
 """
 
-import dataclasses
 import difflib
 import math
 import re
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
-if TYPE_CHECKING:
-    from ez_jax.config import Config
+from ez_jax.config.errors import BadInput, shown
+from ez_jax.config.settings import Config, flatten
 
 CHOICES = {
     "precision": ("float32", "bfloat16"),
@@ -112,10 +110,9 @@ AT_MOST = {
     "replay.capacity": 2**53,  # the plan of memory says what would fit
 }
 LARGEST = 2**31 - 1  # every other number; whole ones are int32 on the device
-_LONGEST_VALUE, _LONGEST_SENTENCE = 80, 2_000  # characters
 
 
-def problems(config: "Config") -> Iterator[str]:
+def problems(config: Config) -> Iterator[str]:
     """Yield a sentence for every fault of the configuration, the simplest kinds first."""
     values = flatten(config)
     yield from _wrong_choices(values)
@@ -123,60 +120,6 @@ def problems(config: "Config") -> Iterator[str]:
     yield from _bad_schedules(config)
     yield from _impossible_sizes(config)
     yield from _impossible_switches(config)
-
-
-def one_line(text: object) -> str:
-    """A sentence as it can be printed anywhere: control characters escaped, cut where it is long.
-
-    What it quotes may come from a file that a stranger wrote.
-    """
-    plain = str(text)[: _LONGEST_SENTENCE + 1]
-    if not plain.isprintable():
-        plain = "".join(c if c.isprintable() else repr(c)[1:-1] for c in plain)
-    return plain if len(plain) <= _LONGEST_SENTENCE else f"{plain[:_LONGEST_SENTENCE]} ..."
-
-
-def is_absurd(value: object) -> bool:
-    """Whether a whole number is so large that it becomes neither a float nor, perhaps, text."""
-    return isinstance(value, int) and value.bit_length() > 1_000
-
-
-def shown(value: object) -> str:
-    """A value as a sentence quotes it: not all of a long one."""
-    if is_absurd(value):
-        return f"a number of {value.bit_length():,} bits"
-    text = repr(value)
-    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]} ..."
-
-
-def suggestion(nearest: Sequence[str]) -> str:
-    """How a sentence about a misspelt name goes on."""
-    return f"; did you mean {' or '.join(nearest)}?" if nearest else "; see --help"
-
-
-def nearest_keys(key: str, keys: Sequence[str]) -> list[str]:
-    """Keys with a similar last part, those of the same section if there are any."""
-    key = key[:_LONGEST_VALUE]
-    section, _, leaf = key.rpartition(".")
-    by_leaf: dict[str, list[str]] = {}
-    for name in keys:
-        by_leaf.setdefault(name.rpartition(".")[2], []).append(name)
-    similar = difflib.get_close_matches(leaf, by_leaf, n=2, cutoff=0.75)
-    names = [name for near in similar for name in by_leaf[near]]
-    same_section = [name for name in names if name.rpartition(".")[0] == section]
-    return same_section or names or difflib.get_close_matches(key, keys, n=1, cutoff=0.8)
-
-
-def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    """The values of a configuration by dotted key."""
-    flat = {}
-    for item in dataclasses.fields(config):
-        value = getattr(config, item.name)
-        if dataclasses.is_dataclass(value):
-            flat |= flatten(value, f"{prefix}{item.name}.")
-        else:
-            flat[f"{prefix}{item.name}"] = value
-    return flat
 
 
 def _wrong_choices(values: dict[str, Any]) -> Iterator[str]:
@@ -220,7 +163,7 @@ def _out_of_range(values: dict[str, Any]) -> Iterator[str]:
                 yield f"{key} is {number}: it must be at most {most}"
 
 
-def _bad_schedules(config: "Config") -> Iterator[str]:
+def _bad_schedules(config: Config) -> Iterator[str]:
     search, replay = config.search, config.replay
     fractions = search.temperature_fractions
     if len(search.temperatures) != len(fractions) + 1:
@@ -242,7 +185,7 @@ def _bad_schedules(config: "Config") -> Iterator[str]:
         yield "learner.momentum is 1: it must be below 1"
 
 
-def _impossible_sizes(config: "Config") -> Iterator[str]:
+def _impossible_sizes(config: Config) -> Iterator[str]:
     learner, replay = config.learner, config.replay
     if learner.batch_size > replay.capacity:
         yield (
@@ -276,7 +219,7 @@ def _impossible_sizes(config: "Config") -> Iterator[str]:
         )
 
 
-def _impossible_switches(config: "Config") -> Iterator[str]:
+def _impossible_switches(config: Config) -> Iterator[str]:
     value, search = config.targets.value, config.search
     mode, ratio = config.reanalyse.mode, config.reanalyse.ratio
     if value != "td" and (mode == "none" or (mode == "batch" and ratio == 0)):
@@ -300,3 +243,14 @@ def _impossible_switches(config: "Config") -> Iterator[str]:
             "no update would ever be made: raise updates_per_step, total_agent_steps "
             "or final_updates"
         )
+
+
+def validate(config: Config) -> Config:
+    """Return the configuration as it is if a run is possible with it.
+
+    Raises:
+        BadInput: the first impossible value or combination, and what would mend it.
+    """
+    for problem in problems(config):
+        raise BadInput(problem)
+    return config

@@ -1,0 +1,56 @@
+"""Every number of a run: settings, their presets, what they must satisfy, and the games by name.
+
+Nothing here imports JAX or another part of the package.
+"""
+
+from ez_jax.config.checks import validate
+from ez_jax.config.errors import BadInput
+from ez_jax.config.settings import (
+    ActorConfig,
+    CheckpointConfig,
+    Config,
+    EnvConfig,
+    EvalConfig,
+    LearnerConfig,
+    LogConfig,
+    LossConfig,
+    NetworkConfig,
+    ReanalyseConfig,
+    ReplayConfig,
+    SearchConfig,
+    TargetsConfig,
+    convert,
+    dotted_keys,
+    flatten,
+    from_dict,
+    override,
+    run_folder,
+    to_dict,
+    unknown_key,
+)
+
+__all__ = [
+    "ActorConfig",
+    "BadInput",
+    "CheckpointConfig",
+    "Config",
+    "EnvConfig",
+    "EvalConfig",
+    "LearnerConfig",
+    "LogConfig",
+    "LossConfig",
+    "NetworkConfig",
+    "ReanalyseConfig",
+    "ReplayConfig",
+    "SearchConfig",
+    "TargetsConfig",
+    "convert",
+    "dotted_keys",
+    "flatten",
+    "from_dict",
+    "override",
+    "run_folder",
+    "to_dict",
+    "unknown_key",
+    "validate",
+]
