@@ -25,7 +25,7 @@ import jax
 import numpy as np
 
 from experiments.state_dict import read_state_dict
-from ez_jax import cli, run_folder
+from ez_jax import run_folder
 from ez_jax.arrays import describe
 from ez_jax.checkpoint import Checkpointer
 from ez_jax.config import BadInput, Config, to_dict
@@ -35,6 +35,7 @@ from ez_jax.learner import init_train_state
 from ez_jax.model import make_model
 from ez_jax.networks import downsampling
 from ez_jax.structs import Clocks, EnvSpec, Variables
+from ez_jax.system import exits
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -317,8 +318,8 @@ def main(words: Sequence[str]) -> int:
     check_game(config, env.spec, actions)
     parameters = write_run(config, env.spec, official)
     sys.stdout.write(f"wrote {chosen.out}: {parameters:,} parameters for {config.game}\n")
-    return cli.DONE
+    return exits.DONE
 
 
 if __name__ == "__main__":
-    sys.exit(cli.guarded(lambda: main(sys.argv[1:])))
+    sys.exit(exits.guarded(lambda: main(sys.argv[1:])))

@@ -18,9 +18,10 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from ez_jax import arguments, cli
+from ez_jax import arguments
 from ez_jax.config import BadInput
 from ez_jax.notebook import SMALL
+from ez_jax.system import exits
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "notebooks"
@@ -80,15 +81,15 @@ def main() -> int:
                 notebook = execute(name, Path(folder), small=small)
             except CellExecutionError as error:
                 sys.stderr.write(f"{name}: {error}\n")
-                return cli.FAILED
+                return exits.FAILED
         sys.stdout.write(f"{name}: {time.perf_counter() - began:.0f} s\n")
         if values["write"]:
             nbformat.write(notebook, FOLDER / f"{name}.ipynb")
-    return cli.DONE
+    return exits.DONE
 
 
 if __name__ == "__main__":
     if {"-h", "--help"} & set(sys.argv[1:]):
         sys.stdout.write(__doc__ + "\n")
-        sys.exit(cli.DONE)
-    sys.exit(cli.guarded(main))
+        sys.exit(exits.DONE)
+    sys.exit(exits.guarded(main))

@@ -18,12 +18,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ez_jax import arguments, cli, safe_files
+from ez_jax import arguments, safe_files
 from ez_jax.config import BadInput, Config, from_dict, run_folder
 from ez_jax.config.presets import make_config
 from ez_jax.metrics import EVALUATION, read_metrics
 from ez_jax.on_track import differing_settings, number
 from ez_jax.run_folder import read_config
+from ez_jax.system import exits
 
 FOLDER = Path(__file__).parent / "reproductions"
 ROOT = Path(__file__).parent.parent
@@ -163,7 +164,7 @@ def verdict(reproduction: Reproduction, folders: Sequence[Path]) -> int:
     curves = [[line for line in read_metrics(x) if EVALUATION in line] for x in folders]
     sentence, is_within = judge(reproduction, curves)
     say(f"{reproduction.name}: {sentence}; expected by: {reproduction.source}")
-    return cli.DONE if is_within else cli.FAILED
+    return exits.DONE if is_within else exits.FAILED
 
 
 def say(line: str) -> None:
@@ -185,11 +186,11 @@ def main() -> int:
         return run(load(name))
     for each in names():
         say(tell(load(each)))
-    return cli.DONE
+    return exits.DONE
 
 
 if __name__ == "__main__":
     if {"-h", "--help"} & set(sys.argv[1:]):
         say(__doc__)
-        sys.exit(cli.DONE)
-    sys.exit(cli.guarded(main))
+        sys.exit(exits.DONE)
+    sys.exit(exits.guarded(main))

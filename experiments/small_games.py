@@ -11,8 +11,8 @@ The budgets are those of a laptop: what is compared is early learning.
 import subprocess
 import sys
 
-from ez_jax import cli
 from ez_jax.config import BadInput
+from ez_jax.system import exits
 
 ROOT, OUT = "runs/small_games", "experiments/results/small_games"
 ALL = (
@@ -52,11 +52,11 @@ def main() -> int:
         done = subprocess.run([sys.executable, "-m", module, *words])
         if done.returncode:
             return done.returncode
-    return cli.DONE
+    return exits.DONE
 
 
 if __name__ == "__main__":
     if {"-h", "--help"} & set(sys.argv[1:]):
         sys.stdout.write(__doc__ + "\n")
-        sys.exit(cli.DONE)
-    sys.exit(cli.guarded(main))
+        sys.exit(exits.DONE)
+    sys.exit(exits.guarded(main))

@@ -22,6 +22,7 @@ from ez_jax.progress import Progress
 from ez_jax.standings import score_table, standings, status_table
 from ez_jax.structs import EnvSpec
 from ez_jax.study import FILE_NAME, Request, Study
+from ez_jax.system import exits
 from ez_jax.workers import Orders, Worker, launch, stop_file
 
 # What is asked, and how it is gone about.
@@ -58,7 +59,7 @@ def main() -> int:
             is_interrupted = Worker(ledger, orders, progress).work()
     finally:
         stop_file(ledger, orders).unlink(missing_ok=True)
-    return cli.INTERRUPTED if is_interrupted else _tell_end(ledger, progress)
+    return exits.INTERRUPTED if is_interrupted else _tell_end(ledger, progress)
 
 
 def _check(how: dict[str, Any], hydras: Sequence[str]) -> None:
@@ -184,7 +185,7 @@ def _tell_status(ledger: Ledger, progress: Progress) -> int:
     for row in rows:
         for failure in row.failures:
             progress.warn(failure)
-    return cli.DONE
+    return exits.DONE
 
 
 def _tell_end(ledger: Ledger, progress: Progress) -> int:
@@ -193,10 +194,10 @@ def _tell_end(ledger: Ledger, progress: Progress) -> int:
     if all(row.seeds["done"] == row.seeds.total() for row in rows):
         progress.table(score_table(rows))
         progress.say(f"next: python -m ez_jax.report {ledger.folder}")
-        return cli.DONE
+        return exits.DONE
     _tell_status(ledger, progress)
     progress.say("not everything is done; the same command again goes on")
-    return cli.FAILED
+    return exits.FAILED
 
 
 HELP = """usage: python -m ez_jax.ablate [game=GAME,...] [design=DESIGN] [seeds=N] [KEY=VALUE ...]
@@ -237,7 +238,7 @@ exit codes: 0 all done, 1 something failed, 2 bad input, 130 interrupted
 if __name__ == "__main__":
     if {"-h", "--help"} & set(sys.argv[1:]):
         sys.stdout.write(HELP.format(ideas=", ".join(presets.IDEAS)))
-        sys.exit(cli.DONE)
+        sys.exit(exits.DONE)
     # An accelerator is for the cells: asking a game for its observations must not take it.
     jax.config.update("jax_platforms", "cpu")
-    sys.exit(cli.guarded(main))
+    sys.exit(exits.guarded(main))

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Shaped
 
-from ez_jax import devices, diagnostics
+from ez_jax import diagnostics
 from ez_jax import replay as ring
 from ez_jax.model import Model
 from ez_jax.search import SearchFn
 from ez_jax.structs import NEVER, EnvSpec, Replay, Row, SearchOutput, TimeStep, Variables
+from ez_jax.system import devices
 
 
 def init_frames(spec: EnvSpec, num_envs: int) -> Shaped[Array, "N F *obs"]:

@@ -16,8 +16,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from ez_jax import hosts, pace, watchdog
-from ez_jax.compiling import announced
+from ez_jax import pace
 from ez_jax.config import BadInput, Config
 from ez_jax.host_frames import HostFrames
 from ez_jax.learner import make_draw_group
@@ -25,6 +24,8 @@ from ez_jax.model import Model
 from ez_jax.progress import Progress
 from ez_jax.run_state import ring_rows
 from ez_jax.structs import Batch, Replay
+from ez_jax.system import processes, watchdog
+from ez_jax.system.compilation import announced
 
 # (replay, key, updates) -> what the group that begins with that update learns from, without frames.
 Draw = Callable[[Replay, Array, Array], Batch]
@@ -100,7 +101,7 @@ class Ahead:
             self.frames.close()
 
     def _draw_for(self, replay: Replay, key: Array, updates: int) -> Batch:
-        return self._draw(replay, key, hosts.same(np.int32(updates)))
+        return self._draw(replay, key, processes.same(np.int32(updates)))
 
     def _fetch(self, drawn: Batch) -> None:
         if self.frames is not None:

@@ -12,8 +12,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ez_jax import arguments, claims, cli, config, interrupt, lock, safe_files
+from ez_jax import arguments, claims, config, lock, safe_files
 from ez_jax.config import BadInput, Config
+from ez_jax.system import exits, signals
 
 # What the process that starts it hands over: the open file of a lock or claim, its own number.
 OWN_KEYS = {"lock": -1, "claim": -1, "parent": 0}
@@ -80,9 +81,9 @@ def main() -> int:
     if values["claim"] >= 0:
         claims.join(values["claim"])  # before it is seen whether the parent is still there
     if values["parent"]:
-        interrupt.end_with(values["parent"])
+        signals.end_with(values["parent"])
     return run(read(Path(path)))
 
 
 if __name__ == "__main__":
-    sys.exit(cli.guarded(main))
+    sys.exit(exits.guarded(main))

@@ -21,7 +21,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ez_jax import watchdog
 from ez_jax.arrays import (
     DamagedCheckpoint,
     describe,
@@ -42,6 +41,7 @@ from ez_jax.checkpoint_files import (
 from ez_jax.config import BadInput
 from ez_jax.journal import DamagedJournal, Journal, Rows, sync
 from ez_jax.run_folder import make_run_dir
+from ez_jax.system import watchdog
 
 _STEP = re.compile(r"0|[1-9][0-9]{0,17}")  # the name of a complete checkpoint
 _OVERHEAD = 2**26  # bytes of an item's files beside its arrays, far more than there are

@@ -5,18 +5,14 @@ commands without Hydra use `guarded` with `arguments.read`. JAX is not imported 
 starts: `--help` and refusals are quick, and `configure_jax` can still choose its settings.
 """
 
-import ez_jax.allocator  # noqa: F401  # isort: skip, before others make threads
+import ez_jax.system.allocator  # noqa: F401  # isort: skip, before others make threads
 
 import contextlib
 import dataclasses
-import errno
 import os
-import select
 import sys
 import tempfile
-import traceback
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -26,15 +22,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ez_jax import arguments, config, help_page
 from ez_jax.config import BadInput, Config, errors
-from ez_jax.interrupt import HandedOn
 from ez_jax.sweep import Outcome, Sweep, tell
+from ez_jax.system.exits import _FULL_ERRORS, DONE, INTERRUPTED, guarded
+from ez_jax.system.signals import HandedOn
 
 Run = Callable[[Config], int | None]
-
-DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-
-# The user's wish, read before Hydra is told to keep its hands off errors (see `_launch`).
-_FULL_ERRORS = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
 
 def main(
@@ -82,65 +74,6 @@ def spread(chosen: Config, seeds: int) -> list[Config]:
     if chosen.run_dir:
         raise BadInput(f"run_dir is one folder, but seeds={seeds} are as many runs: give a name=")
     return [dataclasses.replace(chosen, seed=chosen.seed + i) for i in range(seeds)]
-
-
-def guarded(action: Callable[[], int | None], *, full_errors: bool = _FULL_ERRORS) -> int:
-    """Do something and return its exit code, with what went wrong told on stderr."""
-    try:
-        code = action() or DONE
-        sys.stdout.flush()
-        return code
-    except BadInput as error:
-        if full_errors:
-            traceback.print_exc()
-        sys.stderr.write(f"error: {error}\n")
-        return BAD_INPUT
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        return INTERRUPTED
-    except Exception as error:  # noqa: BLE001 the outermost frame: told in full, then the exit code
-        if isinstance(error, BrokenPipeError) and _nobody_reads():
-            return FAILED
-        traceback.print_exc()
-        if _is_full_disk(error):
-            sys.stderr.write(
-                "error: the disk is full; make room and give the same command again: a run goes on "
-                "from its last checkpoint\n"
-            )
-        return FAILED
-
-
-def _nobody_reads() -> bool:
-    """Whether the reader of our output is gone, as `| head` is; then what is left goes nowhere."""
-    poll = select.poll()
-    poll.register(sys.stdout.fileno(), select.POLLERR)
-    if is_gone := bool(poll.poll(0)):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return is_gone
-
-
-def _is_full_disk(error: BaseException | None) -> bool:
-    """Whether an exception, or one that led to it, tells of no space or no quota left."""
-    if error is None:
-        return False
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return True
-    return _is_full_disk(error.__cause__ or error.__context__)
-
-
-def configure_jax() -> None:
-    """Settings of JAX itself; call it before the first computation.
-
-    Compiled programs are kept in `~/.cache/ez_jax/xla`, or where JAX_COMPILATION_CACHE_DIR says
-    (an empty value switches the cache off). The user's own JAX_* and XLA_* variables win.
-    """
-    import jax
-
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache/ez_jax/xla"))
-    # A small network is many small programs: keep those too.
-    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def _launch_plan(plan: Run, words: Sequence[str]) -> int | None:

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from ez_jax import arguments, cli, health, machine
+from ez_jax import arguments, health
 from ez_jax.config import BadInput
+from ez_jax.system import compilation, exits, machine
 
 if TYPE_CHECKING:
     from ez_jax.switches import Switch
@@ -83,10 +84,10 @@ class Report:
         """Tell how many checks failed; returns the exit code."""
         if self.failed:
             self.say(f"\n{self.failed} of {self.checked} checks failed")
-            return cli.FAILED
+            return exits.FAILED
         noted = f", {self.noted} with a hint" if self.noted else ""
         self.say(f"\nall {self.checked} checks succeeded{noted}")
-        return cli.DONE
+        return exits.DONE
 
     def _verdict(self, verdict: str, name: str, claim: str, began: float) -> None:
         self.checked += 1
@@ -194,7 +195,7 @@ def _examine(report: Report, values: Mapping[str, Any], changes: Mapping[str, An
     from ez_jax.config import presets
     from ez_jax.examining.checks import Subject, stages
 
-    cli.configure_jax()
+    compilation.configure_jax()
     config = presets.make_config(values["env"], values["preset"], changes=changes)
     subject = Subject(config, steps=200 if values["quick"] else 2_000)
     report.section(f"checks of {config.game}")
@@ -234,5 +235,5 @@ exit codes: 0 all checks succeeded, 1 something failed, 2 bad input, 130 interru
 if __name__ == "__main__":
     if {"-h", "--help"} & set(sys.argv[1:]):
         sys.stdout.write(HELP)
-        sys.exit(cli.DONE)
-    sys.exit(cli.guarded(main))
+        sys.exit(exits.DONE)
+    sys.exit(exits.guarded(main))

@@ -6,7 +6,7 @@ Training calls the same functions. Game i is played from `eval.seed + i`, so a s
 depend on how many games run side by side.
 """
 
-import ez_jax.allocator  # noqa: F401  # isort: skip, before others make threads
+import ez_jax.system.allocator  # noqa: F401  # isort: skip, before others make threads
 
 import dataclasses
 import re
@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ez_jax import arguments, cli, config, devices, run_folder, watchdog
+from ez_jax import arguments, config, run_folder
 from ez_jax.actor import init_frames, make_policy
 from ez_jax.agent import Agent, load
 from ez_jax.config import BadInput, Config, checks, override
@@ -29,6 +29,7 @@ from ez_jax.progress import Progress
 from ez_jax.scores import human_normalised
 from ez_jax.search import make_search, resolve
 from ez_jax.structs import Variables
+from ez_jax.system import compilation, devices, exits, watchdog
 from ez_jax.video import write_video
 
 OWN_KEYS = {"run": "", "episodes": 0, "video": 0, "best": False, "simulations": ""}
@@ -239,7 +240,7 @@ def main() -> int:
     check_free(changes)
     if values["episodes"]:
         changes["eval.episodes"] = values["episodes"]
-    cli.configure_jax()
+    compilation.configure_jax()
     agent = load(values["run"], best=values["best"])
     chosen = changed(agent, changes)
     progress = Progress()
@@ -252,7 +253,7 @@ def main() -> int:
         name = run_folder.BY_SIMULATIONS_FILE
         run_folder.write_scores(values["run"], found, agent.clocks, name)
         progress.say(f"wrote {Path(values['run']) / name}")
-        return cli.DONE
+        return exits.DONE
     games = make_evaluate(chosen, agent.model)(agent.variables, film=values["video"])
     for name, value in summary(chosen, games).items():
         progress.say(f"{name.removeprefix('eval/'):16} {value:.4g}")
@@ -261,7 +262,7 @@ def main() -> int:
         path = Path(values["run"]) / "videos" / f"step{agent.clocks.agent_steps}_game{i}.mp4"
         progress.say(f"wrote {write_video(path, pictures, fps)}")
     run_folder.write_scores(values["run"], scores(chosen, games), agent.clocks)
-    return cli.DONE
+    return exits.DONE
 
 
 HELP = """usage: python -m ez_jax.evaluate run=DIR [episodes=N] [video=N] [KEY=VALUE ...]
@@ -278,5 +279,5 @@ Plays full games with the newest weights of a run, without noise, from seeds of 
 if __name__ == "__main__":
     if {"-h", "--help"} & set(sys.argv[1:]):
         sys.stdout.write(HELP)
-        sys.exit(cli.DONE)
-    sys.exit(cli.guarded(main))
+        sys.exit(exits.DONE)
+    sys.exit(exits.guarded(main))

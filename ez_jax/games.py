@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ez_jax import hosts, watchdog
 from ez_jax.config import Config
 from ez_jax.envs import VectorEnv, make_env
 from ez_jax.structs import TimeStep
+from ez_jax.system import processes, watchdog
 
 
 def seed_of_games(seed: int, made_at: int) -> int:
@@ -26,7 +26,7 @@ def seed_of_games(seed: int, made_at: int) -> int:
 
 def training_games(config: Config) -> "RepeatableGames":
     """The games that a run learns from: this process's part of them."""
-    own = hosts.mine(config.actor.num_envs)
+    own = processes.mine(config.actor.num_envs)
 
     @watchdog.at("making the environments")
     def make(made_at: int) -> VectorEnv:
@@ -65,7 +65,9 @@ class RepeatableGames:
         self._dtype = np.min_scalar_type(self.spec.num_actions - 1)
         self._actions = bytearray()  # a row per call
         self._calls, self._reported_at = 0, 0
-        self._first = hosts.mine(hosts.total(self.num_envs)).start  # number of the first of ours
+        self._first = processes.mine(
+            processes.total(self.num_envs)
+        ).start  # number of the first of ours
         self._digest = np.arange(self.num_envs, dtype=np.uint64) + np.uint64(self._first)
         self._score = np.zeros(self.num_envs)
         self._length = np.zeros(self.num_envs, np.int64)
@@ -109,16 +111,16 @@ class RepeatableGames:
         """What brings the games back to this point; not between `send` and `recv`."""
         actions = np.frombuffer(bytes(self._actions), self._dtype).reshape(-1, self.num_envs)
         return SavedGames(
-            actions=np.concatenate(hosts.exchange(actions), axis=1),
+            actions=np.concatenate(processes.exchange(actions), axis=1),
             made_at=self._made_at,
             checksum=self._checksum(),
-            unreported=hosts.total(len(self.finished)),
+            unreported=processes.total(len(self.finished)),
             reported_at=self._reported_at,
         )
 
     def _checksum(self) -> int:
         """Of the environments of all processes, whoever steps which."""
-        return hosts.total(int(np.sum(self._digest))) % 2**32
+        return processes.total(int(np.sum(self._digest))) % 2**32
 
     def bring_back(self, saved: SavedGames) -> TimeStep | None:
         """Play the saved actions again; the last time step, or None if other things happened.
@@ -130,7 +132,7 @@ class RepeatableGames:
             self.env.close()
             self._replace(saved.made_at)
         step = self.begin()
-        own = hosts.mine(saved.actions.shape[1])
+        own = processes.mine(saved.actions.shape[1])
         for action in saved.actions[:, own].astype(np.int32):
             self.send(action)
             step = self.recv()
@@ -154,9 +156,9 @@ class RepeatableGames:
 
 def _of_all_processes(rows: np.ndarray) -> np.ndarray:
     """Rows of this process, any number, with those of the others."""
-    counts = [int(one[0]) for one in hosts.exchange(np.array([len(rows)]))]
+    counts = [int(one[0]) for one in processes.exchange(np.array([len(rows)]))]
     padded = np.pad(rows, [(0, max(counts) - len(rows)), (0, 0)])
-    parts = zip(hosts.exchange(padded), counts, strict=True)
+    parts = zip(processes.exchange(padded), counts, strict=True)
     return np.concatenate([part[:count] for part, count in parts])
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ez_jax import machine
+from ez_jax.system import machine
 
 
 @dataclasses.dataclass(frozen=True)

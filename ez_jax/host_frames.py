@@ -11,8 +11,8 @@ from concurrent.futures import Future
 import jax
 import numpy as np
 
-from ez_jax import devices
 from ez_jax.structs import Batch, EnvSpec
+from ez_jax.system import devices
 
 
 class HostFrames:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from ez_jax import devices, diagnostics, pace
+from ez_jax import diagnostics, pace
 from ez_jax import replay as ring
 from ez_jax.config import Config, LearnerConfig
 from ez_jax.losses import loss_weights, unroll_loss
@@ -25,6 +25,7 @@ from ez_jax.structs import (
     TrainState,
     Variables,
 )
+from ez_jax.system import devices
 from ez_jax.targets import TargetsFn
 
 Metrics = dict[str, Array]  # f32[] of one update; `count` is 0 if it was skipped

@@ -6,9 +6,7 @@ one batch with its activations, and the copy that a checkpoint is written from.
 
 import dataclasses
 import math
-import os
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,27 +14,12 @@ import jax
 from ez_jax.arrays import tree_bytes
 from ez_jax.config import BadInput
 from ez_jax.structs import EnvSpec
+from ez_jax.system.free_memory import Available, gigabytes
 
 FLOAT = 4  # bytes; also of an int32
 USABLE = 0.9  # of what is available; the rest is for the runtime, the compiler and fragmentation
 MOST_STEPS = 10**12  # more than any replay will be asked to keep
 RUNTIME_BYTES = 600_000_000  # Python, JAX and compiled programs in host memory
-_CGROUP_LIMITS = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    (
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-    ),
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class Available:
-    """Memory that can still be had."""
-
-    device: int  # bytes
-    host: int  # bytes
-    is_shared: bool  # the device is a CPU: both are one memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,17 +159,6 @@ def residual_bytes(function: Callable[..., Any], variables: Any, *inputs: Any) -
     return tree_bytes(jax.eval_shape(backward, variables, *inputs))
 
 
-def available_memory(device: jax.Device | None = None) -> Available:
-    """What the device and the host can still give."""
-    device = device or jax.local_devices()[0]
-    host = _host_available()
-    stats: Mapping[str, int] = device.memory_stats() or {}
-    if "bytes_limit" not in stats:  # a CPU keeps no account
-        return Available(device=host, host=host, is_shared=True)
-    free = stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-    return Available(device=free, host=host, is_shared=False)
-
-
 def check(plan: MemoryPlan, available: Available) -> None:
     """Refuse a run that would not fit.
 
@@ -222,11 +194,6 @@ def check_together(plan: MemoryPlan, count: int, available: Available) -> None:
         f"{count} runs in one program need about {gigabytes(need)} of memory and "
         f"{gigabytes(have)} are available, of which {USABLE:.0%} may be planned; {mend}"
     )
-
-
-def gigabytes(size: float) -> str:
-    """A size as people read it: `2.76 GB`, `35 MB`."""
-    return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
 
 
 def fits(plan: MemoryPlan, available: Available) -> bool:
@@ -296,31 +263,3 @@ def three_digits(number: float) -> int:
         return 0
     digits = 10 ** max(0, math.floor(math.log10(number)) - 2)
     return int(number // digits * digits)
-
-
-def _host_available() -> int:
-    """MemAvailable of the machine, or what is left of a container's limit if that is less."""
-    found = [_mem_available()]
-    for limit_file, used_file in _CGROUP_LIMITS:
-        limit, used = _read_number(limit_file), _read_number(used_file)
-        if limit is not None and used is not None:
-            found.append(max(0, limit - used))
-    return min(found)
-
-
-def _mem_available() -> int:
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except FileNotFoundError:  # macOS
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    line = next(line for line in lines if line.startswith("MemAvailable:"))
-    return int(line.split()[1]) * 1024
-
-
-def _read_number(path: str) -> int | None:
-    """The number in a file of the kernel; None if there is none (`max`, or no such file)."""
-    try:
-        text = Path(path).read_text(encoding="ascii").strip()
-    except OSError:
-        return None
-    return int(text) if text.isdecimal() else None

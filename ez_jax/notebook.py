@@ -20,9 +20,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-# Nothing that has to be installed: where JAX is too old, this is what says so.
-from ez_jax import machine
 from ez_jax.config import BadInput
+
+# Nothing that has to be installed: where JAX is too old, this is what says so.
+from ez_jax.system import machine
 
 NEEDED_JAX = "0.10"  # as setup.cfg says
 SMALL = "EZ_JAX_NOTEBOOK"  # this environment variable is "small" where a notebook is only tested
@@ -114,7 +115,7 @@ def command(text: str, *, stop_at: int = 0) -> None:
       RuntimeError: the command failed.
       KeyboardInterrupt: it was stopped by the button.
     """
-    from ez_jax.cli import DONE, INTERRUPTED
+    from ez_jax.system.exits import DONE, INTERRUPTED
 
     python, *words = shlex.split(text)
     if python != "python":

@@ -12,13 +12,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ez_jax import hosts, memory, run_folder
+from ez_jax import memory, run_folder
 from ez_jax.arrays import tree_bytes
 from ez_jax.config import BadInput, Config
 from ez_jax.learner import init_train_state
 from ez_jax.model import Model
 from ez_jax.progress import cpu_warning
 from ez_jax.structs import Embedding, EnvSpec, Variables
+from ez_jax.system import free_memory, processes
 
 # Share of what a gradient keeps that is in memory at once: XLA computes cheap results again. The
 # published update takes 8.7 MB per sample on a CPU, 0.63 of what it keeps.
@@ -46,7 +47,7 @@ def memory_plan(config: Config, model: Model) -> memory.MemoryPlan:
     train, _, embedding = _shapes(config, model)
     # The devices of a CPU share one memory.
     is_cpu = jax.default_backend() == "cpu"
-    number = 1 if is_cpu else len(hosts.choose_devices(config))
+    number = 1 if is_cpu else len(processes.choose_devices(config))
     kept = KEPT * (BLOCKS_ON_CPU if is_cpu else 1) * _unroll_bytes(config, model)
     plan = memory.plan_memory(
         model.spec,
@@ -55,7 +56,7 @@ def memory_plan(config: Config, model: Model) -> memory.MemoryPlan:
         embedding=embedding,
         activation_bytes=round(kept),
     )
-    available = memory.available_memory()
+    available = free_memory.available_memory()
     may_move = config.replay.memory == "auto" and not available.is_shared
     if may_move and not memory.fits(plan, available):
         return memory.with_frames_on_host(plan)
@@ -122,8 +123,8 @@ def check_disk(config: Config, plan: memory.MemoryPlan, folder: Path) -> None:
     if capacity >= smallest:
         mend += f"; replay.capacity={memory.three_digits(capacity)} would fit"
     raise BadInput(
-        f"this run can write {memory.gigabytes(need)} to {folder} and {memory.gigabytes(free)} "
-        f"are there for it; {mend}"
+        f"this run can write {free_memory.gigabytes(need)} to {folder} and "
+        f"{free_memory.gigabytes(free)} are there for it; {mend}"
     )
 
 
@@ -206,7 +207,7 @@ def plan_rows(
         f"{config.total_updates:,} updates of {config.learner.batch_size} x "
         f"{config.learner.unroll_steps}",
         "device": f"{_devices(config)}, {config.precision}",
-        "network": f"{count:,} parameters ({memory.gigabytes(tree_bytes(params))})",
+        "network": f"{count:,} parameters ({free_memory.gigabytes(tree_bytes(params))})",
         "memory": plan.describe(),
         "folder": f"{folder}: config.yaml, metrics.jsonl, scores.json, checkpoints/, "
         "TensorBoard events",
@@ -216,12 +217,12 @@ def plan_rows(
 
 def _devices(config: Config) -> str:
     """The devices that share the run, in words."""
-    chosen, processes = hosts.choose_devices(config), jax.process_count()
+    chosen, count = processes.choose_devices(config), jax.process_count()
     told = f"{len(chosen)} x {chosen[0].device_kind} ({chosen[0].platform})"
     left = jax.device_count() - len(chosen)
     if left and config.devices == "all":
         told += f", {left} more do not divide learner.batch_size={config.learner.batch_size}"
-    return f"{told}, in {processes} processes" if processes > 1 else told
+    return f"{told}, in {count} processes" if count > 1 else told
 
 
 def plan_warnings(config: Config, model: Model) -> list[str]:

@@ -9,11 +9,11 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from ez_jax import cli, memory, run_folder
 from ez_jax import config as configs
+from ez_jax import memory, run_folder
 from ez_jax.config import Config, checks
 from ez_jax.envs import make_env
-from ez_jax.memory import Available, MemoryPlan, gigabytes
+from ez_jax.memory import MemoryPlan
 from ez_jax.model import Model, make_model
 from ez_jax.plan import (
     check_disk,
@@ -28,6 +28,8 @@ from ez_jax.plan import (
 from ez_jax.progress import Progress, duration
 from ez_jax.rehearsal import MakeRun, Rates, rehearse
 from ez_jax.search import resolve
+from ez_jax.system import exits, free_memory
+from ez_jax.system.free_memory import Available, gigabytes
 
 WIDTH = 86  # of a sentence beside its name
 
@@ -44,7 +46,7 @@ def tell(config: Config, make_run: MakeRun, progress: Progress) -> int:
     if is_there:
         run_folder.check_same_config(folder, configs.to_dict(config))
     config, model = _model(config)
-    plan, available = memory_plan(config, model), memory.available_memory()
+    plan, available = memory_plan(config, model), free_memory.available_memory()
     rows = plan_rows(config, model, plan, folder, None)
     rows |= need_rows(config, plan, available, folder)
     rows["folder"] = f"{folder}" + (
@@ -60,7 +62,7 @@ def tell(config: Config, make_run: MakeRun, progress: Progress) -> int:
     rates = rehearse(config, model, plan, make_run, progress.say)
     _show(progress, time_rows(config, rates) | caveats(config, rates, load, os.cpu_count() or 1))
     progress.say("this run fits; the same command without plan=true starts it")
-    return cli.DONE
+    return exits.DONE
 
 
 def _model(config: Config) -> tuple[Config, Model]:

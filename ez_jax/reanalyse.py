@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from ez_jax import devices
 from ez_jax.config import Config
 from ez_jax.model import Model
 from ez_jax.search import SearchFn
 from ez_jax.structs import Batch, Replay, Root, Row, SearchOutput, Variables
+from ez_jax.system import devices
 
 
 class Reanalysed(NamedTuple):

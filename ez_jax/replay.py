@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ez_jax import devices
 from ez_jax.structs import Batch, EnvSpec, Replay, Row
+from ez_jax.system import devices
 
 
 def ring_rows(capacity: int, num_envs: int, window: int) -> int:

@@ -7,7 +7,7 @@ of parameters and optimiser. If something appears in between, a second pass make
 one operation after another, and names the first that gives NaN.
 """
 
-import ez_jax.allocator  # noqa: F401  # isort: skip, before others make threads
+import ez_jax.system.allocator  # noqa: F401  # isort: skip, before others make threads
 
 import dataclasses
 import sys
@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ez_jax import cli, crash, run_folder
+from ez_jax import crash, run_folder
 from ez_jax.arrays import describe
 from ez_jax.config import BadInput
 from ez_jax.crash import Bundle
@@ -27,6 +27,7 @@ from ez_jax.learner import init_train_state, keys_of, make_propose
 from ez_jax.model import make_model
 from ez_jax.progress import Progress
 from ez_jax.structs import Batch, Targets, TrainState
+from ez_jax.system import compilation, exits
 
 INPUTS = ("batch", "targets", "train/variables", "train/opt_state", "train/target")
 NEEDED = (*INPUTS[:4], "train/updates", "learn_key")  # what an update cannot be made without
@@ -181,7 +182,7 @@ def main() -> int:
     if len(words) != 1 or words[0].startswith("-"):
         raise BadInput("which one? write python -m ez_jax.replay_crash DIR, a run or a crash in it")
     bundle = crash.read(words[0])
-    cli.configure_jax()
+    compilation.configure_jax()
     facts, here, tell = bundle.facts, run_folder.provenance(), Progress().say
     say = lambda line: tell(plain(line))  # noqa: E731
     say(f"bundle     {bundle.folder}")
@@ -193,7 +194,7 @@ def main() -> int:
     for line in explain(bundle):
         say(line)
     sys.stdout.write(f"\n{plain(bundle.traceback)}")
-    return cli.DONE
+    return exits.DONE
 
 
 HELP = """usage: python -m ez_jax.replay_crash DIR
@@ -206,5 +207,5 @@ exit codes: 0 explained, 1 failure, 2 bad input, 130 interrupted
 if __name__ == "__main__":
     if {"-h", "--help"} & set(sys.argv[1:]):
         sys.stdout.write(HELP)
-        sys.exit(cli.DONE)
-    sys.exit(cli.guarded(main))
+        sys.exit(exits.DONE)
+    sys.exit(exits.guarded(main))

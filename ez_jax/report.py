@@ -13,8 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ez_jax import arguments, cli
+from ez_jax import arguments
 from ez_jax.config import BadInput, errors
+from ez_jax.system import exits
 
 OWN_KEYS = {"out": "report", "final": "training", "last": 1, "partial": False, "mix": False}
 FINALS = ("training", "scores")
@@ -51,7 +52,7 @@ def main() -> int:
     _tell(page.summary(measured))
     _tell(f"warning: {sentence}" for sentence in measured.warnings)
     _tell([f"wrote {out / 'index.html'}"])
-    return cli.DONE
+    return exits.DONE
 
 
 def _check(folders: Sequence[str], values: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
@@ -115,5 +116,5 @@ exit codes: 0 done, 1 failure, 2 bad input, 130 interrupted
 if __name__ == "__main__":
     if {"-h", "--help"} & set(sys.argv[1:]):
         sys.stdout.write(HELP)
-        sys.exit(cli.DONE)
-    sys.exit(cli.guarded(main))
+        sys.exit(exits.DONE)
+    sys.exit(exits.guarded(main))

@@ -1,7 +1,7 @@
 """Notices when a process of a run is gone, and ends the others, which would wait for it for ever.
 
 Each holds the lock of a file in the run folder, and a kernel lets go of a process's locks however
-that ends. A machine that is gone altogether is noticed by `jax.distributed` (`hosts.py`), which
+that ends. A machine that is gone altogether is noticed by `jax.distributed` (`processes.py`), which
 ends the others as well and counts processes as "tasks".
 """
 
@@ -16,7 +16,8 @@ from pathlib import Path
 
 import jax
 
-from ez_jax import claims, cli, hosts, lock, run_folder
+from ez_jax import claims, lock, run_folder
+from ez_jax.system import exits, processes
 
 FOLDER = "processes"  # in the run folder
 LOOK = 1.0  # seconds between two looks
@@ -37,7 +38,7 @@ def called(folder: Path, warn: Callable[[str], None]) -> Iterator[None]:
     own = files[jax.process_index()]
     run_folder.make_run_dir(own.parent)
     held, is_over = lock.patiently(lambda: lock.FileLock(own, warn)), threading.Event()
-    hosts.agreed()  # here all of them hold theirs
+    processes.agreed()  # here all of them hold theirs
     others = [file for file in files if file != own] if claims.locks_are_shared(own.parent) else []
     watcher = threading.Thread(target=_watch, args=(others, is_over), name="roll", daemon=True)
     watcher.start()
@@ -46,13 +47,13 @@ def called(folder: Path, warn: Callable[[str], None]) -> Iterator[None]:
     except BaseException as error:  # noqa: BLE001 told as the commands tell it, then the exit code
         # Was it another's end that led to it? JAX may abort this process at any moment then.
         is_told = _tell(others)
-        code = cli.guarded(functools.partial(_again, error))
+        code = exits.guarded(functools.partial(_again, error))
         watcher.join(0 if is_told else 2 * (LOOK + LAST_WORDS))
         _end(code)
-    hosts.agreed()
+    processes.agreed()
     is_over.set()
     watcher.join()
-    hosts.agreed()  # nobody looks any more
+    processes.agreed()  # nobody looks any more
     held.close()
 
 
@@ -65,7 +66,7 @@ def _watch(others: list[Path], is_over: threading.Event) -> None:
     while not is_over.wait(LOOK):
         if _tell(others, unless=is_over.is_set):
             time.sleep(LAST_WORDS)
-            _end(cli.FAILED)
+            _end(exits.FAILED)
 
 
 def _tell(others: list[Path], unless: Callable[[], bool] = lambda: False) -> bool:

@@ -17,28 +17,14 @@ import jax
 import numpy as np
 import yaml
 
-from ez_jax import (
-    complaints,
-    crash,
-    devices,
-    diagnostics,
-    hosts,
-    memory,
-    on_track,
-    pace,
-    run_folder,
-    saving,
-    watchdog,
-)
+from ez_jax import complaints, crash, diagnostics, memory, on_track, pace, run_folder, saving
 from ez_jax import config as configs
 from ez_jax.actor import make_act
 from ez_jax.ahead import make_source
 from ez_jax.checkpoint import Checkpointer
-from ez_jax.compiling import announced
 from ez_jax.config import Config
 from ez_jax.evaluate import scores, summary
 from ez_jax.games import SavedGames, training_games
-from ez_jax.interrupt import Interrupt
 from ez_jax.learner import make_learn, make_prepare, no_metrics
 from ez_jax.lock import RunLock
 from ez_jax.metrics import EVALUATION, Every, MetricsWriter, means
@@ -50,6 +36,9 @@ from ez_jax.run_state import ACT, LEARN, init_run_state, start_run_state
 from ez_jax.search import make_search, resolve
 from ez_jax.shared_evaluation import make_shared_evaluate
 from ez_jax.structs import Clocks, TimeStep
+from ez_jax.system import devices, free_memory, processes, watchdog
+from ez_jax.system.compilation import announced
+from ez_jax.system.signals import Interrupt
 from ez_jax.targets import make_targets
 
 
@@ -74,18 +63,18 @@ class Run:
         folder = configs.run_folder(config)
         self.checkpointer = Checkpointer(folder, config.checkpoint.keep, progress.warn)
         opened.callback(self.checkpointer.close)
-        is_new, saved = hosts.by_first(self._take_folder, folder, opened)
-        if not hosts.is_first():  # what the others write is thrown away
+        is_new, saved = processes.by_first(self._take_folder, folder, opened)
+        if not processes.is_first():  # what the others write is thrown away
             self.folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
         self.games = training_games(config)
         opened.callback(self.games.close)
         self.config = config = resolve(config, self.games.spec.num_actions)
         self.model = make_model(config, self.games.spec)
-        opened.enter_context(jax.set_mesh(devices.make_mesh(hosts.choose_devices(config))))
+        opened.enter_context(jax.set_mesh(devices.make_mesh(processes.choose_devices(config))))
         plan = memory_plan(config, self.model)
         rows = plan_rows(config, self.model, plan, self.folder, saved)
         progress.plan(rows, plan_warnings(config, self.model))
-        memory.check(plan, memory.available_memory())
+        memory.check(plan, free_memory.available_memory())
         check_disk(config, plan, self.folder)
         if is_new:
             run_folder.write_config(self.folder, as_given)
@@ -95,7 +84,7 @@ class Run:
         opened.callback(self._source.close)
         self._make_steps()
         self.writer = MetricsWriter(
-            self.folder, tensorboard=config.log.tensorboard and hosts.is_first()
+            self.folder, tensorboard=config.log.tensorboard and processes.is_first()
         )
         opened.callback(self.writer.close)
         self._done_at = dict.fromkeys(("log", "evaluate", "save"), Clocks())  # the last of each
@@ -154,7 +143,7 @@ class Run:
         )
         self._source.go_on(self.state.drawn, self.clocks.updates)
         group = range(self.config.reanalyse.updates_per_search)
-        self._in_group = hosts.same(tuple(np.int32(i) for i in group))
+        self._in_group = processes.same(tuple(np.int32(i) for i in group))
         self._resumed_at, self.is_stopped = self.clocks, False
         self._diagnose = complaints.Watch(self.config)
         self._saved_at = time.perf_counter()
@@ -204,12 +193,12 @@ class Run:
         """Search in all environments and record the decisions: the actions i32[N]."""
         config, state, steps = self.config, self.state, self.clocks.agent_steps
         held = state.train.variables, state.replay, state.metrics, state.frames
-        played = hosts.total(int(np.sum(~step.is_last)))
+        played = processes.total(int(np.sum(~step.is_last)))
         at_random = config.actor.random_start and steps < config.learner.start
         temperature = np.float32(pace.temperature(config, self.clocks))
         self._source.record(step.observation)
         # Everything goes to the device at once, and nothing unasked: see the tests.
-        step, others = hosts.shared(step), hosts.same((temperature, np.bool_(at_random)))
+        step, others = processes.shared(step), processes.same((temperature, np.bool_(at_random)))
         # Deviates (self-play network): always the newest weights.
         # Deviates (random start): counted in agent steps.
         action, replay, metrics, frames = self._act(
@@ -218,7 +207,7 @@ class Run:
         self.state = state.replace(replay=replay, metrics=metrics, frames=frames)
         # Deviates (100k steps): what was played counts, not what was stored.
         self._tick(agent_steps=played)
-        return jax.device_get(action)[hosts.mine(len(action))]
+        return jax.device_get(action)[processes.mine(len(action))]
 
     def updates_due(self) -> int:
         """Updates that the data collected so far is owed."""
@@ -257,7 +246,7 @@ class Run:
             if is_due(way):
                 action()
         waited = 0 < minutes <= (time.perf_counter() - self._saved_at) / 60
-        self.is_stopped, waited = hosts.agreed(self.interrupt.requested, waited)
+        self.is_stopped, waited = processes.agreed(self.interrupt.requested, waited)
         if waited:
             self.save()
         self.progress.update(self._now())
@@ -271,7 +260,7 @@ class Run:
             metrics |= {"rollout/return": np.mean(returns), "rollout/length": np.mean(lengths)}
             metrics["rollout/games"] = len(returns)
         metrics["opt/skipped"] = int(self.state.train.skipped)
-        self.state = self.state.replace(metrics=hosts.same(no_metrics(self.config)))
+        self.state = self.state.replace(metrics=processes.same(no_metrics(self.config)))
         self._write(metrics)
         for sentence in self._diagnose(self.clocks.updates, metrics):
             self.progress.warn(sentence)
@@ -302,7 +291,7 @@ class Run:
 
     def finish(self) -> None:
         """Log, evaluate and save once more, unless nothing has happened since that was done."""
-        (interrupted,) = hosts.agreed(self.interrupt.requested)
+        (interrupted,) = processes.agreed(self.interrupt.requested)
         # Asked to stop it only saves: a line of its own would tell the two halves of the run apart.
         wanted = [self.save] if interrupted else [self.log, self.evaluate, self.save]
         missing = [action for action in wanted if not self._is_done(action)]
@@ -313,7 +302,7 @@ class Run:
             action()
         self.checkpointer.wait()
         # A signal may have come during the last evaluation.
-        (self.is_stopped,), clocks = hosts.agreed(self.interrupt.requested), self.clocks
+        (self.is_stopped,), clocks = processes.agreed(self.interrupt.requested), self.clocks
         told = "stopped; the same command goes on from here" if self.is_stopped else "done"
         stands = f"{clocks.agent_steps:,} agent steps, {clocks.updates:,} updates"
         self.progress.say(f"{told}: {stands}, {self.folder}")

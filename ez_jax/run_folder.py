@@ -15,9 +15,10 @@ from typing import Any
 import jax
 import yaml
 
-from ez_jax import machine, safe_files
+from ez_jax import safe_files
 from ez_jax.config import BadInput
 from ez_jax.structs import Clocks
+from ez_jax.system import machine
 
 CONFIG_FILE = "config.yaml"
 SCORES_FILE = "scores.json"

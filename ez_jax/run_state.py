@@ -7,13 +7,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ez_jax import devices, hosts, pace
+from ez_jax import pace
 from ez_jax import replay as ring
 from ez_jax.actor import init_frames
 from ez_jax.config import Config
 from ez_jax.learner import init_train_state, make_draw_group, no_metrics
 from ez_jax.model import Model
 from ez_jax.structs import Batch, EnvSpec, Replay, RunState
+from ez_jax.system import devices, processes
 
 # Streams of randomness of a run, folded into its key.
 INIT, ACT, LEARN = range(3)
@@ -63,7 +64,7 @@ def place(state: RunState) -> RunState:
     """The same state, whose frames are in their place already, with every array in its own."""
     rows = state.replay.rows
     small = state.replace(replay=state.replay.replace(rows=rows.replace(observation=None)))
-    placed = hosts.same(small)
+    placed = processes.same(small)
     rows = placed.replay.rows.replace(observation=rows.observation)
     return placed.replace(replay=placed.replay.replace(rows=rows))
 

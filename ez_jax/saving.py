@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ez_jax import devices, hosts, run_folder
 from ez_jax import replay as ring
+from ez_jax import run_folder
 from ez_jax.arrays import DamagedCheckpoint
 from ez_jax.checkpoint import Checkpointer
 from ez_jax.config import BadInput
@@ -23,6 +23,7 @@ from ez_jax.journal import MOST_ROWS, Journal, Rows
 from ez_jax.metrics import last_written
 from ez_jax.run_state import place, placement
 from ez_jax.structs import Clocks, Replay, RunState, TrainState
+from ez_jax.system import devices, processes
 
 RECORD_BYTES = 2**22  # of a record before it is compressed
 
@@ -41,10 +42,10 @@ class SavedRun(NamedTuple):
 def save(checkpointer: Checkpointer, run: SavedRun, frames: HostFrames | None = None) -> None:
     """Save a run; the writing goes on in the background. `frames`: where the replay has none."""
     checkpointer.wait()  # the journal grows in the background, too
-    saved_rows = hosts.by_first(lambda: checkpointer.journal.end)
+    saved_rows = processes.by_first(lambda: checkpointer.journal.end)
     rows, oldest_row = _unsaved_rows(run.state.replay, saved_rows, frames)
-    hosts.check_same(run.state.train)
-    if not hosts.is_first():
+    processes.check_same(run.state.train)
+    if not processes.is_first():
         return  # it has helped to fetch the rows: everything else is whole everywhere
     plain = run.games._asdict() | {"actions": len(run.games.actions)}
     meta = {"clocks": dataclasses.asdict(run.clocks), "games": plain}
@@ -54,7 +55,7 @@ def save(checkpointer: Checkpointer, run: SavedRun, frames: HostFrames | None = 
 
 def save_best(checkpointer: Checkpointer, train: TrainState, clocks: Clocks, score: float) -> None:
     """Keep these weights if none scored as much before; those of a later clock are no rivals."""
-    if not hosts.is_first():
+    if not processes.is_first():
         return
     best = checkpointer.best() or {}
     before, updates = best.get("score"), best.get("updates")
@@ -103,7 +104,7 @@ def last_done(folder: Path) -> dict[str, Clocks]:
         last = last_written(folder, Clocks())
         return {what: dataclasses.asdict(clocks) for what, clocks in last.items()}
 
-    return {what: Clocks(**at) for what, at in hosts.by_first(found).items()}
+    return {what: Clocks(**at) for what, at in processes.by_first(found).items()}
 
 
 def _plain(meta: Mapping[str, Any]) -> dict[str, int]:

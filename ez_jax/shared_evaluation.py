@@ -8,11 +8,11 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
-from ez_jax import devices, hosts
 from ez_jax.config import Config
 from ez_jax.evaluate import EvaluateFn, Games, make_evaluate
 from ez_jax.model import Model
 from ez_jax.structs import Variables
+from ez_jax.system import devices, processes
 
 
 def make_shared_evaluate(config: Config, model: Model) -> EvaluateFn:
@@ -37,7 +37,7 @@ def make_shared_evaluate(config: Config, model: Model) -> EvaluateFn:
             here = NamedSharding(mesh, devices.WHOLE)
             variables = jax.device_put(_parts_here(variables), here)
             games = play(variables, stop=stop, **given) if count > 0 else Games(*np.zeros((2, 0)))
-        if any(hosts.agreed(games is None)):
+        if any(processes.agreed(games is None)):
             return None
         return _of_all(games, share, config.eval.episodes)
 
@@ -54,6 +54,6 @@ def _of_all(games: Games, share: int, episodes: int) -> Games:
 
     def joined(values: np.ndarray) -> np.ndarray:
         padded = np.pad(values, (0, share - len(values)))
-        return np.concatenate(hosts.exchange(padded))[:episodes]
+        return np.concatenate(processes.exchange(padded))[:episodes]
 
     return Games(joined(games.returns), joined(games.lengths.astype(np.int64)), games.pictures)

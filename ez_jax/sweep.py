@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-from ez_jax import interrupt, safe_files
+from ez_jax import safe_files
+from ez_jax.system import signals
 
 STOP = "stop"
 POLL = 0.5  # seconds between two looks for the file that stops all cells
@@ -70,7 +71,7 @@ class Sweep:
     def cell(self) -> Iterator[None]:
         """While a cell runs: a signal, or the file, asks it to end."""
         if os.getppid() == self.parent:
-            interrupt.end_with(self.parent)
+            signals.end_with(self.parent)
         before = [signal.signal(signal.SIGTERM, _raise), signal.signal(signal.SIGINT, _raise)]
         over = threading.Event()
         watch = threading.Thread(target=self._watch, args=(over,), daemon=True)

@@ -18,14 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
-from ez_jax import cli, lanes, memory, on_track, run_folder, watchdog
 from ez_jax import config as configs
+from ez_jax import lanes, memory, on_track, run_folder
 from ez_jax.config import BadInput, Config, flatten
 from ez_jax.envs import resolve as resolve_game
 from ez_jax.envs.gymnax_adapter import make_game
 from ez_jax.evaluate import Games
 from ez_jax.games import seed_of_games
-from ez_jax.interrupt import Interrupt
 from ez_jax.lanes import Lane
 from ez_jax.member import ITEM, Member, without_train
 from ez_jax.metrics import EVALUATION
@@ -34,6 +33,8 @@ from ez_jax.plan import check_disk, memory_plan
 from ez_jax.progress import Progress
 from ez_jax.search import resolve
 from ez_jax.structs import Clocks
+from ez_jax.system import compilation, exits, free_memory, watchdog
+from ez_jax.system.signals import Interrupt
 
 OWN = ("seed", "name", "run_dir", *lanes.NUMBERS)  # settings in which the runs may differ
 
@@ -44,7 +45,7 @@ def train_together(runs: Sequence[Config]) -> int:
     Raises:
       BadInput: they differ in something else, or their game is no function on the device.
     """
-    cli.configure_jax()
+    compilation.configure_jax()
     first = runs[0]
     progress = Progress(live=first.log.progress)
     with (
@@ -56,7 +57,7 @@ def train_together(runs: Sequence[Config]) -> int:
             together.advance()  # play and learn, in all runs, until something is due
             together.report()
         together.finish()
-    return cli.INTERRUPTED if together.interrupt.requested else cli.DONE
+    return exits.INTERRUPTED if together.interrupt.requested else exits.DONE
 
 
 def check_alike(runs: Sequence[Config]) -> None:
@@ -115,7 +116,7 @@ class Together:
         model = make_model(config, game.spec)
         self.members = [Member(run, self.progress, opened) for run in runs]
         plan = memory_plan(config, model)
-        memory.check_together(plan, count, memory.available_memory())
+        memory.check_together(plan, count, free_memory.available_memory())
         for member in self.members:
             check_disk(config, plan, member.folder)
         self.program = lanes.make_program(

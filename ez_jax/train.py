@@ -4,23 +4,24 @@
 
 One process and one loop. While the environments step on their threads, the device learns; the
 learner always sees a defined prefix of the data, so the same seed gives the same curve. On many
-devices and hosts it is the same loop, in each process (`devices.py`, `hosts.py`).
+devices and hosts it is the same loop, in each process (`devices.py`, `processes.py`).
 """
 
 from collections.abc import Sequence
 
-from ez_jax import cli, hosts, planning, roll
+from ez_jax import cli, planning, roll
 from ez_jax.config import Config, run_folder
 from ez_jax.progress import Progress
 from ez_jax.run import Run
-from ez_jax.watchdog import Watchdog
+from ez_jax.system import compilation, exits, processes
+from ez_jax.system.watchdog import Watchdog
 
 
 def train(config: Config) -> int:
     """Train to the end, or go on with the run that its folder holds; returns the exit code."""
-    cli.configure_jax()
-    hosts.join(config)
-    progress = Progress(live=config.log.progress, silent=not hosts.is_first())
+    compilation.configure_jax()
+    processes.join(config)
+    progress = Progress(live=config.log.progress, silent=not processes.is_first())
     watchdog = Watchdog(run_folder(config), config.log.watchdog)
     with roll.called(run_folder(config), progress.warn), watchdog, Run(config, progress) as run:
         step = run.begin()
@@ -35,12 +36,12 @@ def train(config: Config) -> int:
                 run.learn(run.updates_left())  # 3. the updates that run past the data
                 run.report()
             run.finish()
-    return cli.INTERRUPTED if run.is_stopped else cli.DONE
+    return exits.INTERRUPTED if run.is_stopped else exits.DONE
 
 
 def plan(config: Config) -> int:
     """Say what the run would need and how long it would take; nothing is left behind."""
-    cli.configure_jax()
+    compilation.configure_jax()
     return planning.tell(config, Run, Progress(live=config.log.progress))
 
 

@@ -19,11 +19,12 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from ez_jax import cell as cells
-from ez_jax import claims, cli, interrupt, lock
+from ez_jax import claims, cli, lock
 from ez_jax.config import errors
-from ez_jax.interrupt import HandedOn, Interrupt
 from ez_jax.ledger import Cell, Ledger, State, final_score, read_state, write_state
 from ez_jax.progress import Progress
+from ez_jax.system import exits, signals
+from ez_jax.system.signals import HandedOn, Interrupt
 
 LAST_LINES, LONGEST_TAIL = 20, 2**14  # of the output of a failed cell: lines, bytes
 Held = lock.FileLock | claims.Claim
@@ -138,11 +139,11 @@ class Worker:
         """What became of a cell; its run folders say whether it is done."""
         if not self._ledger.missing(cell):
             return dataclasses.replace(before, status="done", reason="", output=())
-        if self._is_stopped() and (code == cli.INTERRUPTED or code == -signal.SIGTERM):
+        if self._is_stopped() and (code == exits.INTERRUPTED or code == -signal.SIGTERM):
             return dataclasses.replace(before, status="interrupted")
         ours = self._orders.invocation
         failures = before.failures.get(ours, 0) + 1
-        if code == cli.BAD_INPUT:  # the same again would be refused again
+        if code == exits.BAD_INPUT:  # the same again would be refused again
             failures = self._orders.retries + 1
         output = _last_lines(cell.file("log"))
         reason = f"{_how(code)}: {output[-1]}" if output else _how(code)
@@ -169,7 +170,7 @@ def _how(code: int) -> str:
         return "killed by SIGKILL, as it is done where memory runs out"
     if code < 0:
         return f"killed by {signal.Signals(-code).name}"
-    if code == cli.INTERRUPTED:
+    if code == exits.INTERRUPTED:
         return "stopped from outside"
     return f"exit code {code}" if code else "it ended without being complete"
 
@@ -224,6 +225,6 @@ def job(node: DictConfig) -> None:
     """One worker, where a launcher has started it."""
     values = OmegaConf.to_container(node)
     if os.getppid() == values["parent"]:  # on this machine: it would be left alone
-        interrupt.end_with(values["parent"])
+        signals.end_with(values["parent"])
     ledger = Ledger.open(Path(values["ledger"]))
     Worker(ledger, Orders(**values["orders"]), Progress(live=False)).work()

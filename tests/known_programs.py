@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from ez_jax import devices
+from ez_jax.system import devices
 
 FLOATS = jax.ShapeDtypeStruct((4096,), jnp.float32)  # 1,024 of them, 4 KiB, on each device
 RING = [(0, 1), (1, 2), (2, 3), (3, 0)]

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import tiny
 
-from ez_jax import devices
 from ez_jax import replay as ring
 from ez_jax.actor import make_act
 from ez_jax.learner import make_learn, make_prepare
@@ -18,6 +17,7 @@ from ez_jax.reanalyse import make_reanalyse
 from ez_jax.run_state import init_run_state, start_run_state
 from ez_jax.search import make_search
 from ez_jax.structs import TimeStep
+from ez_jax.system import devices
 from ez_jax.targets import make_targets
 
 NUMBER = 8

@@ -9,7 +9,7 @@ import sys
 import time
 
 from ez_jax import cli, config
-from ez_jax.interrupt import Interrupt
+from ez_jax.system.signals import Interrupt
 
 
 def show(chosen):

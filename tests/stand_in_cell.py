@@ -65,10 +65,11 @@ def run(configs):
 
 def handed_over():
     """What ends with its parent and shares its lock."""
-    from ez_jax import cell, cli, config
+    from ez_jax import cell, config
+    from ez_jax.system import exits
 
     cell.run = lambda job: run([config.to_dict(one) for one in job.configs])
-    sys.exit(cli.guarded(cell.main))
+    sys.exit(exits.guarded(cell.main))
 
 
 def without_locks():

@@ -12,6 +12,7 @@ from test_workers import COMMAND, counts, journal
 
 from ez_jax import ablate, cell, cli, workers
 from ez_jax.ledger import Ledger
+from ez_jax.system import exits
 
 STUDY = ["+game=CartPole", "switches=consistency", "seeds=2"]
 
@@ -24,7 +25,7 @@ def command(tmp_path, monkeypatch, capsys):
 
     def run(*words):
         monkeypatch.setattr(sys, "argv", ["ablate", *words])
-        code = cli.guarded(ablate.main)
+        code = exits.guarded(ablate.main)
         told = capsys.readouterr()
         return code, told.out, told.err
 

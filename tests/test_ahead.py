@@ -12,16 +12,18 @@ import numpy as np
 import pytest
 import runs
 
-from ez_jax import memory, pace, plan, planning
+from ez_jax import pace, plan, planning
 from ez_jax.ahead import Ahead, make_source
 from ez_jax.config import BadInput, override
 from ez_jax.host_frames import HostFrames
-from ez_jax.memory import USABLE, Available
+from ez_jax.memory import USABLE
 from ez_jax.metrics import read_metrics
 from ez_jax.progress import Progress
 from ez_jax.run import Run
 from ez_jax.run_state import ring_rows
 from ez_jax.structs import Batch, Clocks
+from ez_jax.system import free_memory
+from ez_jax.system.free_memory import Available
 from ez_jax.together import check_alike
 from ez_jax.train import train
 
@@ -52,7 +54,7 @@ def trained(folder, changes=None, available=None, stops=()):
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
         patch.setattr(Run, "report", watched)
         if available is not None:
-            patch.setattr(memory, "available_memory", lambda: available)
+            patch.setattr(free_memory, "available_memory", lambda: available)
         codes = [train(config) for _ in range(1 + len(stops))]
     return SimpleNamespace(folder=folder, codes=codes, on_host=set(kinds))
 
@@ -83,7 +85,7 @@ def test_a_run_that_was_stopped_learns_from_what_had_been_drawn(on_host, tmp_pat
 def test_frames_past_the_capacity_of_the_device_go_to_the_host(tmp_path, monkeypatch):
     config = runs.config(tmp_path, CHANGES)
     available = small_device(config)
-    monkeypatch.setattr(memory, "available_memory", lambda: available)
+    monkeypatch.setattr(free_memory, "available_memory", lambda: available)
     with Run(config, Progress(live=False)) as run:
         assert run.state.replay.rows.observation is None
         assert run._source.frames.ring.shape == (*run.state.replay.priority.shape, 4)

@@ -12,7 +12,7 @@ PAGES = 2**14  # of 4 kB: 64 MB
 PROGRAM = f"""
 import resource, threading
 import ez_jax.cli
-print(ez_jax.allocator.IS_KEPT)
+print(ez_jax.system.allocator.IS_KEPT)
 import jax
 
 def fill():

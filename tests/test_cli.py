@@ -14,8 +14,9 @@ import pytest
 from hydra import compose, initialize
 from omegaconf import OmegaConf
 
-from ez_jax import arguments, cli, config
+from ez_jax import arguments, config
 from ez_jax.config import BadInput, presets
+from ez_jax.system import exits
 
 ROOT = Path(__file__).parent.parent
 
@@ -170,7 +171,7 @@ def _raise(error):
     ],
 )
 def test_guarded_turns_endings_into_exit_codes(action, code, told, capsys):
-    assert cli.guarded(action) == code
+    assert exits.guarded(action) == code
     assert capsys.readouterr().err == told
 
 
@@ -230,7 +231,7 @@ def test_a_full_disk_is_told_with_its_traceback_and_a_mend(capsys):
         finally:
             raise RuntimeError("while tidying up")
 
-    assert cli.guarded(write) == cli.FAILED
+    assert exits.guarded(write) == exits.FAILED
     told = capsys.readouterr().err
     assert "No space left on device" in told
     assert told.splitlines()[-1].startswith("error: the disk is full; make room and give the same")
@@ -248,4 +249,4 @@ def test_a_reader_that_has_had_enough_is_not_told_of_it(tmp_path):
         [sys.executable, "-c", code], stdout=writing, stderr=subprocess.PIPE, check=False, cwd=ROOT
     )
     os.close(writing)
-    assert (done.returncode, done.stderr) == (cli.FAILED, b"")
+    assert (done.returncode, done.stderr) == (exits.FAILED, b"")

@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 import runs
 
-from ez_jax import cli, crash, losses, replay_crash
+from ez_jax import crash, losses, replay_crash
 from ez_jax.config import BadInput
 from ez_jax.games import RepeatableGames
 from ez_jax.structs import Clocks, Prepared
+from ez_jax.system import exits
 from ez_jax.train import train
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")
@@ -44,7 +45,7 @@ def one_program():
 def says(capsys, action):
     """Exit code and what was written to stdout and stderr."""
     capsys.readouterr()
-    return cli.guarded(action), *capsys.readouterr()
+    return exits.guarded(action), *capsys.readouterr()
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def failed(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(io.StringIO()) as told:
         patch.setattr(RepeatableGames, "recv", poison)
-        code = cli.guarded(lambda: train(runs.config(folder, {"learner.max_skipped": LIMIT})))
+        code = exits.guarded(lambda: train(runs.config(folder, {"learner.max_skipped": LIMIT})))
     return folder, code, told.getvalue()
 
 
@@ -82,7 +83,7 @@ def replay(folder, capsys, monkeypatch):
 
 def test_a_run_stops_after_the_set_number_of_skipped_updates_in_a_row(failed):
     folder, code, told = failed
-    assert code == cli.FAILED
+    assert code == exits.FAILED
     last = told.splitlines()[-1]
     in_a_row = int(last.partition("the last ")[2].split()[0])
     assert LIMIT <= in_a_row <= runs.LOG_EVERY
@@ -110,7 +111,7 @@ def test_a_bundle_tells_where_the_run_stood_and_what_it_ran_on(failed):
 
 def test_the_same_update_is_made_again_and_the_array_at_fault_is_named(failed, capsys, monkeypatch):
     code, told, _ = replay(failed[0], capsys, monkeypatch)
-    assert code == cli.DONE
+    assert code == exits.DONE
     assert "the first that is not finite: batch/reward: " in told
     assert "train/variables: finite" in told
     assert "losses     terms/value is nan" in told
@@ -234,7 +235,7 @@ def test_a_bundle_that_cannot_be_written_hides_nothing(tmp_path, capsys):
             raise ZeroDivisionError("the fault that matters")
 
     code, _, told = says(capsys, fail)
-    assert code == cli.FAILED
+    assert code == exits.FAILED
     assert told.startswith("no crash bundle could be written: ")
     assert told.endswith("ZeroDivisionError: the fault that matters\n")
 
@@ -271,7 +272,7 @@ def change_a_setting(folder):
 def test_a_damaged_bundle_is_refused_in_one_sentence(bundle, capsys, monkeypatch, damage, told):
     damage(bundle)
     code, _, err = replay(bundle, capsys, monkeypatch)
-    assert code == cli.BAD_INPUT
+    assert code == exits.BAD_INPUT
     assert told in err
     assert err.startswith("error: ")
     assert err.count("\n") == 1
@@ -280,5 +281,5 @@ def test_a_damaged_bundle_is_refused_in_one_sentence(bundle, capsys, monkeypatch
 def test_the_command_wants_one_folder(capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["replay_crash"])
     code, _, err = says(capsys, replay_crash.main)
-    assert code == cli.BAD_INPUT
+    assert code == exits.BAD_INPUT
     assert "replay_crash DIR" in err

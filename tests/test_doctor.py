@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import runs
 
-from ez_jax import cli, doctor, health, machine, switches
+from ez_jax import doctor, health, switches
 from ez_jax.health import Check
 from ez_jax.switches import SWITCHES, Result, Switch
+from ez_jax.system import exits, machine
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def diagnosed(monkeypatch):
 
     def call(*words):
         monkeypatch.setattr("sys.argv", ["doctor", *words])
-        return cli.guarded(doctor.main)
+        return exits.guarded(doctor.main)
 
     return call
 
@@ -42,7 +43,7 @@ BROKEN = Check("quotients", "are finite", broken, lambda error: f"no {type(error
 def test_the_real_command_shows_every_section_and_succeeds(monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")  # where there is a GPU, it may lie idle
     done = runs.wait(runs.start("ez_jax.doctor", "quick=true"))
-    assert (done.returncode, done.stderr) == (cli.DONE, "")
+    assert (done.returncode, done.stderr) == (exits.DONE, "")
     sections = ["versions", "machine", "checks"]
     assert [line for line in done.stdout.splitlines() if line in sections] == sections
     for name in (*machine.versions(), "processors", "memory", "devices", "compiled programs"):
@@ -58,7 +59,7 @@ def test_a_failure_exits_with_1_and_shows_the_mend_and_the_original_error(
     diagnosed, checks, capsys
 ):
     checks(FINE, BROKEN)
-    assert diagnosed("quick=true") == cli.FAILED
+    assert diagnosed("quick=true") == exits.FAILED
     told = capsys.readouterr().out
     assert re.search(r"^  OK    sums +add up", told, re.MULTILINE)
     assert re.search(r"^  FAIL  quotients +are finite", told, re.MULTILINE)
@@ -70,7 +71,7 @@ def test_a_failure_exits_with_1_and_shows_the_mend_and_the_original_error(
 
 def test_verbose_shows_the_traceback(diagnosed, checks, capsys):
     checks(FINE, BROKEN)
-    assert diagnosed("--quick", "--verbose") == cli.FAILED
+    assert diagnosed("--quick", "--verbose") == exits.FAILED
     told = capsys.readouterr().out
     assert "Traceback" in told
     assert "in broken" in told
@@ -97,7 +98,7 @@ def test_the_table_of_switches_is_shown_and_a_dead_switch_fails(
 
     monkeypatch.setattr(switches, "SWITCHES", (dead, *SWITCHES))
     monkeypatch.setattr(switches, "flip", flip)
-    assert diagnosed() == cli.FAILED
+    assert diagnosed() == exits.FAILED
     told = capsys.readouterr().out
     assert re.search(r"^  FAIL  consistency=false ", told, re.MULTILINE)
     assert "did not change: loss: consistency total; changed though it should not: nothing" in told
@@ -115,13 +116,13 @@ def test_the_table_of_switches_is_shown_and_a_dead_switch_fails(
     ],
 )
 def test_mistakes_are_refused(diagnosed, capsys, words, told):
-    assert diagnosed(*words) == cli.BAD_INPUT
+    assert diagnosed(*words) == exits.BAD_INPUT
     assert told in capsys.readouterr().err
 
 
 def test_help_is_quick_and_complete():
     done = runs.wait(runs.start("ez_jax.doctor", "--help"))
-    assert (done.returncode, done.stdout, done.stderr) == (cli.DONE, doctor.HELP, "")
+    assert (done.returncode, done.stdout, done.stderr) == (exits.DONE, doctor.HELP, "")
     assert all(f"{key}=true" in doctor.HELP for key in doctor.OWN_KEYS)
 
 
@@ -130,7 +131,7 @@ def test_without_jax_everything_is_still_told():
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=runs.ROOT, capture_output=True, text=True, check=False
     )
-    assert (done.returncode, done.stderr) == (cli.FAILED, "")
+    assert (done.returncode, done.stderr) == (exits.FAILED, "")
     assert re.search(r"^  FAIL  convolution ", done.stdout, re.MULTILINE)
     assert "pip install --upgrade -e" in done.stdout
     assert "see to the convolution first" in done.stdout

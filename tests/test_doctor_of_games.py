@@ -7,9 +7,10 @@ import gymnasium
 import numpy as np
 import pytest
 
-from ez_jax import cli, doctor
+from ez_jax import doctor
 from ez_jax.config.presets import make_config
 from ez_jax.examining.play import play
+from ez_jax.system import exits
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ def examined(monkeypatch, capsys):
 
     def call(env, *words):
         monkeypatch.setattr("sys.argv", ["doctor", f"env={env}", "quick=true", *words])
-        code = cli.guarded(doctor.main)
+        code = exits.guarded(doctor.main)
         told = capsys.readouterr()
         lines = re.findall(r"^  (OK|NOTE|FAIL) +(.+?)(?:  |$)", told.out, re.MULTILINE)
         return code, {name: verdict for verdict, name in lines}, told.out + told.err
@@ -56,7 +57,7 @@ def flawed(verdicts, kind):
 )
 def test_a_fault_is_found_with_its_mend(examined, name, check, mend):
     code, verdicts, told = examined(f"faulty_envs:{name}-v0")
-    assert (code, flawed(verdicts, "FAIL")) == (cli.FAILED, [check])
+    assert (code, flawed(verdicts, "FAIL")) == (exits.FAILED, [check])
     assert mend in re.sub(r"\s+", " ", told)
     assert "what it would get" not in told
 
@@ -70,7 +71,7 @@ def test_a_fault_is_found_with_its_mend(examined, name, check, mend):
 )
 def test_a_fault_that_shows_in_two_places_is_told_in_both(examined, name, checks):
     code, verdicts, _ = examined(f"faulty_envs:{name}-v0")
-    assert (code, flawed(verdicts, "FAIL")) == (cli.FAILED, checks)
+    assert (code, flawed(verdicts, "FAIL")) == (exits.FAILED, checks)
 
 
 @pytest.mark.parametrize(
@@ -89,19 +90,19 @@ def test_a_fault_that_shows_in_two_places_is_told_in_both(examined, name, checks
 )
 def test_what_works_but_should_be_thought_about_is_a_hint(examined, name, notes, hint):
     code, verdicts, told = examined(f"faulty_envs:{name}-v0", "network.support=20")
-    assert (code, flawed(verdicts, "FAIL"), flawed(verdicts, "NOTE")) == (cli.DONE, [], notes)
+    assert (code, flawed(verdicts, "FAIL"), flawed(verdicts, "NOTE")) == (exits.DONE, [], notes)
     assert hint in re.sub(r"\s+", " ", told)
 
 
 @pytest.mark.parametrize("name", faulty_envs.MENDED)
 def test_the_wrapper_that_is_named_mends(examined, name):
     code, verdicts, _ = examined(f"faulty_envs:Mended{name}-v0")
-    assert (code, flawed(verdicts, "FAIL")) == (cli.DONE, [])
+    assert (code, flawed(verdicts, "FAIL")) == (exits.DONE, [])
 
 
 def test_a_sound_environment_is_told_what_it_would_get(examined):
     code, verdicts, told = examined("faulty_envs:Walk-v0", "network.support=20")
-    assert code == cli.DONE
+    assert code == exits.DONE
     assert set(verdicts.values()) == {"OK"}
     rows = re.sub(r"\s+", " ", told.split("what it would get")[1])
     for part in ("2 actions, observation 2 float32", "small, seed 0", "16 simulations"):
@@ -120,13 +121,13 @@ def test_the_settings_are_those_of_the_command_line(examined):
 @pytest.mark.parametrize("game", ["CartPole", "Catch-bsuite"])
 def test_games_of_every_library_are_examined(examined, game):
     code, verdicts, told = examined(game)
-    assert (code, flawed(verdicts, "NOTE")) == (cli.DONE, [])
+    assert (code, flawed(verdicts, "NOTE")) == (exits.DONE, [])
     assert "all 14 checks succeeded" in told
 
 
 def test_actions_that_a_library_cannot_give_are_told_in_its_sentence(examined):
     code, verdicts, told = examined("Pendulum-v1")
-    assert (code, verdicts) == (cli.FAILED, {"name": "FAIL"})
+    assert (code, verdicts) == (exits.FAILED, {"name": "FAIL"})
     assert "discretise them in a wrapper" in told
 
 
@@ -141,7 +142,7 @@ def test_actions_that_a_library_cannot_give_are_told_in_its_sentence(examined):
 )
 def test_mistakes_are_refused(examined, words, told):
     code, _, said = examined(*words)
-    assert code == cli.BAD_INPUT
+    assert code == exits.BAD_INPUT
     assert told in said
 
 

@@ -11,9 +11,10 @@ import pytest
 import runs
 
 import ez_jax
-from ez_jax import cli, evaluate
+from ez_jax import evaluate
 from ez_jax.config import override
 from ez_jax.metrics import read_metrics
+from ez_jax.system import exits
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")
 
@@ -32,13 +33,13 @@ def agent(finished):
 def evaluated(monkeypatch, *words):
     """The exit code of the command with these words."""
     monkeypatch.setattr("sys.argv", ["evaluate", *map(str, words)])
-    return cli.guarded(evaluate.main)
+    return exits.guarded(evaluate.main)
 
 
 def test_the_command_writes_scores_and_a_video_that_can_be_watched(run):
     words = [f"run={run}", "episodes=4", "video=1", "search.num_simulations=3"]
     done = runs.wait(runs.start("ez_jax.evaluate", *words))
-    assert (done.returncode, done.stderr) == (cli.DONE, "")
+    assert (done.returncode, done.stderr) == (exits.DONE, "")
     scores = json.loads((run / "scores.json").read_text())
     assert scores["episodes"] == len(scores["returns"]) == 4
     assert scores["mean"] == np.mean(scores["returns"])
@@ -54,19 +55,19 @@ def test_the_command_writes_scores_and_a_video_that_can_be_watched(run):
 def test_the_weights_of_the_best_evaluation_can_be_evaluated_again(run, monkeypatch, capsys):
     lines = [line for line in read_metrics(run) if "eval/return_mean" in line]
     best = max(lines, key=lambda line: line["eval/return_mean"])  # the first of equal ones
-    assert evaluated(monkeypatch, f"run={run}", "best=true") == cli.DONE
+    assert evaluated(monkeypatch, f"run={run}", "best=true") == exits.DONE
     scores = json.loads((run / "scores.json").read_text())
     assert (scores["agent_steps"], scores["updates"]) == (best["agent_steps"], best["updates"])
     assert scores["mean"] == best["eval/return_mean"]
     shutil.rmtree(run / "checkpoints" / "best")
-    assert evaluated(monkeypatch, f"run={run}", "best=true") == cli.BAD_INPUT
+    assert evaluated(monkeypatch, f"run={run}", "best=true") == exits.BAD_INPUT
     assert "holds no best weights" in capsys.readouterr().err
 
 
 def test_evaluation_of_the_last_checkpoint_gives_the_training_logs_number(run, monkeypatch):
     logged = read_metrics(run)[-1]["eval/return_mean"]
     before = json.loads((run / "scores.json").read_text())
-    assert evaluated(monkeypatch, f"run={run}") == cli.DONE
+    assert evaluated(monkeypatch, f"run={run}") == exits.DONE
     after = json.loads((run / "scores.json").read_text())
     assert after["mean"] == logged
     assert after | {"seconds": before["seconds"]} == before
@@ -87,7 +88,7 @@ def test_the_same_games_are_played_with_several_numbers_of_simulations(
     run, agent, monkeypatch, capsys
 ):
     before = (run / "scores.json").read_bytes()
-    assert evaluated(monkeypatch, f"run={run}", "simulations=3,1") == cli.DONE
+    assert evaluated(monkeypatch, f"run={run}", "simulations=3,1") == exits.DONE
     found = json.loads((run / "scores_by_simulations.json").read_text())
     assert [row["num_simulations"] for row in found["rows"]] == [1, 3]
     config = override(agent.config, {"eval.num_simulations": 3})
@@ -116,7 +117,7 @@ def test_the_same_games_are_played_with_several_numbers_of_simulations(
 def test_bad_input_is_refused_in_one_sentence(finished, monkeypatch, capsys, words, message):
     before = runs.contents(finished.folder)
     words = [word.format(run=finished.folder) for word in words]
-    assert evaluated(monkeypatch, *words) == cli.BAD_INPUT
+    assert evaluated(monkeypatch, *words) == exits.BAD_INPUT
     told = capsys.readouterr().err
     assert message in told
     assert told.count("\n") == 1
@@ -125,7 +126,7 @@ def test_bad_input_is_refused_in_one_sentence(finished, monkeypatch, capsys, wor
 
 def test_a_run_without_a_checkpoint_is_refused(run, monkeypatch, capsys):
     shutil.rmtree(run / "checkpoints")
-    assert evaluated(monkeypatch, f"run={run}") == cli.BAD_INPUT
+    assert evaluated(monkeypatch, f"run={run}") == exits.BAD_INPUT
     assert "holds no checkpoint yet" in capsys.readouterr().err
 
 

@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 
 import ez_jax
 from experiments.state_dict import read_state_dict
-from ez_jax import cli, run_folder
+from ez_jax import run_folder
 from ez_jax.checkpoint import Checkpointer
 from ez_jax.config import BadInput, Config, flatten, from_dict, override, to_dict, validate
 from ez_jax.journal import Rows
@@ -37,6 +37,7 @@ from ez_jax.metrics import MetricsWriter, read_metrics
 from ez_jax.reporting import arms, collect, page, tables
 from ez_jax.reporting.study import study
 from ez_jax.structs import Clocks
+from ez_jax.system import exits
 from ez_jax.train import train
 
 SECONDS = 10  # more than any case may take
@@ -219,7 +220,7 @@ class Runs(Fuzzed):
     """A whole run folder is loaded and gone on with, or refused; nothing crashes."""
 
     def prepare(self):
-        assert train(runs.config(self.folder)) == cli.DONE
+        assert train(runs.config(self.folder)) == exits.DONE
 
     def case(self, folder, rng):
         shutil.copytree(self.folder, folder, dirs_exist_ok=True)
@@ -232,7 +233,7 @@ class Runs(Fuzzed):
             config.write_bytes(damage.damaged_yaml(config.read_bytes()[:10_000], rng))
         if rng.random() < 0.6 and step.is_dir():
             damage.write_sums(step)
-        assert cli.guarded(lambda: train(runs.config(folder))) in (cli.DONE, cli.BAD_INPUT)
+        assert exits.guarded(lambda: train(runs.config(folder))) in (exits.DONE, exits.BAD_INPUT)
         with warnings.catch_warnings(action="ignore"):  # what is left out is told as a warning
             agent = ez_jax.load(folder)
         assert agent.act(np.zeros(4, np.float32)) in (0, 1)

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import runs
 
-from ez_jax import hosts
 from ez_jax.config import BadInput, Config, override
+from ez_jax.system import processes
 
 ROOM = 4  # environments, for up to as many processes
 
@@ -179,14 +179,14 @@ def test_two_machines_meet_over_their_network(tmp_path, alone, machines):
     ],
 )
 def test_who_was_started_as_one_of_several(variables, several):
-    assert hosts.is_several(variables) == several
+    assert processes.is_several(variables) == several
 
 
 def test_half_of_the_variables_is_refused(monkeypatch):
     monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "localhost:1")
     monkeypatch.setenv("JAX_NUM_PROCESSES", "2")
     with pytest.raises(BadInput, match="JAX_PROCESS_ID"):
-        hosts.join(Config())
+        processes.join(Config())
 
 
 def test_who_waits_in_vain_is_told_so(tmp_path):
@@ -210,7 +210,7 @@ def test_who_waits_in_vain_is_told_so(tmp_path):
 @pytest.mark.parametrize("devices", ["local", "1"])
 def test_who_wants_to_be_alone_meets_nobody(monkeypatch, devices):
     monkeypatch.setenv("JAX_NUM_PROCESSES", "2")
-    hosts.join(override(Config(), {"devices": devices}))
+    processes.join(override(Config(), {"devices": devices}))
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_as_many_devices_as_divide_the_batch(monkeypatch, devices, batch, chosen
     there = [type("Device", (), {"process_index": 0, "id": i}) for i in range(8)]
     monkeypatch.setattr("jax.local_devices", lambda: there)
     config = override(Config(), {"devices": devices, "learner.batch_size": batch})
-    assert hosts.choose_devices(config) == there[:chosen]
+    assert processes.choose_devices(config) == there[:chosen]
 
 
 @pytest.mark.parametrize(
@@ -233,15 +233,15 @@ def test_devices_that_are_not_there_or_do_not_divide_the_batch(monkeypatch, devi
     monkeypatch.setattr("jax.local_devices", lambda: there)
     config = override(Config(), {"devices": devices, "learner.batch_size": batch})
     with pytest.raises(BadInput, match=re.escape(told)):
-        hosts.choose_devices(config)
+        processes.choose_devices(config)
 
 
 def test_a_process_by_itself_tells_itself():
-    assert hosts.is_first()
-    assert hosts.agreed(True, False) == [True, False]
-    assert hosts.total(5) == 5
-    assert hosts.by_first(lambda: [1, None]) == [1, None]
+    assert processes.is_first()
+    assert processes.agreed(True, False) == [True, False]
+    assert processes.total(5) == 5
+    assert processes.by_first(lambda: [1, None]) == [1, None]
     rows = np.arange(3.0)
-    assert hosts.exchange(rows)[0] is not None
-    np.testing.assert_array_equal(hosts.exchange(rows)[0], rows)
-    assert hosts.mine(6) == slice(0, 6)
+    assert processes.exchange(rows)[0] is not None
+    np.testing.assert_array_equal(processes.exchange(rows)[0], rows)
+    assert processes.mine(6) == slice(0, 6)

@@ -17,10 +17,10 @@ import ez_jax
 from experiments import state_dict
 from experiments.import_official import convert, fit, main, settings
 from experiments.state_dict import LEGACY, read_state_dict
-from ez_jax import cli
 from ez_jax.config import BadInput
 from ez_jax.config.presets import make_config
 from ez_jax.networks import ImageNetwork
+from ez_jax.system import exits
 
 TORCH_FILE = GOLDEN / "state_dict.p"  # its README says what it holds
 F32 = np.float32
@@ -339,13 +339,13 @@ def weights(official, tmp_path) -> Path:
 
 
 def imported(weights: Path, game: str, out: Path) -> int:
-    return cli.guarded(lambda: main([str(weights), "--game", game, "--out", str(out)]))
+    return exits.guarded(lambda: main([str(weights), "--game", game, "--out", str(out)]))
 
 
 @pytest.mark.usefixtures("quick_compiling")
 def test_the_command_makes_a_run_that_can_be_loaded_and_plays(weights, official, tmp_path, capsys):
     folder = tmp_path / "runs" / "official"
-    assert imported(weights, "breakout", folder) == cli.DONE
+    assert imported(weights, "breakout", folder) == exits.DONE
     agent = ez_jax.load(folder)
     count = sum(x.size for x in jax.tree.leaves(agent.variables["params"]))
     assert capsys.readouterr().out == f"wrote {folder}: {count:,} parameters for Breakout\n"
@@ -355,7 +355,7 @@ def test_the_command_makes_a_run_that_can_be_loaded_and_plays(weights, official,
     assert agent.act(frame, num_simulations=2) in range(4)
     assert math.isfinite(agent.found.value[0])
     # Nothing is overwritten.
-    assert imported(weights, "Breakout", folder) == cli.BAD_INPUT
+    assert imported(weights, "Breakout", folder) == exits.BAD_INPUT
     assert "holds a run already; choose another --out" in capsys.readouterr().err
 
 
@@ -368,7 +368,7 @@ def test_the_command_makes_a_run_that_can_be_loaded_and_plays(weights, official,
     ],
 )
 def test_another_game_is_refused_in_one_sentence(weights, tmp_path, capsys, game, message):
-    assert imported(weights, game, tmp_path / "run") == cli.BAD_INPUT
+    assert imported(weights, game, tmp_path / "run") == exits.BAD_INPUT
     told = capsys.readouterr().err
     assert message in told
     assert told.count("\n") == 1
@@ -377,6 +377,6 @@ def test_another_game_is_refused_in_one_sentence(weights, tmp_path, capsys, game
 
 def test_weights_for_images_too_small_for_the_stem_are_refused(golden, tmp_path, capsys):
     np.savez(tmp_path / "small.npz", **golden)
-    assert imported(tmp_path / "small.npz", "Breakout", tmp_path / "run") == cli.BAD_INPUT
+    assert imported(tmp_path / "small.npz", "Breakout", tmp_path / "run") == exits.BAD_INPUT
     assert "read images of 32x32 pixels" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

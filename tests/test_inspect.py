@@ -18,13 +18,14 @@ import runs
 from PIL import Image
 
 import ez_jax
-from ez_jax import cli, evaluate
+from ez_jax import evaluate
 from ez_jax.config import Config
 from ez_jax.inspect import __main__ as command
 from ez_jax.inspecting import episode, imagined, measures, page
 from ez_jax.inspecting.frames import Film
 from ez_jax.inspecting.inspection import of_training
 from ez_jax.inspecting.trees import Nodes, compact, principal_variation
+from ez_jax.system import exits
 
 try:
     from playwright.sync_api import expect, sync_playwright
@@ -387,7 +388,7 @@ def test_equal_pictures_are_kept_once_and_flat_ones_exactly():
 def test_bad_input_is_refused_in_one_sentence(finished, monkeypatch, capsys, words, message):
     words = [word.format(run=finished.folder) for word in words]
     monkeypatch.setattr("sys.argv", ["inspect", *words])
-    assert cli.guarded(command.main) == cli.BAD_INPUT
+    assert exits.guarded(command.main) == exits.BAD_INPUT
     told = capsys.readouterr().err
     assert message in told
     assert told.count("\n") == 1

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from ez_jax import cli
 from ez_jax.config import presets
 from ez_jax.metrics import read_metrics
+from ez_jax.system import exits
 from ez_jax.train import train
 
 CUE = {
@@ -33,7 +33,7 @@ CUE = {
 def learn(folder, game, **changes):
     """The scores of a run from start to end."""
     changes = {"run_dir": str(folder), "log.tensorboard": False, **changes}
-    assert train(presets.make_config(game, changes=changes)) == cli.DONE
+    assert train(presets.make_config(game, changes=changes)) == exits.DONE
     return json.loads((folder / "scores.json").read_text())
 
 

@@ -11,9 +11,10 @@ import sys
 import pytest
 import runs
 
-from ez_jax import cli, lock
+from ez_jax import lock
 from ez_jax.config import BadInput
 from ez_jax.lock import RunLock
+from ez_jax.system import exits
 from ez_jax.train import train
 
 # Takes the lock and has two children, a program and a fork, which outlive it.
@@ -71,7 +72,7 @@ def test_training_in_a_folder_that_is_in_use_is_refused_and_touches_nothing(
 ):
     (tmp_path / "config.yaml").write_text("not: read")
     before = runs.contents(tmp_path)
-    assert cli.guarded(lambda: train(runs.config(tmp_path))) == cli.BAD_INPUT
+    assert exits.guarded(lambda: train(runs.config(tmp_path))) == exits.BAD_INPUT
     told = capsys.readouterr().err
     assert f"is in use by process {holder.pid} on" in told
     assert told.count("\n") == 1

@@ -10,9 +10,7 @@ import pytest
 from ez_jax.arrays import tree_bytes
 from ez_jax.config import BadInput
 from ez_jax.memory import (
-    Available,
     Sizes,
-    available_memory,
     check,
     plan_memory,
     residual_bytes,
@@ -20,6 +18,7 @@ from ez_jax.memory import (
     with_frames_on_host,
 )
 from ez_jax.structs import EnvSpec
+from ez_jax.system.free_memory import Available, available_memory
 
 GB = 10**9
 ATARI = EnvSpec(

@@ -7,10 +7,10 @@ import pytest
 import runs
 
 from experiments import own_game
-from ez_jax import cli
 from ez_jax.config import presets
 from ez_jax.envs import make_env
 from ez_jax.metrics import read_metrics
+from ez_jax.system import exits
 
 GAME = "experiments.own_game:Bird-v0"
 EVALUATION = "eval/return_mean"
@@ -52,7 +52,7 @@ def test_the_picture_shows_bird_and_wall():
 
 def test_the_doctor_finds_nothing_to_mend():
     done = runs.wait(runs.start("ez_jax.doctor", f"env={GAME}", "network.support=14", "quick=true"))
-    assert (done.returncode, done.stderr) == (cli.DONE, "")
+    assert (done.returncode, done.stderr) == (exits.DONE, "")
     assert "all 18 checks succeeded\n" in done.stdout
 
 
@@ -63,12 +63,12 @@ def test_it_trains_and_is_watched_by_commands(tmp_path):
     words = [f"{key}={value}" for key, value in settings.items()]
     run, film = tmp_path / "run", [f"episodes={settings['eval.episodes']}", "video=1"]
     done = runs.wait(runs.start("ez_jax.train", f"game={GAME}", *words, f"run_dir={run}"))
-    assert done.returncode == cli.DONE, done.stderr
+    assert done.returncode == exits.DONE, done.stderr
     last = read_metrics(run)[-1]
     assert last["agent_steps"] >= runs.STEPS
     assert last["updates"] > 0
     done = runs.wait(runs.start("ez_jax.evaluate", f"run={run}", *film))
-    assert done.returncode == cli.DONE, done.stderr
+    assert done.returncode == exits.DONE, done.stderr
     assert [path.stat().st_size > 0 for path in (run / "videos").iterdir()] == [True]
 
 
@@ -85,6 +85,6 @@ def test_a_game_is_cut_after_200_steps():
 @pytest.mark.slow
 def test_it_is_learned_by_the_command_of_its_file(tmp_path):
     done = runs.wait(runs.start("ez_jax.train", *command(), f"run_dir={tmp_path}"))
-    assert done.returncode == cli.DONE, done.stderr
+    assert done.returncode == exits.DONE, done.stderr
     scores = [line[EVALUATION] for line in read_metrics(tmp_path) if EVALUATION in line]
     assert max(scores) > 150  # random play: 11

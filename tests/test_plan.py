@@ -13,13 +13,14 @@ import pytest
 import runs
 from test_cli import command
 
-from ez_jax import arguments, cli, memory, plan, planning, rehearsal, run, train
+from ez_jax import arguments, memory, plan, planning, rehearsal, run, train
 from ez_jax.config import BadInput, Config, override, validate
 from ez_jax.config.presets import make_config
-from ez_jax.memory import Available
 from ez_jax.rehearsal import Rates
 from ez_jax.replay import init_replay
 from ez_jax.structs import NEVER
+from ez_jax.system import exits, free_memory
+from ez_jax.system.free_memory import Available
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")
 
@@ -123,7 +124,7 @@ def test_a_run_that_fits_is_told_in_full_and_leaves_nothing(
         compile_nothing(monkeypatch)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(rehearsal, "SECONDS", dict.fromkeys(rehearsal.SECONDS, 0.01))
-    assert train.plan(runs.config(tmp_path / "run")) == cli.DONE
+    assert train.plan(runs.config(tmp_path / "run")) == exits.DONE
     assert list(tmp_path.iterdir()) == []
     told = capsys.readouterr()
     assert told.err == ""
@@ -219,7 +220,7 @@ def test_memory_of_a_device_of_its_own_is_told_apart_from_that_of_the_host(tiny,
 @pytest.mark.parametrize("where", ["device", "host", "auto"])
 def test_frames_are_planned_for_where_they_will_lie(where, capacity, tiny, tmp_path, monkeypatch):
     available = Available(device=10**9, host=10**11, is_shared=False)
-    monkeypatch.setattr(memory, "available_memory", lambda: available)
+    monkeypatch.setattr(free_memory, "available_memory", lambda: available)
     config = override(tiny.config, {"replay.memory": where, "replay.capacity": capacity})
     planned = plan.memory_plan(config, tiny.model)
     assert planned.sizes.on_host == (where == "host" or (where == "auto" and capacity == 10**8))
@@ -230,14 +231,14 @@ def test_frames_are_planned_for_where_they_will_lie(where, capacity, tiny, tmp_p
 
 def test_in_one_memory_frames_stay_with_the_replay(tiny, monkeypatch):
     available = Available(device=10**9, host=10**9, is_shared=True)
-    monkeypatch.setattr(memory, "available_memory", lambda: available)
+    monkeypatch.setattr(free_memory, "available_memory", lambda: available)
     config = override(tiny.config, {"replay.memory": "auto", "replay.capacity": 10**8})
     assert not plan.memory_plan(config, tiny.model).sizes.on_host
 
 
 def test_a_large_run_is_planned_for_a_device_that_its_replay_does_not_fit(monkeypatch):
     available = Available(device=80 * 10**9, host=200 * 10**9, is_shared=False)
-    monkeypatch.setattr(memory, "available_memory", lambda: available)
+    monkeypatch.setattr(free_memory, "available_memory", lambda: available)
     config, model = planning._model(make_config("Breakout", "muzero_large"))
     planned = plan.memory_plan(config, model)
     frames = config.replay.capacity * 96 * 96 * 3
@@ -282,7 +283,7 @@ KEYS = ("replay.capacity", "learner.batch_size")
 
 def refusal(action, capsys):
     capsys.readouterr()
-    assert cli.guarded(action) == cli.BAD_INPUT
+    assert exits.guarded(action) == exits.BAD_INPUT
     told = capsys.readouterr()
     assert told.err.startswith("error: ")
     assert told.err.count("\n") == 1, "one sentence"

@@ -12,12 +12,13 @@ import made_runs
 import pytest
 from runs import ROOT
 
-from ez_jax import cli, references, report
+from ez_jax import references, report
 from ez_jax.config import to_dict
 from ez_jax.references import Curve, Score
 from ez_jax.reporting import estimates
 from ez_jax.reporting.tables import escape_latex
 from ez_jax.run_folder import write_config
+from ez_jax.system import exits
 
 NASTY = '<script>alert("1")</script>&$x_{1}$\\input{/etc/passwd}%'
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -50,13 +51,13 @@ def out(study, tmp_path_factory):
     """The report of the study; not to be written to."""
     folder = tmp_path_factory.mktemp("out")
     with pytest.MonkeyPatch.context() as patch:
-        assert told(patch, study, f"out={folder}") == cli.DONE
+        assert told(patch, study, f"out={folder}") == exits.DONE
     return folder
 
 
 def told(monkeypatch, *words):
     monkeypatch.setattr("sys.argv", ["report", *map(str, words)])
-    return cli.guarded(report.main)
+    return exits.guarded(report.main)
 
 
 def rows_of(path):
@@ -114,7 +115,7 @@ class Nesting(HTMLParser):
 
 def test_the_same_runs_give_the_same_bytes_in_any_order(study, out, tmp_path, monkeypatch, capsys):
     names = ("Catch/without", "CartPole", "Catch", "CartPole/base")
-    assert told(monkeypatch, *(study / name for name in names), f"out={tmp_path}") == cli.DONE
+    assert told(monkeypatch, *(study / name for name in names), f"out={tmp_path}") == exits.DONE
     assert capsys.readouterr().out.endswith(f"wrote {tmp_path / 'index.html'}\n")
     found = [
         {path.name: path.read_bytes() for path in folder.iterdir()} for folder in (out, tmp_path)
@@ -133,7 +134,7 @@ def test_what_strangers_wrote_is_text(tmp_path, monkeypatch):
         scores |= {"device": NASTY, "commit": "=1+1", "versions": {NASTY: [NASTY]}}
         (folder / "scores.json").write_text(json.dumps(scores))
     out = tmp_path / "out"
-    assert told(monkeypatch, tmp_path / "runs", f"out={out}") == cli.DONE
+    assert told(monkeypatch, tmp_path / "runs", f"out={out}") == exits.DONE
     page = (out / "index.html").read_text(encoding="utf-8")
     assert "<script" not in page
     assert page.count("&lt;script&gt;") > 4
@@ -156,7 +157,7 @@ def test_published_scores_and_curves_stand_beside_ours(study, tmp_path, monkeypa
     curve = Curve(game="CartPole", method="DQN", **points, **about | band)
     monkeypatch.setattr(references, "scores", lambda game: (score,))
     monkeypatch.setattr(references, "curves", lambda game: (curve,))
-    assert told(monkeypatch, study / "CartPole/base", f"out={tmp_path}") == cli.DONE
+    assert told(monkeypatch, study / "CartPole/base", f"out={tmp_path}") == exits.DONE
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     for part in ("A &amp; sons", "DQN", "450", "as they played", "their paper"):
         assert part in page
@@ -170,7 +171,7 @@ def test_published_scores_and_curves_stand_beside_ours(study, tmp_path, monkeypa
 def test_single_seeds_are_shown_without_intervals(tmp_path, monkeypatch, capsys):
     asked = {"a": ({}, 5.0), "b": ({"consistency": False}, 3.0)}
     made_runs.write_arms(tmp_path / "runs", asked, seeds=1)
-    assert told(monkeypatch, tmp_path / "runs", f"out={tmp_path / 'out'}") == cli.DONE
+    assert told(monkeypatch, tmp_path / "runs", f"out={tmp_path / 'out'}") == exits.DONE
     said = capsys.readouterr().out
     assert "lowers the final score by 2 (1 seed); too few seeds for an interval" in said
     assert "warning: CartPole, baseline: 1 seed, too few for an interval" in said
@@ -192,7 +193,7 @@ def test_single_seeds_are_shown_without_intervals(tmp_path, monkeypatch, capsys)
 )
 def test_bad_input_is_refused_in_one_sentence(study, tmp_path, monkeypatch, capsys, words, message):
     words = [word.format(empty=tmp_path, study=study) for word in words]
-    assert told(monkeypatch, *words) == cli.BAD_INPUT
+    assert told(monkeypatch, *words) == exits.BAD_INPUT
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1

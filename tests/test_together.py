@@ -10,7 +10,7 @@ from test_train import untimed
 
 from ez_jax import envs, lanes
 from ez_jax.agent import load
-from ez_jax.cli import DONE, INTERRUPTED, spread
+from ez_jax.cli import spread
 from ez_jax.config import BadInput, Config, flatten, override, presets, to_dict
 from ez_jax.envs.gymnax_adapter import make_game
 from ez_jax.member import Member
@@ -19,6 +19,7 @@ from ez_jax.model import make_model
 from ez_jax.progress import Progress
 from ez_jax.run_folder import read_config, write_config
 from ez_jax.structs import Clocks
+from ez_jax.system.exits import DONE, INTERRUPTED
 from ez_jax.together import OWN, Together, check_alike, train_together
 from ez_jax.train import train
 

@@ -15,13 +15,14 @@ import pytest
 import runs
 import yaml
 
-from ez_jax import cli, crash, pace, replay_crash
+from ez_jax import crash, pace, replay_crash
 from ez_jax.config import to_dict
-from ez_jax.interrupt import Interrupt
 from ez_jax.metrics import read_metrics
 from ez_jax.progress import Progress
 from ez_jax.run import Run
 from ez_jax.structs import Clocks, TimeStep
+from ez_jax.system import exits
+from ez_jax.system.signals import Interrupt
 from ez_jax.train import train
 
 CLOCKS = {"agent_steps", "env_frames", "updates", "seconds"}
@@ -205,7 +206,7 @@ def test_after_each_evaluation_stands_how_it_compares(finished):
 
 def test_the_same_command_on_a_complete_run_says_so_and_changes_nothing(finished, capsys):
     before = runs.contents(finished.folder)
-    assert train(runs.config(finished.folder)) == cli.DONE
+    assert train(runs.config(finished.folder)) == exits.DONE
     assert "this run is complete" in capsys.readouterr().out
     assert runs.contents(finished.folder) == before
 
@@ -230,7 +231,7 @@ def killed(tmp_path_factory):
 
 
 def test_the_same_command_completes_a_run_that_was_killed(killed):
-    assert killed.resumed.returncode == cli.DONE, killed.resumed.stderr
+    assert killed.resumed.returncode == exits.DONE, killed.resumed.stderr
     assert 0 < killed.saved < runs.STEPS
     assert f"resumed at {killed.saved} agent steps" in killed.resumed.stdout
     assert_complete_without_seams(read_metrics(killed.folder))
@@ -259,7 +260,7 @@ def interrupted(tmp_path_factory):
 
 def test_ctrl_c_does_not_wait_for_an_evaluation_which_is_made_first_when_resumed(interrupted):
     folder, code, told = interrupted
-    assert code == cli.INTERRUPTED
+    assert code == exits.INTERRUPTED
     assert "stopped; the same command goes on from here" in told
     saved, lines = runs.latest_checkpoint(folder), read_metrics(folder)
     assert runs.EVAL_EVERY <= saved < runs.EVAL_EVERY + 2
@@ -302,7 +303,7 @@ def test_a_fault_in_the_environment_shows_its_own_traceback_and_loses_no_checkpo
 ):
     changes = {"learner.start": 100, "eval.every": 0, "checkpoint.every": 10}
     config = runs.config(tmp_path, changes, game="toy_envs:ToyWearing-v0")
-    assert cli.guarded(lambda: train(config)) == cli.FAILED
+    assert exits.guarded(lambda: train(config)) == exits.FAILED
     told = capsys.readouterr().err
     assert "toy_envs.py" in told
     assert told.endswith("ZeroDivisionError: fault in the user's own code\n")
@@ -319,7 +320,7 @@ def test_a_run_stopped_before_its_last_evaluation_makes_it_when_resumed(finished
     lines = (folder / "metrics.jsonl").read_bytes().splitlines(keepends=True)
     (folder / "metrics.jsonl").write_bytes(b"".join(lines[:-1]))
     (folder / "scores.json").unlink()
-    assert train(runs.config(folder)) == cli.DONE
+    assert train(runs.config(folder)) == exits.DONE
     assert untimed(read_metrics(folder)) == untimed(read_metrics(finished.folder))
     expected, scores = (
         json.loads((d / "scores.json").read_text()) for d in (finished.folder, folder)
@@ -333,7 +334,7 @@ def test_a_run_stopped_before_its_last_evaluation_makes_it_when_resumed(finished
 def refusal(config, capsys):
     """What is said of a run that cannot begin."""
     capsys.readouterr()
-    assert cli.guarded(lambda: train(config)) == cli.BAD_INPUT
+    assert exits.guarded(lambda: train(config)) == exits.BAD_INPUT
     told = capsys.readouterr().err
     assert told.startswith("error: ")
     assert told.count("\n") == 1, "one sentence"
@@ -366,7 +367,7 @@ def test_more_memory_than_there_is_is_refused_with_a_setting_that_fits(tmp_path,
 
 def test_a_misspelt_game_is_refused_with_the_nearest_name():
     done = runs.wait(runs.start("ez_jax.train", "+game=Cartpol"))
-    assert (done.returncode, done.stdout) == (cli.BAD_INPUT, "")
+    assert (done.returncode, done.stdout) == (exits.BAD_INPUT, "")
     assert "unknown game 'Cartpol'; did you mean CartPole?" in done.stderr
 
 

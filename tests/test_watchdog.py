@@ -8,8 +8,8 @@ import time
 import pytest
 import runs
 
-from ez_jax import cli, watchdog
-from ez_jax.watchdog import HANG_FILE, LATE, Watchdog
+from ez_jax.system import exits, watchdog
+from ez_jax.system.watchdog import HANG_FILE, LATE, Watchdog
 
 LIMIT = 0.4
 
@@ -42,7 +42,7 @@ def test_a_hanging_environment_ends_the_process_which_says_where(tmp_path):
         check=False,
         timeout=100,
     )
-    assert (done.returncode, done.stdout) == (cli.FAILED, "")
+    assert (done.returncode, done.stdout) == (exits.FAILED, "")
     warning, told, *stacks = done.stderr.splitlines()
     assert warning.startswith("warning: no sign of life for ")
     assert told.startswith("error: no sign of life for 1 s, since ")

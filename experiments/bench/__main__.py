@@ -29,7 +29,7 @@ other, and with other tables only through the ceilings of matrix product and cop
 them. FLOPs and bytes are counted by XLA.
 """
 
-import ez_jax.allocator  # noqa: F401  # isort: skip, before others make threads
+import ez_jax.system.allocator  # noqa: F401  # isort: skip, before others make threads
 
 import itertools
 import json
@@ -47,9 +47,10 @@ from experiments.bench.parts import PARTS, Setting, make_setting
 from experiments.bench.scaling import notes, on_topology, scaling
 from experiments.bench.side_by_side import memories, together
 from experiments.bench.whole import WHOLE
-from ez_jax import arguments, cli
+from ez_jax import arguments
 from ez_jax.config import BadInput, presets
 from ez_jax.run_folder import provenance
+from ez_jax.system import compilation, exits
 
 CEILINGS = ("matrix_gflop_per_s", "copy_gbyte_per_s")  # the same in all rows
 OWN_KEYS = {"repeats": 5, "batches": "", "steps": 400, "up_to": 8, "timed": True, "topology": ""}
@@ -105,7 +106,7 @@ def main() -> int:
         raise BadInput(f"which workload? choose {' or '.join(workloads)}")
     workload, *words = sys.argv[1:]
     values, changes = arguments.read(words, OWN_KEYS)
-    cli.configure_jax()
+    compilation.configure_jax()
     game, preset = changes.pop("game", "Breakout"), changes.pop("preset", "")
     config = presets.make_config(game, preset, changes=changes)
     setting = make_setting(config, _numbers(values["batches"]))
@@ -126,7 +127,7 @@ def main() -> int:
     for row in rows:
         found = {"workload": workload, "command": command, **row, **provenance()}
         sys.stdout.write(json.dumps(found) + "\n")
-    return cli.DONE
+    return exits.DONE
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -139,5 +140,5 @@ def _numbers(text: str) -> tuple[int, ...]:
 if __name__ == "__main__":
     if {"-h", "--help"} & set(sys.argv[1:]):
         sys.stdout.write(__doc__ + "\n")
-        sys.exit(cli.DONE)
-    sys.exit(cli.guarded(main))
+        sys.exit(exits.DONE)
+    sys.exit(exits.guarded(main))

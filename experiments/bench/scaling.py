@@ -24,10 +24,11 @@ from experiments.bench.machines import MACHINES, assumptions, law, predict
 from experiments.bench.measure import take_turns
 from experiments.bench.parts import Setting, make_setting
 from experiments.bench.programs import ROWS, first_step, functions, place_of, programs
-from ez_jax import cli, devices, winograd
+from ez_jax import winograd
 from ez_jax.actor import init_frames
 from ez_jax.config import BadInput, Config, from_dict, override, to_dict
 from ez_jax.learner import no_metrics
+from ez_jax.system import compilation, devices, exits
 
 MEGA, GIGA = 1e-6, 1e-9
 SAMPLES = {"acting": "actor.num_envs", "targets": "learner.batch_size"}  # what a program splits
@@ -191,7 +192,7 @@ def _predictions(config: Config, found: list[Row]) -> Iterator[Row]:
 def main() -> int:
     """Read orders from stdin and print a line of JSON for every program."""
     orders = json.load(sys.stdin)
-    cli.configure_jax()
+    compilation.configure_jax()
     # As accelerators compute: what a CPU does instead is quicker there alone.
     winograd.MIN_OUTPUTS = sys.maxsize
     setting = make_setting(from_dict(orders["config"]), ())
@@ -208,7 +209,7 @@ def main() -> int:
         times = _times(setting, compiled, orders["repeats"]) if orders["timed"] else {}
     for name, row in rows.items():
         sys.stdout.write(json.dumps(row | times.get(name, {})) + "\n")
-    return cli.DONE
+    return exits.DONE
 
 
 def _devices(topology: str) -> list[Any]:
@@ -277,4 +278,4 @@ def _times(setting: Setting, compiled: Mapping[str, Any], repeats: int) -> dict[
 
 
 if __name__ == "__main__":
-    sys.exit(cli.guarded(main))
+    sys.exit(exits.guarded(main))

@@ -255,10 +255,11 @@ def _network(subject: Subject) -> str:
 def _memory(subject: Subject) -> str:
     from ez_jax import memory
     from ez_jax.plan import memory_plan
+    from ez_jax.system import free_memory
 
-    plan, available = memory_plan(subject.config, subject.model), memory.available_memory()
+    plan, available = memory_plan(subject.config, subject.model), free_memory.available_memory()
     memory.check(plan, available)
-    return f"{memory.gigabytes(plan.device)} of {memory.gigabytes(available.device)}"
+    return f"{free_memory.gigabytes(plan.device)} of {free_memory.gigabytes(available.device)}"
 
 
 CLAIMS: dict[str, tuple[str, Callable[[Subject], str | Note | None]]] = {

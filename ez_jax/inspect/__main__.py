@@ -9,9 +9,10 @@ that of the standard library where a file of `ez_jax` is started by its path. Th
 
 import sys
 
-from ez_jax import arguments, cli
+from ez_jax import arguments
 from ez_jax.config import BadInput
 from ez_jax.inspecting import MAX_NODES, MAX_STEPS
+from ez_jax.system import compilation, exits
 
 OWN_KEYS = {
     "run": "",
@@ -36,11 +37,11 @@ def main() -> int:
     from ez_jax.inspecting.inspection import inspect_run
     from ez_jax.progress import Progress
 
-    cli.configure_jax()
+    compilation.configure_jax()
     say = Progress().say
     path = inspect_run(run, changes=changes, say=say, **values)
     say(f"wrote {path}, {path.stat().st_size / BYTES_PER_MB:.1f} MB")
-    return cli.DONE
+    return exits.DONE
 
 
 HELP = f"""usage: python -m ez_jax.inspect run=DIR [KEY=VALUE ...]
@@ -62,5 +63,5 @@ exit codes: 0 done, 1 failure, 2 bad input, 130 interrupted
 if __name__ == "__main__":
     if {"-h", "--help"} & set(sys.argv[1:]):
         sys.stdout.write(HELP)
-        sys.exit(cli.DONE)
-    sys.exit(cli.guarded(main))
+        sys.exit(exits.DONE)
+    sys.exit(exits.guarded(main))

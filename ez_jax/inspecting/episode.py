@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import mctx
 import numpy as np
 
-from ez_jax import watchdog
 from ez_jax.actor import init_frames, make_policy
 from ez_jax.agent import Agent
 from ez_jax.config import BadInput, Config
@@ -25,6 +24,7 @@ from ez_jax.inspecting.trees import ROOT, Nodes, compact, root_prior
 from ez_jax.model import Model
 from ez_jax.search import make_tree_search
 from ez_jax.structs import Embedding, SearchOutput, TimeStep, Variables
+from ez_jax.system import watchdog
 
 
 class Thought(flax.struct.PyTreeNode, kw_only=True):

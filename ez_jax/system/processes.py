@@ -19,8 +19,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ez_jax import devices
 from ez_jax.config import BadInput, Config
+from ez_jax.system import devices
 
 Tree = TypeVar("Tree")
 

@@ -98,9 +98,9 @@ def _told(row: Callable[[], str]) -> str:
 
 def _jax() -> ModuleType:
     """JAX as a run has it."""
-    from ez_jax import cli
+    from ez_jax.system import compilation
 
-    cli.configure_jax()
+    compilation.configure_jax()
     return importlib.import_module("jax")
 
 
@@ -111,20 +111,20 @@ def _processors() -> str:
 
 
 def _memory() -> str:
-    from ez_jax import memory
+    from ez_jax.system import free_memory
 
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    free = memory.available_memory().host
-    return f"{memory.gigabytes(free)} available of {memory.gigabytes(total)}"
+    free = free_memory.available_memory().host
+    return f"{free_memory.gigabytes(free)} available of {free_memory.gigabytes(total)}"
 
 
 def _devices() -> str:
     jax = _jax()
-    from ez_jax import memory
+    from ez_jax.system import free_memory
 
     name, count = device_name(), jax.device_count()
-    available = memory.available_memory()
-    free = "memory as above" if available.is_shared else memory.gigabytes(available.device)
+    available = free_memory.available_memory()
+    free = "memory as above" if available.is_shared else free_memory.gigabytes(available.device)
     return f"{count} x {name}, {free}" + ("" if available.is_shared else " available on each")
 
 

@@ -1,0 +1,1 @@
+"""The process and the machine: memory, devices, signals, compilation, exit codes."""
