@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ez_jax.config.presets import make_config
-from ez_jax.safe_files import read_json
+from ez_jax.storage.safe_files import read_json
 
 RESULTS = Path(__file__).parent / "results"
 MEASURED = Path(__file__).parent.parent / "ez_jax" / "reference_data" / "measured.json"

@@ -18,9 +18,9 @@ from typing import Any
 
 from ez_jax.config import to_dict
 from ez_jax.config.presets import make_config
-from ez_jax.metrics import read_metrics
-from ez_jax.run_folder import read_config
-from ez_jax.safe_files import read_json
+from ez_jax.storage.metrics import read_metrics
+from ez_jax.storage.run_folder import read_config
+from ez_jax.storage.safe_files import read_json
 
 KEPT = ("eval/return_mean", "eval/return_std", "eval/return_median")
 PLAYED = ("rollout/return", "rollout/games")

@@ -25,15 +25,15 @@ import jax
 import numpy as np
 
 from experiments.state_dict import read_state_dict
-from ez_jax import run_folder
-from ez_jax.arrays import describe
-from ez_jax.checkpoint import Checkpointer
 from ez_jax.config import BadInput, Config, to_dict
 from ez_jax.config.presets import make_config
 from ez_jax.envs import make_env
 from ez_jax.learner import init_train_state
 from ez_jax.model import make_model
 from ez_jax.networks import downsampling
+from ez_jax.storage import run_folder
+from ez_jax.storage.arrays import describe
+from ez_jax.storage.checkpoint import Checkpointer
 from ez_jax.structs import Clocks, EnvSpec, Variables
 from ez_jax.system import exits
 

@@ -27,7 +27,7 @@ import numpy as np
 
 from ez_jax.config.presets import make_config
 from ez_jax.progress import Progress
-from ez_jax.run_folder import provenance
+from ez_jax.storage.run_folder import provenance
 from ez_jax.structs import Clocks
 
 EVERY, WARM_UP = 2_000, 20_000  # agent steps

@@ -18,12 +18,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ez_jax import arguments, safe_files
+from ez_jax import arguments
 from ez_jax.config import BadInput, Config, from_dict, run_folder
 from ez_jax.config.presets import make_config
-from ez_jax.metrics import EVALUATION, read_metrics
 from ez_jax.on_track import differing_settings, number
-from ez_jax.run_folder import read_config
+from ez_jax.storage import safe_files
+from ez_jax.storage.metrics import EVALUATION, read_metrics
+from ez_jax.storage.run_folder import read_config
 from ez_jax.system import exits
 
 FOLDER = Path(__file__).parent / "reproductions"

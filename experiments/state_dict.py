@@ -24,7 +24,7 @@ from typing import IO, Any, BinaryIO, NamedTuple
 import numpy as np
 
 from ez_jax.config import BadInput
-from ez_jax.safe_files import check_regular
+from ez_jax.storage.safe_files import check_regular
 
 # How the elements of a storage lie in the file.
 STORAGES = {

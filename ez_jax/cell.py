@@ -12,8 +12,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ez_jax import arguments, claims, config, lock, safe_files
+from ez_jax import arguments, config
 from ez_jax.config import BadInput, Config
+from ez_jax.storage import claims, lock, safe_files
 from ez_jax.system import exits, signals
 
 # What the process that starts it hands over: the open file of a lock or claim, its own number.

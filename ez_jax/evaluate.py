@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ez_jax import arguments, config, run_folder
+from ez_jax import arguments, config
 from ez_jax.actor import init_frames, make_policy
 from ez_jax.agent import Agent, load
 from ez_jax.config import BadInput, Config, checks, override
@@ -28,6 +28,7 @@ from ez_jax.model import Model
 from ez_jax.progress import Progress
 from ez_jax.scores import human_normalised
 from ez_jax.search import make_search, resolve
+from ez_jax.storage import run_folder
 from ez_jax.structs import Variables
 from ez_jax.system import compilation, devices, exits, watchdog
 from ez_jax.video import write_video

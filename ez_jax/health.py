@@ -142,7 +142,7 @@ def _search() -> None:
 def _checkpoint() -> None:
     import jax.numpy as jnp
 
-    from ez_jax.checkpoint import Checkpointer
+    from ez_jax.storage.checkpoint import Checkpointer
 
     tree = {"train": {"weights": jnp.arange(6.0).reshape(2, 3), "count": jnp.asarray(7)}}
     with tempfile.TemporaryDirectory() as folder, Checkpointer(folder) as checkpointer:

@@ -17,12 +17,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ez_jax import claims, config, lock, run_folder, safe_files, study
-from ez_jax.arrays import DamagedCheckpoint
-from ez_jax.checkpoint import Checkpointer
-from ez_jax.checkpoint_files import read_meta
+from ez_jax import config, study
 from ez_jax.config import BadInput, Config
-from ez_jax.metrics import EVALUATION, read_metrics
+from ez_jax.storage import claims, lock, run_folder, safe_files
+from ez_jax.storage.arrays import DamagedCheckpoint
+from ez_jax.storage.checkpoint import Checkpointer
+from ez_jax.storage.checkpoint_files import read_meta
+from ez_jax.storage.metrics import EVALUATION, read_metrics
 from ez_jax.study import Request, Study
 
 

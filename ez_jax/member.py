@@ -8,16 +8,17 @@ from typing import Any
 
 import yaml
 
-from ez_jax import complaints, diagnostics, on_track, pace, run_folder, saving
+from ez_jax import complaints, diagnostics, on_track, pace, saving
 from ez_jax import config as configs
-from ez_jax.checkpoint import Checkpointer, Restored
 from ez_jax.config import BadInput, Config
 from ez_jax.evaluate import Games, scores, summary
 from ez_jax.lanes import Lane
-from ez_jax.lock import RunLock
-from ez_jax.metrics import EVALUATION, Every, MetricsWriter, last_written, means
 from ez_jax.progress import Progress
 from ez_jax.search import resolve
+from ez_jax.storage import run_folder
+from ez_jax.storage.checkpoint import Checkpointer, Restored
+from ez_jax.storage.lock import RunLock
+from ez_jax.storage.metrics import EVALUATION, Every, MetricsWriter, last_written, means
 from ez_jax.structs import Clocks, TrainState
 
 ITEM = "lane"  # of a checkpoint: what a run needs to go on beside others

@@ -160,9 +160,9 @@ def show_curve(*runs: str | Path) -> View:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    from ez_jax.metrics import read_metrics
     from ez_jax.reporting.drawing import COLOURS, RC
-    from ez_jax.run_folder import read_config
+    from ez_jax.storage.metrics import read_metrics
+    from ez_jax.storage.run_folder import read_config
 
     with rc_context(RC):
         figure = Figure(figsize=(7, 3.2), facecolor="white")

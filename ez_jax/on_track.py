@@ -11,9 +11,9 @@ from typing import Any
 from ez_jax import references
 from ez_jax.config import Config, flatten
 from ez_jax.config.presets import make_config
-from ez_jax.metrics import Series
 from ez_jax.references import Curve, Score
-from ez_jax.run_folder import is_free
+from ez_jax.storage.metrics import Series
+from ez_jax.storage.run_folder import is_free
 
 OURS = "ez_jax"  # the method of what this code itself reached
 MOST_NAMED = 3  # settings that differ, in a sentence

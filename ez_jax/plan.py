@@ -12,12 +12,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ez_jax import memory, run_folder
-from ez_jax.arrays import tree_bytes
+from ez_jax import memory
 from ez_jax.config import BadInput, Config
 from ez_jax.learner import init_train_state
 from ez_jax.model import Model
 from ez_jax.progress import cpu_warning
+from ez_jax.storage import run_folder
+from ez_jax.storage.arrays import tree_bytes
 from ez_jax.structs import Embedding, EnvSpec, Variables
 from ez_jax.system import free_memory, processes
 

@@ -17,7 +17,7 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
-from ez_jax.metrics import EVALUATION
+from ez_jax.storage.metrics import EVALUATION
 from ez_jax.structs import Clocks
 
 RETURN, LOSS = "rollout/return", "loss/total"

@@ -19,13 +19,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from ez_jax import crash, run_folder
-from ez_jax.arrays import describe
 from ez_jax.config import BadInput
-from ez_jax.crash import Bundle
 from ez_jax.learner import init_train_state, keys_of, make_propose
 from ez_jax.model import make_model
 from ez_jax.progress import Progress
+from ez_jax.storage import crash_bundle, run_folder
+from ez_jax.storage.arrays import describe
+from ez_jax.storage.crash_bundle import Bundle
 from ez_jax.structs import Batch, Targets, TrainState
 from ez_jax.system import compilation, exits
 
@@ -181,7 +181,7 @@ def main() -> int:
     words = sys.argv[1:]
     if len(words) != 1 or words[0].startswith("-"):
         raise BadInput("which one? write python -m ez_jax.replay_crash DIR, a run or a crash in it")
-    bundle = crash.read(words[0])
+    bundle = crash_bundle.read(words[0])
     compilation.configure_jax()
     facts, here, tell = bundle.facts, run_folder.provenance(), Progress().say
     say = lambda line: tell(plain(line))  # noqa: E731

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import jax
 
-from ez_jax import claims, lock, run_folder
+from ez_jax.storage import claims, lock, run_folder
 from ez_jax.system import exits, processes
 
 FOLDER = "processes"  # in the run folder

@@ -17,17 +17,14 @@ import jax
 import numpy as np
 import yaml
 
-from ez_jax import complaints, crash, diagnostics, memory, on_track, pace, run_folder, saving
+from ez_jax import complaints, diagnostics, memory, on_track, pace, saving
 from ez_jax import config as configs
 from ez_jax.actor import make_act
 from ez_jax.ahead import make_source
-from ez_jax.checkpoint import Checkpointer
 from ez_jax.config import Config
 from ez_jax.evaluate import scores, summary
 from ez_jax.games import SavedGames, training_games
 from ez_jax.learner import make_learn, make_prepare, no_metrics
-from ez_jax.lock import RunLock
-from ez_jax.metrics import EVALUATION, Every, MetricsWriter, means
 from ez_jax.model import make_model
 from ez_jax.plan import check_disk, memory_plan, plan_rows, plan_warnings
 from ez_jax.progress import Progress
@@ -35,6 +32,10 @@ from ez_jax.reanalyse import make_reanalyse
 from ez_jax.run_state import ACT, LEARN, init_run_state, start_run_state
 from ez_jax.search import make_search, resolve
 from ez_jax.shared_evaluation import make_shared_evaluate
+from ez_jax.storage import crash_bundle, run_folder
+from ez_jax.storage.checkpoint import Checkpointer
+from ez_jax.storage.lock import RunLock
+from ez_jax.storage.metrics import EVALUATION, Every, MetricsWriter, means
 from ez_jax.structs import Clocks, TimeStep
 from ez_jax.system import devices, free_memory, processes, watchdog
 from ez_jax.system.compilation import announced
@@ -98,7 +99,7 @@ class Run:
     def _take_folder(self, folder: Path, opened: contextlib.ExitStack) -> tuple[bool, int | None]:
         """Make or take it, until `opened` is closed; whether it is new, and what is saved there."""
         self.folder = run_folder.make_run_dir(folder)
-        opened.push(functools.partial(crash.report, self))
+        opened.push(functools.partial(crash_bundle.report, self))
         opened.enter_context(RunLock(self.folder, self.progress.warn))
         is_new = run_folder.is_new(self.folder)
         if not is_new:
@@ -232,7 +233,7 @@ class Run:
                     train.target, replay, metrics, key, train.updates, batch
                 )
                 watchdog.expect(group.batch.index)
-            self.last_update = crash.LastUpdate(self.clocks.updates + done, group, i, key)
+            self.last_update = crash_bundle.LastUpdate(self.clocks.updates + done, group, i, key)
             train, replay, metrics = self._learn(
                 train, replay, metrics, key, group, self._in_group[i]
             )
@@ -264,7 +265,7 @@ class Run:
         self._write(metrics)
         for sentence in self._diagnose(self.clocks.updates, metrics):
             self.progress.warn(sentence)
-        crash.check_skipped(self.state.train, self.config, self.folder)
+        crash_bundle.check_skipped(self.state.train, self.config, self.folder)
         self._done_at["log"] = self.clocks
 
     def evaluate(self) -> None:

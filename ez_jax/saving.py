@@ -13,15 +13,15 @@ import jax
 import numpy as np
 
 from ez_jax import replay as ring
-from ez_jax import run_folder
-from ez_jax.arrays import DamagedCheckpoint
-from ez_jax.checkpoint import Checkpointer
 from ez_jax.config import BadInput
 from ez_jax.games import SavedGames
 from ez_jax.host_frames import HostFrames
-from ez_jax.journal import MOST_ROWS, Journal, Rows
-from ez_jax.metrics import last_written
 from ez_jax.run_state import place, placement
+from ez_jax.storage import run_folder
+from ez_jax.storage.arrays import DamagedCheckpoint
+from ez_jax.storage.checkpoint import Checkpointer
+from ez_jax.storage.metrics import last_written
+from ez_jax.storage.replay_journal import MOST_ROWS, Journal, Rows
 from ez_jax.structs import Clocks, Replay, RunState, TrainState
 from ez_jax.system import devices, processes
 

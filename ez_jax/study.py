@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ez_jax import config, safe_files
+from ez_jax import config
 from ez_jax.config import BadInput, settings
 from ez_jax.designs import Arm, Plan
+from ez_jax.storage import safe_files
 
 FILE_NAME = "ablation.json"
 FORMAT = 1

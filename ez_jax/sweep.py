@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-from ez_jax import safe_files
+from ez_jax.storage import safe_files
 from ez_jax.system import signals
 
 STOP = "stop"

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Bool
 
 from ez_jax import config as configs
-from ez_jax import lanes, memory, on_track, run_folder
+from ez_jax import lanes, memory, on_track
 from ez_jax.config import BadInput, Config, flatten
 from ez_jax.envs import resolve as resolve_game
 from ez_jax.envs.gymnax_adapter import make_game
@@ -27,11 +27,12 @@ from ez_jax.evaluate import Games
 from ez_jax.games import seed_of_games
 from ez_jax.lanes import Lane
 from ez_jax.member import ITEM, Member, without_train
-from ez_jax.metrics import EVALUATION
 from ez_jax.model import make_model
 from ez_jax.plan import check_disk, memory_plan
 from ez_jax.progress import Progress
 from ez_jax.search import resolve
+from ez_jax.storage import run_folder
+from ez_jax.storage.metrics import EVALUATION
 from ez_jax.structs import Clocks
 from ez_jax.system import compilation, exits, free_memory, watchdog
 from ez_jax.system.signals import Interrupt

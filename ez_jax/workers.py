@@ -19,10 +19,11 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from ez_jax import cell as cells
-from ez_jax import claims, cli, lock
+from ez_jax import cli
 from ez_jax.config import errors
 from ez_jax.ledger import Cell, Ledger, State, final_score, read_state, write_state
 from ez_jax.progress import Progress
+from ez_jax.storage import claims, lock
 from ez_jax.system import exits, signals
 from ez_jax.system.signals import HandedOn, Interrupt
 

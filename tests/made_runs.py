@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ez_jax import evaluate, run_folder
+from ez_jax import evaluate
 from ez_jax.config import Config, presets, to_dict
+from ez_jax.storage import run_folder
 from ez_jax.structs import Clocks
 
 STEPS, EVERY = 1_000, 200

@@ -11,11 +11,11 @@ import numpy as np
 import optax
 import pytest
 
-from ez_jax import checkpoint_files
-from ez_jax.checkpoint import Checkpointer, DamagedCheckpoint
 from ez_jax.config import BadInput, Config, to_dict
-from ez_jax.journal import Rows
-from ez_jax.run_folder import (
+from ez_jax.storage import checkpoint_files
+from ez_jax.storage.checkpoint import Checkpointer, DamagedCheckpoint
+from ez_jax.storage.replay_journal import Rows
+from ez_jax.storage.run_folder import (
     check_same_config,
     make_run_dir,
     provenance,

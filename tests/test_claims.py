@@ -10,8 +10,8 @@ import sys
 import pytest
 import runs
 
-from ez_jax import claims
-from ez_jax.lock import Busy, FileLock
+from ez_jax.storage import claims
+from ez_jax.storage.lock import Busy, FileLock
 
 # Claims what it is told to and says whether it got it.
 CLAIM = """

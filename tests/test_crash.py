@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 import runs
 
-from ez_jax import crash, losses, replay_crash
+from ez_jax import losses, replay_crash
 from ez_jax.config import BadInput
 from ez_jax.games import RepeatableGames
+from ez_jax.storage import crash_bundle
 from ez_jax.structs import Clocks, Prepared
 from ez_jax.system import exits
 from ez_jax.train import train
@@ -69,7 +70,7 @@ def failed(tmp_path_factory):
 def bundle(failed, tmp_path):
     """A copy of what that run left, to be damaged."""
     folder = tmp_path / "bundle"
-    shutil.copytree(crash.read(failed[0]).folder, folder)
+    shutil.copytree(crash_bundle.read(failed[0]).folder, folder)
     return folder
 
 
@@ -89,7 +90,7 @@ def test_a_run_stops_after_the_set_number_of_skipped_updates_in_a_row(failed):
     assert LIMIT <= in_a_row <= runs.LOG_EVERY
     assert last.startswith("FloatingPointError: ")
     assert f"python -m ez_jax.replay_crash {folder}" in last
-    bundle = crash.read(folder)
+    bundle = crash_bundle.read(folder)
     assert told.startswith(f"crash bundle: {bundle.folder}\nTraceback")
     assert bundle.traceback.splitlines()[-1] == last
 
@@ -97,11 +98,13 @@ def test_a_run_stops_after_the_set_number_of_skipped_updates_in_a_row(failed):
 @pytest.mark.parametrize(("limit", "in_a_row"), [(3, 2), (0, 1_000)])
 def test_a_run_goes_on_below_the_limit_and_without_one(tmp_path, limit, in_a_row):
     config = runs.config(tmp_path, {"learner.max_skipped": limit})
-    crash.check_skipped(SimpleNamespace(skipped_in_a_row=jnp.int32(in_a_row)), config, tmp_path)
+    crash_bundle.check_skipped(
+        SimpleNamespace(skipped_in_a_row=jnp.int32(in_a_row)), config, tmp_path
+    )
 
 
 def test_a_bundle_tells_where_the_run_stood_and_what_it_ran_on(failed):
-    facts = crash.read(failed[0]).facts
+    facts = crash_bundle.read(failed[0]).facts
     assert facts["clocks"]["agent_steps"] == facts["metrics"]["agent_steps"] >= runs.START
     assert facts["clocks"]["updates"] == facts["update"] + 1 == facts["metrics"]["opt/skipped"]
     assert facts["config"]["learner"]["max_skipped"] == LIMIT
@@ -115,11 +118,11 @@ def test_the_same_update_is_made_again_and_the_array_at_fault_is_named(failed, c
     assert "the first that is not finite: batch/reward: " in told
     assert "train/variables: finite" in told
     assert "losses     terms/value is nan" in told
-    assert told.endswith(crash.read(failed[0]).traceback)
+    assert told.endswith(crash_bundle.read(failed[0]).traceback)
 
 
 def test_an_update_that_is_finite_is_said_to_be(failed):
-    bundle = crash.read(failed[0])
+    bundle = crash_bundle.read(failed[0])
     arrays = {
         name: np.nan_to_num(array) if array.dtype == np.float32 else array
         for name, array in bundle.arrays.items()
@@ -168,12 +171,12 @@ def fake_run(folder, state=None):
     if state is not None:
         run.state = SimpleNamespace(train=state)
         group = Prepared(batch={"reward": jnp.arange(6.0).reshape(3, 2)}, targets={})
-        run.last_update = crash.LastUpdate(2, group, 1, jax.random.key(0))
+        run.last_update = crash_bundle.LastUpdate(2, group, 1, jax.random.key(0))
     return run
 
 
 def leave(run, error):
-    crash.report(run, type(error), error, None)
+    crash_bundle.report(run, type(error), error, None)
 
 
 class Failed:
@@ -204,7 +207,7 @@ def test_arrays_that_cannot_be_had_are_left_out_and_said_so(tmp_path, capsys):
 
 
 def test_an_update_that_cannot_be_made_again_is_said_to_be_so(failed):
-    bundle = crash.read(failed[0])
+    bundle = crash_bundle.read(failed[0])
     gone = {name: "donated" for name in bundle.arrays if name.startswith("train/")}
     bundle = bundle._replace(
         arrays={name: array for name, array in bundle.arrays.items() if name not in gone},
@@ -231,7 +234,7 @@ def test_a_bundle_that_cannot_be_written_hides_nothing(tmp_path, capsys):
 
     def fail():
         with contextlib.ExitStack() as opened:
-            opened.push(lambda *raised: crash.report(fake_run(tmp_path), *raised))
+            opened.push(lambda *raised: crash_bundle.report(fake_run(tmp_path), *raised))
             raise ZeroDivisionError("the fault that matters")
 
     code, _, told = says(capsys, fail)
@@ -241,10 +244,10 @@ def test_a_bundle_that_cannot_be_written_hides_nothing(tmp_path, capsys):
 
 
 def test_the_newest_bundles_are_kept(tmp_path):
-    for number in range(crash.KEEP + 1):
+    for number in range(crash_bundle.KEEP + 1):
         leave(fake_run(tmp_path), RuntimeError(str(number)))
-    assert len(list((tmp_path / "crashes").iterdir())) == crash.KEEP
-    assert crash.read(tmp_path).facts["error"] == f"RuntimeError: {crash.KEEP}"
+    assert len(list((tmp_path / "crashes").iterdir())) == crash_bundle.KEEP
+    assert crash_bundle.read(tmp_path).facts["error"] == f"RuntimeError: {crash_bundle.KEEP}"
 
 
 def change_an_array(folder):

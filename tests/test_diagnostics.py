@@ -11,7 +11,7 @@ from ez_jax import diagnostics, support
 from ez_jax.complaints import PATIENCE, Watch, complaints, support_end
 from ez_jax.diagnostics import measure, readings
 from ez_jax.losses import mean_cosine
-from ez_jax.metrics import means, read_metrics
+from ez_jax.storage.metrics import means, read_metrics
 from ez_jax.structs import LossOutput, Sums, Targets
 
 CONFIG = tiny.make_config({"learner.batch_size": 6, "network.support": 2})

@@ -18,7 +18,7 @@ from experiments.site import formulas, hooks, places, settings
 from ez_jax import arguments, search, targets
 from ez_jax.config import dotted_keys
 from ez_jax.diagnostics import HEADS
-from ez_jax.metrics import read_metrics
+from ez_jax.storage.metrics import read_metrics
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 MOST_SECONDS = 15  # of a processor, for the whole site

@@ -13,7 +13,7 @@ import runs
 import ez_jax
 from ez_jax import evaluate
 from ez_jax.config import override
-from ez_jax.metrics import read_metrics
+from ez_jax.storage.metrics import read_metrics
 from ez_jax.system import exits
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ez_jax import journal, saving
 from ez_jax import replay as ring
-from ez_jax.journal import DamagedJournal, Journal, Rows
+from ez_jax import saving
+from ez_jax.storage import replay_journal
+from ez_jax.storage.replay_journal import DamagedJournal, Journal, Rows
 
 LIKE = [jax.ShapeDtypeStruct((2, 3), np.uint8), jax.ShapeDtypeStruct((2,), np.float32)]
 
@@ -37,7 +38,7 @@ def assert_same(found, expected):
 
 
 def test_what_is_appended_comes_back_bit_by_bit_over_several_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(journal, "FILE_BYTES", 100)
+    monkeypatch.setattr(replay_journal, "FILE_BYTES", 100)
     written = Journal(tmp_path)
     records = [rows(0, 4), rows(4, 1), rows(5, 9)]
     written.append(records[:1])
@@ -67,7 +68,7 @@ def test_after_going_back_the_other_way_is_dropped_and_nothing_is_left_of_a_kill
 
 
 def test_files_that_nobody_needs_are_deleted(tmp_path, monkeypatch):
-    monkeypatch.setattr(journal, "FILE_BYTES", 1)  # a file per record
+    monkeypatch.setattr(replay_journal, "FILE_BYTES", 1)  # a file per record
     written = Journal(tmp_path)
     records = [rows(first, 2) for first in range(0, 10, 2)]
     written.append(records)
@@ -97,7 +98,7 @@ def test_damage_is_noticed(tmp_path, damage):
 
 def stranger(tmp_path, raw, **changes):
     """A mark whose sums agree with whatever the file holds."""
-    sha = journal.hashlib.sha256(raw).hexdigest()
+    sha = replay_journal.hashlib.sha256(raw).hexdigest()
     (tmp_path / "000000000000.rows").write_bytes(raw)
     return [{"name": "000000000000.rows", "bytes": len(raw), "sha256": sha, "end": 3, **changes}]
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ez_jax.config import presets
-from ez_jax.metrics import read_metrics
+from ez_jax.storage.metrics import read_metrics
 from ez_jax.system import exits
 from ez_jax.train import train
 

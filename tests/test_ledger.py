@@ -12,7 +12,7 @@ from ez_jax import ablate, config, study
 from ez_jax.config import BadInput, to_dict
 from ez_jax.designs import Arm, Plan
 from ez_jax.ledger import Cell, Ledger, State, final_score, read_state, seconds_spent, write_state
-from ez_jax.metrics import read_metrics
+from ez_jax.storage.metrics import read_metrics
 from ez_jax.study import Request, Study
 
 REQUEST = Request("leave_one_out", ("CartPole",), ("consistency",), ((0, 1),), ())

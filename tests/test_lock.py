@@ -11,9 +11,9 @@ import sys
 import pytest
 import runs
 
-from ez_jax import lock
 from ez_jax.config import BadInput
-from ez_jax.lock import RunLock
+from ez_jax.storage import lock
+from ez_jax.storage.lock import RunLock
 from ez_jax.system import exits
 from ez_jax.train import train
 

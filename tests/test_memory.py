@@ -7,7 +7,6 @@ import mctx
 import numpy as np
 import pytest
 
-from ez_jax.arrays import tree_bytes
 from ez_jax.config import BadInput
 from ez_jax.memory import (
     Sizes,
@@ -17,6 +16,7 @@ from ez_jax.memory import (
     search_bytes,
     with_frames_on_host,
 )
+from ez_jax.storage.arrays import tree_bytes
 from ez_jax.structs import EnvSpec
 from ez_jax.system.free_memory import Available, available_memory
 

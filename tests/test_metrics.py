@@ -8,8 +8,8 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.layout_pb2 import Layout
 
 from ez_jax.config import BadInput
-from ez_jax.metrics import Every, MetricsWriter, Series, read_metrics
 from ez_jax.progress import Progress, cpu_warning, duration
+from ez_jax.storage.metrics import Every, MetricsWriter, Series, read_metrics
 from ez_jax.structs import Clocks
 
 

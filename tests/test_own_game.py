@@ -9,7 +9,7 @@ import runs
 from experiments import own_game
 from ez_jax.config import presets
 from ez_jax.envs import make_env
-from ez_jax.metrics import read_metrics
+from ez_jax.storage.metrics import read_metrics
 from ez_jax.system import exits
 
 GAME = "experiments.own_game:Bird-v0"

@@ -17,7 +17,7 @@ from ez_jax.config import to_dict
 from ez_jax.references import Curve, Score
 from ez_jax.reporting import estimates
 from ez_jax.reporting.tables import escape_latex
-from ez_jax.run_folder import write_config
+from ez_jax.storage.run_folder import write_config
 from ez_jax.system import exits
 
 NASTY = '<script>alert("1")</script>&$x_{1}$\\input{/etc/passwd}%'

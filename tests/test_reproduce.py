@@ -11,7 +11,7 @@ from runs import ROOT
 from experiments import reproduce
 from ez_jax.config import BadInput, to_dict
 from ez_jax.config.presets import PRESETS
-from ez_jax.run_folder import write_config
+from ez_jax.storage.run_folder import write_config
 
 ALL = [reproduce.load(name) for name in reproduce.names()]
 

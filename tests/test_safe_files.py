@@ -13,11 +13,11 @@ import pytest
 import tensorstore
 
 import ez_jax
-from ez_jax import run_folder
-from ez_jax.arrays import CHUNK_BYTES
-from ez_jax.checkpoint import Checkpointer, DamagedCheckpoint, Restored
 from ez_jax.config import BadInput, Config, from_dict, to_dict, validate
-from ez_jax.metrics import read_metrics
+from ez_jax.storage import run_folder
+from ez_jax.storage.arrays import CHUNK_BYTES
+from ez_jax.storage.checkpoint import Checkpointer, DamagedCheckpoint, Restored
+from ez_jax.storage.metrics import read_metrics
 from ez_jax.structs import Clocks
 
 LAUGHS = "a0: &a0 [x, x]\n" + "".join(

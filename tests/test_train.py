@@ -15,11 +15,12 @@ import pytest
 import runs
 import yaml
 
-from ez_jax import crash, pace, replay_crash
+from ez_jax import pace, replay_crash
 from ez_jax.config import to_dict
-from ez_jax.metrics import read_metrics
 from ez_jax.progress import Progress
 from ez_jax.run import Run
+from ez_jax.storage import crash_bundle
+from ez_jax.storage.metrics import read_metrics
 from ez_jax.structs import Clocks, TimeStep
 from ez_jax.system import exits
 from ez_jax.system.signals import Interrupt
@@ -307,7 +308,7 @@ def test_a_fault_in_the_environment_shows_its_own_traceback_and_loses_no_checkpo
     told = capsys.readouterr().err
     assert "toy_envs.py" in told
     assert told.endswith("ZeroDivisionError: fault in the user's own code\n")
-    bundle = crash.read(tmp_path)
+    bundle = crash_bundle.read(tmp_path)
     assert told.startswith(f"crash bundle: {bundle.folder}\nTraceback")
     assert told.endswith(bundle.traceback[-300:])
     assert "no update had been made: the fault was elsewhere" in replay_crash.explain(bundle)

@@ -49,7 +49,7 @@ from experiments.bench.side_by_side import memories, together
 from experiments.bench.whole import WHOLE
 from ez_jax import arguments
 from ez_jax.config import BadInput, presets
-from ez_jax.run_folder import provenance
+from ez_jax.storage.run_folder import provenance
 from ez_jax.system import compilation, exits
 
 CEILINGS = ("matrix_gflop_per_s", "copy_gbyte_per_s")  # the same in all rows

@@ -10,9 +10,10 @@ from typing import Any
 from experiments import gpu, reproduce
 from experiments.reproduce import Reproduction
 from experiments.site import places
-from ez_jax import references, safe_files
+from ez_jax import references
 from ez_jax.on_track import number
 from ez_jax.scores import RANDOM_AND_HUMAN
+from ez_jax.storage import safe_files
 
 RESULTS = places.ROOT / "experiments" / "results"
 PUBLISHED = {"EfficientZero": "efficientzero", "EfficientZero V2": "efficientzero_v2"}

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import ez_jax
-from ez_jax import run_folder, safe_files
 from ez_jax.agent import Agent, load
 from ez_jax.complaints import complaints
 from ez_jax.config import BadInput, Config
 from ez_jax.evaluate import changed, check_free
 from ez_jax.inspecting import MAX_NODES, MAX_STEPS, episode, imagined, measures, page
-from ez_jax.metrics import FILE_NAME, read_metrics
+from ez_jax.storage import run_folder, safe_files
+from ez_jax.storage.metrics import FILE_NAME, read_metrics
 
 MOST_STEPS = 10_000  # decisions shown
 MOST_DEPTH = 100  # imagined steps

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from ez_jax import run_folder, safe_files
 from ez_jax.config import BadInput, Config, errors, flatten, from_dict, override, validate
 from ez_jax.evaluate import protocol
-from ez_jax.metrics import FILE_NAME, read_metrics
+from ez_jax.storage import run_folder, safe_files
+from ez_jax.storage.metrics import FILE_NAME, read_metrics
 
 RETURN = "eval/return_mean"
 LARGEST_RETURN = 1e12  # sums of squares stay far from what a float holds

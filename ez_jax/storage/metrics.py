@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ez_jax import safe_files
 from ez_jax.config import BadInput
+from ez_jax.storage import safe_files
 from ez_jax.structs import Clocks, Sums
 
 FILE_NAME = "metrics.jsonl"

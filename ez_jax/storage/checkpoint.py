@@ -9,7 +9,7 @@ A checkpoint is a folder that appears under its name only when it is complete:
                      /rows/    the journal: replay rows that all checkpoints share
 
 Items can be restored one by one, so evaluation does not read the replay. The rows of the replay are
-by far the most; each is written once (`journal.py`), so that a checkpoint costs what is new.
+by far the most; each is written once (`replay_journal.py`), so that a checkpoint costs what is new.
 """
 
 import concurrent.futures
@@ -21,14 +21,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ez_jax.arrays import (
-    DamagedCheckpoint,
-    describe,
-    restore_item,
-    to_host,
-    tree_bytes,
-)
-from ez_jax.checkpoint_files import (
+from ez_jax.config import BadInput
+from ez_jax.storage.arrays import DamagedCheckpoint, describe, restore_item, to_host, tree_bytes
+from ez_jax.storage.checkpoint_files import (
     BEST,
     check_disk,
     check_shapes,
@@ -38,9 +33,8 @@ from ez_jax.checkpoint_files import (
     read_meta,
     write_folder,
 )
-from ez_jax.config import BadInput
-from ez_jax.journal import DamagedJournal, Journal, Rows, sync
-from ez_jax.run_folder import make_run_dir
+from ez_jax.storage.replay_journal import DamagedJournal, Journal, Rows, sync
+from ez_jax.storage.run_folder import make_run_dir
 from ez_jax.system import watchdog
 
 _STEP = re.compile(r"0|[1-9][0-9]{0,17}")  # the name of a complete checkpoint

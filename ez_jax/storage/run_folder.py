@@ -15,8 +15,8 @@ from typing import Any
 import jax
 import yaml
 
-from ez_jax import safe_files
 from ez_jax.config import BadInput
+from ez_jax.storage import safe_files
 from ez_jax.structs import Clocks
 from ez_jax.system import machine
 
@@ -193,7 +193,7 @@ def provenance() -> dict[str, Any]:
 
 def _commit() -> str | None:
     """The commit of this source tree, with `-dirty` where it was changed since."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parent.parent.parent
     if not (root / ".git").exists():  # installed: an enclosing repository would be someone else's
         return None
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]

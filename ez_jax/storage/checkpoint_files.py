@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ez_jax import safe_files
-from ez_jax.arrays import DamagedCheckpoint, describe, save_item
 from ez_jax.config import BadInput
-from ez_jax.journal import sync
+from ez_jax.storage import safe_files
+from ez_jax.storage.arrays import DamagedCheckpoint, describe, save_item
+from ez_jax.storage.replay_journal import sync
 
 FORMAT = 2
 BEST = "best"

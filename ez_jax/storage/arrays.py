@@ -14,8 +14,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from ez_jax import safe_files
 from ez_jax.config import BadInput
+from ez_jax.storage import safe_files
 
 # Large arrays are cut into chunks of this size: compression and reading then use several threads.
 CHUNK_BYTES = 2**24

@@ -15,9 +15,9 @@ import socket
 import tempfile
 from pathlib import Path
 
-from ez_jax import lock
 from ez_jax.config import BadInput
-from ez_jax.lock import Busy, FileLock
+from ez_jax.storage import lock
+from ez_jax.storage.lock import Busy, FileLock
 
 _FREE = "free"
 _PROC = Path("/proc")

@@ -23,10 +23,10 @@ import jax
 import numpy as np
 
 from ez_jax import config as configs
-from ez_jax import run_folder
-from ez_jax.arrays import describe, restore_item, save_item, to_host
 from ez_jax.config import BadInput, Config
-from ez_jax.metrics import read_metrics
+from ez_jax.storage import run_folder
+from ez_jax.storage.arrays import describe, restore_item, save_item, to_host
+from ez_jax.storage.metrics import read_metrics
 from ez_jax.structs import EnvSpec, Prepared, TrainState
 
 FORMAT = 1
