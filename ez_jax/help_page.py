@@ -72,9 +72,9 @@ def _groups() -> str:
 
 def _games() -> str:
     # Imported late: the environments take a second.
-    from ez_jax import envs
+    from ez_jax.config import games
 
-    families = [_paragraph(family, names) for family, names in envs.list_games().items()]
+    families = [_paragraph(family, names) for family, names in games.list_games().items()]
     return "\n".join(["games, in any case; also every id of Gymnasium", *families])
 
 

@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool
 from ez_jax import config as configs
 from ez_jax import lanes, memory, on_track
 from ez_jax.config import BadInput, Config, flatten
-from ez_jax.envs import resolve as resolve_game
+from ez_jax.config.games import resolve as resolve_game
 from ez_jax.envs.gymnax_adapter import make_game
 from ez_jax.evaluate import Games
 from ez_jax.games import seed_of_games

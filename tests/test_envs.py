@@ -11,8 +11,7 @@ import pytest
 from tiny import make_spec
 
 from ez_jax import envs, scores
-from ez_jax.config import BadInput, EnvConfig
-from ez_jax.config import games as catalogue
+from ez_jax.config import BadInput, EnvConfig, games
 from ez_jax.envs.action_names import action_names
 
 ATARI = EnvConfig()
@@ -220,7 +219,7 @@ def test_frames_are_area_averages_of_the_screen():
 
 
 def test_all_games_of_atari_100k_step():
-    for game in envs.ATARI_100K:
+    for game in games.ATARI_100K:
         spec, rows = play(game, steps=2)
 
         assert spec.observation_shape == (24, 24, 3), game
@@ -499,10 +498,10 @@ def test_what_cannot_be_played_is_refused_with_the_reason(game, reason):
 def test_names_are_found(game, backend, task_id):
     import toy_envs  # noqa: F401 the last name needs it registered
 
-    task = envs.resolve(game)
+    task = games.resolve(game)
 
     assert (task.backend, task.task_id) == (backend, task_id)
-    assert envs.resolve(task.name) == replace(task, game=task.name)
+    assert games.resolve(task.name) == replace(task, game=task.name)
 
 
 @pytest.mark.parametrize(
@@ -524,7 +523,7 @@ def test_names_are_found(game, backend, task_id):
 )
 def test_a_bad_name_is_answered_with_what_mends_it(game, backend, words):
     with pytest.raises(BadInput) as caught:
-        envs.resolve(game, backend)
+        games.resolve(game, backend)
 
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -535,27 +534,27 @@ def test_a_module_missing_inside_the_users_package_is_not_hidden(tmp_path, monke
     monkeypatch.syspath_prepend(tmp_path)
 
     with pytest.raises(ModuleNotFoundError, match="not_there_at_all"):
-        envs.resolve("half_there:My-v0")
+        games.resolve("half_there:My-v0")
 
 
 def test_every_listed_game_leads_back_to_itself():
-    games = envs.list_games()
+    listed = games.list_games()
 
-    assert games["Atari-100k"] == envs.ATARI_100K
-    assert {"CartPole", "Acrobot", "MountainCar"} <= set(games["Classic control"])
-    assert games["Box2D"] == ("LunarLander",)
-    for name in (name for family in games.values() for name in family):
-        assert envs.resolve(name).name == name
+    assert listed["Atari-100k"] == games.ATARI_100K
+    assert {"CartPole", "Acrobot", "MountainCar"} <= set(listed["Classic control"])
+    assert listed["Box2D"] == ("LunarLander",)
+    for name in (name for family in listed.values() for name in family):
+        assert games.resolve(name).name == name
 
 
 def test_atari_is_known_by_any_spelling():
-    assert all(envs.is_atari(game) for game in (*envs.ATARI_100K, "ALE/Pong-v5", "ms_pacman"))
-    assert not any(envs.is_atari(game) for game in ("CartPole", "Catch", "xyz", "gym:CartPole"))
+    assert all(games.is_atari(game) for game in (*games.ATARI_100K, "ALE/Pong-v5", "ms_pacman"))
+    assert not any(games.is_atari(game) for game in ("CartPole", "Catch", "xyz", "gym:CartPole"))
 
 
 def test_a_name_for_gymnasium_is_resolved_without_importing_envpool():
     program = (
-        "import sys; from ez_jax import envs; envs.resolve('gym:CartPole');"
+        "import sys; from ez_jax.config import games; games.resolve('gym:CartPole');"
         "sys.exit('envpool' in sys.modules)"
     )
 
@@ -566,7 +565,7 @@ def test_a_name_for_gymnasium_is_resolved_without_importing_envpool():
 
 
 def test_random_play_scores_0_and_the_human_1():
-    assert tuple(scores.RANDOM_AND_HUMAN) == envs.ATARI_100K
+    assert tuple(scores.RANDOM_AND_HUMAN) == games.ATARI_100K
     for game, (random, human) in scores.RANDOM_AND_HUMAN.items():
         assert scores.human_normalised(game, random) == 0
         assert scores.human_normalised(f"{game.lower()}-v5", human) == 1
@@ -599,7 +598,7 @@ def test_actions_are_called_by_their_names_or_numbers(game, names):
 
 @pytest.mark.long
 def test_every_atari_game_has_a_name_for_every_action():
-    ids = [task_id for task_id, family in catalogue._envpool_ids().items() if "atari" in family]
+    ids = [task_id for task_id, family in games._envpool_ids().items() if "atari" in family]
     for task_id in ids:
         space = envpool.make_spec(task_id, full_action_space=False).action_space
         spec = make_spec(84, 84, 3, actions=int(space.n))

@@ -10,7 +10,7 @@ from runs import ROOT
 
 from ez_jax import references
 from ez_jax.config import dotted_keys, presets
-from ez_jax.envs import ATARI_100K
+from ez_jax.config.games import ATARI_100K
 from ez_jax.scores import RANDOM_AND_HUMAN
 
 OTHER_GAMES = ("CartPole", "Catch", "LunarLander")

@@ -8,10 +8,10 @@ import pytest
 import runs
 from test_train import untimed
 
-from ez_jax import envs, lanes
+from ez_jax import lanes
 from ez_jax.agent import load
 from ez_jax.cli import spread
-from ez_jax.config import BadInput, Config, flatten, override, presets, to_dict
+from ez_jax.config import BadInput, Config, flatten, games, override, presets, to_dict
 from ez_jax.envs.gymnax_adapter import make_game
 from ez_jax.member import Member
 from ez_jax.model import make_model
@@ -180,7 +180,7 @@ def test_numbers_are_settings_with_fractions():
 @pytest.mark.parametrize("policy", ["gumbel", "puct"])
 def test_every_number_can_differ_whatever_the_search(policy):
     chosen = runs.config("a", {"search.policy": policy}, GAME)
-    game = make_game(envs.resolve(GAME), chosen.env, training=True)
+    game = make_game(games.resolve(GAME), chosen.env, training=True)
     program = lanes.make_program(chosen, make_model(chosen, game.spec), game, game)
     numbers = {key: np.ones(2, np.float32) for key in lanes.NUMBERS}
     seeds = np.zeros(2, np.int32)

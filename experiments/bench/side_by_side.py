@@ -13,7 +13,7 @@ import numpy as np
 from experiments.bench.parts import Setting
 from experiments.bench.whole import Loop, Row, train
 from ez_jax import envs, lanes
-from ez_jax.config import BadInput, Config, override
+from ez_jax.config import BadInput, Config, games, override
 from ez_jax.envs.gymnax_adapter import make_game
 from ez_jax.progress import Progress
 from ez_jax.run import Run
@@ -38,7 +38,7 @@ def together(setting: Setting, steps: int) -> Iterator[Row]:
 
 
 def _rate(config: Config, setting: Setting, count: int, steps: int) -> dict[str, Any]:
-    game = make_game(envs.resolve(config.game, config.env.backend), config.env, training=True)
+    game = make_game(games.resolve(config.game, config.env.backend), config.env, training=True)
     program = lanes.make_program(config, setting.model, game, game)
     seeds = np.arange(count, dtype=np.int32)
     state = program.start(seeds, seeds, {})

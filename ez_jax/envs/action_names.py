@@ -1,6 +1,6 @@
 """What the actions of known games are called; envpool and gymnax do not say.
 
-`reference_data/action_names.json` holds the joystick's 18 positions, which of them each Atari game
+`action_names.json` holds the joystick's 18 positions, which of them each Atari game
 has (from the Arcade Learning Environment; a game not in the list has all), and the actions of
 small games by the beginning of their ids.
 """
@@ -14,7 +14,7 @@ from typing import Any
 from ez_jax.config.games import is_atari_id
 from ez_jax.structs import EnvSpec
 
-_FILE = resources.files("ez_jax") / "reference_data" / "action_names.json"
+_FILE = resources.files("ez_jax.envs") / "action_names.json"
 
 
 def action_names(spec: EnvSpec) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ import gymnasium
 import numpy as np
 
 from ez_jax.config import BadInput, Config, run_folder
-from ez_jax.envs import resolve
+from ez_jax.config.games import resolve
 from ez_jax.examining import repeat, scores, spaces
 from ez_jax.examining.play import Play, open_env, play, random_actions
 from ez_jax.examining.spaces import Unfit

@@ -1,0 +1,91 @@
+"""Environments: N copies side by side behind one interface, whichever library steps them.
+
+`make_env` gives a `VectorEnv`; `config.games.resolve` says at once whether a game exists. The
+adapters differ, what they return does not:
+
+- After a row with `is_last` the next action is not executed; that call returns the first
+  observation of the next episode with `is_first`, reward 0, score 0 and discount 1. Every other
+  row answers one executed action, so agent steps = rows without `is_first`.
+- `discount` is 0 where the episode terminated and 1 elsewhere, truncation included.
+- Only the newest frame is returned, channels last; stacking is the actor's business.
+- Nothing returned is written to again.
+"""
+
+from typing import Protocol
+
+import numpy as np
+
+from ez_jax.config import EnvConfig
+from ez_jax.config.games import resolve
+from ez_jax.structs import EnvSpec, TimeStep
+
+
+class VectorEnv(Protocol):
+    """N environments of one game; environment i plays from seed + i."""
+
+    spec: EnvSpec
+    num_envs: int
+
+    def reset(self) -> TimeStep:
+        """Start a new game everywhere; every row has `is_first`."""
+        ...
+
+    def send(self, action: np.ndarray) -> None:
+        """Hand over actions i32[N] in 0..num_actions-1; envpool works on them in its threads."""
+        ...
+
+    def recv(self) -> TimeStep:
+        """Wait for what the actions last sent led to."""
+        ...
+
+    def step(self, action: np.ndarray) -> TimeStep:
+        """Send and receive."""
+        ...
+
+    def render(self) -> np.ndarray:
+        """Pictures u8[N, H, W, 3] of the present states, not between `send` and `recv`."""
+        ...
+
+    def lives(self) -> np.ndarray:
+        """Lives left i32[N], 0 where a game has none to count."""
+        ...
+
+    def action_names(self) -> tuple[str, ...]:
+        """What the actions are called, their numbers where nobody knows."""
+        ...
+
+    def close(self) -> None:
+        """Release what the environments hold."""
+        ...
+
+
+def runs_on_device(game: str, backend: str = "auto") -> bool:
+    """Whether a game is a function that a program can contain (`ez_jax.together`)."""
+    return resolve(game, backend).backend == "gymnax"
+
+
+def make_env(
+    game: str, config: EnvConfig, *, num_envs: int, seed: int, training: bool
+) -> VectorEnv:
+    """Build N environments.
+
+    Args:
+        game: a name as `resolve` takes it.
+        config: what the agent sees and how episodes are cut.
+        num_envs: N.
+        seed: environment i is seeded with seed + i.
+        training: whether lost lives end episodes, rewards are clipped (where the configuration
+            says so) and `max_episode_steps` holds; else `eval_max_episode_steps` does.
+
+    Raises:
+        BadInput: an unknown game, actions that are not a finite set, or observations of a kind
+            that no network takes.
+    """
+    task = resolve(game, config.backend)
+    if task.backend == "envpool":
+        from ez_jax.envs.envpool_adapter import EnvpoolEnv as Adapter
+    elif task.backend == "gymnax":
+        from ez_jax.envs.gymnax_adapter import GymnaxEnv as Adapter
+    else:
+        from ez_jax.envs.gymnasium_adapter import GymnasiumEnv as Adapter
+    return Adapter(task, config, num_envs=num_envs, seed=seed, training=training)
