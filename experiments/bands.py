@@ -3,8 +3,8 @@
     python -m experiments.bands
 
 reads `experiments/results/{cartpole,catch,lunarlander}.json` and writes
-`ez_jax/reference_data/measured.json`: at each evaluation the median of the seeds, and their least
-and greatest score where there are three seeds or more.
+`ez_jax/evaluation/reference_data/measured.json`: at each evaluation the median of the seeds, and
+their least and greatest score where there are three seeds or more.
 """
 
 import json
@@ -16,7 +16,9 @@ from ez_jax.config.presets import make_config
 from ez_jax.storage.safe_files import read_json
 
 RESULTS = Path(__file__).parent / "results"
-MEASURED = Path(__file__).parent.parent / "ez_jax" / "reference_data" / "measured.json"
+MEASURED = (
+    Path(__file__).parent.parent / "ez_jax" / "evaluation" / "reference_data" / "measured.json"
+)
 GAMES = ("cartpole", "catch", "lunarlander")
 FEWEST_SEEDS = 3  # for a band
 

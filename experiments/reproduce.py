@@ -21,7 +21,7 @@ from typing import Any
 from ez_jax import arguments
 from ez_jax.config import BadInput, Config, from_dict, run_folder
 from ez_jax.config.presets import make_config
-from ez_jax.on_track import differing_settings, number
+from ez_jax.evaluation.on_track import differing_settings, number
 from ez_jax.storage import safe_files
 from ez_jax.storage.metrics import EVALUATION, read_metrics
 from ez_jax.storage.run_folder import read_config

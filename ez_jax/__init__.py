@@ -9,7 +9,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Agent": "agent",
+    "Agent": "evaluation.trained_agent",
     "BadInput": "config",
     "Config": "config",
     "Embedding": "structs",
@@ -17,7 +17,7 @@ _HOMES = {
     "Model": "model",
     "Root": "structs",
     "inspect_run": "inspecting.inspection",
-    "load": "agent",
+    "load": "evaluation.trained_agent",
     "make_config": "config.presets",
     "make_env": "envs",
     "make_model": "model",

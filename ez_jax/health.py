@@ -161,7 +161,7 @@ def _mend_checkpoint(error: Exception) -> str:
 
 
 def _video() -> None:
-    from ez_jax.video import write_video
+    from ez_jax.evaluation.video import write_video
 
     frames = np.zeros((2, 32, 32, 3), np.uint8)
     with tempfile.TemporaryDirectory() as folder:

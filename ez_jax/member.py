@@ -8,10 +8,11 @@ from typing import Any
 
 import yaml
 
-from ez_jax import complaints, diagnostics, on_track, pace, saving
+from ez_jax import complaints, diagnostics, pace, saving
 from ez_jax import config as configs
 from ez_jax.config import BadInput, Config
-from ez_jax.evaluate import Games, scores, summary
+from ez_jax.evaluation import on_track
+from ez_jax.evaluation.scores import Games, scores, summary
 from ez_jax.lanes import Lane
 from ez_jax.progress import Progress
 from ez_jax.search import resolve

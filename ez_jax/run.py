@@ -17,12 +17,14 @@ import jax
 import numpy as np
 import yaml
 
-from ez_jax import complaints, diagnostics, memory, on_track, pace, saving
+from ez_jax import complaints, diagnostics, memory, pace, saving
 from ez_jax import config as configs
 from ez_jax.actor import make_act
 from ez_jax.ahead import make_source
 from ez_jax.config import Config
-from ez_jax.evaluate import scores, summary
+from ez_jax.evaluation import on_track
+from ez_jax.evaluation.across_processes import make_shared_evaluate
+from ez_jax.evaluation.scores import scores, summary
 from ez_jax.games import SavedGames, training_games
 from ez_jax.learner import make_learn, make_prepare, no_metrics
 from ez_jax.model import make_model
@@ -31,7 +33,6 @@ from ez_jax.progress import Progress
 from ez_jax.reanalyse import make_reanalyse
 from ez_jax.run_state import ACT, LEARN, init_run_state, start_run_state
 from ez_jax.search import make_search, resolve
-from ez_jax.shared_evaluation import make_shared_evaluate
 from ez_jax.storage import crash_bundle, run_folder
 from ez_jax.storage.checkpoint import Checkpointer
 from ez_jax.storage.lock import RunLock

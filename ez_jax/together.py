@@ -19,11 +19,12 @@ import numpy as np
 from jaxtyping import Array, Bool
 
 from ez_jax import config as configs
-from ez_jax import lanes, memory, on_track
+from ez_jax import lanes, memory
 from ez_jax.config import BadInput, Config, flatten
 from ez_jax.config.games import resolve as resolve_game
 from ez_jax.envs.gymnax_adapter import make_game
-from ez_jax.evaluate import Games
+from ez_jax.evaluation import on_track
+from ez_jax.evaluation.scores import Games
 from ez_jax.games import seed_of_games
 from ez_jax.lanes import Lane
 from ez_jax.member import ITEM, Member, without_train

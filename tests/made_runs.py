@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ez_jax import evaluate
 from ez_jax.config import Config, presets, to_dict
+from ez_jax.evaluation.scores import protocol
 from ez_jax.storage import run_folder
 from ez_jax.structs import Clocks
 
@@ -34,7 +34,7 @@ def write(
     run_folder.write_config(folder, to_dict(config))
     points = [config.total_agent_steps * (i + 1) // len(returns) for i in range(len(returns))]
     write_lines(folder, config, list(zip(points, returns, strict=True)))
-    scores = {"protocol": evaluate.protocol(config), "episodes": config.eval.episodes}
+    scores = {"protocol": protocol(config), "episodes": config.eval.episodes}
     content = {**scores, "mean": returns[-1], "seed": seed, "preset": config.preset, **MADE_ON}
     (folder / "scores.json").write_text(json.dumps(content))
     return config

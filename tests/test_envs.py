@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from tiny import make_spec
 
-from ez_jax import envs, scores
+from ez_jax import envs
 from ez_jax.config import BadInput, EnvConfig, games
 from ez_jax.envs.action_names import action_names
+from ez_jax.evaluation import scores
 
 ATARI = EnvConfig()
 SMALL = replace(ATARI, image_size=24)  # quicker, where the picture does not matter

@@ -13,6 +13,7 @@ import runs
 import ez_jax
 from ez_jax import evaluate
 from ez_jax.config import override
+from ez_jax.evaluation import play
 from ez_jax.storage.metrics import read_metrics
 from ez_jax.system import exits
 
@@ -76,7 +77,7 @@ def test_evaluation_of_the_last_checkpoint_gives_the_training_logs_number(run, m
 def test_each_game_has_its_own_seed_however_many_run_side_by_side(agent):
     def returns(**changes):
         config = override(agent.config, {f"eval.{key}": value for key, value in changes.items()})
-        return evaluate.make_evaluate(config, agent.model)(agent.variables).returns.tolist()
+        return play.make_evaluate(config, agent.model)(agent.variables).returns.tolist()
 
     together = returns(episodes=5, num_envs=5)
     assert returns(episodes=5, num_envs=2) == together  # in three waves, the last one half empty
@@ -92,7 +93,7 @@ def test_the_same_games_are_played_with_several_numbers_of_simulations(
     found = json.loads((run / "scores_by_simulations.json").read_text())
     assert [row["num_simulations"] for row in found["rows"]] == [1, 3]
     config = override(agent.config, {"eval.num_simulations": 3})
-    games = evaluate.make_evaluate(config, agent.model)(agent.variables)
+    games = play.make_evaluate(config, agent.model)(agent.variables)
     assert found["rows"][1]["returns"] == games.returns.tolist()
     assert found["rows"][1]["mean"] == games.returns.mean()
     assert found["agent_steps"] == agent.clocks.agent_steps

@@ -18,8 +18,8 @@ import runs
 from PIL import Image
 
 import ez_jax
-from ez_jax import evaluate
 from ez_jax.config import Config
+from ez_jax.evaluation import trained_agent
 from ez_jax.inspect import __main__ as command
 from ez_jax.inspecting import episode, imagined, measures, page
 from ez_jax.inspecting.frames import Film
@@ -51,7 +51,7 @@ def played(agent):
     def play(policy):
         if policy not in games:
             changes = {"search.num_simulations": SIMULATIONS, "search.policy": policy}
-            chosen = evaluate.changed(agent, changes)
+            chosen = trained_agent.changed(agent, changes)
             games[policy] = (
                 chosen,
                 episode.play(chosen, agent, max_steps=25, max_nodes=NODES),

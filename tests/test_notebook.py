@@ -14,8 +14,8 @@ import runs
 
 from ez_jax import notebook
 from ez_jax.config import BadInput
+from ez_jax.evaluation.video import write_video
 from ez_jax.notebook import View
-from ez_jax.video import write_video
 
 PNG = b"\x89PNG\r\n"
 

@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ez_jax import references
 from ez_jax.config.presets import make_config
-from ez_jax.on_track import differences, nearest, on_track, series
+from ez_jax.evaluation import references
+from ez_jax.evaluation.on_track import differences, nearest, on_track, series
 
 
 def test_curves_and_bands_are_linear_between_their_points():

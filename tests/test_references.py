@@ -8,10 +8,10 @@ import sys
 import pytest
 from runs import ROOT
 
-from ez_jax import references
 from ez_jax.config import dotted_keys, presets
 from ez_jax.config.games import ATARI_100K
-from ez_jax.scores import RANDOM_AND_HUMAN
+from ez_jax.evaluation import references
+from ez_jax.evaluation.scores import RANDOM_AND_HUMAN
 
 OTHER_GAMES = ("CartPole", "Catch", "LunarLander")
 MINATAR = ("Asterix-MinAtar", "Breakout-MinAtar", "Freeway-MinAtar", "SpaceInvaders-MinAtar")
@@ -118,7 +118,7 @@ def test_our_own_bands_are_those_of_the_committed_results(tmp_path, monkeypatch)
 def test_what_a_wheel_is_made_of_holds_the_data(tmp_path):
     pytest.importorskip("setuptools")
     files = ["setup.cfg", "README.md", "LICENSE", "ez_jax/__init__.py"]
-    data = [f"ez_jax/reference_data/{item.name}" for item in references.DATA.iterdir()]
+    data = [f"ez_jax/evaluation/reference_data/{item.name}" for item in references.DATA.iterdir()]
     for name in (*files, *data):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())

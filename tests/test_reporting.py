@@ -6,9 +6,9 @@ import made_runs
 import numpy as np
 import pytest
 
-from ez_jax import references
 from ez_jax.config import BadInput
-from ez_jax.references import Score
+from ez_jax.evaluation import references
+from ez_jax.evaluation.references import Score
 from ez_jax.reporting import arms, collect, curves, estimates, scales, simulations
 
 

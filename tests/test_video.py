@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from ez_jax.config import BadInput
-from ez_jax.video import write_video
+from ez_jax.evaluation.video import write_video
 
 
 def moving_square(length, height, width, channels):

@@ -10,9 +10,9 @@ from typing import Any
 from experiments import gpu, reproduce
 from experiments.reproduce import Reproduction
 from experiments.site import places
-from ez_jax import references
-from ez_jax.on_track import number
-from ez_jax.scores import RANDOM_AND_HUMAN
+from ez_jax.evaluation import references
+from ez_jax.evaluation.on_track import number
+from ez_jax.evaluation.scores import RANDOM_AND_HUMAN
 from ez_jax.storage import safe_files
 
 RESULTS = places.ROOT / "experiments" / "results"

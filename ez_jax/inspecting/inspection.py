@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import ez_jax
-from ez_jax.agent import Agent, load
 from ez_jax.complaints import complaints
 from ez_jax.config import BadInput, Config
-from ez_jax.evaluate import changed, check_free
+from ez_jax.evaluation.trained_agent import Agent, changed, check_free, load
 from ez_jax.inspecting import MAX_NODES, MAX_STEPS, episode, imagined, measures, page
 from ez_jax.storage import run_folder, safe_files
 from ez_jax.storage.metrics import FILE_NAME, read_metrics

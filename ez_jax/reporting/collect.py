@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ez_jax.config import BadInput, Config, errors, flatten, from_dict, override, validate
-from ez_jax.evaluate import protocol
+from ez_jax.evaluation.scores import protocol
 from ez_jax.storage import run_folder, safe_files
 from ez_jax.storage.metrics import FILE_NAME, read_metrics
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ez_jax.config import BadInput, errors
+from ez_jax.evaluation.scores import human_normalised
 from ez_jax.reporting.collect import RunRecord
-from ez_jax.scores import human_normalised
 
 HUMAN = "human-normalised games"  # their scores are averaged over games
 

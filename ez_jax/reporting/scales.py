@@ -9,9 +9,9 @@ import dataclasses
 
 import numpy as np
 
-from ez_jax import references
+from ez_jax.evaluation import references
+from ez_jax.evaluation.scores import human_normalised
 from ez_jax.reporting.arms import Panel
-from ez_jax.scores import human_normalised
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ez_jax import references
-from ez_jax.references import Curve, Score
+from ez_jax.evaluation import references
+from ez_jax.evaluation.references import Curve, Score
 from ez_jax.reporting import curves, effects, simulations
 from ez_jax.reporting.aggregates import Aggregates, aggregate
 from ez_jax.reporting.arms import Panel

@@ -6,7 +6,9 @@ action = agent.act(observation)      # again and again; agent.reset() where an e
 
 import importlib.util
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -124,3 +126,27 @@ def load(run: str | Path, *, best: bool = False) -> Agent:
     variables = restored.state["train"].variables
     clocks = run_folder.read_clocks(restored)
     return Agent(chosen, spec, variables, clocks)
+
+
+FREE_SECTIONS = ("search.", "eval.", "env.")  # what may differ from the training run
+
+
+def check_free(keys: Iterable[str]) -> None:
+    """Refuse what may not differ from the training run.
+
+    Raises:
+      BadInput: names the first such key.
+    """
+    for key in keys:
+        if not key.startswith(FREE_SECTIONS):
+            raise BadInput(f"{key} belongs to the training run; only search, eval and env may vary")
+
+
+def changed(agent: Agent, changes: Mapping[str, Any]) -> Config:
+    """The configuration of a trained agent with some values changed, by dotted key.
+
+    Raises:
+      BadInput: an unknown key, or a value that is not possible.
+    """
+    chosen = config.validate(config.override(agent.config, changes))
+    return resolve(chosen, agent.spec.num_actions)

@@ -8,10 +8,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ez_jax import references
 from ez_jax.config import Config, flatten
 from ez_jax.config.presets import make_config
-from ez_jax.references import Curve, Score
+from ez_jax.evaluation import references
+from ez_jax.evaluation.references import Curve, Score
 from ez_jax.storage.metrics import Series
 from ez_jax.storage.run_folder import is_free
 

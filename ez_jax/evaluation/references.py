@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from ez_jax.scores import RANDOM_AND_HUMAN
+from ez_jax.evaluation.scores import RANDOM_AND_HUMAN
 
-DATA = resources.files("ez_jax") / "reference_data"
+DATA = resources.files("ez_jax.evaluation") / "reference_data"
 
 
 @dataclass(frozen=True)
