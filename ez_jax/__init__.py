@@ -21,8 +21,8 @@ _HOMES = {
     "make_config": "config.presets",
     "make_env": "envs",
     "make_model": "model",
-    "make_recurrent_fn": "search",
-    "make_search": "search",
+    "make_recurrent_fn": "agent.search",
+    "make_search": "agent.search",
 }
 __all__ = sorted([*_HOMES, "__version__"])
 

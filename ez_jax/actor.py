@@ -9,8 +9,8 @@ from jaxtyping import Array, Shaped
 
 from ez_jax import diagnostics
 from ez_jax import replay as ring
+from ez_jax.agent.search import SearchFn
 from ez_jax.model import Model
-from ez_jax.search import SearchFn
 from ez_jax.structs import NEVER, EnvSpec, Replay, Row, SearchOutput, TimeStep, Variables
 from ez_jax.system import devices
 

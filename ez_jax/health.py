@@ -120,8 +120,8 @@ def _search() -> None:
     import jax
     import jax.numpy as jnp
 
+    from ez_jax.agent.search import make_search
     from ez_jax.config import SearchConfig
-    from ez_jax.search import make_search
     from ez_jax.structs import Embedding, Root
 
     config = SearchConfig(num_simulations=16)

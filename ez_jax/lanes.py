@@ -21,13 +21,13 @@ from jaxtyping import Array, Bool, Float, Int
 from ez_jax import pace
 from ez_jax import replay as ring
 from ez_jax.actor import init_frames, make_decide, make_policy
+from ez_jax.agent.search import make_search
 from ez_jax.config import Config
 from ez_jax.envs.gymnax_adapter import DeviceGame, GameState, game_keys
 from ez_jax.learner import make_learn, make_prepare
 from ez_jax.model import Model
 from ez_jax.reanalyse import make_reanalyse
 from ez_jax.run_state import ACT, LEARN, init_run_state
-from ez_jax.search import make_search
 from ez_jax.structs import Clocks, RunState, TimeStep
 from ez_jax.targets import make_targets
 

@@ -10,12 +10,12 @@ import yaml
 
 from ez_jax import complaints, diagnostics, pace, saving
 from ez_jax import config as configs
+from ez_jax.agent.search import resolve
 from ez_jax.config import BadInput, Config
 from ez_jax.evaluation import on_track
 from ez_jax.evaluation.scores import Games, scores, summary
 from ez_jax.lanes import Lane
 from ez_jax.progress import Progress
-from ez_jax.search import resolve
 from ez_jax.storage import run_folder
 from ez_jax.storage.checkpoint import Checkpointer, Restored
 from ez_jax.storage.lock import RunLock

@@ -6,8 +6,8 @@ machine or on where a run was stopped.
 
 import math
 
+from ez_jax.agent.search.search import acting_temperature
 from ez_jax.config import Config
-from ez_jax.search import acting_temperature
 from ez_jax.structs import Clocks
 
 

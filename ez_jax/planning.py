@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ez_jax import config as configs
 from ez_jax import memory
+from ez_jax.agent.search import resolve
 from ez_jax.config import Config, checks
 from ez_jax.envs import make_env
 from ez_jax.memory import MemoryPlan
@@ -27,7 +28,6 @@ from ez_jax.plan import (
 )
 from ez_jax.progress import Progress, duration
 from ez_jax.rehearsal import MakeRun, Rates, rehearse
-from ez_jax.search import resolve
 from ez_jax.storage import run_folder
 from ez_jax.system import exits, free_memory
 from ez_jax.system.free_memory import Available, gigabytes

@@ -20,12 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from ez_jax import replay as ring
+from ez_jax.agent.search import make_search
 from ez_jax.config import Config, SearchConfig, override
 from ez_jax.learner import make_draw, make_optimizer, refresh_targets
 from ez_jax.losses import unroll_loss
 from ez_jax.model import Model, make_model
 from ez_jax.reanalyse import make_reanalyse
-from ez_jax.search import make_search
 from ez_jax.structs import (
     Batch,
     EnvSpec,

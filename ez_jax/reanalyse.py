@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from ez_jax.agent.search import SearchFn
 from ez_jax.config import Config
 from ez_jax.model import Model
-from ez_jax.search import SearchFn
 from ez_jax.structs import Batch, Replay, Root, Row, SearchOutput, Variables
 from ez_jax.system import devices
 

@@ -20,6 +20,7 @@ import yaml
 from ez_jax import complaints, diagnostics, memory, pace, saving
 from ez_jax import config as configs
 from ez_jax.actor import make_act
+from ez_jax.agent.search import make_search, resolve
 from ez_jax.ahead import make_source
 from ez_jax.config import Config
 from ez_jax.evaluation import on_track
@@ -32,7 +33,6 @@ from ez_jax.plan import check_disk, memory_plan, plan_rows, plan_warnings
 from ez_jax.progress import Progress
 from ez_jax.reanalyse import make_reanalyse
 from ez_jax.run_state import ACT, LEARN, init_run_state, start_run_state
-from ez_jax.search import make_search, resolve
 from ez_jax.storage import crash_bundle, run_folder
 from ez_jax.storage.checkpoint import Checkpointer
 from ez_jax.storage.lock import RunLock

@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool
 
 from ez_jax import config as configs
 from ez_jax import lanes, memory
+from ez_jax.agent.search import resolve
 from ez_jax.config import BadInput, Config, flatten
 from ez_jax.config.games import resolve as resolve_game
 from ez_jax.envs.gymnax_adapter import make_game
@@ -31,7 +32,6 @@ from ez_jax.member import ITEM, Member, without_train
 from ez_jax.model import make_model
 from ez_jax.plan import check_disk, memory_plan
 from ez_jax.progress import Progress
-from ez_jax.search import resolve
 from ez_jax.storage import run_folder
 from ez_jax.storage.metrics import EVALUATION
 from ez_jax.structs import Clocks

@@ -15,7 +15,8 @@ from mkdocs.exceptions import PluginError
 from runs import ROOT
 
 from experiments.site import formulas, hooks, places, settings
-from ez_jax import arguments, search, targets
+from ez_jax import arguments, targets
+from ez_jax.agent.search import search
 from ez_jax.config import dotted_keys
 from ez_jax.diagnostics import HEADS
 from ez_jax.storage.metrics import read_metrics

@@ -7,6 +7,7 @@ import pytest
 import tiny
 
 from ez_jax import replay as ring
+from ez_jax.agent.search import make_search
 from ez_jax.config import Config, LearnerConfig, override
 from ez_jax.learner import (
     importance_exponent,
@@ -19,7 +20,6 @@ from ez_jax.learner import (
     refresh_targets,
 )
 from ez_jax.reanalyse import make_reanalyse
-from ez_jax.search import make_search
 from ez_jax.structs import Replay, Row, TrainState
 from ez_jax.targets import make_targets
 

@@ -11,8 +11,8 @@ import pytest
 import tiny
 
 from ez_jax import support
+from ez_jax.agent.search import make_recurrent_fn, make_search
 from ez_jax.model import Model, scale_gradient
-from ez_jax.search import make_recurrent_fn, make_search
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")
 

@@ -12,13 +12,13 @@ import numpy as np
 
 from experiments.bench.measure import Case, Cost, compiled_call, counted
 from ez_jax import replay as ring
+from ez_jax.agent.search import make_recurrent_fn, make_search, resolve
 from ez_jax.config import Config, override
 from ez_jax.envs import make_env
 from ez_jax.host_frames import HostFrames
 from ez_jax.learner import init_train_state, make_draw, make_update
 from ez_jax.model import Model, make_model
 from ez_jax.reanalyse import ReanalyseFn, make_reanalyse
-from ez_jax.search import make_recurrent_fn, make_search, resolve
 from ez_jax.structs import (
     Batch,
     Embedding,

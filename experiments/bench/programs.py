@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from experiments.bench.parts import Setting
 from ez_jax import replay as ring
 from ez_jax.actor import init_frames, make_act
+from ez_jax.agent.search import make_search
 from ez_jax.learner import make_learn, make_prepare, no_metrics
 from ez_jax.reanalyse import make_reanalyse
-from ez_jax.search import make_search
 from ez_jax.structs import Prepared, Replay, TimeStep
 from ez_jax.system import devices
 from ez_jax.targets import make_targets

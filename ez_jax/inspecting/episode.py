@@ -15,14 +15,14 @@ import mctx
 import numpy as np
 
 from ez_jax.actor import init_frames, make_policy
+from ez_jax.agent.search import make_tree_search
+from ez_jax.agent.search.tree import qs_with_mixed_value
 from ez_jax.config import BadInput, Config
 from ez_jax.envs import VectorEnv, make_env
 from ez_jax.evaluation.trained_agent import Agent
-from ez_jax.gumbel import qs_with_mixed_value
 from ez_jax.inspecting.frames import Film
 from ez_jax.inspecting.trees import ROOT, Nodes, compact, root_prior
 from ez_jax.model import Model
-from ez_jax.search import make_tree_search
 from ez_jax.structs import Embedding, SearchOutput, TimeStep, Variables
 from ez_jax.system import watchdog
 

@@ -21,7 +21,9 @@ import jax.numpy as jnp
 import mctx
 from jaxtyping import Array, Bool, Float, Int
 
+from ez_jax.agent.search.tree import Found, PolicyFn, edge_qs, found_in_tree
 from ez_jax.config import SearchConfig
+from ez_jax.structs import Variables
 
 TIE = 1e-6  # scores this close to the best are equal
 
@@ -31,11 +33,6 @@ class Guide(flax.struct.PyTreeNode, kw_only=True):
 
     choice: Int[Array, "B M"]  # the action that a descent takes at each node
     tie_break: Float[Array, "B M A"]  # among equal scores the largest wins, then the lowest action
-
-
-def edge_qs(tree: mctx.Tree) -> Float[Array, "*B M A"]:
-    """Reward plus discounted mean value of every edge; anything where none was followed."""
-    return tree.children_rewards + tree.children_discounts * tree.children_values
 
 
 def _at(values: Array, node: Int[Array, "B M"]) -> Array:
@@ -230,3 +227,51 @@ def root_value(tree: mctx.Tree) -> Float[Array, " B"]:
     """The sum of the returns through the root over their number plus one, as published."""
     root = mctx.Tree.ROOT_INDEX
     return tree.node_values[:, root] - tree.raw_values[:, root] / tree.node_visits[:, root]
+
+
+def make_puct_ez(config: SearchConfig, explore: bool) -> PolicyFn:
+    """EfficientZero's published PUCT, with MuZero's root noise and acting temperature."""
+
+    def draw(key: Array, prior: Float[Array, " A"], num_nodes: int) -> tuple[Array, Array, Array]:
+        """Noisy prior, what breaks ties at each node, and a key for the action."""
+        # Deviates (ties of the search, V1): drawn from the key, not from the clock.
+        noise_key, tie_key, act_key = jax.random.split(key, 3)
+        if explore:
+            noise = jax.random.dirichlet(noise_key, jnp.full(len(prior), config.dirichlet_alpha))
+            prior = prior + config.dirichlet_fraction * (noise - prior)
+        return prior, jax.random.uniform(tie_key, (num_nodes, len(prior))), act_key
+
+    def policy(
+        variables: Variables,
+        keys: Array,
+        root: mctx.RootFnOutput,
+        recurrent_fn: mctx.RecurrentFn,
+        num_simulations: int,
+        *,
+        invalid_actions: Array | None,
+        temperature: Array,
+    ) -> Found:
+        prior, tie_break, act_keys = jax.vmap(draw, (0, 0, None))(
+            keys, jax.nn.softmax(root.prior_logits), num_simulations + 1
+        )
+        tree = search(
+            variables,
+            keys[0],  # nothing else is drawn
+            root.replace(prior_logits=jnp.log(prior)),
+            recurrent_fn,
+            num_simulations,
+            config=config,
+            tie_break=tie_break,
+            invalid_actions=invalid_actions,
+        )
+        visits = tree.children_visits[:, mctx.Tree.ROOT_INDEX]
+        drawn = jax.vmap(jax.random.categorical)(act_keys, jnp.log(visits) / temperature)
+        return found_in_tree(
+            root,
+            tree,
+            action=drawn if explore else jnp.argmax(visits, axis=-1),
+            policy=visits / num_simulations,
+            value=root_value(tree),
+        )
+
+    return policy

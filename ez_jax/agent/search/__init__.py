@@ -1,0 +1,11 @@
+"""Tree search in the learned model, one variant per file; `search.py` lists them."""
+
+from ez_jax.agent.search.search import (
+    SearchFn,
+    make_recurrent_fn,
+    make_search,
+    make_tree_search,
+    resolve,
+)
+
+__all__ = ["SearchFn", "make_recurrent_fn", "make_search", "make_tree_search", "resolve"]

@@ -1,0 +1,118 @@
+"""What Gumbel MuZero adds to mctx's tree here: completed Qs on the scale of the whole tree."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import mctx
+from jaxtyping import Array, Float
+
+from ez_jax.agent.search.tree import (
+    NEVER_TAKEN,
+    Found,
+    PolicyFn,
+    edge_qs,
+    found_in_tree,
+    qs_with_mixed_value,
+)
+from ez_jax.config import SearchConfig
+from ez_jax.structs import Variables
+
+
+def completed_q(
+    tree: mctx.Tree,
+    node_index: Array,
+    *,
+    value_scale: float,
+    maxvisit_init: float,
+    min_q_range: float,
+) -> Float[Array, " A"]:
+    """σ(completed Q) of Gumbel MuZero, on the scale of the whole tree; an mctx `qtransform`.
+
+    mctx stretches the Qs of every node to 0..1, so that with two actions any noise decides between
+    them; as in EfficientZero V2 the smallest and largest Q of the tree are 0 and 1 here.
+
+    Args:
+      tree: one search tree, not batched.
+      node_index: i32[], whose actions are wanted.
+      value_scale: c_scale.
+      maxvisit_init: c_visit.
+      min_q_range: a smaller range of Qs counts as this.
+    """
+    visits = tree.children_visits[node_index]
+    qs, all_qs = qs_with_mixed_value(tree, node_index), edge_qs(tree)
+    expanded = tree.children_visits > 0
+    low = jnp.min(jnp.where(expanded, all_qs, jnp.inf))
+    high = jnp.max(jnp.where(expanded, all_qs, -jnp.inf))
+    scaled = (qs - low) / jnp.maximum(high - low, min_q_range)
+    # Before the first visit there is no scale and no difference: everything is 0.
+    scaled = jnp.where(jnp.sum(visits) > 0, jnp.clip(scaled, 0.0, 1.0), 0.0)
+    return (maxvisit_init + jnp.max(visits)) * value_scale * scaled
+
+
+def selection(config: SearchConfig, num_simulations: int, qtransform: Any) -> dict[str, Any]:
+    """Sequential halving at the root, the deterministic choice below it (mctx)."""
+    return {
+        "root_action_selection_fn": functools.partial(
+            mctx.gumbel_muzero_root_action_selection,
+            num_simulations=num_simulations,
+            max_num_considered_actions=config.max_considered_actions,
+            qtransform=qtransform,
+        ),
+        "interior_action_selection_fn": functools.partial(
+            mctx.gumbel_muzero_interior_action_selection, qtransform=qtransform
+        ),
+    }
+
+
+def make_gumbel(config: SearchConfig, explore: bool) -> PolicyFn:
+    """Gumbel MuZero (Danihelka et al., 2022), as EfficientZero V2 uses it.
+
+    As `mctx.gumbel_muzero_policy`, but that every root has noise of its own key.
+    """
+    qtransform = functools.partial(
+        completed_q,
+        value_scale=config.value_scale,
+        maxvisit_init=config.maxvisit_init,
+        min_q_range=config.min_q_range,
+    )
+
+    def policy(
+        variables: Variables,
+        keys: Array,
+        root: mctx.RootFnOutput,
+        recurrent_fn: mctx.RecurrentFn,
+        num_simulations: int,
+        *,
+        invalid_actions: Array | None,
+        temperature: Array,
+    ) -> Found:
+        del temperature  # the winner of the halving is executed
+        if invalid_actions is None:
+            invalid_actions = jnp.zeros(root.prior_logits.shape, bool)
+        logits = jnp.where(invalid_actions, NEVER_TAKEN, root.prior_logits)
+        root = root.replace(prior_logits=logits)
+        noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:], logits.dtype))(keys)
+        noise = config.gumbel_scale * noise if explore else jnp.zeros_like(noise)
+        tree = mctx.search(
+            *(variables, keys[0]),  # nothing else is drawn
+            root=root,
+            recurrent_fn=recurrent_fn,
+            **selection(config, num_simulations, qtransform),
+            num_simulations=num_simulations,
+            invalid_actions=invalid_actions,
+            extra_data=mctx.GumbelMuZeroExtraData(root_gumbel=noise),
+        )
+        summary = tree.summary()
+        improved = logits + jax.vmap(qtransform, (0, None))(tree, mctx.Tree.ROOT_INDEX)
+        is_finalist = summary.visit_counts == jnp.max(summary.visit_counts, -1, keepdims=True)
+        score = jnp.where(is_finalist & ~invalid_actions, noise + improved, -jnp.inf)
+        return found_in_tree(
+            *(root, tree),
+            action=jnp.argmax(score, axis=-1).astype(jnp.int32),
+            policy=jax.nn.softmax(jnp.where(invalid_actions, NEVER_TAKEN, improved)),
+            value=summary.value,
+        )
+
+    return policy

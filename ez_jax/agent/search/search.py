@@ -1,0 +1,146 @@
+"""Search in the learned model: mctx with EfficientZero's model behind it.
+
+A search policy is one function in `SEARCHES`: from a root to the action to execute, the improved
+policy and the value of the root. Noise belongs to exploring (acting while training and
+reanalysis); without it a search is deterministic.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import mctx
+from jaxtyping import Array, Float
+
+from ez_jax.agent.search.gumbel import make_gumbel
+from ez_jax.agent.search.puct import make_puct
+from ez_jax.agent.search.puct_ez import make_puct_ez
+from ez_jax.agent.search.tree import Found, PolicyFn
+from ez_jax.config import Config, SearchConfig
+from ez_jax.model import Model
+from ez_jax.structs import Embedding, Root, SearchOutput, Variables
+
+# (variables, root, keys, temperature, invalid_actions) -> SearchOutput; the keys are consumed.
+SearchFn = Callable[..., SearchOutput]
+
+
+def make_recurrent_fn(model: Model, discount: float) -> Callable[..., Any]:
+    """The model as mctx wants it; `discount` per agent step.
+
+    Values and logits are float32 whatever the network computes in, because mctx takes the
+    precision of its tree from them.
+    """
+
+    def recurrent_fn(variables: Variables, key: Array, action: Array, embedding: Embedding):
+        del key  # the model is deterministic
+        following, reward = model.dynamics(variables, embedding, action)
+        policy_logits, value = model.predict(variables, following)
+        output = mctx.RecurrentFnOutput(
+            reward=reward,
+            discount=jnp.full_like(reward, discount),
+            prior_logits=policy_logits,
+            value=value,
+        )
+        return output, following
+
+    return recurrent_fn
+
+
+SEARCHES: dict[str, Callable[[SearchConfig, bool], PolicyFn]] = {
+    "gumbel": make_gumbel,
+    "puct": make_puct,
+    "puct_ez": make_puct_ez,
+}
+
+
+# EfficientZero V2's code: up to how many actions, simulations, actions considered at the root.
+BUDGETS = ((3, 4, 2), (15, 16, 4), (math.inf, 16, 8))
+
+
+def resolve(config: Config, num_actions: int) -> Config:
+    """Fill in what the configuration leaves to the number of actions."""
+    budget = next((n, m) for most, n, m in BUDGETS if num_actions <= most)
+    search = dataclasses.replace(
+        config.search,
+        num_simulations=config.search.num_simulations or budget[0],
+        max_considered_actions=config.search.max_considered_actions or budget[1],
+    )
+    return dataclasses.replace(config, search=search)
+
+
+def make_search(
+    config: SearchConfig,
+    model: Model,
+    *,
+    discount: float,
+    explore: bool,
+    num_simulations: int = 0,
+) -> SearchFn:
+    """The configured search (`resolve`d); `num_simulations` 0 means as configured.
+
+    The function returned takes what that of `make_tree_search` takes.
+    """
+    search = make_tree_search(
+        config, model, discount=discount, explore=explore, num_simulations=num_simulations
+    )
+    return lambda *args, **kwargs: search(*args, **kwargs)[0]
+
+
+def make_tree_search(
+    config: SearchConfig,
+    model: Model,
+    *,
+    discount: float,
+    explore: bool,
+    num_simulations: int = 0,
+) -> Callable[..., Found]:
+    """As `make_search`, and the tree beside what was found in it.
+
+    Args of the function returned:
+      variables: of the model.
+      root: where to start, batch `B`.
+      keys: one for each root, or one from which they are made; consumed. What a root draws depends
+        on its own alone, not on its company.
+      temperature: f32[], of the acting policy; ignored without `explore`.
+      invalid_actions: optional bool[B, A], True where an action must not be taken at the root.
+    """
+    num_simulations = num_simulations or config.num_simulations
+    chex.assert_scalar_positive(num_simulations)
+    policy = SEARCHES[config.policy](config, explore)
+    recurrent_fn = make_recurrent_fn(model, discount)
+
+    def search(
+        variables: Variables,
+        root: Root,
+        keys: Array,
+        temperature: Float[Array, ""] | float = 1.0,
+        invalid_actions: Array | None = None,
+    ) -> Found:
+        chex.assert_equal_shape_prefix([root.policy_logits, root.value], 1)
+        if not keys.ndim:
+            keys = jax.random.split(keys, len(root.value))
+        if not explore:  # ties are broken at random, but in the same way everywhere and always
+            keys = jnp.broadcast_to(jax.random.key(0), keys.shape)
+        return policy(
+            variables,
+            keys,
+            mctx.RootFnOutput(
+                prior_logits=root.policy_logits, value=root.value, embedding=root.embedding
+            ),
+            recurrent_fn,
+            num_simulations=num_simulations,
+            invalid_actions=invalid_actions,
+            temperature=temperature,
+        )
+
+    return search
+
+
+def acting_temperature(config: SearchConfig, progress: float) -> float:
+    """Temperature by the share of the training done, 0..1 (MuZero appendix D)."""
+    phase = sum(progress >= begin for begin in config.temperature_fractions)
+    return config.temperatures[phase]
