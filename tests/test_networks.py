@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import tiny
 
+from ez_jax.agent.networks.layers import BatchNorm
+from ez_jax.agent.networks.networks import ImageNetwork, make_network, normalise_state
 from ez_jax.config import BadInput, NetworkConfig
-from ez_jax.layers import BatchNorm
-from ez_jax.networks import ImageNetwork, make_network, normalise_state
 from ez_jax.structs import EnvSpec
 from ez_jax.support import decode
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ez_jax import winograd
+from ez_jax.agent.networks import winograd
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")
 

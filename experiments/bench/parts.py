@@ -12,6 +12,7 @@ import numpy as np
 
 from experiments.bench.measure import Case, Cost, compiled_call, counted
 from ez_jax import replay as ring
+from ez_jax.agent.networks.winograd import in_parts, plain, winograd
 from ez_jax.agent.search import make_recurrent_fn, make_search, resolve
 from ez_jax.config import Config, override
 from ez_jax.envs import make_env
@@ -31,7 +32,6 @@ from ez_jax.structs import (
     Variables,
 )
 from ez_jax.targets import TargetsFn, make_targets
-from ez_jax.winograd import in_parts, plain, winograd
 
 ACTIONS = 18  # of the free model: as many as an Atari game can have
 SEARCHES = (("puct_ez", 50), ("puct", 50), ("gumbel", 16))

@@ -18,8 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ez_jax.config import BadInput, NetworkConfig
-from ez_jax.layers import (
+from ez_jax.agent.networks.layers import (
     BatchNorm,
     Carry,
     Dtype,
@@ -34,7 +33,8 @@ from ez_jax.layers import (
     ResidualBlock,
     convolution,
 )
-from ez_jax.stems import PatchStem, Stem
+from ez_jax.agent.networks.stems import PatchStem, Stem
+from ez_jax.config import BadInput, NetworkConfig
 from ez_jax.structs import EnvSpec
 
 Observation = Float[Array, "B *stacked"]  # [B, H, W, F*C], 0..1, oldest frame first, or [B, F*D]

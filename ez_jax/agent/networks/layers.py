@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ez_jax import winograd
+from ez_jax.agent.networks import winograd
 
 Carry = tuple[Float[Array, "B L"], Float[Array, "B L"]]  # LSTM (cell, hidden)
 Dtype = Any  # jnp.float32 or jnp.bfloat16

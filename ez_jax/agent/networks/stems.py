@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ez_jax.layers import BatchNorm, Dtype, Linear, ResidualBlock, convolution
+from ez_jax.agent.networks.layers import BatchNorm, Dtype, Linear, ResidualBlock, convolution
 
 
 class Stem(nn.Module):
