@@ -91,10 +91,10 @@ ITEMS = (
 def predictions() -> list[str]:
     """Lines of a table: what counted FLOPs say of the published update, and of a whole run."""
     from experiments.bench.parts import make_setting
+    from ez_jax.agent.model import make_model
     from ez_jax.agent.networks import winograd
     from ez_jax.config import override
     from ez_jax.config.presets import make_config
-    from ez_jax.model import make_model
     from ez_jax.plan import update_flops
 
     lines = ["| setting | TFLOP per update | ms per update | minutes per 120,000 updates |"]

@@ -16,13 +16,13 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from ez_jax import pace
+from ez_jax.agent import schedules
+from ez_jax.agent.learner import make_draw_group
+from ez_jax.agent.model import Model
+from ez_jax.agent.state import ring_rows
 from ez_jax.config import BadInput, Config
 from ez_jax.host_frames import HostFrames
-from ez_jax.learner import make_draw_group
-from ez_jax.model import Model
 from ez_jax.progress import Progress
-from ez_jax.run_state import ring_rows
 from ez_jax.structs import Batch, Replay
 from ez_jax.system import processes, watchdog
 from ez_jax.system.compilation import announced
@@ -56,7 +56,7 @@ class Ahead:
     def __init__(self, config: Config, draw: Draw, frames: HostFrames | None):
         """`frames` are None where the replay has them."""
         self._draw, self.frames = draw, frames
-        self._group, self._spare = config.reanalyse.updates_per_search, pace.rows_ahead(config)
+        self._group, self._spare = config.reanalyse.updates_per_search, schedules.rows_ahead(config)
         self._coming: Future[jax.Array] | None = None
         self._drawn_at = 0  # rows that had been written then
 
@@ -122,7 +122,7 @@ def make_source(config: Config, model: Model, on_host: bool, progress: Progress)
     Raises:
       BadInput: frames in the memory of several hosts.
     """
-    if not pace.draws_ahead(config):
+    if not schedules.draws_ahead(config):
         return AtOnce()
     draw = announced(progress, "drawing", jax.jit(make_draw_group(config, model)))
     if not on_host:

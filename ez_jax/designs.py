@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ez_jax.augment import MIN_SIZE_PER_SHIFT, can_be_shifted
+from ez_jax.agent.augment import MIN_SIZE_PER_SHIFT, can_be_shifted
 from ez_jax.config import BadInput, Config, flatten, from_dict, override, presets, to_dict, validate
 from ez_jax.structs import EnvSpec
 

@@ -18,18 +18,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ez_jax import pace
 from ez_jax import replay as ring
-from ez_jax.actor import init_frames, make_decide, make_policy
+from ez_jax.agent import schedules
+from ez_jax.agent.actor import make_decide, make_policy
+from ez_jax.agent.frames import init_frames
+from ez_jax.agent.learner import make_learn, make_prepare
+from ez_jax.agent.model import Model
+from ez_jax.agent.reanalyse import make_reanalyse
 from ez_jax.agent.search import make_search
+from ez_jax.agent.state import ACT, LEARN, init_run_state
+from ez_jax.agent.targets import make_targets
 from ez_jax.config import Config
 from ez_jax.envs.gymnax_adapter import DeviceGame, GameState, game_keys
-from ez_jax.learner import make_learn, make_prepare
-from ez_jax.model import Model
-from ez_jax.reanalyse import make_reanalyse
-from ez_jax.run_state import ACT, LEARN, init_run_state
 from ez_jax.structs import Clocks, RunState, TimeStep
-from ez_jax.targets import make_targets
 
 # Settings that may differ between lanes: numbers that are computed with and decide about no shape.
 NUMBERS = (
@@ -144,7 +145,7 @@ def _advance(
 ) -> Lane:
     """Rounds of one decision in every lane and the updates that it is owed, until all are there."""
     owed = jnp.array(_owed(config))
-    handful = pace.handful(config)
+    handful = schedules.handful(config)
     group = config.reanalyse.updates_per_search
     decide = functools.partial(_decide, config, model)
     learn = functools.partial(_learn, config, model)
@@ -175,13 +176,13 @@ def _advance(
 def _owed(config: Config) -> np.ndarray:
     """Updates i32[total_agent_steps + 1] that are owed to so many agent steps."""
     steps = range(config.total_agent_steps + 1)
-    return np.array([pace.updates_owed(config, n) for n in steps], np.int32)
+    return np.array([schedules.updates_owed(config, n) for n in steps], np.int32)
 
 
 def _temperatures(config: Config) -> np.ndarray:
     """Acting temperature f32[total_updates + 1] after so many updates."""
     updates = range(config.total_updates + 1)
-    return np.array([pace.temperature(config, Clocks(updates=n)) for n in updates], np.float32)
+    return np.array([schedules.temperature(config, Clocks(updates=n)) for n in updates], np.float32)
 
 
 def _decide(

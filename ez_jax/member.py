@@ -8,8 +8,9 @@ from typing import Any
 
 import yaml
 
-from ez_jax import complaints, diagnostics, pace, saving
 from ez_jax import config as configs
+from ez_jax import saving
+from ez_jax.agent import complaints, diagnostics, schedules
 from ez_jax.agent.search import resolve
 from ez_jax.config import BadInput, Config
 from ez_jax.evaluation import on_track
@@ -65,7 +66,7 @@ class Member:
         # From when it was last done, not from now: what a signal left out is due.
         self.done_at = last_written(self.folder, Clocks()) | {"save": clocks}
         self._is_due = {
-            what: Every(period, pace.way(self.config, self.done_at[what]))
+            what: Every(period, schedules.way(self.config, self.done_at[what]))
             for what, period in self.periods.items()
         }
 
@@ -101,7 +102,7 @@ class Member:
 
     def due(self) -> set[str]:
         """What has to be done now."""
-        way, minutes = pace.way(self.config, self.clocks), self.config.checkpoint.minutes
+        way, minutes = schedules.way(self.config, self.clocks), self.config.checkpoint.minutes
         due = {what for what, is_due in self._is_due.items() if is_due(way)}
         waited = (time.perf_counter() - self._saved_at) / 60
         return due | ({"save"} if 0 < minutes <= waited else set())
@@ -125,10 +126,10 @@ class Member:
         if clocks.agent_steps < config.total_agent_steps:
             stops = [(clocks.agent_steps // n + 1) * n for n in self.periods.values() if n]
             return min([*stops, config.total_agent_steps]), 0
-        updates, way = clocks.updates, pace.way(config, clocks)
+        updates, way = clocks.updates, schedules.way(config, clocks)
         while updates < config.total_updates:
-            updates += pace.updates_left(config, dataclasses.replace(clocks, updates=updates))
-            ahead = pace.way(config, dataclasses.replace(clocks, updates=updates))
+            updates += schedules.updates_left(config, dataclasses.replace(clocks, updates=updates))
+            ahead = schedules.way(config, dataclasses.replace(clocks, updates=updates))
             if any(ahead // n > way // n for n in self.periods.values() if n):
                 break
         return config.total_agent_steps, updates

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from ez_jax import memory
+from ez_jax.agent.learner import init_train_state
+from ez_jax.agent.model import Model
 from ez_jax.config import BadInput, Config
-from ez_jax.learner import init_train_state
-from ez_jax.model import Model
 from ez_jax.progress import cpu_warning
 from ez_jax.storage import run_folder
 from ez_jax.storage.arrays import tree_bytes

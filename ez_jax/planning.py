@@ -11,11 +11,11 @@ from pathlib import Path
 
 from ez_jax import config as configs
 from ez_jax import memory
+from ez_jax.agent.model import Model, make_model
 from ez_jax.agent.search import resolve
 from ez_jax.config import Config, checks
 from ez_jax.envs import make_env
 from ez_jax.memory import MemoryPlan
-from ez_jax.model import Model, make_model
 from ez_jax.plan import (
     check_disk,
     checkpoint_bytes,

@@ -20,12 +20,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from ez_jax import replay as ring
+from ez_jax.agent.learner import make_draw, make_optimizer, refresh_targets
+from ez_jax.agent.losses import unroll_loss
+from ez_jax.agent.model import Model, make_model
+from ez_jax.agent.reanalyse import make_reanalyse
 from ez_jax.agent.search import make_search
+from ez_jax.agent.targets import make_targets
 from ez_jax.config import Config, SearchConfig, override
-from ez_jax.learner import make_draw, make_optimizer, refresh_targets
-from ez_jax.losses import unroll_loss
-from ez_jax.model import Model, make_model
-from ez_jax.reanalyse import make_reanalyse
 from ez_jax.structs import (
     Batch,
     EnvSpec,
@@ -37,7 +38,6 @@ from ez_jax.structs import (
     TrainState,
     Variables,
 )
-from ez_jax.targets import make_targets
 
 ROWS, ENVS, ACTIONS, PIXELS, WIDTH, SUPPORT = 24, 2, 3, 16, 4, 5
 UPDATES = 1  # made before the one looked at

@@ -19,12 +19,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ez_jax.actor import init_frames
+from ez_jax.agent.frames import init_frames
+from ez_jax.agent.model import Model
 from ez_jax.config import Config, override
 from ez_jax.envs import VectorEnv, make_env
 from ez_jax.evaluation.play import make_eval_policy
 from ez_jax.memory import MemoryPlan
-from ez_jax.model import Model
 from ez_jax.plan import searched_share, update_flops
 from ez_jax.progress import CPU_FLOP_PER_S, Progress
 from ez_jax.structs import NEVER, Replay

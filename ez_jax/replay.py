@@ -17,7 +17,7 @@ from ez_jax.structs import Batch, EnvSpec, Replay, Row
 from ez_jax.system import devices
 
 
-def ring_rows(capacity: int, num_envs: int, window: int) -> int:
+def num_rows(capacity: int, num_envs: int, window: int) -> int:
     """Rows of a ring that holds `capacity` agent steps which can be sampled."""
     return -(-capacity // num_envs) + window
 

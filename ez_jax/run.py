@@ -17,22 +17,24 @@ import jax
 import numpy as np
 import yaml
 
-from ez_jax import complaints, diagnostics, memory, pace, saving
 from ez_jax import config as configs
-from ez_jax.actor import make_act
+from ez_jax import memory, saving
+from ez_jax.agent import complaints, diagnostics, schedules
+from ez_jax.agent.actor import make_act
+from ez_jax.agent.learner import make_learn, make_prepare, no_metrics
+from ez_jax.agent.model import make_model
+from ez_jax.agent.reanalyse import make_reanalyse
 from ez_jax.agent.search import make_search, resolve
+from ez_jax.agent.state import ACT, LEARN, init_run_state, start_run_state
+from ez_jax.agent.targets import make_targets
 from ez_jax.ahead import make_source
 from ez_jax.config import Config
 from ez_jax.evaluation import on_track
 from ez_jax.evaluation.across_processes import make_shared_evaluate
 from ez_jax.evaluation.scores import scores, summary
 from ez_jax.games import SavedGames, training_games
-from ez_jax.learner import make_learn, make_prepare, no_metrics
-from ez_jax.model import make_model
 from ez_jax.plan import check_disk, memory_plan, plan_rows, plan_warnings
 from ez_jax.progress import Progress
-from ez_jax.reanalyse import make_reanalyse
-from ez_jax.run_state import ACT, LEARN, init_run_state, start_run_state
 from ez_jax.storage import crash_bundle, run_folder
 from ez_jax.storage.checkpoint import Checkpointer
 from ez_jax.storage.lock import RunLock
@@ -41,7 +43,6 @@ from ez_jax.structs import Clocks, TimeStep
 from ez_jax.system import devices, free_memory, processes, watchdog
 from ez_jax.system.compilation import announced
 from ez_jax.system.signals import Interrupt
-from ez_jax.targets import make_targets
 
 
 class Run:
@@ -158,7 +159,7 @@ class Run:
         }
         # From when it was last done, not from now: an evaluation that a signal cut off is due.
         self._due = {
-            action: Every(period, pace.way(config, self._done_at[action.__name__]))
+            action: Every(period, schedules.way(config, self._done_at[action.__name__]))
             for action, period in periods.items()
         }
 
@@ -197,7 +198,7 @@ class Run:
         held = state.train.variables, state.replay, state.metrics, state.frames
         played = processes.total(int(np.sum(~step.is_last)))
         at_random = config.actor.random_start and steps < config.learner.start
-        temperature = np.float32(pace.temperature(config, self.clocks))
+        temperature = np.float32(schedules.temperature(config, self.clocks))
         self._source.record(step.observation)
         # Everything goes to the device at once, and nothing unasked: see the tests.
         step, others = processes.shared(step), processes.same((temperature, np.bool_(at_random)))
@@ -213,11 +214,11 @@ class Run:
 
     def updates_due(self) -> int:
         """Updates that the data collected so far is owed."""
-        return pace.updates_due(self.config, self.clocks)
+        return schedules.updates_due(self.config, self.clocks)
 
     def updates_left(self) -> int:
         """A handful of the updates that run past the data; 0 when all are done or asked to stop."""
-        return 0 if self.is_stopped else pace.updates_left(self.config, self.clocks)
+        return 0 if self.is_stopped else schedules.updates_left(self.config, self.clocks)
 
     @watchdog.at("handing updates to the device")
     def learn(self, num_updates: int) -> None:
@@ -243,7 +244,7 @@ class Run:
 
     def report(self) -> None:
         """Log, evaluate and save, each when it is due."""
-        way, minutes = pace.way(self.config, self.clocks), self.config.checkpoint.minutes
+        way, minutes = schedules.way(self.config, self.clocks), self.config.checkpoint.minutes
         for action, is_due in self._due.items():
             if is_due(way):
                 action()

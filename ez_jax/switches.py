@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from ez_jax.agent.search.search import SEARCHES
+from ez_jax.agent.targets import VALUE_TARGETS
 from ez_jax.config import override
 from ez_jax.probe import BASE, UPDATES, probe
-from ez_jax.targets import VALUE_TARGETS
 
 ROUNDING = 1e-6  # of the largest entry: two programs may round differently
 

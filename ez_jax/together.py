@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool
 
 from ez_jax import config as configs
 from ez_jax import lanes, memory
+from ez_jax.agent.model import make_model
 from ez_jax.agent.search import resolve
 from ez_jax.config import BadInput, Config, flatten
 from ez_jax.config.games import resolve as resolve_game
@@ -29,7 +30,6 @@ from ez_jax.evaluation.scores import Games
 from ez_jax.games import seed_of_games
 from ez_jax.lanes import Lane
 from ez_jax.member import ITEM, Member, without_train
-from ez_jax.model import make_model
 from ez_jax.plan import check_disk, memory_plan
 from ez_jax.progress import Progress
 from ez_jax.storage import run_folder

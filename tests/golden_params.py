@@ -9,9 +9,9 @@ import numpy as np
 import tiny
 
 from experiments.import_official import convert, latent_side, settings
+from ez_jax.agent.model import Model
 from ez_jax.agent.networks.networks import ImageNetwork
 from ez_jax.config import Config
-from ez_jax.model import Model
 
 GOLDEN = Path(__file__).parent / "golden"
 Arrays = dict[str, np.ndarray]

@@ -10,15 +10,15 @@ import pytest
 import tiny
 
 from ez_jax import replay as ring
-from ez_jax.actor import make_act
+from ez_jax.agent.actor import make_act
+from ez_jax.agent.learner import make_learn, make_prepare
+from ez_jax.agent.model import make_model
+from ez_jax.agent.reanalyse import make_reanalyse
 from ez_jax.agent.search import make_search
-from ez_jax.learner import make_learn, make_prepare
-from ez_jax.model import make_model
-from ez_jax.reanalyse import make_reanalyse
-from ez_jax.run_state import init_run_state, start_run_state
+from ez_jax.agent.state import init_run_state, start_run_state
+from ez_jax.agent.targets import make_targets
 from ez_jax.structs import TimeStep
 from ez_jax.system import devices
-from ez_jax.targets import make_targets
 
 NUMBER = 8
 BATCH, ENVS, STEPS, UPDATES = 16, 3, 24, 3

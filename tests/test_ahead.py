@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 import runs
 
-from ez_jax import pace, plan, planning
+from ez_jax import plan, planning
+from ez_jax.agent import schedules
+from ez_jax.agent.state import ring_rows
 from ez_jax.ahead import Ahead, make_source
 from ez_jax.config import BadInput, override
 from ez_jax.host_frames import HostFrames
 from ez_jax.memory import USABLE
 from ez_jax.progress import Progress
 from ez_jax.run import Run
-from ez_jax.run_state import ring_rows
 from ez_jax.storage.metrics import read_metrics
 from ez_jax.structs import Batch, Clocks
 from ez_jax.system import free_memory
@@ -106,18 +107,20 @@ def test_no_more_rows_are_written_between_draw_and_update_than_planned(
     steps = updates = rows = drawn_at = most = 0
     while steps < config.total_agent_steps:
         rows, steps = rows + 1, steps + envs * (rows % 2)
-        due = pace.updates_due(config, Clocks(agent_steps=steps, updates=updates))
+        due = schedules.updates_due(config, Clocks(agent_steps=steps, updates=updates))
         for _ in range(due // group):
             most = max(most, rows - drawn_at if updates else 0)
             drawn_at, updates = rows, updates + group
-    assert 0 < most <= pace.rows_ahead(config) <= most + 2
+    assert 0 < most <= schedules.rows_ahead(config) <= most + 2
 
 
 def test_without_drawing_ahead_the_ring_is_as_long_as_ever():
     config, model = planning._model(runs.config("run"))
     ahead = override(config, {"replay.memory": "host"})
-    assert pace.rows_ahead(config) == 0
-    assert ring_rows(ahead, model.spec) == ring_rows(config, model.spec) + pace.rows_ahead(ahead)
+    assert schedules.rows_ahead(config) == 0
+    assert ring_rows(ahead, model.spec) == ring_rows(config, model.spec) + schedules.rows_ahead(
+        ahead
+    )
 
 
 # What is handed out.
@@ -169,7 +172,7 @@ def test_rows_that_come_too_fast_are_no_secret(host_frames):
     config = runs.config("run", CHANGES)
     source = drawing(config, host_frames)
     _, drawn = source.next(None, None, None, 0, 8)
-    for _ in range(pace.rows_ahead(config) + 1):
+    for _ in range(schedules.rows_ahead(config) + 1):
         source.record(np.zeros((2, 4), np.float32))
     with pytest.raises(RuntimeError, match="rows of replay were written between"):
         source.next(None, None, drawn, 2, 6)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ez_jax.augment import augment
+from ez_jax.agent.augment import augment
 
 BATCH, FRAMES, HEIGHT, WIDTH, CHANNELS = 12, 3, 7, 5, 2
 SHIFT, INTENSITY = 2, 0.1

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 import runs
 
-from ez_jax import losses, replay_crash
+from ez_jax import replay_crash
+from ez_jax.agent import losses
 from ez_jax.config import BadInput
 from ez_jax.games import RepeatableGames
 from ez_jax.storage import crash_bundle

@@ -7,10 +7,10 @@ import pytest
 import runs
 import tiny
 
-from ez_jax import diagnostics, support
-from ez_jax.complaints import PATIENCE, Watch, complaints, support_end
-from ez_jax.diagnostics import measure, readings
-from ez_jax.losses import mean_cosine
+from ez_jax.agent import diagnostics, support
+from ez_jax.agent.complaints import PATIENCE, Watch, complaints, support_end
+from ez_jax.agent.diagnostics import measure, readings
+from ez_jax.agent.losses import mean_cosine
 from ez_jax.storage.metrics import means, read_metrics
 from ez_jax.structs import LossOutput, Sums, Targets
 

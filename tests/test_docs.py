@@ -15,10 +15,11 @@ from mkdocs.exceptions import PluginError
 from runs import ROOT
 
 from experiments.site import formulas, hooks, places, settings
-from ez_jax import arguments, targets
+from ez_jax import arguments
+from ez_jax.agent import targets
+from ez_jax.agent.diagnostics import HEADS
 from ez_jax.agent.search import search
 from ez_jax.config import dotted_keys
-from ez_jax.diagnostics import HEADS
 from ez_jax.storage.metrics import read_metrics
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -178,10 +179,10 @@ def test_commands_name_modules_and_keys_that_exist():
     ("target", "told"),
     [
         (
-            "ez_jax.targets:n_step_valu",
+            "ez_jax.agent.targets:n_step_valu",
             "has no 'n_step_valu' there; did you mean n_step",
         ),
-        ("ez_jax.model:Model.stepp", "did you mean step"),
+        ("ez_jax.agent.model:Model.stepp", "did you mean step"),
         ("ez_jax.nothing:x", "no file of that module"),
         ("tests/test_targets.py::test_nothing", "has no 'test_nothing'"),
     ],

@@ -7,21 +7,20 @@ import pytest
 import tiny
 
 from ez_jax import replay as ring
-from ez_jax.agent.search import make_search
-from ez_jax.config import Config, LearnerConfig, override
-from ez_jax.learner import (
-    importance_exponent,
+from ez_jax.agent.learner import (
     init_train_state,
-    learning_rate,
     make_draw,
     make_learn,
     make_prepare,
     no_metrics,
     refresh_targets,
 )
-from ez_jax.reanalyse import make_reanalyse
+from ez_jax.agent.reanalyse import make_reanalyse
+from ez_jax.agent.schedules import importance_exponent, learning_rate
+from ez_jax.agent.search import make_search
+from ez_jax.agent.targets import make_targets
+from ez_jax.config import Config, LearnerConfig, override
 from ez_jax.structs import Replay, Row, TrainState
-from ez_jax.targets import make_targets
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")
 

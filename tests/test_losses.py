@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import tiny
 
-from ez_jax import losses
+from ez_jax.agent import losses
+from ez_jax.agent.losses import negative_cosine, unroll_loss
+from ez_jax.agent.model import Model
 from ez_jax.config import override
-from ez_jax.losses import negative_cosine, unroll_loss
-from ez_jax.model import Model
 from ez_jax.structs import Batch, Embedding, Targets
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")

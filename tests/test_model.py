@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import tiny
 
-from ez_jax import support
+from ez_jax.agent import support
+from ez_jax.agent.model import Model, scale_gradient
 from ez_jax.agent.search import make_recurrent_fn, make_search
-from ez_jax.model import Model, scale_gradient
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")
 

@@ -12,9 +12,9 @@ import tiny
 
 from ez_jax.agent.networks.layers import BatchNorm
 from ez_jax.agent.networks.networks import ImageNetwork, make_network, normalise_state
+from ez_jax.agent.support import decode
 from ez_jax.config import BadInput, NetworkConfig
 from ez_jax.structs import EnvSpec
-from ez_jax.support import decode
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")
 

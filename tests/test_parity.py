@@ -19,15 +19,15 @@ from golden_params import Golden, convert, latent_side, under
 from golden_parts import FrameModel, TableModel, loss_batch, loss_config, stored_episodes
 
 from ez_jax import replay as ring
+from ez_jax.agent.learner import make_optimizer, make_update
+from ez_jax.agent.losses import unroll_terms
+from ez_jax.agent.reanalyse import make_reanalyse
+from ez_jax.agent.schedules import acting_temperature, importance_exponent, learning_rate
 from ez_jax.agent.search import make_recurrent_fn, puct_ez
-from ez_jax.agent.search.search import acting_temperature
+from ez_jax.agent.support import ZERO_BELOW, decode, encode, transform, two_hot
+from ez_jax.agent.targets import make_targets
 from ez_jax.config import Config, SearchConfig, override, presets
-from ez_jax.learner import importance_exponent, learning_rate, make_optimizer, make_update
-from ez_jax.losses import unroll_terms
-from ez_jax.reanalyse import make_reanalyse
 from ez_jax.structs import Batch, Embedding, Root, SearchOutput, Targets, TrainState
-from ez_jax.support import ZERO_BELOW, decode, encode, transform, two_hot
-from ez_jax.targets import make_targets
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from golden_parts import loss_batch, loss_config
 
+from ez_jax.agent.losses import unroll_terms
 from ez_jax.agent.search import make_search
 from ez_jax.config import override
-from ez_jax.losses import unroll_terms
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("quick_compiling")]
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import tiny
 
+from ez_jax.agent.model import make_model
 from ez_jax.agent.networks.networks import ActionEmbedding
 from ez_jax.agent.search import resolve
 from ez_jax.config import BadInput, Config, dotted_keys, to_dict
 from ez_jax.config.presets import make_config
-from ez_jax.model import make_model
 
 # Atari of EfficientZero (V1) and EfficientZero V2; one value where they agree.
 PUBLISHED = {

@@ -9,11 +9,11 @@ import pytest
 import tiny
 
 from ez_jax import replay as ring
+from ez_jax.agent.learner import make_prepare, no_metrics
+from ez_jax.agent.reanalyse import make_reanalyse
 from ez_jax.agent.search import make_search
-from ez_jax.learner import make_prepare, no_metrics
-from ez_jax.reanalyse import make_reanalyse
+from ez_jax.agent.targets import make_targets
 from ez_jax.structs import Batch, Embedding, Replay, Root, Row, SearchOutput
-from ez_jax.targets import make_targets
 
 ENVS, ROWS, STACK, UNROLL, TD = 2, 40, 2, 3, 2
 CONFIG = {

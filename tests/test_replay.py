@@ -246,7 +246,7 @@ def test_new_rows_get_the_largest_priority_so_far(full):
 
 def test_a_ring_of_the_planned_size_holds_the_capacity():
     capacity = 20
-    rows = ring.ring_rows(capacity, ENVS, BEHIND + 1 + AHEAD)
+    rows = ring.num_rows(capacity, ENVS, BEHIND + 1 + AHEAD)
     replay = fill([one_long_episode(3 * rows)] * ENVS, rows)
     allowed = ring.can_be_sampled(replay, behind=BEHIND, ahead=AHEAD)
     assert capacity <= np.asarray(allowed).sum() < capacity + 2 * ENVS

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import tiny
 
+from ez_jax.agent.schedules import acting_temperature
 from ez_jax.agent.search import make_recurrent_fn, make_search
 from ez_jax.agent.search.gumbel import completed_q
-from ez_jax.agent.search.search import SEARCHES, acting_temperature
+from ez_jax.agent.search.search import SEARCHES
 from ez_jax.config import SearchConfig
 from ez_jax.structs import Embedding, Root
 

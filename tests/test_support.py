@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ez_jax.support import decode, encode, inverse_transform, transform, two_hot
+from ez_jax.agent.support import decode, encode, inverse_transform, transform, two_hot
 
 SUPPORT = 20
 # What h maps to the edge of the support: sqrt(x + 1) - 1 + x / 1000 = 20.

@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ez_jax import replay as ring
-from ez_jax.reanalyse import make_reanalyse
-from ez_jax.structs import Batch, Embedding, Root, Row, SearchOutput
-from ez_jax.targets import (
+from ez_jax.agent.reanalyse import make_reanalyse
+from ez_jax.agent.targets import (
     corrected_td_steps,
     make_targets,
     n_step_value,
     steps_ahead,
     value_prefixes,
 )
+from ez_jax.structs import Batch, Embedding, Root, Row, SearchOutput
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")
 

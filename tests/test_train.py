@@ -15,7 +15,8 @@ import pytest
 import runs
 import yaml
 
-from ez_jax import pace, replay_crash
+from ez_jax import replay_crash
+from ez_jax.agent import schedules
 from ez_jax.config import to_dict
 from ez_jax.progress import Progress
 from ez_jax.run import Run
@@ -120,7 +121,7 @@ def test_steps_past_the_end_owe_no_updates(tmp_path):
     # All environments step together, so that a run can end some steps late.
     config = runs.config(tmp_path, {"final_updates": 0})
     clocks = Clocks(agent_steps=runs.STEPS + 10, updates=due(runs.STEPS))
-    assert (pace.updates_due(config, clocks), pace.updates_left(config, clocks)) == (0, 0)
+    assert (schedules.updates_due(config, clocks), schedules.updates_left(config, clocks)) == (0, 0)
 
 
 @pytest.mark.long

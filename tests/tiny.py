@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ez_jax.agent.model import Model, make_model
 from ez_jax.config import Config, NetworkConfig, override
-from ez_jax.model import Model, make_model
 from ez_jax.structs import Batch, EnvSpec, Variables
 
 ACTIONS = 3

@@ -12,14 +12,15 @@ import numpy as np
 
 from experiments.bench.measure import Case, Cost, compiled_call, counted
 from ez_jax import replay as ring
+from ez_jax.agent.learner import init_train_state, make_draw, make_update
+from ez_jax.agent.model import Model, make_model
 from ez_jax.agent.networks.winograd import in_parts, plain, winograd
+from ez_jax.agent.reanalyse import ReanalyseFn, make_reanalyse
 from ez_jax.agent.search import make_recurrent_fn, make_search, resolve
+from ez_jax.agent.targets import TargetsFn, make_targets
 from ez_jax.config import Config, override
 from ez_jax.envs import make_env
 from ez_jax.host_frames import HostFrames
-from ez_jax.learner import init_train_state, make_draw, make_update
-from ez_jax.model import Model, make_model
-from ez_jax.reanalyse import ReanalyseFn, make_reanalyse
 from ez_jax.structs import (
     Batch,
     Embedding,
@@ -31,7 +32,6 @@ from ez_jax.structs import (
     TrainState,
     Variables,
 )
-from ez_jax.targets import TargetsFn, make_targets
 
 ACTIONS = 18  # of the free model: as many as an Atari game can have
 SEARCHES = (("puct_ez", 50), ("puct", 50), ("gumbel", 16))
@@ -88,7 +88,7 @@ class Setting:
         """A batch of the configured size."""
         learner = self.config.learner
         window = self.spec.frame_stack + learner.unroll_steps + self.config.targets.td_steps
-        rows = ring.ring_rows(2 * learner.batch_size, self.config.actor.num_envs, window)
+        rows = ring.num_rows(2 * learner.batch_size, self.config.actor.num_envs, window)
         sample = jax.jit(make_sample(self.config, self.model))
         return sample(self.replay(rows), jax.random.key(0), jnp.int32(0))
 
@@ -203,7 +203,7 @@ def replay(setting: Setting) -> Iterator[Case]:
     """Writing a row and drawing a batch, at full capacity."""
     config, model = setting.config, setting.model
     window = setting.spec.frame_stack + config.learner.unroll_steps + config.targets.td_steps
-    rows = ring.ring_rows(config.replay.capacity, config.actor.num_envs, window)
+    rows = ring.num_rows(config.replay.capacity, config.actor.num_envs, window)
     full = setting.replay(rows)
     row = jax.tree.map(lambda x: x[0], full.rows)
     sample, add = make_sample(config, model), jax.jit(ring.add, donate_argnums=0)

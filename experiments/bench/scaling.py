@@ -24,10 +24,10 @@ from experiments.bench.machines import MACHINES, assumptions, law, predict
 from experiments.bench.measure import take_turns
 from experiments.bench.parts import Setting, make_setting
 from experiments.bench.programs import ROWS, first_step, functions, place_of, programs
-from ez_jax.actor import init_frames
+from ez_jax.agent.frames import init_frames
+from ez_jax.agent.learner import no_metrics
 from ez_jax.agent.networks import winograd
 from ez_jax.config import BadInput, Config, from_dict, override, to_dict
-from ez_jax.learner import no_metrics
 from ez_jax.system import compilation, devices, exits
 
 MEGA, GIGA = 1e-6, 1e-9

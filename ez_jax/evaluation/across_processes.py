@@ -8,10 +8,10 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
+from ez_jax.agent.model import Model
 from ez_jax.config import Config
 from ez_jax.evaluation.play import EvaluateFn, make_evaluate
 from ez_jax.evaluation.scores import Games
-from ez_jax.model import Model
 from ez_jax.structs import Variables
 from ez_jax.system import devices, processes
 

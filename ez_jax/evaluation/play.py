@@ -11,12 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ez_jax.actor import init_frames, make_policy
+from ez_jax.agent.actor import make_policy
+from ez_jax.agent.frames import init_frames
+from ez_jax.agent.model import Model
 from ez_jax.agent.search import make_search
 from ez_jax.config import Config
 from ez_jax.envs import VectorEnv, make_env
 from ez_jax.evaluation.scores import Games
-from ez_jax.model import Model
 from ez_jax.structs import Variables
 from ez_jax.system import devices, watchdog
 

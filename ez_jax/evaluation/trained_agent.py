@@ -15,12 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from ez_jax import config
-from ez_jax.actor import init_frames, make_policy
+from ez_jax.agent.actor import make_policy
+from ez_jax.agent.frames import init_frames
+from ez_jax.agent.learner import init_train_state
+from ez_jax.agent.model import Model, make_model
 from ez_jax.agent.search import make_search, resolve
 from ez_jax.config import BadInput, Config
 from ez_jax.envs import make_env
-from ez_jax.learner import init_train_state
-from ez_jax.model import Model, make_model
 from ez_jax.storage import run_folder
 from ez_jax.storage.checkpoint import Checkpointer
 from ez_jax.structs import Clocks, EnvSpec, SearchOutput, TimeStep, Variables

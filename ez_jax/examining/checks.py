@@ -61,8 +61,8 @@ class Subject:
     @functools.cached_property
     def model(self) -> Any:
         """The network that it would get, without weights."""
+        from ez_jax.agent.model import make_model
         from ez_jax.agent.search import resolve as complete
-        from ez_jax.model import make_model
 
         env = open_env(self.config)
         env.close()

@@ -11,7 +11,7 @@ SMALL_VALUE = 0.05  # a network tells values apart that differ by about this muc
 
 def rewards(game: Game) -> str | Note:
     """Compare the values of random play with what the bins of the value head cover."""
-    from ez_jax.support import EPSILON
+    from ez_jax.agent.support import EPSILON
 
     played, config = game.played, game.config
     reward, support = played.reward[~played.is_first], config.network.support
@@ -50,7 +50,7 @@ def _compressed(value: float, epsilon: float) -> float:
 
 def enough(game: Game) -> int:
     """Bins on either side that hold any value of rewards no larger than those that were met."""
-    from ez_jax.support import EPSILON
+    from ez_jax.agent.support import EPSILON
 
     played, config = game.played, game.config
     longest = config.env.max_episode_steps

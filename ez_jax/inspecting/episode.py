@@ -14,7 +14,9 @@ import jax.numpy as jnp
 import mctx
 import numpy as np
 
-from ez_jax.actor import init_frames, make_policy
+from ez_jax.agent.actor import make_policy
+from ez_jax.agent.frames import init_frames
+from ez_jax.agent.model import Model
 from ez_jax.agent.search import make_tree_search
 from ez_jax.agent.search.tree import qs_with_mixed_value
 from ez_jax.config import BadInput, Config
@@ -22,7 +24,6 @@ from ez_jax.envs import VectorEnv, make_env
 from ez_jax.evaluation.trained_agent import Agent
 from ez_jax.inspecting.frames import Film
 from ez_jax.inspecting.trees import ROOT, Nodes, compact, root_prior
-from ez_jax.model import Model
 from ez_jax.structs import Embedding, SearchOutput, TimeStep, Variables
 from ez_jax.system import watchdog
 

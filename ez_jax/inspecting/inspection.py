@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import ez_jax
-from ez_jax.complaints import complaints
+from ez_jax.agent.complaints import complaints
 from ez_jax.config import BadInput, Config
 from ez_jax.evaluation.trained_agent import Agent, changed, check_free, load
 from ez_jax.inspecting import MAX_NODES, MAX_STEPS, episode, imagined, measures, page

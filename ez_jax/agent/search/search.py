@@ -16,12 +16,12 @@ import jax.numpy as jnp
 import mctx
 from jaxtyping import Array, Float
 
+from ez_jax.agent.model import Model
 from ez_jax.agent.search.gumbel import make_gumbel
 from ez_jax.agent.search.puct import make_puct
 from ez_jax.agent.search.puct_ez import make_puct_ez
 from ez_jax.agent.search.tree import Found, PolicyFn
 from ez_jax.config import Config, SearchConfig
-from ez_jax.model import Model
 from ez_jax.structs import Embedding, Root, SearchOutput, Variables
 
 # (variables, root, keys, temperature, invalid_actions) -> SearchOutput; the keys are consumed.
@@ -138,9 +138,3 @@ def make_tree_search(
         )
 
     return search
-
-
-def acting_temperature(config: SearchConfig, progress: float) -> float:
-    """Temperature by the share of the training done, 0..1 (MuZero appendix D)."""
-    phase = sum(progress >= begin for begin in config.temperature_fractions)
-    return config.temperatures[phase]

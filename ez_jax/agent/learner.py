@@ -8,12 +8,14 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from ez_jax import diagnostics, pace
 from ez_jax import replay as ring
+from ez_jax.agent import diagnostics, schedules
+from ez_jax.agent.losses import loss_weights, unroll_loss
+from ez_jax.agent.model import Model
+from ez_jax.agent.reanalyse import ReanalyseFn
+from ez_jax.agent.schedules import importance_exponent, learning_rate
+from ez_jax.agent.targets import TargetsFn
 from ez_jax.config import Config, LearnerConfig
-from ez_jax.losses import loss_weights, unroll_loss
-from ez_jax.model import Model
-from ez_jax.reanalyse import ReanalyseFn
 from ez_jax.structs import (
     NEVER,
     Batch,
@@ -26,19 +28,9 @@ from ez_jax.structs import (
     Variables,
 )
 from ez_jax.system import devices
-from ez_jax.targets import TargetsFn
 
 Metrics = dict[str, Array]  # f32[] of one update; `count` is 0 if it was skipped
 LearnFn = Callable[..., tuple[TrainState, Replay, Sums]]
-
-
-def learning_rate(config: LearnerConfig) -> optax.Schedule:
-    """Linear warm-up from 0, then a drop by `decay_rate` every `decay_every` updates."""
-    decay = optax.exponential_decay(
-        config.learning_rate, config.decay_every, config.decay_rate, staircase=True
-    )
-    warmup = optax.linear_schedule(0.0, config.learning_rate, max(1, config.warmup_updates))
-    return optax.join_schedules([warmup, decay], [config.warmup_updates])
 
 
 OPTIMIZERS: dict[str, Callable[[LearnerConfig], optax.GradientTransformation]] = {
@@ -73,12 +65,6 @@ def init_train_state(config: Config, model: Model, key: Array) -> TrainState:
         skipped=jnp.zeros((), jnp.int32),
         skipped_in_a_row=jnp.zeros((), jnp.int32),
     )
-
-
-def importance_exponent(config: Config, updates: Int[Array, ""]) -> Array:
-    """β of prioritised replay: linear over the run (Schaul et al., 2016, §3.4)."""
-    first, last = config.replay.importance_exponent, config.replay.importance_exponent_final
-    return first + (last - first) * jnp.minimum(1.0, updates / max(1, config.total_updates))
 
 
 def refresh_targets(train: TrainState, period: int) -> TrainState:
@@ -184,7 +170,7 @@ def make_draw(config: Config, model: Model) -> Callable[[Replay, Array, Array], 
             frame_stack=model.spec.frame_stack,
             priority_exponent=alpha,
             importance_exponent=importance_exponent(config, updates),
-            spare=pace.rows_ahead(config),
+            spare=schedules.rows_ahead(config),
         )
         floor = jnp.where(batch.weight > 0, config.replay.min_weight, 0.0)  # 0: not a real draw
         return batch.replace(weight=jnp.maximum(batch.weight, floor))

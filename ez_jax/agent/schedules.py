@@ -1,4 +1,4 @@
-"""When what is due: updates for the data there is, and how far a run is on its way.
+"""What changes in the course of a run: updates due, temperature, learning rate, exponents.
 
 Functions of the configuration and the clocks alone, so that nothing depends on the speed of the
 machine or on where a run was stopped.
@@ -6,8 +6,11 @@ machine or on where a run was stopped.
 
 import math
 
-from ez_jax.agent.search.search import acting_temperature
-from ez_jax.config import Config
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int
+
+from ez_jax.config import Config, LearnerConfig, SearchConfig
 from ez_jax.structs import Clocks
 
 
@@ -70,3 +73,24 @@ def temperature(config: Config, clocks: Clocks) -> float:
     """Of the actor's choice, by the share of the updates that is made."""
     planned = max(1, config.total_updates - config.final_updates)
     return acting_temperature(config.search, clocks.updates / planned)
+
+
+def acting_temperature(config: SearchConfig, progress: float) -> float:
+    """Temperature by the share of the training done, 0..1 (MuZero appendix D)."""
+    phase = sum(progress >= begin for begin in config.temperature_fractions)
+    return config.temperatures[phase]
+
+
+def learning_rate(config: LearnerConfig) -> optax.Schedule:
+    """Linear warm-up from 0, then a drop by `decay_rate` every `decay_every` updates."""
+    decay = optax.exponential_decay(
+        config.learning_rate, config.decay_every, config.decay_rate, staircase=True
+    )
+    warmup = optax.linear_schedule(0.0, config.learning_rate, max(1, config.warmup_updates))
+    return optax.join_schedules([warmup, decay], [config.warmup_updates])
+
+
+def importance_exponent(config: Config, updates: Int[Array, ""]) -> Array:
+    """β of prioritised replay: linear over the run (Schaul et al., 2016, §3.4)."""
+    first, last = config.replay.importance_exponent, config.replay.importance_exponent_final
+    return first + (last - first) * jnp.minimum(1.0, updates / max(1, config.total_updates))

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ez_jax import pace
 from ez_jax import replay as ring
-from ez_jax.actor import init_frames
+from ez_jax.agent import schedules
+from ez_jax.agent.frames import init_frames
+from ez_jax.agent.learner import init_train_state, make_draw_group, no_metrics
+from ez_jax.agent.model import Model
 from ez_jax.config import Config
-from ez_jax.learner import init_train_state, make_draw_group, no_metrics
-from ez_jax.model import Model
 from ez_jax.structs import Batch, EnvSpec, Replay, RunState
 from ez_jax.system import devices, processes
 
@@ -23,8 +23,8 @@ INIT, ACT, LEARN = range(3)
 def ring_rows(config: Config, spec: EnvSpec) -> int:
     """Rows of the replay of a run."""
     window = spec.frame_stack + config.learner.unroll_steps + config.targets.td_steps
-    rows = ring.ring_rows(config.replay.capacity, config.actor.num_envs, window)
-    return rows + pace.rows_ahead(config)
+    rows = ring.num_rows(config.replay.capacity, config.actor.num_envs, window)
+    return rows + schedules.rows_ahead(config)
 
 
 def init_run_state(config: Config, model: Model, has_frames: bool = True) -> RunState:
@@ -44,7 +44,7 @@ def init_run_state(config: Config, model: Model, has_frames: bool = True) -> Run
         frames=init_frames(spec, num_envs),
         metrics=no_metrics(config),
         key=key,
-        drawn=_nothing_drawn(config, model, replay, key) if pace.draws_ahead(config) else None,
+        drawn=_nothing_drawn(config, model, replay, key) if schedules.draws_ahead(config) else None,
     )
 
 

@@ -11,9 +11,9 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from ez_jax.agent.frames import roots_at
+from ez_jax.agent.model import Model
 from ez_jax.config import Config
-from ez_jax.model import Model
-from ez_jax.reanalyse import roots_at
 from ez_jax.structs import Batch, Targets, Variables
 
 # (target variables, reanalysed batch, updates made) -> Targets

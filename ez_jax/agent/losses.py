@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ez_jax import support
-from ez_jax.augment import augment, can_be_shifted
+from ez_jax.agent import support
+from ez_jax.agent.augment import augment, can_be_shifted
+from ez_jax.agent.model import Model
 from ez_jax.config import Config
-from ez_jax.model import Model
 from ez_jax.structs import Batch, LossOutput, Targets, Variables
 
 Terms = dict[str, Float[Array, "*steps B"]]  # by name, per sample

@@ -5,27 +5,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Shaped
+from jaxtyping import Array
 
-from ez_jax import diagnostics
 from ez_jax import replay as ring
+from ez_jax.agent import diagnostics
+from ez_jax.agent.frames import push_frame
+from ez_jax.agent.model import Model
 from ez_jax.agent.search import SearchFn
-from ez_jax.model import Model
-from ez_jax.structs import NEVER, EnvSpec, Replay, Row, SearchOutput, TimeStep, Variables
+from ez_jax.structs import NEVER, Replay, Row, SearchOutput, TimeStep, Variables
 from ez_jax.system import devices
-
-
-def init_frames(spec: EnvSpec, num_envs: int) -> Shaped[Array, "N F *obs"]:
-    """Empty frame stacks; the first observation of an episode fills its stack."""
-    shape = (num_envs, spec.frame_stack, *spec.observation_shape)
-    return jnp.zeros(shape, spec.observation_dtype)
-
-
-def push_frame(frames: Shaped[Array, "N F *obs"], step: TimeStep) -> Shaped[Array, "N F *obs"]:
-    """The stacks with the newest frame last; where an episode begins, F copies of it."""
-    newest = jnp.asarray(step.observation)[:, None]
-    first = jnp.asarray(step.is_first).reshape(-1, *(1,) * (frames.ndim - 1))
-    return jnp.where(first, newest, jnp.concatenate([frames[:, 1:], newest], axis=1))
 
 
 def make_policy(model: Model, search: SearchFn) -> Callable[..., tuple[SearchOutput, Array]]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ez_jax import support
+from ez_jax.agent import support
 from ez_jax.config import Config
 from ez_jax.structs import Batch, LossOutput, SearchOutput, Targets
 

@@ -4,8 +4,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from ez_jax.agent.support import EPSILON
 from ez_jax.config import Config
-from ez_jax.support import EPSILON
 
 PATIENCE = 2  # lines of metrics in a row
 

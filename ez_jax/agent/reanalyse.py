@@ -14,10 +14,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from ez_jax.agent.frames import roots_at
+from ez_jax.agent.model import Model
 from ez_jax.agent.search import SearchFn
 from ez_jax.config import Config
-from ez_jax.model import Model
-from ez_jax.structs import Batch, Replay, Root, Row, SearchOutput, Variables
+from ez_jax.structs import Batch, Replay, Row, SearchOutput, Variables
 from ez_jax.system import devices
 
 
@@ -32,29 +33,6 @@ class Reanalysed(NamedTuple):
 # (target variables, key, batch, replay, updates made) -> Reanalysed; the key is consumed. The batch
 # holds the samples of all updates that are searched together: first of each, second of each, ...
 ReanalyseFn = Callable[[Variables, Array, Batch, Replay, Array], Reanalysed]
-
-
-def roots_at(
-    model: Model, variables: Variables, batch: Batch, position: Int[Array, "B K+1"]
-) -> Root:
-    """Roots [K+1, B, ...] of the samples at the positions given.
-
-    One unroll position at a time bounds the memory of large images, and a batch still fills a
-    device; vectors go through at once.
-    """
-
-    def roots(at: Int[Array, " B"]) -> Root:
-        return model.root(variables, _stacks(model, batch.observation, at))
-
-    over_positions = jax.lax.map if model.spec.is_image else lambda f, xs: jax.vmap(f)(xs)
-    return over_positions(roots, position.T)
-
-
-def _stacks(model: Model, frames: Array, at: Int[Array, " B"]) -> Array:
-    """The stack of frames that ends each sample's position."""
-    stack = model.spec.frame_stack
-    one = lambda frames, at: jax.lax.dynamic_slice_in_dim(frames, at, stack)  # noqa: E731
-    return jax.vmap(one)(frames, at)
 
 
 def make_no_mode(config: Config, model: Model, search: SearchFn) -> ReanalyseFn:
