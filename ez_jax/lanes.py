@@ -18,13 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ez_jax import replay as ring
 from ez_jax.agent import schedules
 from ez_jax.agent.actor import make_decide, make_policy
 from ez_jax.agent.frames import init_frames
 from ez_jax.agent.learner import make_learn, make_prepare
 from ez_jax.agent.model import Model
 from ez_jax.agent.reanalyse import make_reanalyse
+from ez_jax.agent.replay import ring
 from ez_jax.agent.search import make_search
 from ez_jax.agent.state import ACT, LEARN, init_run_state
 from ez_jax.agent.targets import make_targets

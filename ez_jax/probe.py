@@ -19,11 +19,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ez_jax import replay as ring
-from ez_jax.agent.learner import make_draw, make_optimizer, refresh_targets
+from ez_jax.agent.learner import make_optimizer, refresh_targets
 from ez_jax.agent.losses import unroll_loss
 from ez_jax.agent.model import Model, make_model
 from ez_jax.agent.reanalyse import make_reanalyse
+from ez_jax.agent.replay import ring
+from ez_jax.agent.replay.draw import make_draw
 from ez_jax.agent.search import make_search
 from ez_jax.agent.targets import make_targets
 from ez_jax.config import Config, SearchConfig, override

@@ -19,8 +19,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from ez_jax.agent.learner import init_train_state, keys_of, make_propose
+from ez_jax.agent.learner import init_train_state, make_propose
 from ez_jax.agent.model import make_model
+from ez_jax.agent.replay.draw import keys_of
 from ez_jax.config import BadInput
 from ez_jax.progress import Progress
 from ez_jax.storage import crash_bundle, run_folder

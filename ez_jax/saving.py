@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ez_jax import replay as ring
+from ez_jax.agent.replay import ring
+from ez_jax.agent.replay.host_frames import HostFrames
 from ez_jax.agent.state import place, placement
 from ez_jax.config import BadInput
 from ez_jax.games import SavedGames
-from ez_jax.host_frames import HostFrames
 from ez_jax.storage import run_folder
 from ez_jax.storage.arrays import DamagedCheckpoint
 from ez_jax.storage.checkpoint import Checkpointer

@@ -6,7 +6,7 @@ import numpy as np
 import tiny
 from golden_params import Golden, under
 
-from ez_jax import replay as ring
+from ez_jax.agent.replay import ring
 from ez_jax.config import Config
 from ez_jax.structs import Batch, Embedding, Replay, Root, Row, Targets
 

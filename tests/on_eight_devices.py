@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import tiny
 
-from ez_jax import replay as ring
 from ez_jax.agent.actor import make_act
 from ez_jax.agent.learner import make_learn, make_prepare
 from ez_jax.agent.model import make_model
 from ez_jax.agent.reanalyse import make_reanalyse
+from ez_jax.agent.replay import ring
 from ez_jax.agent.search import make_search
 from ez_jax.agent.state import init_run_state, start_run_state
 from ez_jax.agent.targets import make_targets

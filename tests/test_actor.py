@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tiny
 
-from ez_jax import replay as ring
 from ez_jax.agent.actor import make_act
 from ez_jax.agent.frames import init_frames
+from ez_jax.agent.replay import ring
 from ez_jax.structs import NEVER, Embedding, Root, SearchOutput, Sums, TimeStep
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")

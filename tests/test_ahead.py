@@ -14,10 +14,10 @@ import runs
 
 from ez_jax import plan, planning
 from ez_jax.agent import schedules
-from ez_jax.agent.state import ring_rows
-from ez_jax.ahead import Ahead, make_source
+from ez_jax.agent.replay.ahead import Ahead, make_source
+from ez_jax.agent.replay.host_frames import HostFrames
+from ez_jax.agent.replay.ring import ring_rows
 from ez_jax.config import BadInput, override
-from ez_jax.host_frames import HostFrames
 from ez_jax.memory import USABLE
 from ez_jax.progress import Progress
 from ez_jax.run import Run

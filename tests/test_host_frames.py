@@ -10,8 +10,8 @@ import pytest
 import tiny
 from test_replay import ENVS, STACK, TD, UNROLL, as_row, play
 
-from ez_jax import replay as ring
-from ez_jax.host_frames import HostFrames
+from ez_jax.agent.replay import ring
+from ez_jax.agent.replay.host_frames import HostFrames
 from ez_jax.structs import Batch, Replay
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")

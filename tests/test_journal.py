@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ez_jax import replay as ring
 from ez_jax import saving
+from ez_jax.agent.replay import ring
 from ez_jax.storage import replay_journal
 from ez_jax.storage.replay_journal import DamagedJournal, Journal, Rows
 

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import tiny
 
-from ez_jax import replay as ring
 from ez_jax.agent.learner import (
     init_train_state,
-    make_draw,
     make_learn,
     make_prepare,
     no_metrics,
     refresh_targets,
 )
 from ez_jax.agent.reanalyse import make_reanalyse
+from ez_jax.agent.replay import ring
+from ez_jax.agent.replay.draw import make_draw
 from ez_jax.agent.schedules import importance_exponent, learning_rate
 from ez_jax.agent.search import make_search
 from ez_jax.agent.targets import make_targets

@@ -18,10 +18,10 @@ import tiny
 from golden_params import Golden, convert, latent_side, under
 from golden_parts import FrameModel, TableModel, loss_batch, loss_config, stored_episodes
 
-from ez_jax import replay as ring
 from ez_jax.agent.learner import make_optimizer, make_update
 from ez_jax.agent.losses import unroll_terms
 from ez_jax.agent.reanalyse import make_reanalyse
+from ez_jax.agent.replay import ring
 from ez_jax.agent.schedules import acting_temperature, importance_exponent, learning_rate
 from ez_jax.agent.search import make_recurrent_fn, puct_ez
 from ez_jax.agent.support import ZERO_BELOW, decode, encode, transform, two_hot

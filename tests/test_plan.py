@@ -14,10 +14,10 @@ import runs
 from test_cli import command
 
 from ez_jax import arguments, memory, plan, planning, rehearsal, run, train
+from ez_jax.agent.replay.ring import init_replay
 from ez_jax.config import BadInput, Config, override, validate
 from ez_jax.config.presets import make_config
 from ez_jax.rehearsal import Rates
-from ez_jax.replay import init_replay
 from ez_jax.structs import NEVER
 from ez_jax.system import exits, free_memory
 from ez_jax.system.free_memory import Available

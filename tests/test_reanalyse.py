@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tiny
 
-from ez_jax import replay as ring
 from ez_jax.agent.learner import make_prepare, no_metrics
 from ez_jax.agent.reanalyse import make_reanalyse
+from ez_jax.agent.replay import ring
 from ez_jax.agent.search import make_search
 from ez_jax.agent.targets import make_targets
 from ez_jax.structs import Batch, Embedding, Replay, Root, Row, SearchOutput

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tiny
 
-from ez_jax import replay as ring
+from ez_jax.agent.replay import ring
 from ez_jax.structs import Batch, Replay, Row
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")

@@ -10,8 +10,8 @@ import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ez_jax import replay as ring
 from ez_jax.agent.reanalyse import make_reanalyse
+from ez_jax.agent.replay import ring
 from ez_jax.agent.targets import (
     corrected_td_steps,
     make_targets,

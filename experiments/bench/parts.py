@@ -11,16 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.bench.measure import Case, Cost, compiled_call, counted
-from ez_jax import replay as ring
-from ez_jax.agent.learner import init_train_state, make_draw, make_update
+from ez_jax.agent.learner import init_train_state, make_update
 from ez_jax.agent.model import Model, make_model
 from ez_jax.agent.networks.winograd import in_parts, plain, winograd
 from ez_jax.agent.reanalyse import ReanalyseFn, make_reanalyse
+from ez_jax.agent.replay import ring
+from ez_jax.agent.replay.draw import make_draw
+from ez_jax.agent.replay.host_frames import HostFrames
 from ez_jax.agent.search import make_recurrent_fn, make_search, resolve
 from ez_jax.agent.targets import TargetsFn, make_targets
 from ez_jax.config import Config, override
 from ez_jax.envs import make_env
-from ez_jax.host_frames import HostFrames
 from ez_jax.structs import (
     Batch,
     Embedding,

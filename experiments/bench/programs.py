@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from experiments.bench.parts import Setting
-from ez_jax import replay as ring
 from ez_jax.agent.actor import make_act
 from ez_jax.agent.frames import init_frames
 from ez_jax.agent.learner import make_learn, make_prepare, no_metrics
 from ez_jax.agent.reanalyse import make_reanalyse
+from ez_jax.agent.replay import ring
 from ez_jax.agent.search import make_search
 from ez_jax.agent.targets import make_targets
 from ez_jax.structs import Prepared, Replay, TimeStep

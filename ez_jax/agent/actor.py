@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ez_jax import replay as ring
 from ez_jax.agent import diagnostics
 from ez_jax.agent.frames import push_frame
 from ez_jax.agent.model import Model
+from ez_jax.agent.replay import ring
 from ez_jax.agent.search import SearchFn
 from ez_jax.structs import NEVER, Replay, Row, SearchOutput, TimeStep, Variables
 from ez_jax.system import devices

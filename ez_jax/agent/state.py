@@ -7,24 +7,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ez_jax import replay as ring
 from ez_jax.agent import schedules
 from ez_jax.agent.frames import init_frames
-from ez_jax.agent.learner import init_train_state, make_draw_group, no_metrics
+from ez_jax.agent.learner import init_train_state, no_metrics
 from ez_jax.agent.model import Model
+from ez_jax.agent.replay import ring
+from ez_jax.agent.replay.draw import make_draw_group
+from ez_jax.agent.replay.ring import ring_rows
 from ez_jax.config import Config
-from ez_jax.structs import Batch, EnvSpec, Replay, RunState
+from ez_jax.structs import Batch, Replay, RunState
 from ez_jax.system import devices, processes
 
 # Streams of randomness of a run, folded into its key.
 INIT, ACT, LEARN = range(3)
-
-
-def ring_rows(config: Config, spec: EnvSpec) -> int:
-    """Rows of the replay of a run."""
-    window = spec.frame_stack + config.learner.unroll_steps + config.targets.td_steps
-    rows = ring.num_rows(config.replay.capacity, config.actor.num_envs, window)
-    return rows + schedules.rows_ahead(config)
 
 
 def init_run_state(config: Config, model: Model, has_frames: bool = True) -> RunState:

@@ -2,7 +2,7 @@
 
 Frames come from the environments, which are on the host, and go to the device in batches: a thread
 gathers each batch and moves it while the device works on the one before. Everything else of the
-replay, some dozens of bytes per agent step, stays on the device (`replay.py`).
+replay, some dozens of bytes per agent step, stays on the device (`ring.py`).
 """
 
 import concurrent.futures

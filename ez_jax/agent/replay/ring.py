@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ez_jax.agent import schedules
+from ez_jax.config import Config
 from ez_jax.structs import Batch, EnvSpec, Replay, Row
 from ez_jax.system import devices
 
@@ -20,6 +22,13 @@ from ez_jax.system import devices
 def num_rows(capacity: int, num_envs: int, window: int) -> int:
     """Rows of a ring that holds `capacity` agent steps which can be sampled."""
     return -(-capacity // num_envs) + window
+
+
+def ring_rows(config: Config, spec: EnvSpec) -> int:
+    """Rows of the replay of a run."""
+    window = spec.frame_stack + config.learner.unroll_steps + config.targets.td_steps
+    rows = num_rows(config.replay.capacity, config.actor.num_envs, window)
+    return rows + schedules.rows_ahead(config)
 
 
 def init_replay(spec: EnvSpec, *, rows: int, num_envs: int, has_frames: bool = True) -> Replay:

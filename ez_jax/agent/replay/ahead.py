@@ -17,15 +17,14 @@ import numpy as np
 from jaxtyping import Array
 
 from ez_jax.agent import schedules
-from ez_jax.agent.learner import make_draw_group
 from ez_jax.agent.model import Model
-from ez_jax.agent.state import ring_rows
+from ez_jax.agent.replay.draw import make_draw_group
+from ez_jax.agent.replay.host_frames import HostFrames
+from ez_jax.agent.replay.ring import ring_rows
 from ez_jax.config import BadInput, Config
-from ez_jax.host_frames import HostFrames
-from ez_jax.progress import Progress
 from ez_jax.structs import Batch, Replay
 from ez_jax.system import processes, watchdog
-from ez_jax.system.compilation import announced
+from ez_jax.system.compilation import TellsOfCompiling, announced
 
 # (replay, key, updates) -> what the group that begins with that update learns from, without frames.
 Draw = Callable[[Replay, Array, Array], Batch]
@@ -116,7 +115,9 @@ class Ahead:
             )
 
 
-def make_source(config: Config, model: Model, on_host: bool, progress: Progress) -> AtOnce | Ahead:
+def make_source(
+    config: Config, model: Model, on_host: bool, progress: TellsOfCompiling
+) -> AtOnce | Ahead:
     """Where the learner gets its batches from, as configured.
 
     Raises:

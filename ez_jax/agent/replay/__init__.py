@@ -1,0 +1,1 @@
+"""Replay: a ring of rows on the device, prioritised draws, frames in host memory."""
