@@ -26,9 +26,9 @@ import jax
 import numpy as np
 
 from ez_jax.config.presets import make_config
-from ez_jax.progress import Progress
 from ez_jax.storage.run_folder import provenance
 from ez_jax.structs import Clocks
+from ez_jax.terminal.progress import Progress
 
 EVERY, WARM_UP = 2_000, 20_000  # agent steps
 SETTINGS: dict[str, Any] = {

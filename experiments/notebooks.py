@@ -18,10 +18,10 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from ez_jax import arguments
 from ez_jax.config import BadInput
 from ez_jax.notebook import SMALL
 from ez_jax.system import exits
+from ez_jax.terminal import arguments
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "notebooks"

@@ -18,7 +18,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ez_jax import arguments
 from ez_jax.config import BadInput, Config, from_dict, run_folder
 from ez_jax.config.presets import make_config
 from ez_jax.evaluation.on_track import differing_settings, number
@@ -26,6 +25,7 @@ from ez_jax.storage import safe_files
 from ez_jax.storage.metrics import EVALUATION, read_metrics
 from ez_jax.storage.run_folder import read_config
 from ez_jax.system import exits
+from ez_jax.terminal import arguments
 
 FOLDER = Path(__file__).parent / "reproductions"
 ROOT = Path(__file__).parent.parent

@@ -13,16 +13,17 @@ from typing import Any
 
 import jax
 
-from ez_jax import arguments, cli
 from ez_jax.config import BadInput, Config, errors, presets
 from ez_jax.designs import DESIGNS, LEAVE_ONE_OUT, SWEEP, Plan, make_plan
 from ez_jax.envs import make_env, runs_on_device
 from ez_jax.ledger import Ledger
-from ez_jax.progress import Progress
 from ez_jax.standings import score_table, standings, status_table
 from ez_jax.structs import EnvSpec
 from ez_jax.study import FILE_NAME, Request, Study
 from ez_jax.system import exits
+from ez_jax.terminal import arguments
+from ez_jax.terminal.launch import compose
+from ez_jax.terminal.progress import Progress
 from ez_jax.workers import Orders, Worker, launch, stop_file
 
 # What is asked, and how it is gone about.
@@ -149,7 +150,7 @@ def _plan(request: Request) -> Study:
     sweeps = arguments.combinations(request.words, {})
     for game in request.games:
         bases = {
-            name: cli.compose([f"game={game}", *words, "seed=0"]) for name, words in sweeps.items()
+            name: compose([f"game={game}", *words, "seed=0"]) for name, words in sweeps.items()
         }
         base = next(iter(bases.values()))
         plans[game] = make_plan(request.design, request.switches, bases, _spec(base))

@@ -12,10 +12,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ez_jax import arguments, config
+from ez_jax import config
 from ez_jax.config import BadInput, Config
 from ez_jax.storage import claims, lock, safe_files
 from ez_jax.system import exits, signals
+from ez_jax.terminal import arguments
 
 # What the process that starts it hands over: the open file of a lock or claim, its own number.
 OWN_KEYS = {"lock": -1, "claim": -1, "parent": 0}

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from ez_jax import arguments, health
+from ez_jax import health
 from ez_jax.config import BadInput
 from ez_jax.system import compilation, exits, machine
+from ez_jax.terminal import arguments
 
 if TYPE_CHECKING:
     from ez_jax.switches import Switch

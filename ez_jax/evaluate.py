@@ -14,15 +14,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ez_jax import arguments
 from ez_jax.config import BadInput, Config, checks, override
 from ez_jax.evaluation.play import make_evaluate
 from ez_jax.evaluation.scores import protocol, scores, summary
 from ez_jax.evaluation.trained_agent import Agent, changed, check_free, load
 from ez_jax.evaluation.video import write_video
-from ez_jax.progress import Progress
 from ez_jax.storage import run_folder
 from ez_jax.system import compilation, exits
+from ez_jax.terminal import arguments
+from ez_jax.terminal.progress import Progress
 
 OWN_KEYS = {"run": "", "episodes": 0, "video": 0, "best": False, "simulations": ""}
 MOST_SIMULATIONS = checks.AT_MOST["search.num_simulations"]

@@ -16,12 +16,12 @@ from ez_jax.config import BadInput, Config
 from ez_jax.evaluation import on_track
 from ez_jax.evaluation.scores import Games, scores, summary
 from ez_jax.lanes import Lane
-from ez_jax.progress import Progress
 from ez_jax.storage import run_folder
 from ez_jax.storage.checkpoint import Checkpointer, Restored
 from ez_jax.storage.lock import RunLock
 from ez_jax.storage.metrics import EVALUATION, Every, MetricsWriter, last_written, means
 from ez_jax.structs import Clocks, TrainState
+from ez_jax.terminal.progress import Progress
 
 ITEM = "lane"  # of a checkpoint: what a run needs to go on beside others
 

@@ -16,11 +16,11 @@ from ez_jax import memory
 from ez_jax.agent.learner import init_train_state
 from ez_jax.agent.model import Model
 from ez_jax.config import BadInput, Config
-from ez_jax.progress import cpu_warning
 from ez_jax.storage import run_folder
 from ez_jax.storage.arrays import tree_bytes
 from ez_jax.structs import Embedding, EnvSpec, Variables
 from ez_jax.system import free_memory, processes
+from ez_jax.terminal.progress import cpu_warning
 
 # Share of what a gradient keeps that is in memory at once: XLA computes cheap results again. The
 # published update takes 8.7 MB per sample on a CPU, 0.63 of what it keeps.

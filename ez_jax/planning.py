@@ -26,11 +26,11 @@ from ez_jax.plan import (
     plan_rows,
     sizes,
 )
-from ez_jax.progress import Progress, duration
 from ez_jax.rehearsal import MakeRun, Rates, rehearse
 from ez_jax.storage import run_folder
 from ez_jax.system import exits, free_memory
 from ez_jax.system.free_memory import Available, gigabytes
+from ez_jax.terminal.progress import Progress, duration
 
 WIDTH = 86  # of a sentence beside its name
 

@@ -23,12 +23,12 @@ from ez_jax.agent.learner import init_train_state, make_propose
 from ez_jax.agent.model import make_model
 from ez_jax.agent.replay.draw import keys_of
 from ez_jax.config import BadInput
-from ez_jax.progress import Progress
 from ez_jax.storage import crash_bundle, run_folder
 from ez_jax.storage.arrays import describe
 from ez_jax.storage.crash_bundle import Bundle
 from ez_jax.structs import Batch, Targets, TrainState
 from ez_jax.system import compilation, exits
+from ez_jax.terminal.progress import Progress
 
 INPUTS = ("batch", "targets", "train/variables", "train/opt_state", "train/target")
 NEEDED = (*INPUTS[:4], "train/updates", "learn_key")  # what an update cannot be made without

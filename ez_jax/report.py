@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ez_jax import arguments
 from ez_jax.config import BadInput, errors
 from ez_jax.system import exits
+from ez_jax.terminal import arguments
 
 OWN_KEYS = {"out": "report", "final": "training", "last": 1, "partial": False, "mix": False}
 FINALS = ("training", "scores")

@@ -34,7 +34,6 @@ from ez_jax.evaluation.across_processes import make_shared_evaluate
 from ez_jax.evaluation.scores import scores, summary
 from ez_jax.games import SavedGames, training_games
 from ez_jax.plan import check_disk, memory_plan, plan_rows, plan_warnings
-from ez_jax.progress import Progress
 from ez_jax.storage import crash_bundle, run_folder
 from ez_jax.storage.checkpoint import Checkpointer
 from ez_jax.storage.lock import RunLock
@@ -43,6 +42,7 @@ from ez_jax.structs import Clocks, TimeStep
 from ez_jax.system import devices, free_memory, processes, watchdog
 from ez_jax.system.compilation import announced
 from ez_jax.system.signals import Interrupt
+from ez_jax.terminal.progress import Progress
 
 
 class Run:

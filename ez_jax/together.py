@@ -31,12 +31,12 @@ from ez_jax.games import seed_of_games
 from ez_jax.lanes import Lane
 from ez_jax.member import ITEM, Member, without_train
 from ez_jax.plan import check_disk, memory_plan
-from ez_jax.progress import Progress
 from ez_jax.storage import run_folder
 from ez_jax.storage.metrics import EVALUATION
 from ez_jax.structs import Clocks
 from ez_jax.system import compilation, exits, free_memory, watchdog
 from ez_jax.system.signals import Interrupt
+from ez_jax.terminal.progress import Progress
 
 OWN = ("seed", "name", "run_dir", *lanes.NUMBERS)  # settings in which the runs may differ
 

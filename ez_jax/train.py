@@ -9,12 +9,13 @@ devices and hosts it is the same loop, in each process (`devices.py`, `processes
 
 from collections.abc import Sequence
 
-from ez_jax import cli, planning, roll
+from ez_jax import planning, roll
 from ez_jax.config import Config, run_folder
-from ez_jax.progress import Progress
 from ez_jax.run import Run
 from ez_jax.system import compilation, exits, processes
 from ez_jax.system.watchdog import Watchdog
+from ez_jax.terminal import launch
+from ez_jax.terminal.progress import Progress
 
 
 def train(config: Config) -> int:
@@ -53,4 +54,4 @@ def together(runs: Sequence[Config]) -> int:
 
 
 if __name__ == "__main__":
-    cli.main(train, plan=plan, together=together, description=__doc__.splitlines()[0])
+    launch.main(train, plan=plan, together=together, description=__doc__.splitlines()[0])

@@ -19,13 +19,13 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from ez_jax import cell as cells
-from ez_jax import cli
 from ez_jax.config import errors
 from ez_jax.ledger import Cell, Ledger, State, final_score, read_state, write_state
-from ez_jax.progress import Progress
 from ez_jax.storage import claims, lock
 from ez_jax.system import exits, signals
 from ez_jax.system.signals import HandedOn, Interrupt
+from ez_jax.terminal.launch import hydra_in_sentences
+from ez_jax.terminal.progress import Progress
 
 LAST_LINES, LONGEST_TAIL = 20, 2**14  # of the output of a failed cell: lines, bytes
 Held = lock.FileLock | claims.Claim
@@ -217,7 +217,7 @@ def launch(ledger: Ledger, orders: Orders, count: int, words: Sequence[str]) -> 
     sys.argv[1:] = ["-m", f"worker={numbers}", *words]
     os.environ["HYDRA_FULL_ERROR"] = "1"
     stop = HandedOn(stop_file(ledger, orders).touch)
-    with stop, cli.hydra_in_sentences():
+    with stop, hydra_in_sentences():
         hydra.main(version_base="1.3", config_path=None, config_name="worker")(job)()
     return stop.requested
 

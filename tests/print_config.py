@@ -8,8 +8,9 @@ import os
 import sys
 import time
 
-from ez_jax import cli, config
+from ez_jax import config
 from ez_jax.system.signals import Interrupt
+from ez_jax.terminal import launch
 
 
 def show(chosen):
@@ -46,4 +47,4 @@ def plan(chosen):
 
 
 if __name__ == "__main__":
-    cli.main(show, plan=plan, description="Prints the configuration.")
+    launch.main(show, plan=plan, description="Prints the configuration.")

@@ -88,7 +88,7 @@ def crowd(folder, count):
     if (Path(folder) / "no_locks").exists():
         without_locks()
     from ez_jax.ledger import Ledger
-    from ez_jax.progress import Progress
+    from ez_jax.terminal.progress import Progress
     from ez_jax.workers import Orders, Worker
 
     command = (sys.executable, "-c", "import stand_in_cell; stand_in_cell.handed_over()")

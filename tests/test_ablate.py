@@ -10,9 +10,10 @@ import pytest
 import runs
 from test_workers import COMMAND, counts, journal
 
-from ez_jax import ablate, cell, cli, workers
+from ez_jax import ablate, cell, workers
 from ez_jax.ledger import Ledger
 from ez_jax.system import exits
+from ez_jax.terminal import launch
 
 STUDY = ["+game=CartPole", "switches=consistency", "seeds=2"]
 
@@ -165,7 +166,7 @@ def test_a_file_of_a_cell_that_cannot_be_read_is_told(tmp_path, text, told):
     path = tmp_path / "seed0.run.json"
     if text is not None:
         path.write_text(text)
-    with pytest.raises(cli.BadInput, match=told):
+    with pytest.raises(launch.BadInput, match=told):
         cell.read(path)
 
 

@@ -19,12 +19,12 @@ from ez_jax.agent.replay.host_frames import HostFrames
 from ez_jax.agent.replay.ring import ring_rows
 from ez_jax.config import BadInput, override
 from ez_jax.memory import USABLE
-from ez_jax.progress import Progress
 from ez_jax.run import Run
 from ez_jax.storage.metrics import read_metrics
 from ez_jax.structs import Batch, Clocks
 from ez_jax.system import free_memory
 from ez_jax.system.free_memory import Available
+from ez_jax.terminal.progress import Progress
 from ez_jax.together import check_alike
 from ez_jax.train import train
 

@@ -11,7 +11,7 @@ PAGES = 2**14  # of 4 kB: 64 MB
 
 PROGRAM = f"""
 import resource, threading
-import ez_jax.cli
+import ez_jax.terminal.launch
 print(ez_jax.system.allocator.IS_KEPT)
 import jax
 

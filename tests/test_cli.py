@@ -14,9 +14,10 @@ import pytest
 from hydra import compose, initialize
 from omegaconf import OmegaConf
 
-from ez_jax import arguments, config
+from ez_jax import config
 from ez_jax.config import BadInput, presets
 from ez_jax.system import exits
+from ez_jax.terminal import arguments
 
 ROOT = Path(__file__).parent.parent
 
@@ -239,10 +240,10 @@ def test_a_full_disk_is_told_with_its_traceback_and_a_mend(capsys):
 
 def test_a_reader_that_has_had_enough_is_not_told_of_it(tmp_path):
     words = [
-        "import sys; from ez_jax import cli",
+        "import sys; from ez_jax.system import exits",
         "say = lambda: sys.stdout.write('line\\n' * 10**6)",
     ]
-    code = "; ".join([*words, "sys.exit(cli.guarded(lambda: say() and 0))"])
+    code = "; ".join([*words, "sys.exit(exits.guarded(lambda: say() and 0))"])
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(

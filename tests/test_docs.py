@@ -15,12 +15,12 @@ from mkdocs.exceptions import PluginError
 from runs import ROOT
 
 from experiments.site import formulas, hooks, places, settings
-from ez_jax import arguments
 from ez_jax.agent import targets
 from ez_jax.agent.diagnostics import HEADS
 from ez_jax.agent.search import search
 from ez_jax.config import dotted_keys
 from ez_jax.storage.metrics import read_metrics
+from ez_jax.terminal import arguments
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 MOST_SECONDS = 15  # of a processor, for the whole site

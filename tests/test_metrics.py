@@ -8,9 +8,9 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.layout_pb2 import Layout
 
 from ez_jax.config import BadInput
-from ez_jax.progress import Progress, cpu_warning, duration
 from ez_jax.storage.metrics import Every, MetricsWriter, Series, read_metrics
 from ez_jax.structs import Clocks
+from ez_jax.terminal.progress import Progress, cpu_warning, duration
 
 
 def clocks(step, updates=0):

@@ -171,7 +171,7 @@ def test_a_command_is_shown_with_all_that_it_says(script, capsys, tmp_path):
 
 def test_a_command_is_not_asked_for_colours(script, capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")  # as Jupyter does
-    code = "from ez_jax.progress import Progress; Progress().plan({'game': 'it'})"
+    code = "from ez_jax.terminal.progress import Progress; Progress().plan({'game': 'it'})"
     monkeypatch.setenv("PYTHONPATH", str(runs.ROOT))
     notebook.command(script(code))
     assert capsys.readouterr().out == "$ python script.py\ngame  it\n"

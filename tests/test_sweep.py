@@ -12,7 +12,7 @@ import time
 import pytest
 import runs
 
-from ez_jax.sweep import Outcome, Sweep
+from ez_jax.terminal.sweep import Outcome, Sweep
 
 ELSEWHERE = ["joblib", "submitit_local"]
 LAUNCHERS = ["basic", *ELSEWHERE]

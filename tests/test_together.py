@@ -10,16 +10,16 @@ from test_train import untimed
 
 from ez_jax import lanes
 from ez_jax.agent.model import make_model
-from ez_jax.cli import spread
 from ez_jax.config import BadInput, Config, flatten, games, override, presets, to_dict
 from ez_jax.envs.gymnax_adapter import make_game
 from ez_jax.evaluation.trained_agent import load
 from ez_jax.member import Member
-from ez_jax.progress import Progress
 from ez_jax.storage.metrics import EVALUATION, MetricsWriter, read_metrics
 from ez_jax.storage.run_folder import read_config, write_config
 from ez_jax.structs import Clocks
 from ez_jax.system.exits import DONE, INTERRUPTED
+from ez_jax.terminal.launch import spread
+from ez_jax.terminal.progress import Progress
 from ez_jax.together import OWN, Together, check_alike, train_together
 from ez_jax.train import train
 

@@ -47,10 +47,10 @@ from experiments.bench.parts import PARTS, Setting, make_setting
 from experiments.bench.scaling import notes, on_topology, scaling
 from experiments.bench.side_by_side import memories, together
 from experiments.bench.whole import WHOLE
-from ez_jax import arguments
 from ez_jax.config import BadInput, presets
 from ez_jax.storage.run_folder import provenance
 from ez_jax.system import compilation, exits
+from ez_jax.terminal import arguments
 
 CEILINGS = ("matrix_gflop_per_s", "copy_gbyte_per_s")  # the same in all rows
 OWN_KEYS = {"repeats": 5, "batches": "", "steps": 400, "up_to": 8, "timed": True, "topology": ""}

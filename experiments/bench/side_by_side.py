@@ -15,8 +15,8 @@ from experiments.bench.whole import Loop, Row, train
 from ez_jax import envs, lanes
 from ez_jax.config import BadInput, Config, games, override
 from ez_jax.envs.gymnax_adapter import make_game
-from ez_jax.progress import Progress
 from ez_jax.run import Run
+from ez_jax.terminal.progress import Progress
 
 COUNTS = (1, 5, 10)
 MEMORIES, TURNS = ("device", "auto", "host"), 7

@@ -1,7 +1,7 @@
 """Named sets of settings, as differences from the defaults of `settings.py`.
 
 Later wins: defaults, preset (with what it sets for this kind of game), game, ablation, command
-line. Hydra composes the same tables on the command line (`cli.py`); `make_config` does it for
+line. Hydra composes the same tables on the command line (`launch.py`); `make_config` does it for
 Python code and notebooks.
 """
 

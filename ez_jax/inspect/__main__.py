@@ -9,10 +9,10 @@ that of the standard library where a file of `ez_jax` is started by its path. Th
 
 import sys
 
-from ez_jax import arguments
 from ez_jax.config import BadInput
 from ez_jax.inspecting import MAX_NODES, MAX_STEPS
 from ez_jax.system import compilation, exits
+from ez_jax.terminal import arguments
 
 OWN_KEYS = {
     "run": "",
@@ -35,7 +35,7 @@ def main() -> int:
         changes["eval.seed"] = changes.pop("seed")
     # Imported late: it brings JAX along, and refusals are quick.
     from ez_jax.inspecting.inspection import inspect_run
-    from ez_jax.progress import Progress
+    from ez_jax.terminal.progress import Progress
 
     compilation.configure_jax()
     say = Progress().say

@@ -20,11 +20,12 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ez_jax import arguments, config, help_page
+from ez_jax import config
 from ez_jax.config import BadInput, Config, errors
-from ez_jax.sweep import Outcome, Sweep, tell
 from ez_jax.system.exits import _FULL_ERRORS, DONE, INTERRUPTED, guarded
 from ez_jax.system.signals import HandedOn
+from ez_jax.terminal import arguments, help_page
+from ez_jax.terminal.sweep import Outcome, Sweep, tell
 
 Run = Callable[[Config], int | None]
 

@@ -1,0 +1,1 @@
+"""What is typed and seen: launching, arguments, sweeps, the help page, progress."""
