@@ -95,7 +95,7 @@ def predictions() -> list[str]:
     from ez_jax.agent.networks import winograd
     from ez_jax.config import override
     from ez_jax.config.presets import make_config
-    from ez_jax.plan import update_flops
+    from ez_jax.training.planning.needs import update_flops
 
     lines = ["| setting | TFLOP per update | ms per update | minutes per 120,000 updates |"]
     lines.append("|---|---|---|---|")

@@ -60,7 +60,7 @@ def run(job: Job) -> int:
     """Train; returns the exit code."""
     # Imported here: a refusal needs neither.
     if job.together:
-        from ez_jax.together import train_together
+        from ez_jax.training.vmapped import train_together
 
         return train_together(job.configs)
     from ez_jax.train import train

@@ -9,13 +9,14 @@ devices and hosts it is the same loop, in each process (`devices.py`, `processes
 
 from collections.abc import Sequence
 
-from ez_jax import planning, roll
 from ez_jax.config import Config, run_folder
-from ez_jax.run import Run
 from ez_jax.system import compilation, exits, processes
 from ez_jax.system.watchdog import Watchdog
 from ez_jax.terminal import launch
 from ez_jax.terminal.progress import Progress
+from ez_jax.training import process_guard
+from ez_jax.training.planning import plan as planning
+from ez_jax.training.run import Run
 
 
 def train(config: Config) -> int:
@@ -24,7 +25,11 @@ def train(config: Config) -> int:
     processes.join(config)
     progress = Progress(live=config.log.progress, silent=not processes.is_first())
     watchdog = Watchdog(run_folder(config), config.log.watchdog)
-    with roll.called(run_folder(config), progress.warn), watchdog, Run(config, progress) as run:
+    with (
+        process_guard.called(run_folder(config), progress.warn),
+        watchdog,
+        Run(config, progress) as run,
+    ):
         step = run.begin()
         with run.interrupt:
             while run.collects():
@@ -48,7 +53,7 @@ def plan(config: Config) -> int:
 
 def together(runs: Sequence[Config]) -> int:
     """Train several runs of one game in one program, where the game allows it."""
-    from ez_jax.together import train_together
+    from ez_jax.training.vmapped import train_together
 
     return train_together(runs)
 

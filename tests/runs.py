@@ -12,11 +12,11 @@ import jax
 import numpy as np
 
 from ez_jax.config import Config, from_dict, override, presets
-from ez_jax.run import Run
 from ez_jax.storage.checkpoint import Checkpointer
 from ez_jax.storage.metrics import read_metrics
 from ez_jax.storage.run_folder import read_config
 from ez_jax.terminal.progress import Progress
+from ez_jax.training.run import Run
 
 ROOT = Path(__file__).parent.parent
 START, STEPS, UPDATES_PER_STEP, FINAL_UPDATES = 20, 160, 0.3, 6

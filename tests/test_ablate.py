@@ -142,9 +142,9 @@ def test_a_mistake_is_refused_in_one_sentence_and_nothing_is_run(command, tmp_pa
 
 def test_a_pack_is_trained_by_one_call(tmp_path, monkeypatch):
     calls = []
-    together = type(sys)("ez_jax.together")
+    together = type(sys)("ez_jax.training.vmapped")
     together.train_together = lambda configs: calls.append(list(configs)) or 0
-    monkeypatch.setitem(sys.modules, "ez_jax.together", together)
+    monkeypatch.setitem(sys.modules, "ez_jax.training.vmapped", together)
     pack = [runs.config(f"seed{seed}", {"seed": seed}) for seed in range(3)]
     path = tmp_path / "seeds0-2.run.json"
     cell.Job(pack, together=True).write(path)

@@ -12,21 +12,22 @@ import numpy as np
 import pytest
 import runs
 
-from ez_jax import plan, planning
 from ez_jax.agent import schedules
 from ez_jax.agent.replay.ahead import Ahead, make_source
 from ez_jax.agent.replay.host_frames import HostFrames
 from ez_jax.agent.replay.ring import ring_rows
 from ez_jax.config import BadInput, override
-from ez_jax.memory import USABLE
-from ez_jax.run import Run
 from ez_jax.storage.metrics import read_metrics
 from ez_jax.structs import Batch, Clocks
 from ez_jax.system import free_memory
 from ez_jax.system.free_memory import Available
 from ez_jax.terminal.progress import Progress
-from ez_jax.together import check_alike
 from ez_jax.train import train
+from ez_jax.training.planning import needs
+from ez_jax.training.planning import plan as planning
+from ez_jax.training.planning.memory import USABLE
+from ez_jax.training.run import Run
+from ez_jax.training.vmapped import check_alike
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")
 
@@ -36,7 +37,7 @@ CHANGES = {"replay.memory": "auto", "reanalyse.updates_per_search": 2, "replay.c
 
 def small_device(config) -> Available:
     """A device with room for this run, but not for the frames of its replay."""
-    whole = plan.memory_plan(*planning._model(override(config, {"replay.memory": "device"})))
+    whole = needs.memory_plan(*planning._model(override(config, {"replay.memory": "device"})))
     return Available(device=int(whole.device / USABLE) - 1, host=10**12, is_shared=False)
 
 

@@ -19,11 +19,12 @@ import runs
 from ez_jax import replay_crash
 from ez_jax.agent import losses
 from ez_jax.config import BadInput
-from ez_jax.games import RepeatableGames
 from ez_jax.storage import crash_bundle
 from ez_jax.structs import Clocks, Prepared
 from ez_jax.system import exits
 from ez_jax.train import train
+from ez_jax.training import record
+from ez_jax.training.games import RepeatableGames
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")
 
@@ -99,9 +100,7 @@ def test_a_run_stops_after_the_set_number_of_skipped_updates_in_a_row(failed):
 @pytest.mark.parametrize(("limit", "in_a_row"), [(3, 2), (0, 1_000)])
 def test_a_run_goes_on_below_the_limit_and_without_one(tmp_path, limit, in_a_row):
     config = runs.config(tmp_path, {"learner.max_skipped": limit})
-    crash_bundle.check_skipped(
-        SimpleNamespace(skipped_in_a_row=jnp.int32(in_a_row)), config, tmp_path
-    )
+    record.check_skipped(SimpleNamespace(skipped_in_a_row=jnp.int32(in_a_row)), config, tmp_path)
 
 
 def test_a_bundle_tells_where_the_run_stood_and_what_it_ran_on(failed):
@@ -172,7 +171,7 @@ def fake_run(folder, state=None):
     if state is not None:
         run.state = SimpleNamespace(train=state)
         group = Prepared(batch={"reward": jnp.arange(6.0).reshape(3, 2)}, targets={})
-        run.last_update = crash_bundle.LastUpdate(2, group, 1, jax.random.key(0))
+        run.last_update = record.LastUpdate(2, group, 1, jax.random.key(0))
     return run
 
 

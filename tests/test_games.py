@@ -6,7 +6,7 @@ import toy_envs  # noqa: F401 registers
 
 from ez_jax.config import EnvConfig
 from ez_jax.envs import make_env
-from ez_jax.games import RepeatableGames
+from ez_jax.training.games import RepeatableGames
 
 
 def make_games(game, num_envs=2, **settings):

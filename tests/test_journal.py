@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ez_jax import saving
 from ez_jax.agent.replay import ring
 from ez_jax.storage import replay_journal
 from ez_jax.storage.replay_journal import DamagedJournal, Journal, Rows
+from ez_jax.training import saving
 
 LIKE = [jax.ShapeDtypeStruct((2, 3), np.uint8), jax.ShapeDtypeStruct((2,), np.float32)]
 

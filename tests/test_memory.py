@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 from ez_jax.config import BadInput
-from ez_jax.memory import (
+from ez_jax.storage.arrays import tree_bytes
+from ez_jax.structs import EnvSpec
+from ez_jax.system.free_memory import Available, available_memory
+from ez_jax.training.planning.memory import (
     Sizes,
     check,
     plan_memory,
@@ -16,9 +19,6 @@ from ez_jax.memory import (
     search_bytes,
     with_frames_on_host,
 )
-from ez_jax.storage.arrays import tree_bytes
-from ez_jax.structs import EnvSpec
-from ez_jax.system.free_memory import Available, available_memory
 
 GB = 10**9
 ATARI = EnvSpec(

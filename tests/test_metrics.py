@@ -8,9 +8,11 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.layout_pb2 import Layout
 
 from ez_jax.config import BadInput
-from ez_jax.storage.metrics import Every, MetricsWriter, Series, read_metrics
+from ez_jax.storage.metrics import MetricsWriter, Series, read_metrics
 from ez_jax.structs import Clocks
-from ez_jax.terminal.progress import Progress, cpu_warning, duration
+from ez_jax.terminal.progress import Progress, duration
+from ez_jax.training.planning.needs import cpu_warning
+from ez_jax.training.record import Every
 
 
 def clocks(step, updates=0):

@@ -13,15 +13,19 @@ import pytest
 import runs
 from test_cli import command
 
-from ez_jax import memory, plan, planning, rehearsal, run, train
+from ez_jax import train
 from ez_jax.agent.replay.ring import init_replay
 from ez_jax.config import BadInput, Config, override, validate
 from ez_jax.config.presets import make_config
-from ez_jax.rehearsal import Rates
 from ez_jax.structs import NEVER
 from ez_jax.system import exits, free_memory
 from ez_jax.system.free_memory import Available
 from ez_jax.terminal import arguments
+from ez_jax.training import run
+from ez_jax.training.planning import memory, rehearsal
+from ez_jax.training.planning import needs as plan
+from ez_jax.training.planning import plan as planning
+from ez_jax.training.planning.rehearsal import Rates
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")
 

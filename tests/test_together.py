@@ -8,20 +8,20 @@ import pytest
 import runs
 from test_train import untimed
 
-from ez_jax import lanes
 from ez_jax.agent.model import make_model
 from ez_jax.config import BadInput, Config, flatten, games, override, presets, to_dict
 from ez_jax.envs.gymnax_adapter import make_game
 from ez_jax.evaluation.trained_agent import load
-from ez_jax.member import Member
 from ez_jax.storage.metrics import EVALUATION, MetricsWriter, read_metrics
 from ez_jax.storage.run_folder import read_config, write_config
 from ez_jax.structs import Clocks
 from ez_jax.system.exits import DONE, INTERRUPTED
 from ez_jax.terminal.launch import spread
 from ez_jax.terminal.progress import Progress
-from ez_jax.together import OWN, Together, check_alike, train_together
 from ez_jax.train import train
+from ez_jax.training import vmapped_program
+from ez_jax.training.record import Member
+from ez_jax.training.vmapped import OWN, Together, check_alike, train_together
 
 GAME = "gymnax:CartPole"
 # Adam would make a whole step of what differs by rounding.
@@ -172,8 +172,8 @@ def test_what_one_program_cannot_hold_is_refused(runs_of, words):
 
 def test_numbers_are_settings_with_fractions():
     values = flatten(Config())
-    assert {type(values[key]) for key in lanes.NUMBERS} == {float}
-    assert set(OWN) - set(lanes.NUMBERS) == {"seed", "name", "run_dir"}
+    assert {type(values[key]) for key in vmapped_program.NUMBERS} == {float}
+    assert set(OWN) - set(vmapped_program.NUMBERS) == {"seed", "name", "run_dir"}
 
 
 @pytest.mark.long
@@ -181,8 +181,8 @@ def test_numbers_are_settings_with_fractions():
 def test_every_number_can_differ_whatever_the_search(policy):
     chosen = runs.config("a", {"search.policy": policy}, GAME)
     game = make_game(games.resolve(GAME), chosen.env, training=True)
-    program = lanes.make_program(chosen, make_model(chosen, game.spec), game, game)
-    numbers = {key: np.ones(2, np.float32) for key in lanes.NUMBERS}
+    program = vmapped_program.make_program(chosen, make_model(chosen, game.spec), game, game)
+    numbers = {key: np.ones(2, np.float32) for key in vmapped_program.NUMBERS}
     seeds = np.zeros(2, np.int32)
 
     start = jax.eval_shape(program.start, seeds, seeds, numbers)

@@ -18,7 +18,6 @@ import yaml
 from ez_jax import replay_crash
 from ez_jax.agent import schedules
 from ez_jax.config import to_dict
-from ez_jax.run import Run
 from ez_jax.storage import crash_bundle
 from ez_jax.storage.metrics import read_metrics
 from ez_jax.structs import Clocks, TimeStep
@@ -26,6 +25,7 @@ from ez_jax.system import exits
 from ez_jax.system.signals import Interrupt
 from ez_jax.terminal.progress import Progress
 from ez_jax.train import train
+from ez_jax.training.run import Run
 
 CLOCKS = {"agent_steps", "env_frames", "updates", "seconds"}
 

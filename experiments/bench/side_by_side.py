@@ -12,11 +12,12 @@ import numpy as np
 
 from experiments.bench.parts import Setting
 from experiments.bench.whole import Loop, Row, train
-from ez_jax import envs, lanes
+from ez_jax import envs
 from ez_jax.config import BadInput, Config, games, override
 from ez_jax.envs.gymnax_adapter import make_game
-from ez_jax.run import Run
 from ez_jax.terminal.progress import Progress
+from ez_jax.training import vmapped_program
+from ez_jax.training.run import Run
 
 COUNTS = (1, 5, 10)
 MEMORIES, TURNS = ("device", "auto", "host"), 7
@@ -39,7 +40,7 @@ def together(setting: Setting, steps: int) -> Iterator[Row]:
 
 def _rate(config: Config, setting: Setting, count: int, steps: int) -> dict[str, Any]:
     game = make_game(games.resolve(config.game, config.env.backend), config.env, training=True)
-    program = lanes.make_program(config, setting.model, game, game)
+    program = vmapped_program.make_program(config, setting.model, game, game)
     seeds = np.arange(count, dtype=np.int32)
     state = program.start(seeds, seeds, {})
     until = lambda n: (np.int32(config.learner.start + n), np.int32(0))  # noqa: E731

@@ -12,9 +12,9 @@ import jax
 from experiments.bench.parts import Setting
 from experiments.bench.programs import programs
 from ez_jax.config import override
-from ez_jax.plan import memory_plan
-from ez_jax.run import Run
 from ez_jax.terminal.progress import Progress
+from ez_jax.training.planning.needs import memory_plan
+from ez_jax.training.run import Run
 
 MEGA = 1e-6
 Row = dict[str, Any]

@@ -60,7 +60,7 @@ class VectorEnv(Protocol):
 
 
 def runs_on_device(game: str, backend: str = "auto") -> bool:
-    """Whether a game is a function that a program can contain (`ez_jax.together`)."""
+    """Whether a game is a function that a program can contain (`ez_jax.training.vmapped`)."""
     return resolve(game, backend).backend == "gymnax"
 
 

@@ -71,7 +71,7 @@ class Subject:
 
     def would_get(self) -> dict[str, str]:
         """Preset, search, length, network and memory of a run, by name."""
-        from ez_jax.plan import memory_plan, plan_rows
+        from ez_jax.training.planning.needs import memory_plan, plan_rows
 
         plan = memory_plan(self.config, self.model)
         rows = plan_rows(self.config, self.model, plan, run_folder(self.config), None)
@@ -253,9 +253,9 @@ def _network(subject: Subject) -> str:
 
 
 def _memory(subject: Subject) -> str:
-    from ez_jax import memory
-    from ez_jax.plan import memory_plan
     from ez_jax.system import free_memory
+    from ez_jax.training.planning import memory
+    from ez_jax.training.planning.needs import memory_plan
 
     plan, available = memory_plan(subject.config, subject.model), free_memory.available_memory()
     memory.check(plan, available)

@@ -27,22 +27,13 @@ from ez_jax.config import BadInput, Config
 from ez_jax.storage import run_folder
 from ez_jax.storage.arrays import describe, restore_item, save_item, to_host
 from ez_jax.storage.metrics import read_metrics
-from ez_jax.structs import EnvSpec, Prepared, TrainState
+from ez_jax.structs import EnvSpec
 
 FORMAT = 1
 FOLDER, FACTS_FILE, TRACEBACK_FILE, ARRAYS = "crashes", "crash.json", "traceback.txt", "arrays"
 KEEP = 3  # bundles of a run
 CLOCKS = ("agent_steps", "env_frames", "updates")  # the fourth is in the last line of metrics
 TIME = "%Y-%m-%dT%H-%M-%S.%fZ"
-
-
-class LastUpdate(NamedTuple):
-    """The newest update that was dispatched."""
-
-    number: int  # updates made before it
-    group: Prepared  # that it is one of
-    i: int  # its place among them
-    key: jax.Array  # that the draws of every update are made from
 
 
 class Bundle(NamedTuple):
@@ -54,22 +45,6 @@ class Bundle(NamedTuple):
     config: Config
     spec: EnvSpec | None  # None: it failed before there was an environment
     arrays: dict[str, np.ndarray]  # by path: train/..., batch/..., targets/..., learn_key
-
-
-def check_skipped(train: TrainState, config: Config, folder: Path) -> None:
-    """Give up once `learner.max_skipped` updates in a row were not finite.
-
-    Raises:
-      FloatingPointError: they were. What was skipped has changed nothing, so that the state and the
-        last batch show the fault again.
-    """
-    limit, in_a_row = config.learner.max_skipped, int(jax.device_get(train.skipped_in_a_row))
-    if limit and in_a_row >= limit:
-        raise FloatingPointError(
-            f"the last {in_a_row} updates in a row were not finite and were skipped "
-            f"(learner.max_skipped={limit}); the crash bundle in {folder / FOLDER} holds the last "
-            f"of them: `python -m ez_jax.replay_crash {folder}` makes it again and says where"
-        )
 
 
 def report(run: Any, kind: Any, error: BaseException | None, trace: Any) -> None:

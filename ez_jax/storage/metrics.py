@@ -27,28 +27,6 @@ REFERENCE = "reference/"  # what the tags of references begin with
 FLUSH_SECONDS = 10  # TensorBoard shows a number at most this late
 
 
-class Every:
-    """Tells, from the clock alone, when something periodic is due.
-
-    Fires once whenever the clock crosses a multiple of `period`, however large the step was. Made
-    with the clock of the restored checkpoint, it goes on as if the run had not been stopped.
-    """
-
-    def __init__(self, period: int, now: int = 0):
-        """`period` and `now` are readings of one clock, say agent_steps; period 0 never fires."""
-        if period < 0:
-            raise ValueError(f"a period cannot be negative: {period}")
-        self._period = period
-        self._crossed = now // period if period else 0
-
-    def __call__(self, now: int) -> bool:
-        """Whether a multiple of the period was crossed since the last call."""
-        if not self._period:
-            return False
-        before, self._crossed = self._crossed, now // self._period
-        return self._crossed > before
-
-
 def means(summed: Sums) -> dict[str, float]:
     """Means over what was counted; nothing where that is nothing.
 

@@ -24,7 +24,6 @@ RETURN, LOSS = "rollout/return", "loss/total"
 WIDEST = 300  # characters of a table in a file
 RATE_SECONDS = 20.0  # speeds are means over at least this long, and over the start before
 
-CPU_FLOP_PER_S = 2.5e10  # of one core, convolutions in float32, measured on a server
 WEEK, DAY, HOUR, MINUTE = 604_800.0, 86_400.0, 3_600.0, 60.0
 
 
@@ -208,12 +207,3 @@ def duration(seconds: float) -> str:
     if whole < 2 * WEEK:
         return f"{whole / DAY:.0f} days"
     return f"{whole / WEEK:.0f} weeks"
-
-
-def cpu_warning(preset: str, updates: int, flop_per_update: float, *, cores: int) -> str:
-    """What to tell a person who starts a long run on a CPU; 3e12 FLOP an update as published."""
-    seconds = updates * flop_per_update / (CPU_FLOP_PER_S * cores)
-    return (
-        f"on this CPU preset={preset} would take about {duration(seconds)}; "
-        "preset=small is made for CPUs"
-    )

@@ -24,10 +24,10 @@ from ez_jax.agent.model import Model
 from ez_jax.config import Config, override
 from ez_jax.envs import VectorEnv, make_env
 from ez_jax.evaluation.play import make_eval_policy
-from ez_jax.memory import MemoryPlan
-from ez_jax.plan import searched_share, update_flops
 from ez_jax.structs import NEVER, Replay
-from ez_jax.terminal.progress import CPU_FLOP_PER_S, Progress
+from ez_jax.terminal.progress import Progress
+from ez_jax.training.planning.memory import MemoryPlan
+from ez_jax.training.planning.needs import CPU_FLOP_PER_S, searched_share, update_flops
 
 RING_BYTES = 256_000_000  # of the short replay
 LONG = 4.0  # seconds of all updates that search together, by counted operations

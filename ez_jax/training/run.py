@@ -18,7 +18,6 @@ import numpy as np
 import yaml
 
 from ez_jax import config as configs
-from ez_jax import memory, saving
 from ez_jax.agent import complaints, diagnostics, schedules
 from ez_jax.agent.actor import make_act
 from ez_jax.agent.learner import make_learn, make_prepare, no_metrics
@@ -32,17 +31,20 @@ from ez_jax.config import Config
 from ez_jax.evaluation import on_track
 from ez_jax.evaluation.across_processes import make_shared_evaluate
 from ez_jax.evaluation.scores import scores, summary
-from ez_jax.games import SavedGames, training_games
-from ez_jax.plan import check_disk, memory_plan, plan_rows, plan_warnings
 from ez_jax.storage import crash_bundle, run_folder
 from ez_jax.storage.checkpoint import Checkpointer
 from ez_jax.storage.lock import RunLock
-from ez_jax.storage.metrics import EVALUATION, Every, MetricsWriter, means
+from ez_jax.storage.metrics import EVALUATION, MetricsWriter, means
 from ez_jax.structs import Clocks, TimeStep
 from ez_jax.system import devices, free_memory, processes, watchdog
 from ez_jax.system.compilation import announced
 from ez_jax.system.signals import Interrupt
 from ez_jax.terminal.progress import Progress
+from ez_jax.training import record, saving
+from ez_jax.training.games import SavedGames, training_games
+from ez_jax.training.planning import memory
+from ez_jax.training.planning.needs import check_disk, memory_plan, plan_rows, plan_warnings
+from ez_jax.training.record import Every
 
 
 class Run:
@@ -235,7 +237,7 @@ class Run:
                     train.target, replay, metrics, key, train.updates, batch
                 )
                 watchdog.expect(group.batch.index)
-            self.last_update = crash_bundle.LastUpdate(self.clocks.updates + done, group, i, key)
+            self.last_update = record.LastUpdate(self.clocks.updates + done, group, i, key)
             train, replay, metrics = self._learn(
                 train, replay, metrics, key, group, self._in_group[i]
             )
@@ -267,7 +269,7 @@ class Run:
         self._write(metrics)
         for sentence in self._diagnose(self.clocks.updates, metrics):
             self.progress.warn(sentence)
-        crash_bundle.check_skipped(self.state.train, self.config, self.folder)
+        record.check_skipped(self.state.train, self.config, self.folder)
         self._done_at["log"] = self.clocks
 
     def evaluate(self) -> None:

@@ -19,7 +19,6 @@ import numpy as np
 from jaxtyping import Array, Bool
 
 from ez_jax import config as configs
-from ez_jax import lanes, memory
 from ez_jax.agent.model import make_model
 from ez_jax.agent.search import resolve
 from ez_jax.config import BadInput, Config, flatten
@@ -27,18 +26,20 @@ from ez_jax.config.games import resolve as resolve_game
 from ez_jax.envs.gymnax_adapter import make_game
 from ez_jax.evaluation import on_track
 from ez_jax.evaluation.scores import Games
-from ez_jax.games import seed_of_games
-from ez_jax.lanes import Lane
-from ez_jax.member import ITEM, Member, without_train
-from ez_jax.plan import check_disk, memory_plan
 from ez_jax.storage import run_folder
 from ez_jax.storage.metrics import EVALUATION
 from ez_jax.structs import Clocks
 from ez_jax.system import compilation, exits, free_memory, watchdog
 from ez_jax.system.signals import Interrupt
 from ez_jax.terminal.progress import Progress
+from ez_jax.training import vmapped_program
+from ez_jax.training.games import seed_of_games
+from ez_jax.training.planning import memory
+from ez_jax.training.planning.needs import check_disk, memory_plan
+from ez_jax.training.record import ITEM, Member, without_train
+from ez_jax.training.vmapped_program import Lane
 
-OWN = ("seed", "name", "run_dir", *lanes.NUMBERS)  # settings in which the runs may differ
+OWN = ("seed", "name", "run_dir", *vmapped_program.NUMBERS)  # settings in which the runs may differ
 
 
 def train_together(runs: Sequence[Config]) -> int:
@@ -121,7 +122,7 @@ class Together:
         memory.check_together(plan, count, free_memory.available_memory())
         for member in self.members:
             check_disk(config, plan, member.folder)
-        self.program = lanes.make_program(
+        self.program = vmapped_program.make_program(
             config, model, game, make_game(task, first.env, training=False)
         )
         self.config, self._compiled = config, {}
@@ -134,7 +135,9 @@ class Together:
         seed = np.array([run.seed for run in runs], np.int32)
         game_seed = np.array([seed_of_games(run.seed, 0) for run in runs], np.int32)
         values = [flatten(run) for run in runs]
-        table = {key: np.array([v[key] for v in values], np.float32) for key in lanes.NUMBERS}
+        table = {
+            key: np.array([v[key] for v in values], np.float32) for key in vmapped_program.NUMBERS
+        }
         differing = {key: column for key, column in table.items() if len(set(column)) > 1}
         return self.program.start(seed, game_seed, differing)
 

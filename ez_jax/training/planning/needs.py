@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ez_jax import memory
 from ez_jax.agent.learner import init_train_state
 from ez_jax.agent.model import Model
 from ez_jax.config import BadInput, Config
@@ -20,7 +19,8 @@ from ez_jax.storage import run_folder
 from ez_jax.storage.arrays import tree_bytes
 from ez_jax.structs import Embedding, EnvSpec, Variables
 from ez_jax.system import free_memory, processes
-from ez_jax.terminal.progress import cpu_warning
+from ez_jax.terminal.progress import duration
+from ez_jax.training.planning import memory
 
 # Share of what a gradient keeps that is in memory at once: XLA computes cheap results again. The
 # published update takes 8.7 MB per sample on a CPU, 0.63 of what it keeps.
@@ -232,3 +232,15 @@ def plan_warnings(config: Config, model: Model) -> list[str]:
         return []
     flops, cores = update_flops(config, model), os.cpu_count() or 1
     return [cpu_warning(config.preset, config.total_updates, flops, cores=cores)]
+
+
+CPU_FLOP_PER_S = 2.5e10  # of one core, convolutions in float32, measured on a server
+
+
+def cpu_warning(preset: str, updates: int, flop_per_update: float, *, cores: int) -> str:
+    """What to tell a person who starts a long run on a CPU; 3e12 FLOP an update as published."""
+    seconds = updates * flop_per_update / (CPU_FLOP_PER_S * cores)
+    return (
+        f"on this CPU preset={preset} would take about {duration(seconds)}; "
+        "preset=small is made for CPUs"
+    )

@@ -1,27 +1,30 @@
-"""One of the runs that a program trains: its folder and its clocks (`together.py`)."""
+"""One of the runs that a program trains: its folder and its clocks (`vmapped.py`)."""
 
 import contextlib
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import jax
 import yaml
 
 from ez_jax import config as configs
-from ez_jax import saving
 from ez_jax.agent import complaints, diagnostics, schedules
 from ez_jax.agent.search import resolve
 from ez_jax.config import BadInput, Config
 from ez_jax.evaluation import on_track
 from ez_jax.evaluation.scores import Games, scores, summary
-from ez_jax.lanes import Lane
 from ez_jax.storage import run_folder
 from ez_jax.storage.checkpoint import Checkpointer, Restored
+from ez_jax.storage.crash_bundle import FOLDER
 from ez_jax.storage.lock import RunLock
-from ez_jax.storage.metrics import EVALUATION, Every, MetricsWriter, last_written, means
-from ez_jax.structs import Clocks, TrainState
+from ez_jax.storage.metrics import EVALUATION, MetricsWriter, last_written, means
+from ez_jax.structs import Clocks, Prepared, TrainState
 from ez_jax.terminal.progress import Progress
+from ez_jax.training import saving
+from ez_jax.training.vmapped_program import Lane
 
 ITEM = "lane"  # of a checkpoint: what a run needs to go on beside others
 
@@ -175,3 +178,50 @@ class Member:
 def without_train(lane: Lane) -> Lane:
     """What is saved of a lane beside its learner; its numbers are settings."""
     return lane.replace(run=lane.run.replace(train=None), numbers={})
+
+
+class Every:
+    """Tells, from the clock alone, when something periodic is due.
+
+    Fires once whenever the clock crosses a multiple of `period`, however large the step was. Made
+    with the clock of the restored checkpoint, it goes on as if the run had not been stopped.
+    """
+
+    def __init__(self, period: int, now: int = 0):
+        """`period` and `now` are readings of one clock, say agent_steps; period 0 never fires."""
+        if period < 0:
+            raise ValueError(f"a period cannot be negative: {period}")
+        self._period = period
+        self._crossed = now // period if period else 0
+
+    def __call__(self, now: int) -> bool:
+        """Whether a multiple of the period was crossed since the last call."""
+        if not self._period:
+            return False
+        before, self._crossed = self._crossed, now // self._period
+        return self._crossed > before
+
+
+class LastUpdate(NamedTuple):
+    """The newest update that was dispatched."""
+
+    number: int  # updates made before it
+    group: Prepared  # that it is one of
+    i: int  # its place among them
+    key: jax.Array  # that the draws of every update are made from
+
+
+def check_skipped(train: TrainState, config: Config, folder: Path) -> None:
+    """Give up once `learner.max_skipped` updates in a row were not finite.
+
+    Raises:
+      FloatingPointError: they were. What was skipped has changed nothing, so that the state and the
+        last batch show the fault again.
+    """
+    limit, in_a_row = config.learner.max_skipped, int(jax.device_get(train.skipped_in_a_row))
+    if limit and in_a_row >= limit:
+        raise FloatingPointError(
+            f"the last {in_a_row} updates in a row were not finite and were skipped "
+            f"(learner.max_skipped={limit}); the crash bundle in {folder / FOLDER} holds the last "
+            f"of them: `python -m ez_jax.replay_crash {folder}` makes it again and says where"
+        )

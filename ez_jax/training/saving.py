@@ -16,7 +16,6 @@ from ez_jax.agent.replay import ring
 from ez_jax.agent.replay.host_frames import HostFrames
 from ez_jax.agent.state import place, placement
 from ez_jax.config import BadInput
-from ez_jax.games import SavedGames
 from ez_jax.storage import run_folder
 from ez_jax.storage.arrays import DamagedCheckpoint
 from ez_jax.storage.checkpoint import Checkpointer
@@ -24,6 +23,7 @@ from ez_jax.storage.metrics import last_written
 from ez_jax.storage.replay_journal import MOST_ROWS, Journal, Rows
 from ez_jax.structs import Clocks, Replay, RunState, TrainState
 from ez_jax.system import devices, processes
+from ez_jax.training.games import SavedGames
 
 RECORD_BYTES = 2**22  # of a record before it is compressed
 

@@ -1,6 +1,6 @@
 """`plan=true`: what a run would need and how long it would take, without the run.
 
-What is needed is computed (`plan.py`), how long it takes is measured (`rehearsal.py`).
+What is needed is computed (`needs.py`), how long it takes is measured (`rehearsal.py`).
 """
 
 import dataclasses
@@ -10,13 +10,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ez_jax import config as configs
-from ez_jax import memory
 from ez_jax.agent.model import Model, make_model
 from ez_jax.agent.search import resolve
 from ez_jax.config import Config, checks
 from ez_jax.envs import make_env
-from ez_jax.memory import MemoryPlan
-from ez_jax.plan import (
+from ez_jax.storage import run_folder
+from ez_jax.system import exits, free_memory
+from ez_jax.system.free_memory import Available, gigabytes
+from ez_jax.terminal.progress import Progress, duration
+from ez_jax.training.planning import memory
+from ez_jax.training.planning.memory import MemoryPlan
+from ez_jax.training.planning.needs import (
     check_disk,
     checkpoint_bytes,
     checkpoints,
@@ -26,11 +30,7 @@ from ez_jax.plan import (
     plan_rows,
     sizes,
 )
-from ez_jax.rehearsal import MakeRun, Rates, rehearse
-from ez_jax.storage import run_folder
-from ez_jax.system import exits, free_memory
-from ez_jax.system.free_memory import Available, gigabytes
-from ez_jax.terminal.progress import Progress, duration
+from ez_jax.training.planning.rehearsal import MakeRun, Rates, rehearse
 
 WIDTH = 86  # of a sentence beside its name
 

@@ -1,0 +1,1 @@
+"""Training: the state of a run, its record, its games and checkpoints; several in one program."""
