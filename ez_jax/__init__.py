@@ -16,7 +16,7 @@ _HOMES = {
     "EnvSpec": "structs",
     "Model": "agent.model",
     "Root": "structs",
-    "inspect_run": "inspecting.inspection",
+    "inspect_run": "inspection.inspect_run",
     "load": "evaluation.trained_agent",
     "make_config": "config.presets",
     "make_env": "envs",

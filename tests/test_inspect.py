@@ -21,10 +21,10 @@ import ez_jax
 from ez_jax.config import Config
 from ez_jax.evaluation import trained_agent
 from ez_jax.inspect import __main__ as command
-from ez_jax.inspecting import episode, imagined, measures, page
-from ez_jax.inspecting.frames import Film
-from ez_jax.inspecting.inspection import of_training
-from ez_jax.inspecting.trees import Nodes, compact, principal_variation
+from ez_jax.inspection import episode, imagined, measures, page
+from ez_jax.inspection.frames import Film
+from ez_jax.inspection.inspect_run import of_training
+from ez_jax.inspection.trees import Nodes, compact, principal_variation
 from ez_jax.system import exits
 
 try:

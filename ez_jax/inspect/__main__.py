@@ -10,7 +10,7 @@ that of the standard library where a file of `ez_jax` is started by its path. Th
 import sys
 
 from ez_jax.config import BadInput
-from ez_jax.inspecting import MAX_NODES, MAX_STEPS
+from ez_jax.inspection import MAX_NODES, MAX_STEPS
 from ez_jax.system import compilation, exits
 from ez_jax.terminal import arguments
 
@@ -34,7 +34,7 @@ def main() -> int:
     if "seed" in changes:  # of the game; the run's own is no question here
         changes["eval.seed"] = changes.pop("seed")
     # Imported late: it brings JAX along, and refusals are quick.
-    from ez_jax.inspecting.inspection import inspect_run
+    from ez_jax.inspection.inspect_run import inspect_run
     from ez_jax.terminal.progress import Progress
 
     compilation.configure_jax()

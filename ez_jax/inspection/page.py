@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from ez_jax.config import errors
-from ez_jax.inspecting.episode import Episode
-from ez_jax.inspecting.imagined import Imagined, Real
-from ez_jax.inspecting.measures import Finding, Measures
-from ez_jax.inspecting.trees import Nodes, principal_variation
+from ez_jax.inspection.episode import Episode
+from ez_jax.inspection.imagined import Imagined, Real
+from ez_jax.inspection.measures import Finding, Measures
+from ez_jax.inspection.trees import Nodes, principal_variation
 
-_FOLDER = resources.files("ez_jax") / "inspecting"
+_FOLDER = resources.files("ez_jax.inspection")
 _SCRIPTS = ("base.js", "charts.js", "tree.js", "page.js")
 DIGITS = 4  # significant ones, of every number on the page
 

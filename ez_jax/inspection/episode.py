@@ -22,8 +22,8 @@ from ez_jax.agent.search.tree import qs_with_mixed_value
 from ez_jax.config import BadInput, Config
 from ez_jax.envs import VectorEnv, make_env
 from ez_jax.evaluation.trained_agent import Agent
-from ez_jax.inspecting.frames import Film
-from ez_jax.inspecting.trees import ROOT, Nodes, compact, root_prior
+from ez_jax.inspection.frames import Film
+from ez_jax.inspection.trees import ROOT, Nodes, compact, root_prior
 from ez_jax.structs import Embedding, SearchOutput, TimeStep, Variables
 from ez_jax.system import watchdog
 

@@ -8,7 +8,7 @@ import ez_jax
 from ez_jax.agent.complaints import complaints
 from ez_jax.config import BadInput, Config
 from ez_jax.evaluation.trained_agent import Agent, changed, check_free, load
-from ez_jax.inspecting import MAX_NODES, MAX_STEPS, episode, imagined, measures, page
+from ez_jax.inspection import MAX_NODES, MAX_STEPS, episode, imagined, measures, page
 from ez_jax.storage import run_folder, safe_files
 from ez_jax.storage.metrics import FILE_NAME, read_metrics
 

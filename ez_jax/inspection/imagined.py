@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ez_jax.agent.model import Model
-from ez_jax.inspecting.episode import Episode
+from ez_jax.inspection.episode import Episode
 from ez_jax.structs import Embedding, Variables
 
 CHUNK = 64  # roots unrolled in one call

@@ -6,8 +6,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from ez_jax.inspecting.episode import Episode
-from ez_jax.inspecting.imagined import Imagined, Real, error_by_depth, spread_by_depth
+from ez_jax.inspection.episode import Episode
+from ez_jax.inspection.imagined import Imagined, Real, error_by_depth, spread_by_depth
 
 TINY = 1e-6
 # Where a sentence praises or warns; shares of what the numbers are compared with.
