@@ -160,7 +160,7 @@ def show_curve(*runs: str | Path) -> View:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    from ez_jax.reporting.drawing import COLOURS, RC
+    from ez_jax.reports.drawing import COLOURS, RC
     from ez_jax.storage.metrics import read_metrics
     from ez_jax.storage.run_folder import read_config
 
@@ -193,7 +193,7 @@ def show_bars(values: Mapping[str, Sequence[float]], labels: Sequence[str]) -> V
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    from ez_jax.reporting.drawing import COLOURS, RC
+    from ez_jax.reports.drawing import COLOURS, RC
 
     with rc_context(RC):
         figure = Figure(figsize=(7, 2.6), facecolor="white")

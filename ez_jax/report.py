@@ -29,8 +29,8 @@ def main() -> int:
     values, changes = arguments.read([word for word in words if word not in folders], OWN_KEYS)
     _check(folders, values, changes)
     # Imported late: they bring JAX and pandas along, and refusals are quick.
-    from ez_jax.reporting import arms, collect, figures, page, tables
-    from ez_jax.reporting.study import study
+    from ez_jax.reports import arms, collect, figures, page, tables
+    from ez_jax.reports.measured import study
 
     runs = [
         collect.read_run(folder, last=values["last"], final=values["final"])

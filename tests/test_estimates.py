@@ -8,8 +8,8 @@ import pytest
 import scipy.stats
 from rliable import metrics
 
-from ez_jax.reporting import aggregates, arms, collect, curves, effects, estimates
-from ez_jax.reporting.effects import AREA, FINAL
+from ez_jax.reports import aggregates, arms, collect, curves, effects, estimates
+from ez_jax.reports.effects import AREA, FINAL
 
 
 @pytest.fixture(autouse=True)

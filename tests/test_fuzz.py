@@ -30,8 +30,8 @@ from hypothesis import strategies as st
 import ez_jax
 from experiments.state_dict import read_state_dict
 from ez_jax.config import BadInput, Config, flatten, from_dict, override, to_dict, validate
-from ez_jax.reporting import arms, collect, page, tables
-from ez_jax.reporting.study import study
+from ez_jax.reports import arms, collect, page, tables
+from ez_jax.reports.measured import study
 from ez_jax.storage import run_folder
 from ez_jax.storage.checkpoint import Checkpointer
 from ez_jax.storage.metrics import MetricsWriter, read_metrics

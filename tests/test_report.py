@@ -16,8 +16,8 @@ from ez_jax import report
 from ez_jax.config import to_dict
 from ez_jax.evaluation import references
 from ez_jax.evaluation.references import Curve, Score
-from ez_jax.reporting import estimates
-from ez_jax.reporting.tables import escape_latex
+from ez_jax.reports import estimates
+from ez_jax.reports.tables import escape_latex
 from ez_jax.storage.run_folder import write_config
 from ez_jax.system import exits
 

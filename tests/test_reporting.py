@@ -9,7 +9,7 @@ import pytest
 from ez_jax.config import BadInput
 from ez_jax.evaluation import references
 from ez_jax.evaluation.references import Score
-from ez_jax.reporting import arms, collect, curves, estimates, scales, simulations
+from ez_jax.reports import arms, collect, curves, estimates, scales, simulations
 
 
 @pytest.fixture(autouse=True)

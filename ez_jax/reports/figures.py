@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ez_jax.reporting.aggregates import IMPROVES, MEASURES, Aggregate
-from ez_jax.reporting.arms import Panel
-from ez_jax.reporting.curves import ArmCurve
-from ez_jax.reporting.drawing import (
+from ez_jax.reports.aggregates import IMPROVES, MEASURES, Aggregate
+from ez_jax.reports.arms import Panel
+from ez_jax.reports.curves import ArmCurve
+from ez_jax.reports.drawing import (
     COLOURS,
     INK,
     PUBLISHED_COLOUR,
@@ -25,9 +25,9 @@ from ez_jax.reporting.drawing import (
     whisker,
     wrapped,
 )
-from ez_jax.reporting.effects import FINAL, Effect, number
-from ez_jax.reporting.simulations import TRAINED, Line
-from ez_jax.reporting.study import Study
+from ez_jax.reports.effects import FINAL, Effect, number
+from ez_jax.reports.measured import Study
+from ez_jax.reports.simulations import TRAINED, Line
 
 TOGETHER = 5  # so many arms at most in one pair of axes
 OVER_GAMES = "over games"

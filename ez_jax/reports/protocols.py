@@ -9,7 +9,7 @@ from typing import Any
 
 from ez_jax.config import BadInput, errors
 from ez_jax.evaluation.scores import human_normalised
-from ez_jax.reporting.collect import RunRecord
+from ez_jax.reports.collect import RunRecord
 
 HUMAN = "human-normalised games"  # their scores are averaged over games
 

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from ez_jax.reporting import estimates
-from ez_jax.reporting.arms import Arm, Panel
-from ez_jax.reporting.collect import Evaluations
+from ez_jax.reports import estimates
+from ez_jax.reports.arms import Arm, Panel
+from ez_jax.reports.collect import Evaluations
 
 INTERPOLATED = (
     "Runs are interpolated linearly between their own evaluations onto the evaluation steps of one "

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from ez_jax.config import BadInput, checks
-from ez_jax.reporting import estimates
-from ez_jax.reporting.arms import Arm, Panel
-from ez_jax.reporting.collect import RunRecord, is_number
-from ez_jax.reporting.estimates import Estimate
+from ez_jax.reports import estimates
+from ez_jax.reports.arms import Arm, Panel
+from ez_jax.reports.collect import RunRecord, is_number
+from ez_jax.reports.estimates import Estimate
 from ez_jax.storage import run_folder
 
 KEY = "search.num_simulations"

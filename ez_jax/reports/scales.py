@@ -11,7 +11,7 @@ import numpy as np
 
 from ez_jax.evaluation import references
 from ez_jax.evaluation.scores import human_normalised
-from ez_jax.reporting.arms import Panel
+from ez_jax.reports.arms import Panel
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,9 +6,9 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from ez_jax.reporting.arms import Panel
-from ez_jax.reporting.collect import BASELINE
-from ez_jax.reporting.estimates import Estimate
+from ez_jax.reports.arms import Panel
+from ez_jax.reports.collect import BASELINE
+from ez_jax.reports.estimates import Estimate
 
 INK = "#24292e"
 # After Okabe and Ito, for colour-blind readers; yellow is darker, to be seen on white.

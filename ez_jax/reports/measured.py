@@ -7,13 +7,13 @@ import numpy as np
 
 from ez_jax.evaluation import references
 from ez_jax.evaluation.references import Curve, Score
-from ez_jax.reporting import curves, effects, simulations
-from ez_jax.reporting.aggregates import Aggregates, aggregate
-from ez_jax.reporting.arms import Panel
-from ez_jax.reporting.collect import RunRecord
-from ez_jax.reporting.curves import ArmCurve
-from ez_jax.reporting.effects import AREA, FINAL, Effect
-from ez_jax.reporting.estimates import Estimate, contrast
+from ez_jax.reports import curves, effects, simulations
+from ez_jax.reports.aggregates import Aggregates, aggregate
+from ez_jax.reports.arms import Panel
+from ez_jax.reports.collect import RunRecord
+from ez_jax.reports.curves import ArmCurve
+from ez_jax.reports.effects import AREA, FINAL, Effect
+from ez_jax.reports.estimates import Estimate, contrast
 
 Scores = dict[tuple[Panel, str], dict[str, np.ndarray]]
 

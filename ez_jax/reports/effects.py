@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from ez_jax.reporting import estimates
-from ez_jax.reporting.arms import Arm, Panel, value_text
-from ez_jax.reporting.estimates import Estimate
-from ez_jax.reporting.scales import scale_of
+from ez_jax.reports import estimates
+from ez_jax.reports.arms import Arm, Panel, value_text
+from ez_jax.reports.estimates import Estimate
+from ez_jax.reports.scales import scale_of
 
 ROUNDING = 1e-9
 FINAL, AREA = "final score", "area under the curve"

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from ez_jax.reporting import estimates
-from ez_jax.reporting.arms import Panel
-from ez_jax.reporting.estimates import Estimate
-from ez_jax.reporting.scales import Scale, scale_of
+from ez_jax.reports import estimates
+from ez_jax.reports.arms import Panel
+from ez_jax.reports.estimates import Estimate
+from ez_jax.reports.scales import Scale, scale_of
 
 MEASURES = ("mean", "median", "IQM", "optimality gap")
 IMPROVES = "P(improvement)"

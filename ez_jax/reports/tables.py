@@ -8,11 +8,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ez_jax.config import errors
-from ez_jax.reporting.aggregates import IMPROVES, MEASURES
-from ez_jax.reporting.arms import Panel, value_text
-from ez_jax.reporting.effects import AREA, FINAL, bracket, number
-from ez_jax.reporting.estimates import Estimate
-from ez_jax.reporting.study import Study
+from ez_jax.reports.aggregates import IMPROVES, MEASURES
+from ez_jax.reports.arms import Panel, value_text
+from ez_jax.reports.effects import AREA, FINAL, bracket, number
+from ez_jax.reports.estimates import Estimate
+from ez_jax.reports.measured import Study
 
 
 @dataclasses.dataclass(frozen=True)

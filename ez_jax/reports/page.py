@@ -10,14 +10,14 @@ from html import escape
 
 import ez_jax
 from ez_jax.config import errors
-from ez_jax.reporting import curves, effects
-from ez_jax.reporting.arms import Panel, value_text
-from ez_jax.reporting.collect import RunRecord
-from ez_jax.reporting.drawing import INK
-from ez_jax.reporting.effects import FINAL
-from ez_jax.reporting.estimates import REPETITIONS
-from ez_jax.reporting.study import Study
-from ez_jax.reporting.tables import Table, common_settings, settings_table, tables
+from ez_jax.reports import curves, effects
+from ez_jax.reports.arms import Panel, value_text
+from ez_jax.reports.collect import RunRecord
+from ez_jax.reports.drawing import INK
+from ez_jax.reports.effects import FINAL
+from ez_jax.reports.estimates import REPETITIONS
+from ez_jax.reports.measured import Study
+from ez_jax.reports.tables import Table, common_settings, settings_table, tables
 
 _STYLE = """
 :root { color-scheme: light dark; --text: #1d2227; --back: #ffffff; --line: #d5dae0;

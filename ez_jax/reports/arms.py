@@ -10,8 +10,8 @@ import numpy as np
 
 from ez_jax import config
 from ez_jax.config import errors, from_dict, presets
-from ez_jax.reporting import protocols
-from ez_jax.reporting.collect import BASELINE, RunRecord, read_baseline
+from ez_jax.reports import protocols
+from ez_jax.reports.collect import BASELINE, RunRecord, read_baseline
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
