@@ -14,17 +14,17 @@ from typing import Any
 import jax
 
 from ez_jax.config import BadInput, Config, errors, presets
-from ez_jax.designs import DESIGNS, LEAVE_ONE_OUT, SWEEP, Plan, make_plan
 from ez_jax.envs import make_env, runs_on_device
-from ez_jax.ledger import Ledger
-from ez_jax.standings import score_table, standings, status_table
 from ez_jax.structs import EnvSpec
-from ez_jax.study import FILE_NAME, Request, Study
+from ez_jax.studies.designs import DESIGNS, LEAVE_ONE_OUT, SWEEP, Plan, make_plan
+from ez_jax.studies.ledger import Ledger
+from ez_jax.studies.status import score_table, standings, status_table
+from ez_jax.studies.study import FILE_NAME, Request, Study
+from ez_jax.studies.workers import Orders, Worker, launch, stop_file
 from ez_jax.system import exits
 from ez_jax.terminal import arguments
 from ez_jax.terminal.launch import compose
 from ez_jax.terminal.progress import Progress
-from ez_jax.workers import Orders, Worker, launch, stop_file
 
 # What is asked, and how it is gone about.
 ASKED = {"game": "", "design": "", "switches": "", "seeds": "", "pack": True}

@@ -1,4 +1,4 @@
-"""A stand-in for `ez_jax.cell`: leaves run folders as if they had been trained, in no time.
+"""A stand-in for `ez_jax.studies.cell_process`: leaves run folders as if they had been trained, in no time.
 
 What it does is written into `journal` in the folder of the ledger, a line each. A file `fail_<arm>`
 there makes it fail so many times as it has bytes; while there is a file `hold`, it waits. As a
@@ -65,11 +65,12 @@ def run(configs):
 
 def handed_over():
     """What ends with its parent and shares its lock."""
-    from ez_jax import cell, config
+    from ez_jax import config
+    from ez_jax.studies import cell_process
     from ez_jax.system import exits
 
-    cell.run = lambda job: run([config.to_dict(one) for one in job.configs])
-    sys.exit(exits.guarded(cell.main))
+    cell_process.run = lambda job: run([config.to_dict(one) for one in job.configs])
+    sys.exit(exits.guarded(cell_process.main))
 
 
 def without_locks():
@@ -87,9 +88,9 @@ def crowd(folder, count):
     """So many workers at once, each a process."""
     if (Path(folder) / "no_locks").exists():
         without_locks()
-    from ez_jax.ledger import Ledger
+    from ez_jax.studies.ledger import Ledger
+    from ez_jax.studies.workers import Orders, Worker
     from ez_jax.terminal.progress import Progress
-    from ez_jax.workers import Orders, Worker
 
     command = (sys.executable, "-c", "import stand_in_cell; stand_in_cell.handed_over()")
     ledger = Ledger.open(Path(folder))

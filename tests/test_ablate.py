@@ -10,8 +10,9 @@ import pytest
 import runs
 from test_workers import COMMAND, counts, journal
 
-from ez_jax import ablate, cell, workers
-from ez_jax.ledger import Ledger
+from ez_jax import ablate
+from ez_jax.studies import cell_process, workers
+from ez_jax.studies.ledger import Ledger
 from ez_jax.system import exits
 from ez_jax.terminal import launch
 
@@ -100,7 +101,9 @@ def test_what_every_cell_gets_and_the_presets_of_a_game_reach_the_cells(command,
         assert given["value_prefix"] is False
         assert given["targets"]["td_steps"] == {"CartPole": 20, "Catch": 10}[given["game"]]
         assert given["run_dir"] == str(tmp_path / "runs" / given["game"] / given["name"] / "seed0")
-        assert cell.read(made.file("run.json")) == cell.Job(made.configs(), together=False)
+        assert cell_process.read(made.file("run.json")) == cell_process.Job(
+            made.configs(), together=False
+        )
 
 
 @pytest.mark.parametrize(
@@ -147,8 +150,8 @@ def test_a_pack_is_trained_by_one_call(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ez_jax.training.vmapped", together)
     pack = [runs.config(f"seed{seed}", {"seed": seed}) for seed in range(3)]
     path = tmp_path / "seeds0-2.run.json"
-    cell.Job(pack, together=True).write(path)
-    assert cell.run(cell.read(path)) == 0
+    cell_process.Job(pack, together=True).write(path)
+    assert cell_process.run(cell_process.read(path)) == 0
     assert calls == [pack]
 
 
@@ -167,7 +170,7 @@ def test_a_file_of_a_cell_that_cannot_be_read_is_told(tmp_path, text, told):
     if text is not None:
         path.write_text(text)
     with pytest.raises(launch.BadInput, match=told):
-        cell.read(path)
+        cell_process.read(path)
 
 
 @pytest.mark.slow

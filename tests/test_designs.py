@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ez_jax.config import BadInput, from_dict, presets, to_dict, validate
-from ez_jax.designs import make_plan
 from ez_jax.structs import EnvSpec
+from ez_jax.studies.designs import make_plan
 
 VECTOR = EnvSpec("CartPole", "envpool", "CartPole-v1", 2, (4,), np.dtype("f4"), 1, 1)
 BOARD = dataclasses.replace(VECTOR, observation_shape=(10, 5, 1), observation_dtype=np.dtype("u1"))

@@ -8,12 +8,21 @@ import runs
 import stand_in_cell
 from test_workers import create
 
-from ez_jax import ablate, config, study
+from ez_jax import ablate, config
 from ez_jax.config import BadInput, to_dict
-from ez_jax.designs import Arm, Plan
-from ez_jax.ledger import Cell, Ledger, State, final_score, read_state, seconds_spent, write_state
 from ez_jax.storage.metrics import read_metrics
-from ez_jax.study import Request, Study
+from ez_jax.studies import study
+from ez_jax.studies.designs import Arm, Plan
+from ez_jax.studies.ledger import (
+    Cell,
+    Ledger,
+    State,
+    final_score,
+    read_state,
+    seconds_spent,
+    write_state,
+)
+from ez_jax.studies.study import Request, Study
 
 REQUEST = Request("leave_one_out", ("CartPole",), ("consistency",), ((0, 1),), ())
 ARMS = ["baseline", "no_consistency"]

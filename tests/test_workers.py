@@ -17,12 +17,13 @@ import pytest
 import runs
 import stand_in_cell
 
-from ez_jax import ablate, workers
-from ez_jax.ledger import Ledger, read_state
-from ez_jax.standings import standings
-from ez_jax.study import Request
+from ez_jax import ablate
+from ez_jax.studies import workers
+from ez_jax.studies.ledger import Ledger, read_state
+from ez_jax.studies.status import standings
+from ez_jax.studies.study import Request
+from ez_jax.studies.workers import Orders, Worker
 from ez_jax.terminal.progress import Progress
-from ez_jax.workers import Orders, Worker
 
 COMMAND = (sys.executable, stand_in_cell.__file__)
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from ez_jax import config
 from ez_jax.config import BadInput, settings
-from ez_jax.designs import Arm, Plan
 from ez_jax.storage import safe_files
+from ez_jax.studies.designs import Arm, Plan
 
 FILE_NAME = "ablation.json"
 FORMAT = 1

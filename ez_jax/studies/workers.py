@@ -18,10 +18,10 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from ez_jax import cell as cells
 from ez_jax.config import errors
-from ez_jax.ledger import Cell, Ledger, State, final_score, read_state, write_state
 from ez_jax.storage import claims, lock
+from ez_jax.studies import cell_process as cells
+from ez_jax.studies.ledger import Cell, Ledger, State, final_score, read_state, write_state
 from ez_jax.system import exits, signals
 from ez_jax.system.signals import HandedOn, Interrupt
 from ez_jax.terminal.launch import hydra_in_sentences
@@ -39,7 +39,11 @@ class Orders:
     invocation: str  # names them all
     retries: int = 2  # a cell that fails is tried so many times more
     fail_fast: bool = False  # all stop at the first failure
-    command: Sequence[str] = (sys.executable, "-m", "ez_jax.cell")  # is given the file of a cell
+    command: Sequence[str] = (
+        sys.executable,
+        "-m",
+        "ez_jax.studies.cell_process",
+    )  # is given the file of a cell
 
 
 class Worker:

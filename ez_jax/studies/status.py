@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from ez_jax.ledger import Ledger, final_score, is_running, read_state, seconds_spent
+from ez_jax.studies.ledger import Ledger, final_score, is_running, read_state, seconds_spent
 from ez_jax.terminal.progress import duration
 
 STATUSES = ("done", "running", "failed", "waiting")

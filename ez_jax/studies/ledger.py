@@ -5,7 +5,7 @@
                             /seed0.lock      held while a process works on the cell (or, where
                                              locks reach no other machine, /seed0.lock.claim-1)
                             /seed0.log       all that it printed
-                            /seed0.run.json  what it was given (`python -m ez_jax.cell FILE`)
+                            /seed0.run.json  what it was given (`python -m ez_jax.studies.cell_process FILE`)
          /runs/<game>/<arm>/seed0/           ordinary run folders
 
 Whether a cell is done is read from its run folders alone: a lost or damaged state costs nothing.
@@ -17,14 +17,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ez_jax import config, study
+from ez_jax import config
 from ez_jax.config import BadInput, Config
 from ez_jax.storage import claims, lock, run_folder, safe_files
 from ez_jax.storage.arrays import DamagedCheckpoint
 from ez_jax.storage.checkpoint import Checkpointer
 from ez_jax.storage.checkpoint_files import read_meta
 from ez_jax.storage.metrics import EVALUATION, read_metrics
-from ez_jax.study import Request, Study
+from ez_jax.studies import study
+from ez_jax.studies.study import Request, Study
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Studies: which runs a design asks for, who trains them, where they stand."""
