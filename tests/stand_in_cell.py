@@ -1,4 +1,4 @@
-"""A stand-in for `ez_jax.studies.cell_process`: leaves run folders as if they had been trained, in no time.
+"""A stand-in for `ez_jax.studies.cell_process`: leaves run folders as if trained, in no time.
 
 What it does is written into `journal` in the folder of the ledger, a line each. A file `fail_<arm>`
 there makes it fail so many times as it has bytes; while there is a file `hold`, it waits. As a

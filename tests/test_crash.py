@@ -19,6 +19,7 @@ import runs
 from ez_jax import replay_crash
 from ez_jax.agent import losses
 from ez_jax.config import BadInput
+from ez_jax.diagnosis import crash_replay
 from ez_jax.storage import crash_bundle
 from ez_jax.structs import Clocks, Prepared
 from ez_jax.system import exits
@@ -127,23 +128,23 @@ def test_an_update_that_is_finite_is_said_to_be(failed):
         name: np.nan_to_num(array) if array.dtype == np.float32 else array
         for name, array in bundle.arrays.items()
     }
-    lines = list(replay_crash.explain(bundle._replace(arrays=arrays)))
+    lines = list(crash_replay.explain(bundle._replace(arrays=arrays)))
     assert "the update is finite: the fault was elsewhere" in lines
 
 
 def test_the_first_operation_that_gives_nan_is_named_with_its_line(monkeypatch):
     infinite = jnp.full((1, 2), jnp.inf)
-    found = replay_crash.Update(losses.negative_cosine, (infinite, infinite)).first_operation()
+    found = crash_replay.Update(losses.negative_cosine, (infinite, infinite)).first_operation()
     assert found.startswith("invalid value (nan) encountered in mul, in losses.py:")
     assert ", _unit: return x * " in found
 
     def masked(x):
         return jnp.where(x > 0, jnp.sqrt(x), 0.0)  # backward 0 times infinity
 
-    monkeypatch.setattr(replay_crash, "HERE", Path(__file__).with_name("replay_crash.py"))
-    found = replay_crash.Update(jax.grad(masked), (jnp.zeros(()),)).first_operation()
+    monkeypatch.setattr(crash_replay, "HERE", Path(__file__).with_name("replay_crash.py"))
+    found = crash_replay.Update(jax.grad(masked), (jnp.zeros(()),)).first_operation()
     assert ", masked: return jnp.where(x > 0, jnp.sqrt(x), 0.0)" in found
-    assert replay_crash.Update(masked, (jnp.zeros(()),)).first_operation() is None
+    assert crash_replay.Update(masked, (jnp.zeros(()),)).first_operation() is None
 
 
 @pytest.mark.parametrize(
@@ -157,8 +158,8 @@ def test_the_first_operation_that_gives_nan_is_named_with_its_line(monkeypatch):
     ],
 )
 def test_the_first_value_that_is_not_finite_is_counted_and_placed(array, told):
-    assert replay_crash.first_bad({"i": np.arange(3), "a": np.ones(2)}) is None
-    found = replay_crash.first_bad({"a": np.ones(2), "x": array})
+    assert crash_replay.first_bad({"i": np.arange(3), "a": np.ones(2)}) is None
+    found = crash_replay.first_bad({"a": np.ones(2), "x": array})
     assert re.search(told, found)
 
 
@@ -213,12 +214,12 @@ def test_an_update_that_cannot_be_made_again_is_said_to_be_so(failed):
         arrays={name: array for name, array in bundle.arrays.items() if name not in gone},
         facts=bundle.facts | {"left_out": gone},
     )
-    told = list(replay_crash.explain(bundle))
+    told = list(crash_replay.explain(bundle))
     assert told[-1].startswith("the first that is not finite: batch/reward")
     for array in bundle.arrays.values():
         if array.dtype == np.float32:
             array[...] = 0
-    told = list(replay_crash.explain(bundle))
+    told = list(crash_replay.explain(bundle))
     assert told[-1] == "the update cannot be made again: train/variables was not saved (donated)"
 
 

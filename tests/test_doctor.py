@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import runs
 
-from ez_jax import doctor, health, switches
-from ez_jax.health import Check
-from ez_jax.switches import SWITCHES, Result, Switch
+from ez_jax import doctor
+from ez_jax.diagnosis import machine_checks, switches, verdicts
+from ez_jax.diagnosis.machine_checks import Check
+from ez_jax.diagnosis.switches import SWITCHES, Result, Switch
 from ez_jax.system import exits, machine
 
 
@@ -29,7 +30,7 @@ def diagnosed(monkeypatch):
 @pytest.fixture
 def checks(monkeypatch):
     """Return call(*checks): these are made instead of the real ones."""
-    return lambda *checks: monkeypatch.setattr(health, "CHECKS", checks)
+    return lambda *checks: monkeypatch.setattr(machine_checks, "CHECKS", checks)
 
 
 def broken():
@@ -48,11 +49,11 @@ def test_the_real_command_shows_every_section_and_succeeds(monkeypatch):
     assert [line for line in done.stdout.splitlines() if line in sections] == sections
     for name in (*machine.versions(), "processors", "memory", "devices", "compiled programs"):
         assert re.search(rf"^.*\b{name}  +\S", done.stdout, re.MULTILINE), name
-    for check in health.CHECKS:
+    for check in machine_checks.CHECKS:
         assert re.search(rf"^  OK    {check.name} .* \d+\.\d s$", done.stdout, re.MULTILINE)
     assert "unknown (" not in done.stdout
     assert "switches" not in done.stdout
-    assert f"all {len(health.CHECKS)} checks succeeded" in done.stdout
+    assert f"all {len(machine_checks.CHECKS)} checks succeeded" in done.stdout
 
 
 def test_a_failure_exits_with_1_and_shows_the_mend_and_the_original_error(
@@ -83,7 +84,7 @@ def test_every_line_fits_a_terminal_of_80_columns(diagnosed, checks, monkeypatch
     checks(FINE, long)
     monkeypatch.setattr(machine, "facts", lambda: {"fact": "of many words " * 20})
     diagnosed("quick=true")
-    assert max(map(len, capsys.readouterr().out.splitlines())) <= doctor.WIDTH
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= verdicts.WIDTH
 
 
 def test_the_table_of_switches_is_shown_and_a_dead_switch_fails(
@@ -140,7 +141,7 @@ def test_without_jax_everything_is_still_told():
 
 def mend_of(name: str, error: type[Exception], message: str) -> str:
     """What a real check says mends it when it raises this."""
-    (check,) = (check for check in health.CHECKS if check.name == name)
+    (check,) = (check for check in machine_checks.CHECKS if check.name == name)
     with pytest.raises(error, match=message) as raised:
         check.run()
     return check.mend(raised.value)
@@ -186,7 +187,7 @@ def test_an_installed_plugin_that_does_not_start_is_named(idle_gpu, monkeypatch)
 def test_a_gpu_may_lie_idle_where_that_is_asked_for(idle_gpu, monkeypatch):
     idle_gpu("13.0")
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    assert health._gpu() == "not used, as JAX_PLATFORMS=cpu asks"
+    assert machine_checks._gpu() == "not used, as JAX_PLATFORMS=cpu asks"
 
 
 def test_a_cache_that_cannot_be_written_is_told(monkeypatch, tmp_path):

@@ -9,7 +9,8 @@ import pytest
 
 from ez_jax import doctor
 from ez_jax.config.presets import make_config
-from ez_jax.examining.play import play
+from ez_jax.diagnosis.game.play import play
+from ez_jax.diagnosis.verdicts import WIDTH
 from ez_jax.system import exits
 
 
@@ -109,7 +110,7 @@ def test_a_sound_environment_is_told_what_it_would_get(examined):
         assert part in rows
     assert re.search(r"network +[\d,]+ parameters", rows)
     assert "all 18 checks succeeded" in told
-    assert max(map(len, told.splitlines())) <= doctor.WIDTH
+    assert max(map(len, told.splitlines())) <= WIDTH
 
 
 def test_the_settings_are_those_of_the_command_line(examined):

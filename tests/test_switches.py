@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ez_jax.config import Config, from_dict, override, presets, to_dict, validate
-from ez_jax.probe import BASE
-from ez_jax.switches import SWITCHES, Switch, flip
+from ez_jax.diagnosis.sample_update import BASE
+from ez_jax.diagnosis.switches import SWITCHES, Switch, flip
 
 KEYS = {switch.key for switch in SWITCHES}
 

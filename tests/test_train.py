@@ -15,9 +15,9 @@ import pytest
 import runs
 import yaml
 
-from ez_jax import replay_crash
 from ez_jax.agent import schedules
 from ez_jax.config import to_dict
+from ez_jax.diagnosis import crash_replay
 from ez_jax.storage import crash_bundle
 from ez_jax.storage.metrics import read_metrics
 from ez_jax.structs import Clocks, TimeStep
@@ -312,7 +312,7 @@ def test_a_fault_in_the_environment_shows_its_own_traceback_and_loses_no_checkpo
     bundle = crash_bundle.read(tmp_path)
     assert told.startswith(f"crash bundle: {bundle.folder}\nTraceback")
     assert told.endswith(bundle.traceback[-300:])
-    assert "no update had been made: the fault was elsewhere" in replay_crash.explain(bundle)
+    assert "no update had been made: the fault was elsewhere" in crash_replay.explain(bundle)
     assert runs.latest_checkpoint(tmp_path) >= 10
 
 

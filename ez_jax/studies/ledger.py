@@ -5,7 +5,7 @@
                             /seed0.lock      held while a process works on the cell (or, where
                                              locks reach no other machine, /seed0.lock.claim-1)
                             /seed0.log       all that it printed
-                            /seed0.run.json  what it was given (`python -m ez_jax.studies.cell_process FILE`)
+                            /seed0.run.json  what `studies.cell_process` is given
          /runs/<game>/<arm>/seed0/           ordinary run folders
 
 Whether a cell is done is read from its run folders alone: a lost or damaged state costs nothing.

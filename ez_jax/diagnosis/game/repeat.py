@@ -7,9 +7,9 @@ import gymnasium
 import numpy as np
 from gymnasium.utils.env_checker import data_equivalence
 
-from ez_jax.examining.play import Game, play, random_actions
-from ez_jax.examining.spaces import Unfit
-from ez_jax.health import Note
+from ez_jax.diagnosis.game.play import Game, play, random_actions
+from ez_jax.diagnosis.game.spaces import Unfit
+from ez_jax.diagnosis.machine_checks import Note
 
 COMPARED = 300  # agent steps that two copies are compared over
 SEEDS, TRIED, HELD = 3, 6, 25  # trials of actions, actions of each, how long each is held

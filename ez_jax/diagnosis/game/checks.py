@@ -16,10 +16,10 @@ import numpy as np
 
 from ez_jax.config import BadInput, Config, run_folder
 from ez_jax.config.games import resolve
-from ez_jax.examining import repeat, scores, spaces
-from ez_jax.examining.play import Play, open_env, play, random_actions
-from ez_jax.examining.spaces import Unfit
-from ez_jax.health import Check, Note
+from ez_jax.diagnosis.game import repeat, rewards, spaces
+from ez_jax.diagnosis.game.play import Play, open_env, play, random_actions
+from ez_jax.diagnosis.game.spaces import Unfit
+from ez_jax.diagnosis.machine_checks import Check, Note
 
 MOST_SECONDS = 20.0  # of random play
 SLOW = 100  # steps per second of one environment
@@ -269,8 +269,8 @@ CLAIMS: dict[str, tuple[str, Callable[[Subject], str | Note | None]]] = {
     "first observation": ("lies in the declared space", _first_observation),
     "random play": ("is possible", _random_play),
     "numbers": ("are finite", _numbers),
-    "rewards": ("fit the bins of values", scores.rewards),
-    "games": ("begin and end", scores.games),
+    "rewards": ("fit the bins of values", rewards.rewards),
+    "games": ("begin and end", rewards.games),
     "observations change": ("with the steps", _observations_change),
     "actions matter": ("what is done makes a difference", repeat.actions_matter),
     "same seed, same game": ("a resumed run goes on exactly", repeat.same_seed),

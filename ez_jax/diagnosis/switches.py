@@ -1,11 +1,11 @@
 """Every switch of the algorithm, and what changes when it alone is flipped: nothing else may.
 
 A switch that changes nothing is dead, one that changes too much leaks. Names of what changes are
-those of `probe.py`. `python -m ez_jax.doctor` and the tests check every row.
+those of `sample_update.py`. `python -m ez_jax.doctor` and the tests check every row.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from ez_jax.agent.search.search import SEARCHES
 from ez_jax.agent.targets import VALUE_TARGETS
 from ez_jax.config import override
-from ez_jax.probe import BASE, UPDATES, probe
+from ez_jax.diagnosis.sample_update import BASE, UPDATES, probe
 
 ROUNDING = 1e-6  # of the largest entry: two programs may round differently
 
@@ -142,3 +142,18 @@ def flip(switch: Switch) -> Result:
     """Flip one switch and leave everything else as it is."""
     given = override(BASE, dict(switch.given))
     return Result(switch, probe(given), probe(override(given, {switch.key: switch.off})))
+
+
+def _claim(switch: "Switch") -> str:
+    given = " ".join(f"{key}={value}" for key, value in switch.given)
+    return _names(switch.changes) + (f"; with {given}" if given else "")
+
+
+def _names(observables: Iterable[str]) -> str:
+    """Observables by group: `search, targets: policy value`."""
+    groups: dict[str, list[str]] = {}
+    for name in observables:
+        group, _, member = name.partition("/")
+        groups.setdefault(group, []).append(member)
+    shown = [f"{group}: {' '.join(members)}".rstrip(": ") for group, members in groups.items()]
+    return ", ".join(shown) or "nothing"

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from ez_jax.examining.play import Game
-from ez_jax.examining.spaces import Unfit
-from ez_jax.health import Note
+from ez_jax.diagnosis.game.play import Game
+from ez_jax.diagnosis.game.spaces import Unfit
+from ez_jax.diagnosis.machine_checks import Note
 
 SMALL_VALUE = 0.05  # a network tells values apart that differ by about this much
 

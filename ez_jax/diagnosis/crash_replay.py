@@ -1,0 +1,169 @@
+"""The last update of a run that failed, made again from its crash bundle."""
+
+import dataclasses
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from ez_jax.agent.learner import init_train_state, make_propose
+from ez_jax.agent.model import make_model
+from ez_jax.agent.replay.draw import keys_of
+from ez_jax.config import BadInput
+from ez_jax.storage.arrays import describe
+from ez_jax.storage.crash_bundle import Bundle
+from ez_jax.structs import Batch, Targets, TrainState
+
+INPUTS = ("batch", "targets", "train/variables", "train/opt_state", "train/target")
+
+
+NEEDED = (*INPUTS[:4], "train/updates", "learn_key")  # what an update cannot be made without
+
+
+HERE = Path(__file__)
+PACKAGE = HERE.parent.parent  # every line below is ours
+
+
+def first_bad(arrays: Mapping[str, Any]) -> str | None:
+    """Which array, by its path, is the first that is not finite, how much of it, from where on."""
+    for name, leaf in arrays.items():
+        array = np.asarray(leaf)
+        if not jax.numpy.issubdtype(array.dtype, np.inexact):
+            continue
+        bad = ~np.isfinite(array.astype(np.float32))
+        if not bad.any():
+            continue
+        first = tuple(int(i) for i in np.argwhere(bad)[0])
+        if not array.shape:
+            return f"{name} is {array}"
+        return (
+            f"{name}: {bad.sum()} of {array.size} values are not finite, "
+            f"the first at {list(first)} is {array[first]}"
+        )
+    return None
+
+
+def under(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """The arrays at or below a path."""
+    return {k: v for k, v in arrays.items() if k == prefix or k.startswith(f"{prefix}/")}
+
+
+def by_path(tree: Any) -> dict[str, Any]:
+    """The leaves of a tree by path."""
+    return dict(zip(describe(tree), jax.tree.leaves(tree), strict=True))
+
+
+def plain(text: str) -> str:
+    """Text from a file of anybody's, without what would steer a terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+
+
+@dataclasses.dataclass(frozen=True)
+class Update:
+    """What `learner.make_propose` is called with, and the function."""
+
+    propose: Callable[..., Any]
+    arguments: tuple[Any, ...]
+
+    def stages(self) -> dict[str, dict[str, Any]]:
+        """Make it, compiled as in a run: results by stage and path."""
+        made = jax.jit(self.propose)(*self.arguments)
+        output = made.output
+        losses = {f"terms/{name}": term for name, term in output.terms.items()}
+        return {
+            "losses": {**losses, "total": output.loss, "priority": output.priority},
+            "gradients": by_path(made.grads),
+            "after it": by_path({"variables": made.variables, "opt_state": made.opt_state}),
+        }
+
+    def first_operation(self) -> str | None:
+        """Make it one operation after another: which is the first to give NaN, and where."""
+        # Not debug_infs: the maximum in a softmax starts from -inf, rightly.
+        try:
+            with jax.disable_jit(), jax.debug_nans(True):
+                self.propose(*self.arguments)
+        except FloatingPointError as error:
+            return f"{str(error).splitlines()[0]}, {_place(error)}"
+        return None
+
+
+def _place(error: BaseException) -> str:
+    """The innermost line of ours; of a backward pass that of the operation it belongs to."""
+    ours = None
+    while error is not None:
+        frames = traceback.extract_tb(error.__traceback__)
+        mine = [f for f in frames if Path(f.filename).is_relative_to(PACKAGE)]
+        mine = [f for f in mine if Path(f.filename) != HERE]
+        ours = mine[-1] if mine else ours
+        error = error.__cause__  # JAX puts there where an operation was written
+    if ours is None:
+        return "in a line that is not ours"
+    return f"in {Path(ours.filename).name}:{ours.lineno}, {ours.name}: {ours.line}"
+
+
+def make_update(bundle: Bundle) -> Update:
+    """The last update of a bundle that holds all of it.
+
+    Raises:
+      BadInput: its arrays are not those that its settings lead to.
+    """
+    config, arrays = bundle.config, bundle.arrays
+    model = make_model(config, bundle.spec)
+    key = jax.random.key(0)
+    template = jax.eval_shape(lambda: init_train_state(config, model, key))
+    parts = {"variables": template.variables, "opt_state": template.opt_state}
+    wanted = {f"train/{name}": kind for name, kind in describe(parts).items()}
+    there = describe({k: v for k, v in arrays.items() if k in wanted})
+    if there != wanted:
+        name = next(k for k in wanted if there.get(k) != wanted[k])
+        raise BadInput(
+            f"{bundle.folder} is damaged: {name} is {there.get(name, 'absent')} there, "
+            f"but its settings make it {wanted[name]}"
+        )
+    leaves = [arrays[name] for name in wanted]
+    parts = jax.tree.unflatten(jax.tree.structure(parts), leaves)
+    rest = dict.fromkeys(("target", "next_target", "updates", "skipped", "skipped_in_a_row"))
+    keys = keys_of(jax.random.wrap_key_data(arrays["learn_key"]), bundle.facts["update"])
+    batch, targets = (
+        kind(**{f.name: arrays[f"{name}/{f.name}"] for f in dataclasses.fields(kind)})
+        for name, kind in (("batch", Batch), ("targets", Targets))
+    )
+    given = TrainState(**parts, **rest), keys[2], batch, targets
+    return Update(make_propose(config, model), jax.device_put(given))
+
+
+def explain(bundle: Bundle) -> Iterator[str]:
+    """Make the update again, and say line by line what is found."""
+    facts, arrays = bundle.facts, bundle.arrays
+    missing = [name for name in NEEDED if not under(arrays, name)]
+    missing += [name for name in facts["left_out"] if name.startswith(NEEDED)]
+    found = None
+    for name in INPUTS:
+        verdict = first_bad(under(arrays, name))
+        found = found or verdict
+        if under(arrays, name):
+            yield f"given      {verdict or name + ': finite'}"
+    if not missing:
+        update = make_update(bundle)
+        came_with = found
+        for name, stage in update.stages().items():
+            verdict = first_bad(stage)
+            yield f"{name:9}  {verdict or 'finite'}"
+            found = found or (verdict and f"{name}: {verdict}")
+        if found and not came_with:
+            operation = update.first_operation()
+            yield f"operation  {operation or 'none gives nan if they are made one after another'}"
+    if found:
+        yield f"the first that is not finite: {found}"
+    elif facts["update"] is None:
+        yield "no update had been made: the fault was elsewhere"
+    elif missing:
+        reason = next(iter(facts["left_out"].values()), "it was not there")
+        yield f"the update cannot be made again: {missing[0]} was not saved ({reason})"
+    else:
+        yield "the update is finite: the fault was elsewhere"
+        if int(arrays["train/updates"]) != facts["update"]:
+            yield "(it was made from the state that it led to, the one before is gone)"
