@@ -26,7 +26,7 @@ jax.config.update("jax_default_matmul_precision", "highest")
 # The files that take longest begin first: on two workers, which take a file at a time, both end
 # about together. What trains the run of `runs` again finds the programs that test_train compiled.
 LONGEST = (
-    *("test_train", "test_together", "test_parity", "test_switches", "test_learning"),
+    *("test_train", "test_vmapped", "test_parity", "test_switches", "test_learning"),
     "test_crash",
 )
 
@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_addoption(parser):
-    """Let `pytest tests/test_parity.py --golden DIR` check another folder of golden files."""
+    """Let `pytest tests/agent/test_parity.py --golden DIR` check another folder of golden files."""
     parser.addoption("--golden", type=Path, default=GOLDEN, help="folder of golden files")
 
 

@@ -1,6 +1,6 @@
 """Small programs on four devices that communicate a known amount; prints XLA's text of each.
 
-Run by tests/test_scaling.py in a process of its own, which has the devices by force.
+Run by test_scaling.py in a process of its own, which has the devices by force.
 """
 
 import json

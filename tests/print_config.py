@@ -1,6 +1,6 @@
 """A stand-in for `ez_jax.train`: prints what a run would be given, or fails as it is told to.
 
-Run by tests/test_cli.py as `python -m tests.print_config`; the run's name says how it ends.
+Run by test_cli.py as `python -m tests.print_config`; the run's name says how it ends.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Damaged files of all kinds: a refusal in one sentence or a correct result, at once, every time.
 
-The fast suite does a little of what `pytest -m slow tests/test_fuzz.py` does with thousands.
+The fast suite does a little of what `pytest -m slow -k fuzz` does with thousands.
 """
 
 import io

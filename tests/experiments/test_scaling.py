@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import pytest
@@ -26,7 +25,7 @@ def counts():
     environment = {**os.environ, "PYTHONPATH": str(runs.ROOT), "JAX_PLATFORMS": "cpu"}
     environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
     done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("known_programs.py"))],
+        [sys.executable, str(runs.ROOT / "tests" / "known_programs.py")],
         env=environment,
         capture_output=True,
         text=True,

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import runs
@@ -52,7 +51,7 @@ def counts(ledger):
 
 def crowd(folder, count):
     """Workers in other processes; the process that waits for them, and their numbers."""
-    environment = {**os.environ, "PYTHONPATH": f"{runs.ROOT}:{Path(__file__).parent}"}
+    environment = {**os.environ, "PYTHONPATH": f"{runs.ROOT}:{runs.ROOT / 'tests'}"}
     environment["PYTHONWARNINGS"] = "ignore"  # of JAX, about the fork
     process = subprocess.Popen(
         [sys.executable, stand_in_cell.__file__, "crowd", str(folder), str(count)],
@@ -234,7 +233,7 @@ def _plain(chosen):
 def test_launchers_of_hydra_start_workers_of_the_ledger(tmp_path, monkeypatch, launcher, count):
     ledger = create(tmp_path)
     monkeypatch.setattr(sys, "argv", ["ablate"])
-    monkeypatch.setenv("PYTHONPATH", f"{runs.ROOT}:{Path(__file__).parent}")
+    monkeypatch.setenv("PYTHONPATH", f"{runs.ROOT}:{runs.ROOT / 'tests'}")
     orders = Orders("one", command=COMMAND)
     (tmp_path / "hold").touch()  # until each worker has a cell
 

@@ -184,7 +184,7 @@ def test_commands_name_modules_and_keys_that_exist():
         ),
         ("ez_jax.agent.model:Model.stepp", "did you mean step"),
         ("ez_jax.nothing:x", "no file of that module"),
-        ("tests/test_targets.py::test_nothing", "has no 'test_nothing'"),
+        ("tests/agent/test_targets.py::test_nothing", "has no 'test_nothing'"),
     ],
 )
 def test_a_name_that_does_not_exist_ends_the_build(target, told):

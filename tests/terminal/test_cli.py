@@ -8,18 +8,16 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from hydra import compose, initialize
 from omegaconf import OmegaConf
+from runs import ROOT
 
 from ez_jax import config
 from ez_jax.config import BadInput, presets
 from ez_jax.system import exits
 from ez_jax.terminal import arguments
-
-ROOT = Path(__file__).parent.parent
 
 
 def composed(*words):

@@ -13,7 +13,7 @@ def on_eight_devices(chosen):
     words = ["-q", "-p", "no:cacheprovider", "on_eight_devices.py", "-k", chosen]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *words],
-        cwd=os.path.dirname(__file__),
+        cwd=runs.ROOT / "tests",
         env={**os.environ, **runs.devices(8), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
         capture_output=True,
         text=True,

@@ -1,7 +1,7 @@
 """Numbers equal to those of the official EfficientZero: every stage of the algorithm.
 
-    pytest tests/test_parity.py                  # against tests/golden
-    pytest tests/test_parity.py --golden DIR     # against another folder of the same format
+    pytest tests/agent/test_parity.py                  # against tests/golden
+    pytest tests/agent/test_parity.py --golden DIR     # against another folder of the same format
 
 `tests/golden/README.md` says where the numbers come from. Tolerances are about ten times what the
 official code itself moves when it computes in float64.

@@ -141,7 +141,7 @@ def test_the_first_operation_that_gives_nan_is_named_with_its_line(monkeypatch):
     def masked(x):
         return jnp.where(x > 0, jnp.sqrt(x), 0.0)  # backward 0 times infinity
 
-    monkeypatch.setattr(crash_replay, "HERE", Path(__file__).with_name("replay_crash.py"))
+    monkeypatch.setattr(crash_replay, "PACKAGE", Path(__file__).parent)
     found = crash_replay.Update(jax.grad(masked), (jnp.zeros(()),)).first_operation()
     assert ", masked: return jnp.where(x > 0, jnp.sqrt(x), 0.0)" in found
     assert crash_replay.Update(masked, (jnp.zeros(()),)).first_operation() is None
