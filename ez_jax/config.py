@@ -50,6 +50,7 @@ class NetworkConfig:
     channels: int = 64  # latent image channels
     patch: int = 0  # large images: 0 for the published stem, or pixels per side of patches
     blocks: int = 1  # residual blocks at the latent resolution
+    norm: str = "batch"  # images: batch | sample | layer; vectors always have layer norm
     action_channels: int = 0  # images: width of an embedding of the action plane, V2: 16; 0: none
     head_channels: int = 16  # 1x1 convolution in front of each head
     head_hidden: int = 32  # hidden width of the value, policy and prefix heads

@@ -120,6 +120,27 @@ class LayerNorm(nn.Module):
         return _standardise(self, x, mean, var).astype(self.dtype)
 
 
+class SampleNorm(nn.Module):
+    """Normalisation of every sample over all its axes: of a vector as `LayerNorm`, image as one.
+
+    Acting and training are the same function; `train` is ignored.
+    """
+
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B *hw c"], train: bool) -> Float[Array, "B *hw c"]:
+        """Normalise every sample by itself, in float32; each channel has its scale and shift."""
+        x, axes = x.astype(jnp.float32), tuple(range(1, x.ndim))
+        mean, var = x.mean(axes, keepdims=True), x.var(axes, keepdims=True)
+        return _standardise(self, x, mean, var).astype(self.dtype)
+
+
+Norm = type[BatchNorm] | type[LayerNorm] | type[SampleNorm]
+# What `network.norm` chooses from, for images.
+NORMS: dict[str, Norm] = {"batch": BatchNorm, "sample": SampleNorm, "layer": LayerNorm}
+
+
 def _standardise(module: nn.Module, x: Array, mean: Array, var: Array) -> Array:
     """Return (x - mean) / sqrt(var + epsilon), scaled and shifted by parameters of the module."""
     scale = module.param("scale", nn.initializers.ones, x.shape[-1:])
@@ -156,14 +177,15 @@ class ResidualBlock(nn.Module):
     channels: int
     dtype: Dtype = jnp.float32
     stride: int = 1
+    norm: Norm = BatchNorm
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w c"], train: bool) -> Float[Array, "B h2 w2 c2"]:
         """Return `channels` planes, smaller by the stride."""
         y = convolution(self.channels, self.stride, self.dtype, "conv1")(x)
-        y = nn.relu(BatchNorm(self.dtype, name="norm1")(y, train))
+        y = nn.relu(self.norm(self.dtype, name="norm1")(y, train))
         y = convolution(self.channels, 1, self.dtype, "conv2")(y)
-        y = BatchNorm(self.dtype, name="norm2")(y, train)
+        y = self.norm(self.dtype, name="norm2")(y, train)
         if self.stride != 1:
             x = convolution(self.channels, self.stride, self.dtype, "shortcut")(x)
         return nn.relu(x + y)
@@ -183,7 +205,6 @@ class PerceptronBlock(nn.Module):
         return x + Linear(self.width, self.dtype, name="linear2")(y)
 
 
-Norm = type[BatchNorm] | type[LayerNorm]
 ACTIVATIONS = {"relu": nn.relu, "elu": nn.elu}
 
 
