@@ -80,7 +80,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b c"], train: bool) -> Float[Array, "*b c"]:
-        """Normalise by the batch (train) or by the running statistics."""
+        """Normalise by the batch (train) or by the running statistics, f32[c] or f32[B, c]."""
         channels, x = x.shape[-1:], x.astype(jnp.float32)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels)
@@ -94,6 +94,9 @@ class BatchNorm(nn.Module):
                 keep = BATCH_NORM_MOMENTUM
                 running_mean.value = keep * running_mean.value + (1 - keep) * mean
                 running_var.value = keep * running_var.value + (1 - keep) * unbiased
+        elif mean.ndim > 1:  # of every sample, by its depth
+            middle = tuple(range(1, x.ndim - 1))
+            mean, var = jnp.expand_dims(mean, middle), jnp.expand_dims(var, middle)
         return _standardise(self, x, mean, var).astype(self.dtype)
 
 
@@ -138,7 +141,12 @@ class SampleNorm(nn.Module):
 
 Norm = type[BatchNorm] | type[LayerNorm] | type[SampleNorm]
 # What `network.norm` chooses from, for images.
-NORMS: dict[str, Norm] = {"batch": BatchNorm, "sample": SampleNorm, "layer": LayerNorm}
+NORMS: dict[str, Norm] = {
+    "batch": BatchNorm,
+    "batch_per_depth": BatchNorm,  # `model.py` hands it the statistics of a depth
+    "sample": SampleNorm,
+    "layer": LayerNorm,
+}
 
 
 def _standardise(module: nn.Module, x: Array, mean: Array, var: Array) -> Array:

@@ -46,6 +46,7 @@ def seen(rng):
         value=jnp.asarray(0.8 * value.T + rng.normal(100, 1, value.T.shape), jnp.float32),
         value_prefix=jnp.asarray(0.5 * prefix.T + rng.normal(0, 0.1, prefix.T.shape), jnp.float32),
         alike=jnp.float32(0.25),
+        value_gap=jnp.float32(1.5),
         batch_stats={},
     )
     return output, targets, batch
