@@ -129,6 +129,7 @@ class Embedding(flax.struct.PyTreeNode, kw_only=True):
     carry: tuple[jax.Array, jax.Array]  # LSTM (cell, hidden), f[B, L] each
     value_prefix: jax.Array  # f32[B], predicted since the last reset
     step: jax.Array  # i32[B], model steps since the last reset
+    depth: jax.Array | None = None  # i32[B], model steps since the root, where statistics differ
 
 
 class Root(flax.struct.PyTreeNode, kw_only=True):
@@ -157,6 +158,7 @@ class LossOutput(flax.struct.PyTreeNode, kw_only=True):
     value: jax.Array  # f32[K+1, B], predicted
     value_prefix: jax.Array  # f32[K, B], predicted
     alike: jax.Array  # f32[], mean cosine of the projections of different samples
+    value_gap: jax.Array  # f32[], mean distance of root values in acting mode from `value[0]`
     batch_stats: Any  # after the pass
 
 

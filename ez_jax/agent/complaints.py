@@ -43,6 +43,16 @@ COMPLAINTS = (
         ),
     ),
     Complaint(
+        "norm/value_gap_share",
+        lambda seen: seen["norm/value_gap_share"] > 0.5,
+        lambda seen, config: (
+            "the network acts otherwise than it was trained: on the same observations its values "
+            f"are {seen['norm/value_gap']:.3g} apart, {seen['norm/value_gap_share']:.0%} of the "
+            "spread of their targets, because running statistics stand for those of the batch; "
+            "network.norm=sample has none"
+        ),
+    ),
+    Complaint(
         "value/clipped",
         lambda seen: seen["value/clipped"] > 0.01,
         lambda seen, config: (

@@ -43,13 +43,15 @@ def measure(
     """How predictions follow their targets in one update, and how even the batch is.
 
     `prefix/error_k` and `value/error_k` are mean absolute errors after k imagined steps, in units
-    of reward; `value/clipped` is the share of targets past the ends of the support.
+    of reward; `value/clipped` is the share of targets past the ends of the support;
+    `norm/value_gap` how far root values when acting are from the same when training.
     """
     real = batch.weight > 0  # the others fill the batch while the replay is short
     mask = targets.mask.T * real  # [K+1, B]
     prefix, prefix_target = output.value_prefix, targets.value_prefix.T
     value, value_target = output.value, targets.value.T
     found = {"value/bias": mean_where(mask[0], value[0] - value_target[0])}
+    found["norm/value_gap"] = output.value_gap
     for k in range(1, len(mask)):
         error = jnp.abs(prefix[k - 1] - prefix_target[k - 1])
         found[f"prefix/error_{k}"] = mean_where(mask[k], error)
@@ -81,7 +83,7 @@ def names(config: Config) -> list[str]:
     by_depth = [f"{head}/error_{k}" for head in HEADS for k in depths]
     moments = [f"{head}/{name}" for head in HEADS for name in MOMENTS]
     alike = ["consistency/alike"] if config.consistency else []
-    others = ["value/bias", "value/clipped", "replay/effective_share"]
+    others = ["value/bias", "value/clipped", "norm/value_gap", "replay/effective_share"]
     return [*by_depth, *moments, *alike, *others, "search/gain", "search/count"]
 
 
@@ -91,7 +93,8 @@ def readings(means: Mapping[str, float]) -> dict[str, float]:
     `correlation` is that of predictions and targets, `spread` the ratio of their standard
     deviations, `explained` the share of the targets' variance that the predictions explain (1 is
     perfect, 0 what their mean would) and `slope` how much the target rises per unit of prediction
-    (1 is calibrated, less is exaggerated).
+    (1 is calibrated, less is exaggerated). `norm/value_gap_share` is the gap as a share of the
+    standard deviation of the value targets.
     """
     found = dict(means)
     for head in HEADS:
@@ -106,4 +109,6 @@ def readings(means: Mapping[str, float]) -> dict[str, float]:
         found[f"{head}/correlation"] = covariance / both if both > TINY else 0.0
         if variance > TINY:
             found[f"{head}/slope"] = covariance / variance
+        if head == "value" and "norm/value_gap" in found:
+            found["norm/value_gap_share"] = found["norm/value_gap"] / math.sqrt(target_variance)
     return found

@@ -10,11 +10,12 @@ from ez_jax.agent import support
 from ez_jax.agent.augment import augment, can_be_shifted
 from ez_jax.agent.model import Model
 from ez_jax.config import Config
-from ez_jax.structs import Batch, LossOutput, Targets, Variables
+from ez_jax.structs import Batch, Embedding, LossOutput, Targets, Variables
 
 Terms = dict[str, Float[Array, "*steps B"]]  # by name, per sample
 
 PRIORITY_FLOOR = 1e-6  # keeps every row drawable
+GAP_EVERY = 16  # sample whose value is looked at again as when acting: cheap
 
 
 def cross_entropy(
@@ -80,20 +81,34 @@ def _head_losses(
 
 
 def _consistency(
-    model: Model, variables: Variables, state: Array, frames: Array
+    model: Model, variables: Variables, imagined: Embedding, frames: Array
 ) -> tuple[Float[Array, " B"], Float[Array, ""], Variables]:
     """An imagined state against the encoding of what was seen, which gets no gradient.
 
     Also how alike the predictions of different samples are.
     """
-    online, variables = model.projections(variables, state, predict=True)
+    state, depth = imagined.state, imagined.depth
+    online, variables = model.projections(variables, state, predict=True, depth=depth)
     # Stopped at the parameters, so that nothing of this branch is kept for a gradient.
     frozen = jax.lax.stop_gradient(variables)
     # Deviates (consistency targets): no prediction is made from what was observed.
     observed, frozen = model.encode(frozen, frames, train=True)
-    target, frozen = model.projections(frozen, observed.state, predict=False)
+    target, frozen = model.projections(frozen, observed.state, predict=False, depth=observed.depth)
     variables = {**frozen, "params": variables["params"]}
     return negative_cosine(online, target), mean_cosine(online), variables
+
+
+def _value_gap(
+    model: Model, variables: Variables, frames: Array, trained: Float[Array, " B"]
+) -> Float[Array, ""]:
+    """Mean distance of a root's value when acting from the same when training, by some samples.
+
+    Zero where acting has no statistics: only the consistency loss may have some.
+    """
+    if variables.get("batch_stats", {}).keys() <= {"projector", "predictor"}:
+        return jnp.zeros(())
+    frozen, some = jax.lax.stop_gradient(variables), slice(None, None, GAP_EVERY)
+    return jnp.mean(jnp.abs(model.root(frozen, frames[some]).value - trained[some]))
 
 
 def _variables(params: dict, batch_stats: dict) -> Variables:
@@ -108,6 +123,7 @@ class Unrolled(NamedTuple):
     value: Array  # f32[K+1, B], predicted
     value_prefix: Array  # f32[K, B], predicted
     alike: Array  # f32[], mean cosine of the projections of different samples
+    value_gap: Array  # f32[], of the root's value as it is searched and as it is trained
     batch_stats: dict  # after the pass
 
 
@@ -127,7 +143,7 @@ def unroll_terms(
     unroll_steps, stack = config.learner.unroll_steps, model.spec.frame_stack
     support_size = config.network.support
     first, following = _views(batch, model, config, key)
-    params = variables["params"]
+    before, params = variables, variables["params"]
 
     def unroll(carry: tuple, k: Array) -> tuple[tuple, tuple[Terms, Array, Array, Array]]:
         """Step k of 1..K: the terms, the value and prefix predicted, how alike projections are."""
@@ -135,20 +151,21 @@ def unroll_terms(
         embedding, prefix_logits, variables = model.step(
             _variables(params, stats), embedding, batch.action[:, k - 1], train=True
         )
-        logits, variables = model.heads(variables, embedding.state, train=True)
+        state, depth = embedding.state, embedding.depth
+        logits, variables = model.heads(variables, state, train=True, depth=depth)
         terms = _head_losses(logits, targets, k, support_size)
         prefix = support.encode(targets.value_prefix[:, k - 1], support_size)
         terms["value_prefix"] = targets.mask[:, k] * cross_entropy(prefix, prefix_logits)
         alike = jnp.zeros(())
         if config.consistency:
             frames = jax.lax.dynamic_slice_in_dim(following, k - 1, stack, axis=1)
-            cosine, alike, variables = _consistency(model, variables, embedding.state, frames)
+            cosine, alike, variables = _consistency(model, variables, embedding, frames)
             terms["consistency"] = targets.mask[:, k] * cosine
         predicted = support.decode(logits[1]), support.decode(prefix_logits)
         return (embedding, variables.get("batch_stats", {})), (terms, *predicted, alike)
 
     root, variables = model.encode(variables, first, train=True)
-    logits, variables = model.heads(variables, root.state, train=True)
+    logits, variables = model.heads(variables, root.state, train=True, depth=root.depth)
     start = root, variables.get("batch_stats", {})
     # Unrolled: as a loop the backward convolutions take three times the CPU time.
     (_, batch_stats), (steps, value, value_prefix, alike) = jax.lax.scan(
@@ -161,6 +178,7 @@ def unroll_terms(
         value=jnp.concatenate([at_root[None], value]),
         value_prefix=value_prefix,
         alike=jnp.mean(alike),
+        value_gap=_value_gap(model, before, first, at_root),
         batch_stats=batch_stats,
     )
 
@@ -200,6 +218,7 @@ def unroll_loss(
         value=unrolled.value,
         value_prefix=unrolled.value_prefix,
         alike=unrolled.alike,
+        value_gap=unrolled.value_gap,
         batch_stats=unrolled.batch_stats,
     )
     return loss / config.learner.unroll_steps, output

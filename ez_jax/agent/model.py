@@ -32,11 +32,16 @@ class Model:
     horizon: int  # model steps per value prefix
     support: int
     state_norm: bool = False
+    depths: int = 0  # that have running statistics of their own, the last for all beyond; 0: none
 
     def init(self, key: Array) -> Variables:
         """Fresh variables, as torch would draw them."""
         frames = jnp.zeros((1, self.spec.frame_stack, *self.spec.observation_shape))
-        return self.network.init(key, self._inputs(frames))
+        variables = self.network.init(key, self._inputs(frames))
+        if not self.depths:
+            return variables
+        stats = jax.tree.map(lambda x: jnp.tile(x, (self.depths, 1)), variables["batch_stats"])
+        return {**variables, "batch_stats": stats}
 
     def represent(self, variables: Variables, frames: Shaped[Array, "B F *obs"]) -> Embedding:
         """Encode F stacked frames, oldest first; images as uint8 0..255, vectors as float32."""
@@ -53,12 +58,13 @@ class Model:
         self, variables: Variables, embedding: Embedding
     ) -> tuple[Float[Array, "B A"], Float[Array, " B"]]:
         """Policy logits and value (a scalar, float32) of an embedding."""
-        (policy_logits, value_logits), _ = self.heads(variables, embedding.state)
+        logits, _ = self.heads(variables, embedding.state, depth=embedding.depth)
+        policy_logits, value_logits = logits
         return policy_logits, support.decode(value_logits)
 
     def project(self, variables: Variables, embedding: Embedding) -> Float[Array, "B P"]:
         """SimSiam projection of an embedding (the side without a gradient)."""
-        return self._call(variables, "project", embedding.state)[0]
+        return self._call(variables, "project", embedding.state, depth=embedding.depth)[0]
 
     def root(self, variables: Variables, frames: Shaped[Array, "B F *obs"]) -> Root:
         """Represent and predict: where a search starts."""
@@ -67,19 +73,21 @@ class Model:
         return Root(embedding=embedding, policy_logits=policy_logits, value=value)
 
     # What follows also serves the training pass: each returns the variables after it, because
-    # BatchNorm moves its statistics there.
+    # BatchNorm moves its statistics there, those of the first sample's depth, which all share.
 
     def encode(
         self, variables: Variables, frames: Array, *, train: bool = False
     ) -> tuple[Embedding, Variables]:
         """As `represent`; frames may also be float images in 0..1."""
-        state, variables = self._call(variables, "represent", self._inputs(frames), train=train)
-        batch = state.shape[0]
+        batch, inputs = len(frames), self._inputs(frames)
+        depth = jnp.zeros(batch, jnp.int32) if self.depths else None
+        state, variables = self._call(variables, "represent", inputs, train=train, depth=depth)
         embedding = Embedding(
             state=normalise_state(state) if self.state_norm else state,
             carry=self.network.initial_carry(batch),
             value_prefix=jnp.zeros(batch),
             step=jnp.zeros(batch, jnp.int32),
+            depth=depth,
         )
         return embedding, variables
 
@@ -91,18 +99,17 @@ class Model:
         The prefix is the undiscounted reward since the last reset. After `horizon` steps carry,
         prefix and count start anew, so the next reward is counted from zero.
         """
-        raw, variables = self._call(variables, "transition", embedding.state, action, train=train)
+        depth = embedding.depth + 1 if self.depths else None
+        how = {"train": train, "depth": depth}
+        raw, variables = self._call(variables, "transition", embedding.state, action, **how)
         state = normalise_state(raw) if self.state_norm else raw
         if train:
             # Halved before all heads, not only on the way to the next step: as the official code.
             state = scale_gradient(state, 0.5)
         # The official reward head reads the state before it is scaled to 0..1.
+        read = raw if self.state_norm else state
         (logits, carry), variables = self._call(
-            variables,
-            "value_prefix",
-            raw if self.state_norm else state,
-            embedding.carry,
-            train=train,
+            variables, "value_prefix", read, embedding.carry, **how
         )
         step = embedding.step + 1
         ends = step == self.horizon
@@ -111,24 +118,24 @@ class Model:
             carry=jax.tree.map(lambda x: jnp.where(ends[:, None], jnp.zeros_like(x), x), carry),
             value_prefix=jnp.where(ends, 0.0, support.decode(logits)),
             step=jnp.where(ends, 0, step),
+            depth=depth,
         )
         return following, logits, variables
 
     def heads(
-        self, variables: Variables, state: Array, *, train: bool = False
+        self, variables: Variables, state: Array, *, train: bool = False, depth: Array | None = None
     ) -> tuple[tuple[Float[Array, "B A"], Float[Array, "B S"]], Variables]:
-        """Logits of policy and value."""
-        return self._call(variables, "predict", state, train=train)
+        """Logits of policy and value; the depth is that of the embedding."""
+        return self._call(variables, "predict", state, train=train, depth=depth)
 
     def projections(
-        self, variables: Variables, state: Array, *, predict: bool
+        self, variables: Variables, state: Array, *, predict: bool, depth: Array | None = None
     ) -> tuple[Float[Array, "B P"], Variables]:
         """SimSiam projection in training mode, through the predictor if asked."""
-        projection, variables = self._call(variables, "project", state, train=True)
+        how = {"train": True, "depth": depth}
+        projection, variables = self._call(variables, "project", state, **how)
         if predict:
-            projection, variables = self._call(
-                variables, "predict_projection", projection, train=True
-            )
+            projection, variables = self._call(variables, "predict_projection", projection, **how)
         return projection, variables
 
     def _inputs(self, frames: Array) -> Array:
@@ -138,21 +145,46 @@ class Model:
         stacked = jnp.moveaxis(frames, 1, -2)  # [B, H, W, F, C] or [B, F, D]
         return stacked.reshape(*stacked.shape[:-2], -1)
 
-    def _call(self, variables: Variables, method: str, *inputs: Array, train: bool = False):
+    def _call(
+        self,
+        variables: Variables,
+        method: str,
+        *inputs: Array,
+        train: bool = False,
+        depth: Array | None = None,
+    ):
+        used, index = variables, None
+        if depth is not None:
+            index = jnp.minimum(depth[0] if train else depth, self.depths - 1)
+            used = {**variables, "batch_stats": _taken(variables["batch_stats"], index)}
         if not train:
-            return self.network.apply(variables, *inputs, train=False, method=method), variables
+            return self.network.apply(used, *inputs, train=False, method=method), variables
         output, updated = self.network.apply(
-            variables, *inputs, train=True, method=method, mutable=["batch_stats"]
+            used, *inputs, train=True, method=method, mutable=["batch_stats"]
         )
+        if index is not None:
+            updated = {"batch_stats": _put(variables["batch_stats"], updated["batch_stats"], index)}
         return output, {**variables, **updated}
+
+
+def _taken(stats: dict, index: Int[Array, "*B"]) -> dict:
+    """Running statistics of a depth, or of the depth of every sample: f32[*B, c] each."""
+    return jax.tree.map(lambda x: x[index], stats)
+
+
+def _put(stats: dict, of_one: dict, index: Int[Array, ""]) -> dict:
+    """Running statistics with those of one depth replaced."""
+    return jax.tree.map(lambda x, one: x.at[index].set(one), stats, of_one)
 
 
 def make_model(config: Config, spec: EnvSpec) -> Model:
     """The model for an environment; raises BadInput where no network fits its observations."""
+    per_depth = config.network.norm == "batch_per_depth"
     return Model(
         network=make_network(config.network, spec, jnp.dtype(config.precision)),
         spec=spec,
         horizon=config.horizon,
         support=config.network.support,
         state_norm=config.network.state_norm,
+        depths=config.learner.unroll_steps + 1 if per_depth else 0,
     )

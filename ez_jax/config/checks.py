@@ -17,6 +17,7 @@ CHOICES = {
     "precision": ("float32", "bfloat16"),
     "env.backend": ("auto", "envpool", "gymnasium"),
     "network.kind": ("auto", "image", "vector"),
+    "network.norm": ("batch", "batch_per_depth", "sample", "layer"),
     "network.head_activation": ("relu", "elu"),
     "search.policy": ("puct_ez", "puct", "gumbel"),
     "search.minmax": ("parent", "official"),

@@ -43,6 +43,7 @@ class NetworkConfig:
     channels: int = 64  # latent image channels
     patch: int = 0  # large images: 0 for the published stem, or pixels per side of patches
     blocks: int = 1  # residual blocks at the latent resolution
+    norm: str = "batch"  # images: batch | batch_per_depth | sample | layer; vectors: always layer
     action_channels: int = 0  # images: width of an embedding of the action plane, V2: 16; 0: none
     head_channels: int = 16  # 1x1 convolution in front of each head
     head_hidden: int = 32  # hidden width of the value, policy and prefix heads
@@ -288,9 +289,8 @@ def unknown_key(key: str) -> str:
 def _build(kind: type, values: Any, prefix: str) -> Any:
     """An instance of one dataclass from a mapping; `prefix` is its dotted name for messages."""
     if not isinstance(values, Mapping):
-        raise BadInput(
-            f"{prefix.rstrip('.')} is {errors.shown(values)}: expected a section of keys"
-        )
+        section = prefix.rstrip(".")
+        raise BadInput(f"{section} is {errors.shown(values)}: expected a section of keys")
     types = {item.name: item.type for item in dataclasses.fields(kind)}
     for name in values:
         if name not in types:

@@ -46,6 +46,7 @@ def seen(rng):
         value=jnp.asarray(0.8 * value.T + rng.normal(100, 1, value.T.shape), jnp.float32),
         value_prefix=jnp.asarray(0.5 * prefix.T + rng.normal(0, 0.1, prefix.T.shape), jnp.float32),
         alike=jnp.float32(0.25),
+        value_gap=jnp.float32(1.5),
         batch_stats={},
     )
     return output, targets, batch
@@ -107,6 +108,7 @@ def test_ratios_are_those_of_statistics(seen, measured, head):
         assert found[f"{head}/{name}"] == pytest.approx(value, rel=1e-3), name
     if head == "value":
         assert found["value/bias"] == pytest.approx(np.mean(predicted - target), rel=1e-4)
+        assert found["norm/value_gap_share"] == pytest.approx(1.5 / target.std(), rel=1e-3)
 
 
 def test_a_game_without_rewards_gives_no_ratios_and_no_complaint(measured):
@@ -168,6 +170,8 @@ HEALTHY = {
     "value/explained": 0.5,
     "value/bias": 0.1,
     "value/clipped": 0.0,
+    "norm/value_gap": 0.1,
+    "norm/value_gap_share": 0.1,
     "consistency/alike": 0.1,
     "replay/effective_share": 0.8,
     "search/gain": 0.01,
@@ -179,6 +183,7 @@ HEALTHY = {
     [
         ({"prefix/spread": 0.01, "prefix/correlation": 0.0}, "does not follow the rewards"),
         ({"value/explained": -0.5}, "less than a constant would"),
+        ({"norm/value_gap_share": 0.8}, "network.norm=sample has none"),
         ({"value/clipped": 0.2}, "a larger network.support"),
         ({"consistency/alike": 0.99}, "the same"),
         ({"replay/effective_share": 0.01}, "replay.min_weight"),
@@ -206,6 +211,7 @@ def test_a_run_writes_what_is_promised(finished):
     depth = runs.SETTINGS["learner.unroll_steps"]
     promised = {f"prefix/error_{depth}", f"value/error_{depth}"}
     promised |= {"consistency/alike", "replay/effective_share", "value/bias", "reanalyse/age"}
+    promised |= {"norm/value_gap"}
     assert lines
     for line in lines:
         assert promised <= line.keys()

@@ -204,10 +204,10 @@ class Linear:
         state = embedding.state + variables["params"]["step"] * (action[:, None] + 1)
         return embedding.replace(state=state), self._logits(state), variables
 
-    def heads(self, variables, state, *, train):
+    def heads(self, variables, state, *, train, depth):
         return (jnp.zeros((len(state), tiny.ACTIONS)), self._logits(state)), variables
 
-    def projections(self, variables, state, *, predict):
+    def projections(self, variables, state, *, predict, depth):
         return state + variables["params"]["predict" if predict else "project"], variables
 
     def _logits(self, state):

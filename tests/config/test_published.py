@@ -30,6 +30,7 @@ PUBLISHED = {
     "env.eval_max_episode_steps": 27_000,
     "network.channels": 64,
     "network.blocks": 1,
+    "network.norm": "batch",
     "network.action_channels": (0, 16),
     "network.head_channels": 16,
     "network.head_hidden": 32,

@@ -26,7 +26,12 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))
 MOST_SECONDS = 15  # of a processor, for the whole site
 # Metrics of games that people have played, and ratios, where something varies.
 RATIOS = {f"{head}/{name}" for head in HEADS for name in ("explained", "correlation", "spread")}
-RARE = {"eval/human_normalised", *RATIOS, *(f"{head}/slope" for head in HEADS)}
+RARE = {
+    "eval/human_normalised",
+    "norm/value_gap_share",
+    *RATIOS,
+    *(f"{head}/slope" for head in HEADS),
+}
 
 
 class Site(NamedTuple):

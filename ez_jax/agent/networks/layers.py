@@ -80,7 +80,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b c"], train: bool) -> Float[Array, "*b c"]:
-        """Normalise by the batch (train) or by the running statistics."""
+        """Normalise by the batch (train) or by the running statistics, f32[c] or f32[B, c]."""
         channels, x = x.shape[-1:], x.astype(jnp.float32)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels)
@@ -94,6 +94,9 @@ class BatchNorm(nn.Module):
                 keep = BATCH_NORM_MOMENTUM
                 running_mean.value = keep * running_mean.value + (1 - keep) * mean
                 running_var.value = keep * running_var.value + (1 - keep) * unbiased
+        elif mean.ndim > 1:  # of every sample, by its depth
+            middle = tuple(range(1, x.ndim - 1))
+            mean, var = jnp.expand_dims(mean, middle), jnp.expand_dims(var, middle)
         return _standardise(self, x, mean, var).astype(self.dtype)
 
 
@@ -118,6 +121,32 @@ class LayerNorm(nn.Module):
         x = x.astype(jnp.float32)
         mean, var = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
         return _standardise(self, x, mean, var).astype(self.dtype)
+
+
+class SampleNorm(nn.Module):
+    """Normalisation of every sample over all its axes: of a vector as `LayerNorm`, image as one.
+
+    Acting and training are the same function; `train` is ignored.
+    """
+
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B *hw c"], train: bool) -> Float[Array, "B *hw c"]:
+        """Normalise every sample by itself, in float32; each channel has its scale and shift."""
+        x, axes = x.astype(jnp.float32), tuple(range(1, x.ndim))
+        mean, var = x.mean(axes, keepdims=True), x.var(axes, keepdims=True)
+        return _standardise(self, x, mean, var).astype(self.dtype)
+
+
+Norm = type[BatchNorm] | type[LayerNorm] | type[SampleNorm]
+# What `network.norm` chooses from, for images.
+NORMS: dict[str, Norm] = {
+    "batch": BatchNorm,
+    "batch_per_depth": BatchNorm,  # `model.py` hands it the statistics of a depth
+    "sample": SampleNorm,
+    "layer": LayerNorm,
+}
 
 
 def _standardise(module: nn.Module, x: Array, mean: Array, var: Array) -> Array:
@@ -156,14 +185,15 @@ class ResidualBlock(nn.Module):
     channels: int
     dtype: Dtype = jnp.float32
     stride: int = 1
+    norm: Norm = BatchNorm
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w c"], train: bool) -> Float[Array, "B h2 w2 c2"]:
         """Return `channels` planes, smaller by the stride."""
         y = convolution(self.channels, self.stride, self.dtype, "conv1")(x)
-        y = nn.relu(BatchNorm(self.dtype, name="norm1")(y, train))
+        y = nn.relu(self.norm(self.dtype, name="norm1")(y, train))
         y = convolution(self.channels, 1, self.dtype, "conv2")(y)
-        y = BatchNorm(self.dtype, name="norm2")(y, train)
+        y = self.norm(self.dtype, name="norm2")(y, train)
         if self.stride != 1:
             x = convolution(self.channels, self.stride, self.dtype, "shortcut")(x)
         return nn.relu(x + y)
@@ -183,7 +213,6 @@ class PerceptronBlock(nn.Module):
         return x + Linear(self.width, self.dtype, name="linear2")(y)
 
 
-Norm = type[BatchNorm] | type[LayerNorm]
 ACTIVATIONS = {"relu": nn.relu, "elu": nn.elu}
 
 

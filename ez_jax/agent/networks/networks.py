@@ -10,6 +10,7 @@ Parameters and normalisation statistics are always float32. `dtype` is the type 
 matrix products, states and LSTM carries; logits and projections leave as float32.
 """
 
+import functools
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -19,7 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ez_jax.agent.networks.layers import (
-    BatchNorm,
+    NORMS,
     Carry,
     Dtype,
     Head,
@@ -105,6 +106,11 @@ class Tower(nn.Module):
         return x
 
 
+def _image_tower(config: NetworkConfig, dtype: Dtype, name: str | None = None) -> Tower:
+    block = functools.partial(ResidualBlock, norm=NORMS[config.norm])
+    return Tower(block, config.blocks, config.channels, dtype, name=name)
+
+
 class ImageRepresentation(nn.Module):
     """Stem and residual tower; the state is not negative and not bounded."""
 
@@ -117,11 +123,10 @@ class ImageRepresentation(nn.Module):
         """Return the state."""
         c = self.config
         if c.patch and self.downsample == 16:
-            stem = PatchStem(c.channels, c.patch, self.dtype, name="stem")
+            stem = PatchStem(c.channels, c.patch, self.dtype, NORMS[c.norm], name="stem")
         else:
-            stem = Stem(c.channels, self.downsample, self.dtype, name="stem")
-        x = stem(observation, train)
-        return Tower(ResidualBlock, c.blocks, c.channels, self.dtype, name="tower")(x, train)
+            stem = Stem(c.channels, self.downsample, self.dtype, NORMS[c.norm], name="stem")
+        return _image_tower(c, self.dtype, "tower")(stem(observation, train), train)
 
 
 class ActionEmbedding(nn.Module):
@@ -156,8 +161,8 @@ class ImageDynamics(nn.Module):
             planes = ActionEmbedding(c.action_channels, self.dtype, name="action")(planes, train)
         x = jnp.concatenate([state.astype(self.dtype), planes], axis=-1)
         x = convolution(c.channels, 1, self.dtype, "conv")(x)
-        x = nn.relu(BatchNorm(self.dtype, name="norm")(x, train) + state)
-        return Tower(ResidualBlock, c.blocks, c.channels, self.dtype, name="tower")(x, train)
+        x = nn.relu(NORMS[c.norm](self.dtype, name="norm")(x, train) + state)
+        return _image_tower(c, self.dtype, "tower")(x, train)
 
 
 class VectorRepresentation(nn.Module):
@@ -214,7 +219,7 @@ class ImageNeck(nn.Module):
     def __call__(self, state: State, train: bool) -> Float[Array, "B features"]:
         """Return one vector per sample, in the order h, w, channel."""
         x = Linear(self.config.head_channels, self.dtype, name="reduce")(state)
-        x = nn.relu(BatchNorm(self.dtype, name="norm")(x, train))
+        x = nn.relu(NORMS[self.config.norm](self.dtype, name="norm")(x, train))
         return x.reshape(x.shape[0], -1)
 
 
@@ -304,12 +309,16 @@ class Network(nn.Module):
 
 
 class ImageNetwork(Network):
-    """Residual network over images, batch-normalised (EfficientZero appendix A.1)."""
+    """Residual network over images, as published batch-normalised (EfficientZero appendix A.1)."""
 
     downsample: int = 16
 
-    norm = BatchNorm
     neck = ImageNeck
+
+    @property
+    def norm(self) -> Norm:
+        """As `network.norm` says; the consistency loss is batch-normalised in any case."""
+        return NORMS[self.config.norm]
 
     def setup(self) -> None:
         """Make all parts."""
@@ -317,7 +326,7 @@ class ImageNetwork(Network):
         c = self.config
         self.representation = ImageRepresentation(c, self.downsample, self.dtype)
         self.dynamics = ImageDynamics(c, self.num_actions, self.dtype)
-        self.prediction_tower = Tower(ResidualBlock, c.blocks, c.channels, self.dtype)
+        self.prediction_tower = _image_tower(c, self.dtype)
 
 
 class VectorNetwork(Network):

@@ -1,11 +1,13 @@
 """From an image to the resolution of the state: the published stem, shorter ones, and patches."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ez_jax.agent.networks.layers import BatchNorm, Dtype, Linear, ResidualBlock, convolution
+from ez_jax.agent.networks.layers import Dtype, Linear, Norm, ResidualBlock, convolution
 
 
 class Stem(nn.Module):
@@ -18,24 +20,25 @@ class Stem(nn.Module):
     channels: int
     downsample: int
     dtype: Dtype
+    norm: Norm
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "B H W stacked"], train: bool
     ) -> Float[Array, "B h w channels"]:
         """Return the feature planes."""
-        c, dtype = self.channels, self.dtype
+        c, dtype, norm = self.channels, self.dtype, self.norm
         if self.downsample == 1:
             x = convolution(c, 1, dtype, "conv")(x)
-            return nn.relu(BatchNorm(dtype, name="norm")(x, train))
+            return nn.relu(norm(dtype, name="norm")(x, train))
         x = convolution(c // 2, 2, dtype, "conv")(x)
-        x = nn.relu(BatchNorm(dtype, name="norm")(x, train))
+        x = nn.relu(norm(dtype, name="norm")(x, train))
         if self.downsample == 16:
-            x = ResidualBlock(c // 2, dtype, name="half_block")(x, train)
-        x = ResidualBlock(c, dtype, stride=2, name="strided_block")(x, train)
+            x = ResidualBlock(c // 2, dtype, norm=norm, name="half_block")(x, train)
+        x = ResidualBlock(c, dtype, 2, norm, name="strided_block")(x, train)
         if self.downsample == 16:
             for name in ("quarter_block", "eighth_block"):
-                x = ResidualBlock(c, dtype, name=name)(x, train)
+                x = ResidualBlock(c, dtype, norm=norm, name=name)(x, train)
                 x = _pool(x)
         return x
 
@@ -51,6 +54,7 @@ class PatchStem(nn.Module):
     channels: int
     patch: int
     dtype: Dtype
+    norm: Norm
 
     @nn.compact
     def __call__(
@@ -58,9 +62,10 @@ class PatchStem(nn.Module):
     ) -> Float[Array, "B h w channels"]:
         """Return the feature planes."""
         x = Linear(self.channels, self.dtype, name="patches")(_patches(x, self.patch))
-        x = nn.relu(BatchNorm(self.dtype, name="norm")(x, train))
+        x = nn.relu(self.norm(self.dtype, name="norm")(x, train))
+        block = functools.partial(ResidualBlock, self.channels, self.dtype, norm=self.norm)
         for name in ("block", "half_block"):
-            x = ResidualBlock(self.channels, self.dtype, name=name)(x, train)
+            x = block(name=name)(x, train)
             x = _pool(x)
         return x
 

@@ -138,7 +138,7 @@ def _unroll_bytes(config: Config, model: Model) -> int:
 
     def step(variables: Variables, embedding: Embedding, action: Array) -> tuple[Array, ...]:
         embedding, prefix, variables = model.step(variables, embedding, action, train=True)
-        logits, _ = model.heads(variables, embedding.state, train=True)
+        logits, _ = model.heads(variables, embedding.state, train=True, depth=embedding.depth)
         return embedding.state, prefix, *logits
 
     def of_batch(size: int) -> int:

@@ -1,0 +1,185 @@
+"""Normalisations of the image network: plain numpy, and acting beside training."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from ez_jax.targets import make_targets
+
+from ez_jax.agent.losses import GAP_EVERY, unroll_terms
+from ez_jax.agent.model import make_model
+from ez_jax.agent.networks.layers import (
+    BATCH_NORM_MOMENTUM,
+    NORM_EPSILON,
+    NORMS,
+    LayerNorm,
+    SampleNorm,
+)
+
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
+SPEC = tiny.make_spec(3, 3, 1)
+FREE = ("sample", "layer")  # of statistics
+
+
+def config_of(norm: str, **changes):
+    return tiny.make_config({"network.norm": norm, "learner.augment": False, **changes})
+
+
+@functools.cache
+def model_of(norm: str):
+    return make_model(config_of(norm), SPEC)
+
+
+@functools.cache
+def variables_of(norm: str):
+    """Parameters and statistics, every entry of both another one."""
+    variables, rng = tiny.init(model_of(norm)), np.random.default_rng(5)
+    other = lambda x: x + rng.uniform(0.1, 1, x.shape).astype(np.float32)  # noqa: E731
+    return {**variables, "batch_stats": jax.tree.map(other, variables["batch_stats"])}
+
+
+@pytest.fixture(scope="module")
+def frames():
+    return jnp.asarray(np.random.default_rng(0).integers(0, 256, (4, 1, 3, 3, 1)), jnp.uint8)
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 5, 6), (3, 6)], ids=["image", "vector"])
+@pytest.mark.parametrize("norm", [SampleNorm, LayerNorm])
+def test_norms_without_statistics_are_those_of_the_formula(norm, shape):
+    rng = np.random.default_rng(1)
+    x, scale, bias = rng.normal(3, 2, shape), rng.normal(size=6), rng.normal(size=6)
+    expected = np.empty(shape)
+    for b in range(shape[0]):
+        # All of a sample at once, or every cell by itself.
+        cells = [()] if norm is SampleNorm else np.ndindex(shape[1:-1])
+        for cell in cells:
+            part = x[(b, *cell)]
+            variance = np.mean((part - part.mean()) ** 2)
+            expected[(b, *cell)] = (part - part.mean()) / np.sqrt(variance + NORM_EPSILON)
+    params = {"params": {"scale": jnp.asarray(scale), "bias": jnp.asarray(bias)}}
+    for train in (False, True):
+        y = norm().apply(params, jnp.asarray(x), train)
+        np.testing.assert_allclose(y, expected * scale + bias, rtol=1e-4, atol=1e-5)
+
+
+@functools.cache
+def passes(norm: str, train: bool):
+    """A root and the step after it, jitted: state, policy, value and prefix logits of both."""
+    model = model_of(norm)
+
+    @jax.jit
+    def run(variables, frames):
+        root, _ = model.encode(variables, frames, train=train)
+        action = jnp.arange(len(frames)) % tiny.ACTIONS
+        following, prefix, _ = model.step(variables, root, action, train=train)
+        heads = [
+            model.heads(variables, at.state, train=train, depth=at.depth)[0]
+            for at in (root, following)
+        ]
+        return root.state, following.state, prefix, heads
+
+    return run
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_only_without_statistics_acting_is_training(norm, frames):
+    variables = variables_of(norm)
+    acting, training = (passes(norm, train)(variables, frames) for train in (False, True))
+    close = [
+        np.allclose(one, other, rtol=1e-4, atol=1e-5)
+        for one, other in zip(*map(jax.tree.leaves, (acting, training)), strict=True)
+    ]
+    assert all(close) if norm in FREE else not any(close)
+    among = variables["batch_stats"].keys()
+    assert (among == {"projector", "predictor"}) == (norm in FREE)
+
+
+def test_a_depth_is_counted_only_where_statistics_differ_by_it(frames):
+    for norm in NORMS:
+        model = model_of(norm)
+        root = jax.eval_shape(model.root, variables_of(norm), frames)
+        assert (root.embedding.depth is not None) == (norm == "batch_per_depth")
+
+
+def test_every_node_acts_by_the_statistics_of_its_own_depth(frames):
+    model, variables = model_of("batch_per_depth"), variables_of("batch_per_depth")
+    plain, last = model_of("batch"), config_of("batch").learner.unroll_steps
+    at = lambda k: {  # noqa: E731
+        **variables,
+        "batch_stats": jax.tree.map(lambda x: x[min(k, last)], variables["batch_stats"]),
+    }
+    by_depth = jax.jit(model.predict)
+    one_by_one = jax.jit(plain.predict)
+    step, plain_step = jax.jit(model.dynamics), jax.jit(plain.dynamics)
+
+    root = jax.jit(model.represent)(variables, frames)
+    np.testing.assert_array_equal(root.depth, 0)
+    depths = np.array([0, 1, last, last + 4], np.int32)
+    mixed = root.replace(depth=jnp.asarray(depths))
+    found = by_depth(variables, mixed)
+    action = jnp.zeros(len(frames), jnp.int32)
+    following, reward = step(variables, mixed, action)
+    np.testing.assert_array_equal(following.depth, depths + 1)
+    for b, k in enumerate(depths):
+        alone = root.replace(depth=None)
+        for one, expected in zip(found, one_by_one(at(k), alone), strict=True):
+            np.testing.assert_allclose(one[b], expected[b], rtol=1e-4, atol=1e-5)
+        expected, expected_reward = plain_step(at(k + 1), alone, action)
+        np.testing.assert_allclose(following.state[b], expected.state[b], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(reward[b], expected_reward[b], rtol=1e-3, atol=1e-4)
+
+
+@pytest.fixture(scope="module", params=["batch_per_depth", "sample"])
+def unrolled(request):
+    """One training pass, from statistics that are all different, and what it came from."""
+    norm, size = request.param, GAP_EVERY + 2
+    config = config_of(norm, **{"learner.batch_size": size})
+    model, variables = model_of(norm), variables_of(norm)
+    batch = tiny.random_batch(config, SPEC)
+
+    @jax.jit
+    def run(variables, batch):
+        targets = make_targets(config, model)(variables, batch, jnp.zeros((), jnp.int32))
+        given = jax.random.key(0), batch, targets
+        return unroll_terms(variables, *given, model=model, config=config)
+
+    return norm, batch, variables, run(variables, batch)
+
+
+def test_training_moves_the_statistics_of_each_depth_by_its_own_batch(unrolled):
+    norm, batch, variables, found = unrolled
+    if norm in FREE:
+        pytest.skip("has no statistics")
+    model, steps = model_of(norm), batch.action.shape[1]
+    before, after = (
+        tree["dynamics"]["norm"] for tree in (variables["batch_stats"], found.batch_stats)
+    )
+    embedding, _ = model.encode(variables, batch.observation[:, :1], train=True)
+    np.testing.assert_array_equal(after["mean"][0], before["mean"][0])  # nothing leads to a root
+    kernel = variables["params"]["dynamics"]["conv"]["kernel"]
+    for k in range(1, steps + 1):
+        plane = jnp.full((*embedding.state.shape[:-1], 1), 1.0)
+        plane *= (batch.action[:, k - 1] / tiny.ACTIONS)[:, None, None, None]
+        x = np.pad(jnp.concatenate([embedding.state, plane], -1), ((0, 0), (1, 1), (1, 1), (0, 0)))
+        y = sum(x[:, i : i + 3, j : j + 3] @ kernel[i, j] for i in range(3) for j in range(3))
+        y = np.asarray(y, np.float64).reshape(-1, y.shape[-1])
+        for name, new in [("mean", y.mean(0)), ("var", y.var(0, ddof=1))]:
+            keep = BATCH_NORM_MOMENTUM
+            expected = keep * before[name][k] + (1 - keep) * new
+            np.testing.assert_allclose(after[name][k], expected, rtol=1e-4, atol=1e-5)
+        embedding, _, _ = model.step(variables, embedding, batch.action[:, k - 1], train=True)
+
+
+def test_the_value_gap_is_that_of_some_samples_when_acting(unrolled):
+    norm, batch, variables, found = unrolled
+    if norm in FREE:
+        assert float(found.value_gap) == 0
+        return
+    acting = jax.jit(model_of(norm).root)(variables, batch.observation[:, :1]).value
+    gaps = [abs(float(acting[b] - found.value[0, b])) for b in (0, GAP_EVERY)]
+    assert float(found.value_gap) == pytest.approx(np.mean(gaps), rel=1e-3)
+    assert min(gaps) > 1e-3
