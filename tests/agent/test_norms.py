@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
-from ez_jax.targets import make_targets
 
 from ez_jax.agent.losses import GAP_EVERY, unroll_terms
 from ez_jax.agent.model import make_model
@@ -18,6 +17,7 @@ from ez_jax.agent.networks.layers import (
     LayerNorm,
     SampleNorm,
 )
+from ez_jax.agent.targets import make_targets
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")
 
