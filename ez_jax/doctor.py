@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from ez_jax.config import BadInput
 from ez_jax.diagnosis import machine_checks
-from ez_jax.diagnosis.switches import _claim, _names
 from ez_jax.diagnosis.verdicts import Report
 from ez_jax.system import compilation, exits, machine
 from ez_jax.terminal import arguments
@@ -29,12 +28,12 @@ GAME_KEYS = {"env": "", "preset": ""}
 
 def switch_checks() -> Iterator[machine_checks.Check]:
     """One check for each row of the table of switches."""
-    from ez_jax.diagnosis.switches import SWITCHES
+    from ez_jax.diagnosis.switches import SWITCHES, claim
 
     for switch in SWITCHES:
         yield machine_checks.Check(
             name=str(switch),
-            claim=_claim(switch),
+            claim=claim(switch),
             run=functools.partial(_flip, switch),
             mend=lambda error: (
                 "this is a fault of the code, not of the machine: see the row of this switch in "
@@ -44,11 +43,11 @@ def switch_checks() -> Iterator[machine_checks.Check]:
 
 
 def _flip(switch: "Switch") -> None:
-    from ez_jax.diagnosis.switches import flip
+    from ez_jax.diagnosis.switches import flip, in_groups
 
     result = flip(switch)
     if result.dead or result.leaks:
-        dead, leaks = _names(sorted(result.dead)), _names(sorted(result.leaks))
+        dead, leaks = in_groups(sorted(result.dead)), in_groups(sorted(result.leaks))
         raise AssertionError(f"did not change: {dead}; changed though it should not: {leaks}")
 
 

@@ -129,10 +129,11 @@ def _is_playable(task_id: str, family: str) -> bool:
             made = envpool.make_spec(task_id)
         except ImportError:  # Procgen wants libraries of the system
             return False
-    is_one_array = not isinstance(made.observation_space, spaces.Dict)
-    can_be_seen = is_one_array or family == _MINIGRID  # whose mission and direction are left out
+        observation, action = made.observation_space, made.action_space
+    # A mission and a direction are left out; no other collection can be seen.
+    can_be_seen = family == _MINIGRID or not isinstance(observation, spaces.Dict)
     is_for_one = made.config.max_num_players == 1
-    return is_for_one and isinstance(made.action_space, spaces.Discrete) and can_be_seen
+    return is_for_one and can_be_seen and isinstance(action, spaces.Discrete)
 
 
 @functools.cache

@@ -144,12 +144,13 @@ def flip(switch: Switch) -> Result:
     return Result(switch, probe(given), probe(override(given, {switch.key: switch.off})))
 
 
-def _claim(switch: "Switch") -> str:
+def claim(switch: Switch) -> str:
+    """What has to change, in words."""
     given = " ".join(f"{key}={value}" for key, value in switch.given)
-    return _names(switch.changes) + (f"; with {given}" if given else "")
+    return in_groups(switch.changes) + (f"; with {given}" if given else "")
 
 
-def _names(observables: Iterable[str]) -> str:
+def in_groups(observables: Iterable[str]) -> str:
     """Observables by group: `search, targets: policy value`."""
     groups: dict[str, list[str]] = {}
     for name in observables:

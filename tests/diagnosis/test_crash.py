@@ -35,14 +35,14 @@ LIMIT = 2
 @pytest.fixture(scope="module", autouse=True)
 def one_program():
     """The only update that is made again is traced and compiled once."""
-    make, made = replay_crash.make_propose, []
+    make, made = crash_replay.make_propose, []
 
     def make_once(*args):
         made[:] = made or [make(*args)]
         return made[0]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(replay_crash, "make_propose", make_once)
+        patch.setattr(crash_replay, "make_propose", make_once)
         yield
 
 

@@ -154,7 +154,7 @@ def test_without_envpool_it_is_to_be_installed(monkeypatch):
 
 
 def test_an_envpool_that_cannot_play_is_to_be_installed_anew(monkeypatch):
-    monkeypatch.setattr("ez_jax.envs.vector_env.make_env", lambda *args, **kwargs: broken())
+    monkeypatch.setattr("ez_jax.envs.make_env", lambda *args, **kwargs: broken())
     mend = mend_of("Atari", ZeroDivisionError, "the original message")
     assert "--force-reinstall --no-deps envpool" in mend
 

@@ -124,5 +124,5 @@ def test_what_a_wheel_is_made_of_holds_the_data(tmp_path):
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
     build = "import setuptools; setuptools.setup(script_args=['build_py', '--build-lib=built'])"
     subprocess.run([sys.executable, "-c", build], cwd=tmp_path, check=True, capture_output=True)
-    assert len(data) == 5
+    assert len(data) == 4
     assert all((tmp_path / "built" / name).is_file() for name in data)

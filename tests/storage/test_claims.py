@@ -16,7 +16,7 @@ from ez_jax.storage.lock import Busy, FileLock
 # Claims what it is told to and says whether it got it.
 CLAIM = """
 import pathlib, sys
-from ez_jax import claims, lock
+from ez_jax.storage import claims, lock
 try:
     claim = claims.Claim(pathlib.Path(sys.argv[1]))
 except lock.Busy:

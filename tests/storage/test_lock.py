@@ -20,7 +20,7 @@ from ez_jax.train import train
 # Takes the lock and has two children, a program and a fork, which outlive it.
 HOLDER = """
 import os, subprocess, sys, time
-from ez_jax.lock import RunLock
+from ez_jax.storage.lock import RunLock
 lock = RunLock(sys.argv[1], print)
 program = subprocess.Popen(["sleep", "100"], close_fds=False)
 ready, done = os.pipe()
@@ -90,7 +90,8 @@ def test_a_program_that_is_handed_the_lock_holds_it_after_its_parent_and_its_own
 ):
     held = lock.FileLock(tmp_path / "cell.lock", pytest.fail)
     code = (
-        "import subprocess, sys; from ez_jax import lock; lock.hold_inherited(int(sys.argv[1])); "
+        "import subprocess, sys; from ez_jax.storage import lock; "
+        "lock.hold_inherited(int(sys.argv[1])); "
         "child = subprocess.Popen(['sleep', '100'], close_fds=False, stdout=subprocess.DEVNULL); "
         "print(child.pid, flush=True); "
         "sys.stdin.read()"

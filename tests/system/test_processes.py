@@ -190,7 +190,7 @@ def test_half_of_the_variables_is_refused(monkeypatch):
 
 
 def test_who_waits_in_vain_is_told_so(tmp_path):
-    script = "from ez_jax import hosts; hosts.JOIN_SECONDS = 2; hosts.join(hosts.Config())"
+    script = "from ez_jax.system import processes as p; p.JOIN_SECONDS = 2; p.join(p.Config())"
     variables = {
         "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}",
         "JAX_NUM_PROCESSES": "2",

@@ -16,9 +16,9 @@ LIMIT = 0.4
 HANGING = """
 import sys
 import numpy as np
-from ez_jax import watchdog
 from ez_jax.config import EnvConfig
 from ez_jax.envs import make_env
+from ez_jax.system import watchdog
 
 game = "toy_envs:ToyHanging-v0"
 env = make_env(game, EnvConfig(frame_stack=1), num_envs=2, seed=0, training=True)
