@@ -87,7 +87,9 @@ def main() -> int:
         fps = 15 if chosen.env.frame_skip > 1 else 30
         path = Path(values["run"]) / "videos" / f"step{agent.clocks.agent_steps}_game{i}.mp4"
         progress.say(f"wrote {write_video(path, pictures, fps)}")
-    run_folder.write_scores(values["run"], scores(chosen, games), agent.clocks)
+    run_folder.write_scores(
+        values["run"], scores(chosen, agent.spec.num_actions, games), agent.clocks
+    )
     return exits.DONE
 
 

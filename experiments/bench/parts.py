@@ -18,9 +18,9 @@ from ez_jax.agent.reanalyse import ReanalyseFn, make_reanalyse
 from ez_jax.agent.replay import ring
 from ez_jax.agent.replay.draw import make_draw
 from ez_jax.agent.replay.host_frames import HostFrames
-from ez_jax.agent.search import make_recurrent_fn, make_search, resolve
+from ez_jax.agent.search import make_recurrent_fn, make_search
 from ez_jax.agent.targets import TargetsFn, make_targets
-from ez_jax.config import Config, override
+from ez_jax.config import Config, override, search_budget
 from ez_jax.envs import make_env
 from ez_jax.structs import (
     Batch,
@@ -109,7 +109,7 @@ def make_setting(config: Config, batches: tuple[int, ...]) -> Setting:
     """The setting of a configuration, whose environment is opened to look at it."""
     env = make_env(config.game, config.env, num_envs=1, seed=0, training=True)
     env.close()
-    return Setting(resolve(config, env.spec.num_actions), env.spec, batches)
+    return Setting(config, env.spec, batches)
 
 
 def search(setting: Setting) -> Iterator[Case]:
@@ -169,7 +169,8 @@ def reanalyse(setting: Setting) -> Iterator[Case]:
         )
         call, _ = compiled_call(renew, train.target, key, batch, train.updates)
         roots = (config.learner.unroll_steps + 1) * round(config.reanalyse.ratio * size)
-        name = f"{config.search.policy} {config.search.num_simulations}, batch {size}"
+        budget = search_budget(config.search, model.spec.num_actions)
+        name = f"{config.search.policy} {budget.num_simulations}, batch {size}"
         yield Case(name, call, roots, "roots", _reanalysis_cost(sized, roots))
 
 
@@ -196,7 +197,8 @@ def _reanalysis_cost(setting: Setting, roots: int) -> Cost:
     per_step = counted(jax.jit(step).lower(*shapes).compile())
     per_root = counted(jax.jit(model.root).lower(variables, setting.frames(1)).compile())
     positions = (config.learner.unroll_steps + 1) * config.learner.batch_size
-    searches = (per_root + per_step * config.search.num_simulations) * roots
+    budget = search_budget(config.search, model.spec.num_actions)
+    searches = (per_root + per_step * budget.num_simulations) * roots
     return searches + per_root * positions
 
 

@@ -5,6 +5,7 @@ Nothing here imports JAX or another part of the package.
 
 from ez_jax.config.checks import validate
 from ez_jax.config.errors import BadInput
+from ez_jax.config.search_budget import SearchBudget, eval_simulations, search_budget
 from ez_jax.config.settings import (
     ActorConfig,
     CheckpointConfig,
@@ -42,14 +43,17 @@ __all__ = [
     "NetworkConfig",
     "ReanalyseConfig",
     "ReplayConfig",
+    "SearchBudget",
     "SearchConfig",
     "TargetsConfig",
     "convert",
     "dotted_keys",
+    "eval_simulations",
     "flatten",
     "from_dict",
     "override",
     "run_folder",
+    "search_budget",
     "to_dict",
     "unknown_key",
     "validate",

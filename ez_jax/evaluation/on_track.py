@@ -23,7 +23,7 @@ def on_track(config: Config, agent_steps: int, score: float) -> str | None:
     """A sentence about a score of a run; None where nobody has published one of this game.
 
     Args:
-        config: as the user gave it, before `search.resolve`.
+        config: of the run.
         agent_steps: of training so far.
         score: mean return of the evaluation.
     """

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ez_jax.config import Config
+from ez_jax.config import Config, eval_simulations
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,11 +99,12 @@ def summary(config: Config, games: Games) -> dict[str, float]:
     return metrics if normalised is None else metrics | {"eval/human_normalised": normalised}
 
 
-def scores(config: Config, games: Games) -> dict[str, Any]:
+def scores(config: Config, num_actions: int, games: Games) -> dict[str, Any]:
     """The content of scores.json, apart from clocks and versions."""
     mean = float(games.returns.mean())
+    played = {"num_simulations": eval_simulations(config, num_actions)}
     return {
-        "protocol": protocol(config),
+        "protocol": protocol(config) | played,
         "seed": config.seed,
         "preset": config.preset,
         "episodes": len(games.returns),

@@ -19,7 +19,7 @@ from ez_jax.agent.actor import make_policy
 from ez_jax.agent.frames import init_frames
 from ez_jax.agent.learner import init_train_state
 from ez_jax.agent.model import Model, make_model
-from ez_jax.agent.search import make_search, resolve
+from ez_jax.agent.search import make_search
 from ez_jax.config import BadInput, Config
 from ez_jax.envs import make_env
 from ez_jax.storage import run_folder
@@ -114,7 +114,6 @@ def load(run: str | Path, *, best: bool = False) -> Agent:
     env = make_env(chosen.game, chosen.env, num_envs=1, seed=0, training=False)
     spec = env.spec
     env.close()
-    chosen = resolve(chosen, spec.num_actions)
     model = make_model(chosen, spec)
     template = jax.eval_shape(lambda: init_train_state(chosen, model, jax.random.key(0)))
     with Checkpointer(run) as checkpointer:
@@ -149,5 +148,4 @@ def changed(agent: Agent, changes: Mapping[str, Any]) -> Config:
     Raises:
       BadInput: an unknown key, or a value that is not possible.
     """
-    chosen = config.validate(config.override(agent.config, changes))
-    return resolve(chosen, agent.spec.num_actions)
+    return config.validate(config.override(agent.config, changes))

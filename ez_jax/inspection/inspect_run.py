@@ -6,7 +6,7 @@ from typing import Any
 
 import ez_jax
 from ez_jax.agent.complaints import complaints
-from ez_jax.config import BadInput, Config
+from ez_jax.config import BadInput, Config, eval_simulations
 from ez_jax.evaluation.trained_agent import Agent, changed, check_free, load
 from ez_jax.inspection import MAX_NODES, MAX_STEPS, episode, imagined, measures, page
 from ez_jax.storage import run_folder, safe_files
@@ -100,7 +100,7 @@ def _prepare(path: Path) -> Path:
 
 
 def _about(config: Config, agent: Agent, best: bool) -> str:
-    count = config.eval.num_simulations or config.search.num_simulations
+    count = eval_simulations(config, agent.spec.num_actions)
     weights = "the weights of its best evaluation" if best else "its newest weights"
     return (
         f"One game of {config.game}, seed {config.eval.seed:,}, played without noise by an agent "
@@ -120,7 +120,7 @@ def _settings(
         "updates": f"{agent.clocks.updates:,}",
         "discount": f"{config.discount:.6g}",
         "search": config.search.policy,
-        "simulations": str(config.eval.num_simulations or config.search.num_simulations),
+        "simulations": str(eval_simulations(config, agent.spec.num_actions)),
         "imagined steps in training": str(config.learner.unroll_steps),
         "steps per value prefix": str(config.horizon),
         "nodes kept of a tree": f"at most {max_nodes}, the most visited",

@@ -23,7 +23,7 @@ import jax
 import numpy as np
 
 from ez_jax import config as configs
-from ez_jax.config import BadInput, Config
+from ez_jax.config import BadInput, Config, search_budget
 from ez_jax.storage import run_folder
 from ez_jax.storage.arrays import describe, restore_item, save_item, to_host
 from ez_jax.storage.metrics import read_metrics
@@ -87,14 +87,15 @@ def _write(run: Any, error: Exception) -> str:
 def _facts(run: Any) -> dict[str, Any]:
     """What is known of a run; one that is still being built knows less."""
     clocks, last, games = (getattr(run, name, None) for name in ("clocks", "last_update", "games"))
-    spec = None
+    spec, config = None, configs.to_dict(run.config)
     if games is not None:
         spec = dataclasses.asdict(games.spec)
         spec["observation_dtype"] = spec["observation_dtype"].name
+        config["search"] |= search_budget(run.config.search, games.spec.num_actions)._asdict()
     return {
         "clocks": None if clocks is None else {k: getattr(clocks, k) for k in CLOCKS},
         "update": None if last is None else last.number,
-        "config": configs.to_dict(run.config),
+        "config": config,
         "env": spec,
         "metrics": _last_metrics(run.folder),
         **run_folder.provenance(),

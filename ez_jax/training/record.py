@@ -12,7 +12,6 @@ import yaml
 
 from ez_jax import config as configs
 from ez_jax.agent import complaints, diagnostics, schedules
-from ez_jax.agent.search import resolve
 from ez_jax.config import BadInput, Config
 from ez_jax.evaluation import on_track
 from ez_jax.evaluation.scores import Games, scores, summary
@@ -54,7 +53,7 @@ class Member:
 
     def open(self, clocks: Clocks, num_actions: int, opened: contextlib.ExitStack) -> None:
         """Begin to write, from these clocks on."""
-        self._played = resolve(self.config, num_actions)
+        self._num_actions = num_actions
         as_given, log = configs.to_dict(self.config), self.config.log
         if self.is_new:
             run_folder.write_config(self.folder, as_given)
@@ -158,8 +157,10 @@ class Member:
 
     def evaluate(self, games: Games, train: TrainState) -> dict[str, float]:
         """Write the score of the games that it played."""
-        run_folder.write_scores(self.folder, scores(self._played, games), self.clocks)
-        measured = summary(self._played, games)
+        run_folder.write_scores(
+            self.folder, scores(self.config, self._num_actions, games), self.clocks
+        )
+        measured = summary(self.config, games)
         if self.config.checkpoint.keep_best:
             score = measured[EVALUATION]
             saving.save_best(self.checkpointer, train, self.clocks, score)

@@ -24,7 +24,7 @@ from ez_jax.agent.learner import make_learn, make_prepare, no_metrics
 from ez_jax.agent.model import make_model
 from ez_jax.agent.reanalyse import make_reanalyse
 from ez_jax.agent.replay.ahead import make_source
-from ez_jax.agent.search import make_search, resolve
+from ez_jax.agent.search import make_search
 from ez_jax.agent.state import ACT, LEARN, init_run_state, start_run_state
 from ez_jax.agent.targets import make_targets
 from ez_jax.config import Config
@@ -64,7 +64,6 @@ class Run:
 
     def _build(self, opened: contextlib.ExitStack) -> None:
         config, progress = self.config, self.progress
-        as_given, self._as_given = configs.to_dict(config), config
         folder = configs.run_folder(config)
         self.checkpointer = Checkpointer(folder, config.checkpoint.keep, progress.warn)
         opened.callback(self.checkpointer.close)
@@ -73,7 +72,6 @@ class Run:
             self.folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
         self.games = training_games(config)
         opened.callback(self.games.close)
-        self.config = config = resolve(config, self.games.spec.num_actions)
         self.model = make_model(config, self.games.spec)
         opened.enter_context(jax.set_mesh(devices.make_mesh(processes.choose_devices(config))))
         plan = memory_plan(config, self.model)
@@ -82,7 +80,7 @@ class Run:
         memory.check(plan, free_memory.available_memory())
         check_disk(config, plan, self.folder)
         if is_new:
-            run_folder.write_config(self.folder, as_given)
+            run_folder.write_config(self.folder, configs.to_dict(config))
         on_host = plan.sizes.on_host
         self._init_state = functools.partial(init_run_state, config, self.model, not on_host)
         self._source = make_source(config, self.model, on_host, progress)
@@ -129,7 +127,7 @@ class Run:
         if dropped := self.writer.truncate_after(Clocks(agent_steps=-1)):
             self.progress.warn(f"no checkpoint: begins anew, without {dropped} lines of metrics")
         self.writer.write_config(yaml.safe_dump(configs.to_dict(self.config), sort_keys=False))
-        self.writer.write_references(on_track.series(self._as_given))
+        self.writer.write_references(on_track.series(self.config))
 
     def _restore(self) -> None:
         """Go on from the newest sound checkpoint."""
@@ -138,7 +136,7 @@ class Run:
         )
         self.state, self.games_to_come, self.clocks = saved
         self.writer.truncate_after(saved.clocks)
-        self.writer.write_references(on_track.series(self._as_given), saved.clocks.agent_steps)
+        self.writer.write_references(on_track.series(self.config), saved.clocks.agent_steps)
         self._done_at = saving.last_done(self.folder) | {"save": saved.clocks}
         self.progress.say(f"resumed at {self.clocks.agent_steps:,} agent steps")
 
@@ -278,11 +276,12 @@ class Run:
         games = self._evaluate(variables, stop=lambda: self.interrupt.requested)
         if games is None:
             return
-        run_folder.write_scores(self.folder, scores(self.config, games), self._now())
+        told = scores(self.config, self.model.spec.num_actions, games)
+        run_folder.write_scores(self.folder, told, self._now())
         measured = summary(self.config, games)
         if self.config.checkpoint.keep_best:
             saving.save_best(self.checkpointer, self.state.train, self._now(), measured[EVALUATION])
-        remark = on_track.compare(self._as_given, self.clocks.agent_steps, measured[EVALUATION])
+        remark = on_track.compare(self.config, self.clocks.agent_steps, measured[EVALUATION])
         self._write(measured, remark)  # last: the line says that it was done
         self._done_at["evaluate"] = self.clocks
 

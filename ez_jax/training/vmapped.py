@@ -20,9 +20,8 @@ from jaxtyping import Array, Bool
 
 from ez_jax import config as configs
 from ez_jax.agent.model import make_model
-from ez_jax.agent.search import resolve
 from ez_jax.config import BadInput, Config, flatten
-from ez_jax.config.games import resolve as resolve_game
+from ez_jax.config.games import resolve
 from ez_jax.envs.gymnax_adapter import make_game
 from ez_jax.evaluation import on_track
 from ez_jax.evaluation.scores import Games
@@ -88,7 +87,7 @@ def check_alike(runs: Sequence[Config]) -> None:
             f"replay.memory is {runs[0].replay.memory}, but runs in one program keep their replay "
             "on the device: set replay.memory=device, or leave seeds= out"
         )
-    task = resolve_game(runs[0].game, runs[0].env.backend)
+    task = resolve(runs[0].game, runs[0].env.backend)
     if task.backend != "gymnax":
         raise BadInput(
             f"{task.name} is played by {task.backend}, outside of the program: only games of "
@@ -112,10 +111,9 @@ class Together:
             self._open = opened.pop_all()
 
     def _build(self, runs: Sequence[Config], opened: contextlib.ExitStack) -> None:
-        first, count = runs[0], len(runs)
-        task = resolve_game(first.game, first.env.backend)
-        game = make_game(task, first.env, training=True)
-        config = resolve(first, game.spec.num_actions)
+        config, count = runs[0], len(runs)
+        task = resolve(config.game, config.env.backend)
+        game = make_game(task, config.env, training=True)
         model = make_model(config, game.spec)
         self.members = [Member(run, self.progress, opened) for run in runs]
         plan = memory_plan(config, model)
@@ -123,7 +121,7 @@ class Together:
         for member in self.members:
             check_disk(config, plan, member.folder)
         self.program = vmapped_program.make_program(
-            config, model, game, make_game(task, first.env, training=False)
+            config, model, game, make_game(task, config.env, training=False)
         )
         self.config, self._compiled = config, {}
         self.progress.say(f"{count} runs of {task.name} in one program")

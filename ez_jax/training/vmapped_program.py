@@ -84,7 +84,7 @@ def make_program(config: Config, model: Model, game: DeviceGame, eval_game: Devi
     Nothing is compiled yet. Asked for again it is the same one, with what was compiled meanwhile.
 
     Args:
-        config: of any of them, `resolve`d.
+        config: of any of them.
         model: of the game.
         game: that is learned.
         eval_game: the same as evaluations play it.

@@ -8,9 +8,9 @@ import tiny
 
 from ez_jax.agent.model import make_model
 from ez_jax.agent.networks.networks import ActionEmbedding
-from ez_jax.agent.search import resolve
-from ez_jax.config import BadInput, Config, dotted_keys, to_dict
+from ez_jax.config import BadInput, Config, dotted_keys, search_budget, to_dict
 from ez_jax.config.presets import make_config
+from ez_jax.evaluation.scores import Games, scores
 
 # Atari of EfficientZero (V1) and EfficientZero V2; one value where they agree.
 PUBLISHED = {
@@ -165,15 +165,16 @@ def test_switches_of_our_own_are_off_in_both():
 
 @pytest.mark.parametrize("actions", BUDGETS)
 def test_v2_searches_as_much_as_the_number_of_actions_wants(actions):
-    search = resolve(make_config("Breakout", "efficientzero_v2"), actions).search
-    assert (search.num_simulations, search.max_considered_actions) == BUDGETS[actions]
+    config = make_config("Breakout", "efficientzero_v2")
+    assert search_budget(config.search, actions) == BUDGETS[actions]
+    played = scores(config, actions, Games(*np.zeros((2, 1))))["protocol"]
+    assert played["num_simulations"] == BUDGETS[actions][0]
 
 
 def test_what_was_asked_for_is_not_left_to_the_number_of_actions():
     config = make_config("Breakout", "efficientzero_v2", changes={"search.num_simulations": 50})
-    search = resolve(config, 4).search
-    assert (search.num_simulations, search.max_considered_actions) == (50, 4)
-    assert resolve(Config(), 4) == Config()
+    assert search_budget(config.search, 4) == (50, 4)
+    assert search_budget(Config().search, 4) == (50, 8)
 
 
 def test_only_gumbel_can_leave_it_to_the_number_of_actions():

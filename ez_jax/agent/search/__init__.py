@@ -5,7 +5,6 @@ from ez_jax.agent.search.search import (
     make_recurrent_fn,
     make_search,
     make_tree_search,
-    resolve,
 )
 
-__all__ = ["SearchFn", "make_recurrent_fn", "make_search", "make_tree_search", "resolve"]
+__all__ = ["SearchFn", "make_recurrent_fn", "make_search", "make_tree_search"]

@@ -16,7 +16,7 @@ from ez_jax.agent.search.tree import (
     found_in_tree,
     qs_with_mixed_value,
 )
-from ez_jax.config import SearchConfig
+from ez_jax.config import SearchConfig, search_budget
 from ez_jax.structs import Variables
 
 
@@ -51,13 +51,13 @@ def completed_q(
     return (maxvisit_init + jnp.max(visits)) * value_scale * scaled
 
 
-def selection(config: SearchConfig, num_simulations: int, qtransform: Any) -> dict[str, Any]:
+def selection(num_simulations: int, num_considered: int, qtransform: Any) -> dict[str, Any]:
     """Sequential halving at the root, the deterministic choice below it (mctx)."""
     return {
         "root_action_selection_fn": functools.partial(
             mctx.gumbel_muzero_root_action_selection,
             num_simulations=num_simulations,
-            max_num_considered_actions=config.max_considered_actions,
+            max_num_considered_actions=num_considered,
             qtransform=qtransform,
         ),
         "interior_action_selection_fn": functools.partial(
@@ -93,13 +93,14 @@ def make_gumbel(config: SearchConfig, explore: bool) -> PolicyFn:
             invalid_actions = jnp.zeros(root.prior_logits.shape, bool)
         logits = jnp.where(invalid_actions, NEVER_TAKEN, root.prior_logits)
         root = root.replace(prior_logits=logits)
+        considered = search_budget(config, logits.shape[1]).max_considered_actions
         noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:], logits.dtype))(keys)
         noise = config.gumbel_scale * noise if explore else jnp.zeros_like(noise)
         tree = mctx.search(
             *(variables, keys[0]),  # nothing else is drawn
             root=root,
             recurrent_fn=recurrent_fn,
-            **selection(config, num_simulations, qtransform),
+            **selection(num_simulations, considered, qtransform),
             num_simulations=num_simulations,
             invalid_actions=invalid_actions,
             extra_data=mctx.GumbelMuZeroExtraData(root_gumbel=noise),

@@ -5,8 +5,6 @@ policy and the value of the root. Noise belongs to exploring (acting while train
 reanalysis); without it a search is deterministic.
 """
 
-import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +19,7 @@ from ez_jax.agent.search.gumbel import make_gumbel
 from ez_jax.agent.search.puct import make_puct
 from ez_jax.agent.search.puct_ez import make_puct_ez
 from ez_jax.agent.search.tree import Found, PolicyFn
-from ez_jax.config import Config, SearchConfig
+from ez_jax.config import SearchConfig, search_budget
 from ez_jax.structs import Embedding, Root, SearchOutput, Variables
 
 # (variables, root, keys, temperature, invalid_actions) -> SearchOutput; the keys are consumed.
@@ -57,21 +55,6 @@ SEARCHES: dict[str, Callable[[SearchConfig, bool], PolicyFn]] = {
 }
 
 
-# EfficientZero V2's code: up to how many actions, simulations, actions considered at the root.
-BUDGETS = ((3, 4, 2), (15, 16, 4), (math.inf, 16, 8))
-
-
-def resolve(config: Config, num_actions: int) -> Config:
-    """Fill in what the configuration leaves to the number of actions."""
-    budget = next((n, m) for most, n, m in BUDGETS if num_actions <= most)
-    search = dataclasses.replace(
-        config.search,
-        num_simulations=config.search.num_simulations or budget[0],
-        max_considered_actions=config.search.max_considered_actions or budget[1],
-    )
-    return dataclasses.replace(config, search=search)
-
-
 def make_search(
     config: SearchConfig,
     model: Model,
@@ -80,7 +63,7 @@ def make_search(
     explore: bool,
     num_simulations: int = 0,
 ) -> SearchFn:
-    """The configured search (`resolve`d); `num_simulations` 0 means as configured.
+    """The configured search; `num_simulations` 0 means as configured.
 
     The function returned takes what that of `make_tree_search` takes.
     """
@@ -108,8 +91,6 @@ def make_tree_search(
       temperature: f32[], of the acting policy; ignored without `explore`.
       invalid_actions: optional bool[B, A], True where an action must not be taken at the root.
     """
-    num_simulations = num_simulations or config.num_simulations
-    chex.assert_scalar_positive(num_simulations)
     policy = SEARCHES[config.policy](config, explore)
     recurrent_fn = make_recurrent_fn(model, discount)
 
@@ -121,6 +102,7 @@ def make_tree_search(
         invalid_actions: Array | None = None,
     ) -> Found:
         chex.assert_equal_shape_prefix([root.policy_logits, root.value], 1)
+        budget = search_budget(config, root.policy_logits.shape[1])
         if not keys.ndim:
             keys = jax.random.split(keys, len(root.value))
         if not explore:  # ties are broken at random, but in the same way everywhere and always
@@ -132,7 +114,7 @@ def make_tree_search(
                 prior_logits=root.policy_logits, value=root.value, embedding=root.embedding
             ),
             recurrent_fn,
-            num_simulations=num_simulations,
+            num_simulations=num_simulations or budget.num_simulations,
             invalid_actions=invalid_actions,
             temperature=temperature,
         )

@@ -62,11 +62,9 @@ class Subject:
     def model(self) -> Any:
         """The network that it would get, without weights."""
         from ez_jax.agent.model import make_model
-        from ez_jax.agent.search import resolve as complete
 
         env = open_env(self.config)
         env.close()
-        self.config = complete(self.config, env.spec.num_actions)
         return make_model(self.config, env.spec)
 
     def would_get(self) -> dict[str, str]:

@@ -14,7 +14,7 @@ from jaxtyping import Array
 
 from ez_jax.agent.learner import init_train_state
 from ez_jax.agent.model import Model
-from ez_jax.config import BadInput, Config
+from ez_jax.config import BadInput, Config, search_budget
 from ez_jax.storage import run_folder
 from ez_jax.storage.arrays import tree_bytes
 from ez_jax.structs import Embedding, EnvSpec, Variables
@@ -79,7 +79,7 @@ def sizes(config: Config, spec: EnvSpec) -> memory.Sizes:
         frames=spec.frame_stack + unroll_steps + td_steps,
         unrolled=unroll_steps + 1,
         roots=max(config.actor.num_envs, roots),
-        num_simulations=config.search.num_simulations,
+        num_simulations=search_budget(config.search, spec.num_actions).num_simulations,
         unsaved=config.checkpoint.every or config.replay.capacity,
         on_host=config.replay.memory == "host",
         drawn=together,
@@ -177,7 +177,8 @@ def update_flops(config: Config, model: Model) -> float:
     unroll_steps, positions = config.learner.unroll_steps, config.learner.unroll_steps + 1
     # Per sample: bootstrap values, searches of the share that is made anew, and the update, whose
     # backward pass costs two forward passes; consistency encodes and projects without one.
-    search = represent + config.search.num_simulations * step
+    budget = search_budget(config.search, model.spec.num_actions)
+    search = represent + budget.num_simulations * step
     sample = positions * (represent + searched_share(config) * search)
     sample += 3 * represent + 3 * unroll_steps * step
     if config.consistency:
@@ -203,7 +204,7 @@ def plan_rows(
         "game": f"{config.game} ({spec.task_id}, {spec.backend}), {spec.num_actions} actions, "
         f"observation {shape} {spec.observation_dtype}{stack}",
         "preset": f"{config.preset}, seed {config.seed}, {config.search.policy} search with "
-        f"{config.search.num_simulations} simulations",
+        f"{search_budget(config.search, spec.num_actions).num_simulations} simulations",
         "length": f"{config.total_agent_steps:,} agent steps ({frames:,} frames), "
         f"{config.total_updates:,} updates of {config.learner.batch_size} x "
         f"{config.learner.unroll_steps}",

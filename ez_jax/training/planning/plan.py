@@ -11,7 +11,6 @@ from pathlib import Path
 
 from ez_jax import config as configs
 from ez_jax.agent.model import Model, make_model
-from ez_jax.agent.search import resolve
 from ez_jax.config import Config, checks
 from ez_jax.envs import make_env
 from ez_jax.storage import run_folder
@@ -46,7 +45,7 @@ def tell(config: Config, make_run: MakeRun, progress: Progress) -> int:
     is_there = (folder / run_folder.CONFIG_FILE).exists()
     if is_there:
         run_folder.check_same_config(folder, configs.to_dict(config))
-    config, model = _model(config)
+    model = _model(config)
     plan, available = memory_plan(config, model), free_memory.available_memory()
     rows = plan_rows(config, model, plan, folder, None)
     rows |= need_rows(config, plan, available, folder)
@@ -66,12 +65,11 @@ def tell(config: Config, make_run: MakeRun, progress: Progress) -> int:
     return exits.DONE
 
 
-def _model(config: Config) -> tuple[Config, Model]:
-    """The configuration and the model for its game, which is opened to look at it."""
+def _model(config: Config) -> Model:
+    """The model for the game, which is opened to look at it."""
     env = make_env(config.game, config.env, num_envs=1, seed=0, training=True)
     env.close()
-    config = resolve(config, env.spec.num_actions)
-    return config, make_model(config, env.spec)
+    return make_model(config, env.spec)
 
 
 def need_rows(
