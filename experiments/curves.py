@@ -3,7 +3,8 @@
     python -m experiments.curves experiments/results/cartpole runs/CartPole/default/seed*
 
 writes `cartpole.json` (per run: the points of the curve, when the threshold was reached, settings
-that were changed, device, versions, commit) and `cartpole.png`. `--solved 475` sets the threshold,
+that were changed, device, versions, commit) and `cartpole.png`; runs that differ in settings have a
+colour for each. `--solved 475` sets the threshold,
 `--training` draws the scores of the games played in training, too, `--random` what random play gets
 (`experiments.random_play`).
 Needs matplotlib (`pip install -e ".[notebooks]"`).
@@ -24,6 +25,7 @@ from ez_jax.storage.safe_files import read_json
 
 KEPT = ("eval/return_mean", "eval/return_std", "eval/return_median")
 PLAYED = ("rollout/return", "rollout/games")
+LEARNT = ("value/explained", "norm/value_gap", "norm/value_gap_share")
 NOT_A_CHANGE = ("seed", "run_dir", "name")
 
 
@@ -54,7 +56,7 @@ def curve(run: Path, solved: float | None) -> dict[str, Any]:
     clocks = ("agent_steps", "updates", "seconds")
     points = [{name: line[name] for name in clocks + KEPT} for line in lines]
     training = [
-        {name: line[name] for name in clocks + PLAYED}
+        {name: line[name] for name in clocks + PLAYED + LEARNT if name in line}
         for line in read_metrics(run)
         if "rollout/return" in line
     ]
@@ -80,6 +82,16 @@ def curve(run: Path, solved: float | None) -> dict[str, Any]:
     return found
 
 
+def arm(run: dict[str, Any], runs: list[dict[str, Any]]) -> str:
+    """The settings of a run that not all of the runs have."""
+    shared = [other["changed"] for other in runs]
+    return ", ".join(
+        f"{key}={value}"
+        for key, value in run["changed"].items()
+        if any(other.get(key) != value for other in shared)
+    )
+
+
 def draw(runs: list[dict[str, Any]], lines: dict[str, float], path: Path, training: bool) -> None:
     """One line per seed, another for its games in training, and the lines to compare with."""
     import matplotlib as mpl
@@ -88,16 +100,21 @@ def draw(runs: list[dict[str, Any]], lines: dict[str, float], path: Path, traini
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(6.4, 4.0), constrained_layout=True)
-    for run in runs:
+    arms = [arm(run, runs) for run in runs]
+    colours = {name: f"C{i}" for i, name in enumerate(dict.fromkeys(arms))}
+    for i, run in enumerate(runs):
+        label = f"seed {run['seed']}"
+        label += f", {arms[i] or 'as the preset'}" if len(colours) > 1 else ""
+        colour = colours[arms[i]] if len(colours) > 1 else f"C{i}"
         steps = [point["agent_steps"] for point in run["curve"]]
         means = [point["eval/return_mean"] for point in run["curve"]]
-        (drawn,) = axes.plot(steps, means, marker="o", markersize=3, label=f"seed {run['seed']}")
+        axes.plot(steps, means, color=colour, marker="o", markersize=3, label=label)
         if training:
             played = [
                 [point[name] for point in run["training"]] for name in ("agent_steps", *PLAYED)
             ]
-            label = f"seed {run['seed']}, games in training"
-            axes.plot(*played[:2], ".:", color=drawn.get_color(), alpha=0.5, label=label)
+            label += ", games in training"
+            axes.plot(*played[:2], ".:", color=colour, alpha=0.5, label=label)
     for name, value in lines.items():
         axes.axhline(value, color="grey", linestyle="--", linewidth=1)
         axes.annotate(f"{name} {value:g}".strip(), (0, value), color="grey", va="bottom")

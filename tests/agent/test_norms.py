@@ -133,10 +133,10 @@ def test_every_node_acts_by_the_statistics_of_its_own_depth(frames):
         np.testing.assert_allclose(reward[b], expected_reward[b], rtol=1e-3, atol=1e-4)
 
 
-@pytest.fixture(scope="module", params=["batch_per_depth", "sample"])
-def unrolled(request):
-    """One training pass, from statistics that are all different, and what it came from."""
-    norm, size = request.param, GAP_EVERY + 2
+@functools.cache
+def unrolled(norm: str):
+    """A batch, and one training pass over it from statistics that are all different."""
+    size = GAP_EVERY + 2
     config = config_of(norm, **{"learner.batch_size": size})
     model, variables = model_of(norm), variables_of(norm)
     batch = tiny.random_batch(config, SPEC)
@@ -147,21 +147,19 @@ def unrolled(request):
         given = jax.random.key(0), batch, targets
         return unroll_terms(variables, *given, model=model, config=config)
 
-    return norm, batch, variables, run(variables, batch)
+    return batch, run(variables, batch)
 
 
-def test_training_moves_the_statistics_of_each_depth_by_its_own_batch(unrolled):
-    norm, batch, variables, found = unrolled
-    if norm in FREE:
-        pytest.skip("has no statistics")
-    model, steps = model_of(norm), batch.action.shape[1]
+def test_training_moves_the_statistics_of_each_depth_by_its_own_batch():
+    model, variables = model_of("batch_per_depth"), variables_of("batch_per_depth")
+    batch, found = unrolled("batch_per_depth")
     before, after = (
         tree["dynamics"]["norm"] for tree in (variables["batch_stats"], found.batch_stats)
     )
     embedding, _ = model.encode(variables, batch.observation[:, :1], train=True)
     np.testing.assert_array_equal(after["mean"][0], before["mean"][0])  # nothing leads to a root
     kernel = variables["params"]["dynamics"]["conv"]["kernel"]
-    for k in range(1, steps + 1):
+    for k in range(1, batch.action.shape[1] + 1):
         plane = jnp.full((*embedding.state.shape[:-1], 1), 1.0)
         plane *= (batch.action[:, k - 1] / tiny.ACTIONS)[:, None, None, None]
         x = np.pad(jnp.concatenate([embedding.state, plane], -1), ((0, 0), (1, 1), (1, 1), (0, 0)))
@@ -174,12 +172,14 @@ def test_training_moves_the_statistics_of_each_depth_by_its_own_batch(unrolled):
         embedding, _, _ = model.step(variables, embedding, batch.action[:, k - 1], train=True)
 
 
-def test_the_value_gap_is_that_of_some_samples_when_acting(unrolled):
-    norm, batch, variables, found = unrolled
-    if norm in FREE:
-        assert float(found.value_gap) == 0
-        return
-    acting = jax.jit(model_of(norm).root)(variables, batch.observation[:, :1]).value
+def test_without_statistics_there_is_no_value_gap():
+    assert float(unrolled("sample")[1].value_gap) == 0
+
+
+def test_the_value_gap_is_that_of_some_samples_when_acting():
+    norm = "batch_per_depth"
+    batch, found = unrolled(norm)
+    acting = jax.jit(model_of(norm).root)(variables_of(norm), batch.observation[:, :1]).value
     gaps = [abs(float(acting[b] - found.value[0, b])) for b in (0, GAP_EVERY)]
     assert float(found.value_gap) == pytest.approx(np.mean(gaps), rel=1e-3)
     assert min(gaps) > 1e-3
