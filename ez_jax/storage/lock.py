@@ -41,17 +41,10 @@ class FileLock:
           Busy: another process has it.
           BadInput: the file cannot be opened.
         """
-        self._path = path
+        self._path, self._warn = path, warn
         self._file: int | None = None
         self._is_locked = False
-        # Who ends removes the file: what was opened just before may be nobody's lock any more.
-        while not self._is_in_place():
-            self._let_go()
-            self._open()
-            self._is_locked = self._take(warn)
-        if self._is_locked:
-            os.ftruncate(self._file, 0)
-            os.pwrite(self._file, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        self._acquire()
         _held.add(self)
 
     def close(self) -> None:
@@ -78,27 +71,37 @@ class FileLock:
         """Who forgets the lock does not hold it."""
         self._let_go()
 
-    def _open(self) -> None:
+    def _acquire(self) -> None:
+        # Who ends removes the file: what was opened just before may be nobody's lock any more.
+        while not self._is_in_place():
+            self._let_go()
+            self._file = self._open()
+            self._is_locked = self._lock(self._file)
+        if self._is_locked:
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+
+    def _open(self) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
-            self._file = os.open(self._path, flags, 0o666)
+            return os.open(self._path, flags, 0o666)
         except OSError as error:
             reason = error.strerror
             raise BadInput(f"{self._path} cannot be opened ({reason}); delete it") from error
 
-    def _take(self, warn: Callable[[str], None]) -> bool:
+    def _lock(self, file: int) -> bool:
         """Lock the open file; whether its file system has locks."""
         folder = self._path.parent
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in UNSUPPORTED:
-                warn(
+                self._warn(
                     f"the file system of {folder} has no locks ({error.strerror}): "
                     "make sure that no other process works in it"
                 )
                 return False
-            holder = _holder(self._file)
+            holder = _holder(file)
             self._let_go()
             raise Busy(f"{folder} is in use by {holder}; {self.mend}") from error
         return True

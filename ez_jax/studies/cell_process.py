@@ -14,12 +14,12 @@ from pathlib import Path
 
 from ez_jax import config
 from ez_jax.config import BadInput, Config
-from ez_jax.storage import claims, lock, safe_files
+from ez_jax.storage import lock, safe_files
 from ez_jax.system import exits, signals
 from ez_jax.terminal import arguments
 
-# What the process that starts it hands over: the open file of a lock or claim, its own number.
-OWN_KEYS = {"lock": -1, "claim": -1, "parent": 0}
+# What the process that starts it hands over: the open file of a lock, its own number.
+OWN_KEYS = {"lock": -1, "parent": 0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,11 +77,8 @@ def main() -> int:
     if not path:
         raise BadInput("which cell? write python -m ez_jax.studies.cell_process FILE")
     values, _ = arguments.read(words, OWN_KEYS)
-    for file in (values["lock"], values["claim"]):
-        if file >= 0:
-            lock.hold_inherited(file)
-    if values["claim"] >= 0:
-        claims.join(values["claim"])  # before it is seen whether the parent is still there
+    if values["lock"] >= 0:
+        lock.hold_inherited(values["lock"])
     if values["parent"]:
         signals.end_with(values["parent"])
     return run(read(Path(path)))

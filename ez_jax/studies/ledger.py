@@ -3,7 +3,7 @@
     <dir>/ablation.json                      the request, and of every game all arms
          /cells/<game>/<arm>/seed0.json      how the last attempt ended, how often it failed
                             /seed0.lock      held while a process works on the cell (or, where
-                                             locks reach no other machine, /seed0.lock.claim-1)
+                                             locks reach no other machine, /seed0.lock.machine)
                             /seed0.log       all that it printed
                             /seed0.run.json  what `studies.cell_process` is given
          /runs/<game>/<arm>/seed0/           ordinary run folders
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ez_jax import config
 from ez_jax.config import BadInput, Config
-from ez_jax.storage import claims, lock, run_folder, safe_files
+from ez_jax.storage import lock, run_folder, safe_files, shared_lock
 from ez_jax.storage.arrays import DamagedCheckpoint
 from ez_jax.storage.checkpoint import Checkpointer
 from ez_jax.storage.checkpoint_files import read_meta
@@ -100,7 +100,7 @@ class Ledger:
           BadInput: the folder cannot be written, or holds another study; names what differs.
         """
         folder = run_folder.make_run_dir(folder, key="dir")
-        with lock.patiently(lambda: claims.take(folder / lock.FILE_NAME)):
+        with lock.patiently(lambda: shared_lock.take(folder / lock.FILE_NAME)):
             if not (folder / study.FILE_NAME).exists():
                 planned = plan(request)
             else:
@@ -212,4 +212,4 @@ def write_state(cell: Cell, state: State) -> None:
 
 def is_running(cell: Cell) -> bool:
     """Whether a process works on a cell."""
-    return claims.is_taken(cell.file("lock"))
+    return shared_lock.is_taken(cell.file("lock"))

@@ -19,7 +19,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from ez_jax.config import errors
-from ez_jax.storage import claims, lock
+from ez_jax.storage import lock, shared_lock
 from ez_jax.studies import cell_process as cells
 from ez_jax.studies.ledger import Cell, Ledger, State, final_score, read_state, write_state
 from ez_jax.system import exits, signals
@@ -28,7 +28,6 @@ from ez_jax.terminal.launch import hydra_in_sentences
 from ez_jax.terminal.progress import Progress
 
 LAST_LINES, LONGEST_TAIL = 20, 2**14  # of the output of a failed cell: lines, bytes
-Held = lock.FileLock | claims.Claim
 WAIT, POLL = 2.0, 0.2  # seconds between two looks at the ledger, and at a cell
 
 
@@ -78,7 +77,7 @@ class Worker:
     def _is_stopped(self) -> bool:
         return self._interrupt.requested or self._stop_file.exists()
 
-    def _claim(self) -> tuple[tuple[Cell, Held] | None, lock.Busy | None]:
+    def _claim(self) -> tuple[tuple[Cell, lock.FileLock] | None, lock.Busy | None]:
         """A cell that is to be run, with its lock; and who runs one that is wanted, too."""
         others = None
         for cell in self._ledger.cells():
@@ -87,7 +86,7 @@ class Worker:
             path = cell.file("lock")
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                held = claims.take(path)
+                held = shared_lock.take(path)
             except lock.Busy as busy:
                 others = busy
                 continue
@@ -100,7 +99,7 @@ class Worker:
         failures = read_state(cell).failures.get(self._orders.invocation, 0)
         return failures <= self._orders.retries and bool(self._ledger.missing(cell))
 
-    def _attempt(self, cell: Cell, held: Held) -> None:
+    def _attempt(self, cell: Cell, held: lock.FileLock) -> None:
         """Run a cell in a process of its own and note how it ended."""
         chosen = cell.configs(self._ledger.missing(cell))
         cells.Job(chosen, cell.together).write(cell.file("run.json"))
@@ -116,11 +115,10 @@ class Worker:
         if state.status == "failed" and self._orders.fail_fast:
             self._stop_file.touch()
 
-    def _run(self, cell: Cell, held: Held, log: Any) -> int:
+    def _run(self, cell: Cell, held: lock.FileLock, log: Any) -> int:
         """The exit code of a cell's process, which shares the lock."""
         file = held.descriptor()
-        what = "claim" if isinstance(held, claims.Claim) else "lock"
-        handed = [f"{what}={file}", f"parent={os.getpid()}"]
+        handed = [f"lock={file}", f"parent={os.getpid()}"]
         process = subprocess.Popen(
             [*self._orders.command, str(cell.file("run.json")), *handed],
             stdin=subprocess.DEVNULL,

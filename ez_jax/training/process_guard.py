@@ -16,7 +16,7 @@ from pathlib import Path
 
 import jax
 
-from ez_jax.storage import claims, lock, run_folder
+from ez_jax.storage import lock, run_folder, shared_lock
 from ez_jax.system import exits, processes
 
 FOLDER = "processes"  # in the run folder
@@ -39,7 +39,8 @@ def called(folder: Path, warn: Callable[[str], None]) -> Iterator[None]:
     run_folder.make_run_dir(own.parent)
     held, is_over = lock.patiently(lambda: lock.FileLock(own, warn)), threading.Event()
     processes.agreed()  # here all of them hold theirs
-    others = [file for file in files if file != own] if claims.locks_are_shared(own.parent) else []
+    others = [file for file in files if file != own]
+    others = others if shared_lock.locks_are_shared(own.parent) else []
     watcher = threading.Thread(target=_watch, args=(others, is_over), name="roll", daemon=True)
     watcher.start()
     try:
