@@ -32,8 +32,8 @@ from ez_jax.config import BadInput, Config, to_dict
 from ez_jax.config.presets import make_config
 from ez_jax.envs import make_env
 from ez_jax.storage import run_folder
-from ez_jax.storage.arrays import describe
 from ez_jax.storage.checkpoint import Checkpointer
+from ez_jax.storage.checkpoint_items import describe
 from ez_jax.structs import Clocks, EnvSpec, Variables
 from ez_jax.system import exits
 

@@ -13,7 +13,7 @@ from ez_jax.agent.learner import init_train_state, make_propose
 from ez_jax.agent.model import make_model
 from ez_jax.agent.replay.draw import keys_of
 from ez_jax.config import BadInput
-from ez_jax.storage.arrays import describe
+from ez_jax.storage.checkpoint_items import describe
 from ez_jax.storage.crash_bundle import Bundle
 from ez_jax.structs import Batch, Targets, TrainState
 

@@ -124,7 +124,7 @@ def load(run: str | Path, *, best: bool = False) -> Agent:
     if restored is None:
         raise BadInput(f"{run} holds no checkpoint yet; train it first")
     variables = restored.state["train"].variables
-    clocks = run_folder.read_clocks(restored)
+    clocks = restored.clocks
     return Agent(chosen, spec, variables, clocks)
 
 

@@ -13,6 +13,7 @@ by far the most; each is written once (`replay_journal.py`), so that a checkpoin
 """
 
 import concurrent.futures
+import dataclasses
 import json
 import re
 import shutil
@@ -22,7 +23,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ez_jax.config import BadInput
-from ez_jax.storage.arrays import DamagedCheckpoint, describe, restore_item, to_host, tree_bytes
 from ez_jax.storage.checkpoint_files import (
     BEST,
     check_disk,
@@ -33,8 +33,16 @@ from ez_jax.storage.checkpoint_files import (
     read_meta,
     write_folder,
 )
+from ez_jax.storage.checkpoint_items import (
+    DamagedCheckpoint,
+    describe,
+    restore_item,
+    to_host,
+    tree_bytes,
+)
 from ez_jax.storage.replay_journal import DamagedJournal, Journal, Rows, sync
 from ez_jax.storage.run_folder import make_run_dir
+from ez_jax.structs import Clocks
 from ez_jax.system import watchdog
 
 _STEP = re.compile(r"0|[1-9][0-9]{0,17}")  # the name of a complete checkpoint
@@ -47,6 +55,29 @@ class Restored(NamedTuple):
     step: int  # agent steps
     state: dict[str, Any]  # by item, as the template
     meta: dict[str, Any]  # as given to save
+
+    @property
+    def clocks(self) -> Clocks:
+        """The clocks that were saved in `meta`.
+
+        Raises:
+          BadInput: they are none, or those of another checkpoint.
+        """
+        told = self.meta.get("clocks")
+        found = told if isinstance(told, dict) else {}
+        counts = [found.get(name) for name in ("agent_steps", "env_frames", "updates")]
+        learned = getattr(self.state.get("train"), "updates", None)
+        is_sound = (
+            len(found) == len(dataclasses.fields(Clocks))
+            and all(type(count) is int for count in counts)
+            and type(found.get("seconds")) in (int, float)
+            and all(0 <= number < 2**53 for number in found.values())
+            and counts[0] == self.step
+            and learned in (None, counts[2])
+        )
+        if not is_sound:
+            raise BadInput(f"the clocks of checkpoint {self.step} are damaged: {told!r}")
+        return Clocks(**found)
 
 
 # Trees of arrays or of ShapeDtypeStruct by item, or what makes them from a checkpoint's meta.

@@ -11,7 +11,7 @@ from typing import Any
 
 from ez_jax.config import BadInput
 from ez_jax.storage import safe_files
-from ez_jax.storage.arrays import DamagedCheckpoint, describe, save_item
+from ez_jax.storage.checkpoint_items import DamagedCheckpoint, describe, save_item
 from ez_jax.storage.replay_journal import sync
 
 FORMAT = 2

@@ -25,7 +25,7 @@ import numpy as np
 from ez_jax import config as configs
 from ez_jax.config import BadInput, Config, search_budget
 from ez_jax.storage import run_folder
-from ez_jax.storage.arrays import describe, restore_item, save_item, to_host
+from ez_jax.storage.checkpoint_items import describe, restore_item, save_item, to_host
 from ez_jax.storage.metrics import read_metrics
 from ez_jax.structs import EnvSpec
 

@@ -112,30 +112,6 @@ def read_config(run_dir: str | Path) -> dict[str, Any]:
         raise BadInput(f"{where} is no run folder: {CONFIG_FILE}: {reason}") from error
 
 
-def read_clocks(restored: Any) -> Clocks:
-    """The clocks that were saved with a checkpoint, a `checkpoint.Restored`.
-
-    Raises:
-      BadInput: they are none, or those of another checkpoint.
-    """
-    clocks, step = restored.meta.get("clocks"), restored.step
-    learned = getattr(restored.state.get("train"), "updates", None)
-    names = {field.name for field in dataclasses.fields(Clocks)}
-    is_sound = isinstance(clocks, Mapping) and clocks.keys() == names
-    if is_sound:
-        counts = [clocks[name] for name in names - {"seconds"}]
-        is_sound = (
-            all(type(count) is int and 0 <= count < 2**53 for count in counts)
-            and type(clocks["seconds"]) in (int, float)
-            and 0 <= clocks["seconds"] < 2**53
-            and clocks["agent_steps"] == step
-            and (learned is None or clocks["updates"] == int(learned))
-        )
-    if not is_sound:
-        raise BadInput(f"the clocks of checkpoint {step} are damaged: {clocks!r}")
-    return Clocks(**clocks)
-
-
 def is_new(run_dir: Path) -> bool:
     """Whether nothing was trained in a folder yet.
 

@@ -20,9 +20,9 @@ from pathlib import Path
 from ez_jax import config
 from ez_jax.config import BadInput, Config
 from ez_jax.storage import lock, run_folder, safe_files, shared_lock
-from ez_jax.storage.arrays import DamagedCheckpoint
 from ez_jax.storage.checkpoint import Checkpointer
 from ez_jax.storage.checkpoint_files import read_meta
+from ez_jax.storage.checkpoint_items import DamagedCheckpoint
 from ez_jax.storage.metrics import EVALUATION, read_metrics
 from ez_jax.studies import study
 from ez_jax.studies.study import Request, Study

@@ -16,9 +16,8 @@ from ez_jax.agent.replay import ring
 from ez_jax.agent.replay.host_frames import HostFrames
 from ez_jax.agent.state import place, placement
 from ez_jax.config import BadInput
-from ez_jax.storage import run_folder
-from ez_jax.storage.arrays import DamagedCheckpoint
 from ez_jax.storage.checkpoint import Checkpointer
+from ez_jax.storage.checkpoint_items import DamagedCheckpoint
 from ez_jax.storage.metrics import last_written
 from ez_jax.storage.replay_journal import MOST_ROWS, Journal, Rows
 from ez_jax.structs import Clocks, Replay, RunState, TrainState
@@ -92,7 +91,7 @@ def restore(
     recorded = _read_journal(checkpointer.journal, recorded, frames)
     replay = ring.with_recorded(rest["state"].replay, recorded)
     games = SavedGames(**_plain(restored.meta) | {"actions": rest["actions"]})
-    clocks = run_folder.read_clocks(restored)
+    clocks = restored.clocks
     state = place(rest["state"].replace(train=train, replay=replay))
     return SavedRun(state, games, clocks)
 

@@ -25,7 +25,6 @@ from ez_jax.config.games import resolve
 from ez_jax.envs.gymnax_adapter import make_game
 from ez_jax.evaluation import on_track
 from ez_jax.evaluation.scores import Games
-from ez_jax.storage import run_folder
 from ez_jax.storage.metrics import EVALUATION
 from ez_jax.structs import Clocks
 from ez_jax.system import compilation, exits, free_memory, watchdog
@@ -151,7 +150,7 @@ class Together:
             run = saved.state[ITEM].run.replace(train=saved.state["train"])
             lane = saved.state[ITEM].replace(run=run, numbers=lane.numbers)
             self.lanes = _put(self.lanes, np.int32(i), lane)
-            all_clocks.append(run_folder.read_clocks(saved))
+            all_clocks.append(saved.clocks)
             self.progress.say(f"{member.folder} resumed at {all_clocks[-1].agent_steps:,} steps")
         return all_clocks
 

@@ -15,8 +15,8 @@ import tensorstore
 import ez_jax
 from ez_jax.config import BadInput, Config, from_dict, to_dict, validate
 from ez_jax.storage import run_folder
-from ez_jax.storage.arrays import CHUNK_BYTES
 from ez_jax.storage.checkpoint import Checkpointer, DamagedCheckpoint, Restored
+from ez_jax.storage.checkpoint_items import CHUNK_BYTES
 from ez_jax.storage.metrics import read_metrics
 from ez_jax.structs import Clocks
 
@@ -254,7 +254,7 @@ def test_an_absurd_shape_in_the_index_is_refused_before_any_array_is_read(checkp
 )
 def test_clocks_are_counts_of_the_checkpoint_they_lie_in(clocks):
     with pytest.raises(BadInput, match="the clocks of checkpoint 5 are damaged"):
-        run_folder.read_clocks(Restored(5, {}, {"clocks": clocks}))
+        _ = Restored(5, {}, {"clocks": clocks}).clocks
 
 
 def test_sound_clocks_come_back():
@@ -262,10 +262,10 @@ def test_sound_clocks_come_back():
     restored = Restored(
         5, {"train": SimpleNamespace(updates=np.int32(3))}, {"clocks": vars(clocks)}
     )
-    assert run_folder.read_clocks(restored) == clocks
+    assert restored.clocks == clocks
     restored.state["train"].updates += 1
     with pytest.raises(BadInput, match="the clocks of checkpoint 5 are damaged"):
-        run_folder.read_clocks(restored)
+        _ = restored.clocks
 
 
 def test_checkpoints_without_their_settings_are_refused(checkpoint, tmp_path):

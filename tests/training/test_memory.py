@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ez_jax.config import BadInput
-from ez_jax.storage.arrays import tree_bytes
+from ez_jax.storage.checkpoint_items import tree_bytes
 from ez_jax.structs import EnvSpec
 from ez_jax.system.free_memory import Available, available_memory
 from ez_jax.training.planning.memory import (

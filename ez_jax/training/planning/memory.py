@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from ez_jax.config import BadInput
-from ez_jax.storage.arrays import tree_bytes
+from ez_jax.storage.checkpoint_items import tree_bytes
 from ez_jax.structs import EnvSpec
 from ez_jax.system.free_memory import Available, gigabytes
 

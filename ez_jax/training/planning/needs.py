@@ -16,7 +16,7 @@ from ez_jax.agent.learner import init_train_state
 from ez_jax.agent.model import Model
 from ez_jax.config import BadInput, Config, search_budget
 from ez_jax.storage import run_folder
-from ez_jax.storage.arrays import tree_bytes
+from ez_jax.storage.checkpoint_items import tree_bytes
 from ez_jax.structs import Embedding, EnvSpec, Variables
 from ez_jax.system import free_memory, processes
 from ez_jax.terminal.progress import duration

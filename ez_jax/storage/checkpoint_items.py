@@ -1,4 +1,4 @@
-"""Trees of arrays on their way to orbax and back; used by `checkpoint.py` and `memory.py`.
+"""The items of a checkpoint: trees of arrays on their way to orbax and back.
 
 Orbax sees nested dictionaries of NumPy arrays, which any other program can read; the types (optax
 states, PyTreeNodes, random keys) come back from the caller's template.
