@@ -4,7 +4,7 @@
     python -m experiments.small_games report     only reports
 
 Each idea off by itself, five seeds, on CartPole, Catch and two games of MinAtar; the seeds of an
-arm share a program. Stopped and given again it goes on; a second process takes cells of its own.
+arm share a program. Stopped and given again it goes on; a second process takes runs of its own.
 The budgets are those of a laptop: what is compared is early learning.
 """
 

@@ -1,4 +1,4 @@
-"""Which of the ideas matter? Trains every arm of a study with several seeds, cell by cell.
+"""Which of the ideas matter? Trains every arm of a study with several seeds.
 
     python -m ez_jax.ablate +game=CartPole design=leave_one_out seeds=5
 
@@ -16,9 +16,9 @@ import jax
 from ez_jax.config import BadInput, Config, errors, presets
 from ez_jax.envs import make_env, runs_on_device
 from ez_jax.structs import EnvSpec
-from ez_jax.studies.designs import DESIGNS, LEAVE_ONE_OUT, SWEEP, Plan, make_plan
+from ez_jax.studies.designs import DESIGNS, LEAVE_ONE_OUT, SWEEP, Comparison, compare
 from ez_jax.studies.ledger import Ledger
-from ez_jax.studies.status import score_table, standings, status_table
+from ez_jax.studies.status import arm_statuses, score_table, status_table
 from ez_jax.studies.study import FILE_NAME, Request, Study
 from ez_jax.studies.workers import Orders, Worker, launch, stop_file
 from ez_jax.system import exits
@@ -51,7 +51,7 @@ def main() -> int:
     ledger = _open(how, words, progress)
     if how["status"]:
         return _tell_status(ledger, progress)
-    _tell_plan(ledger, progress)
+    _tell_study(ledger, progress)
     orders = Orders(uuid.uuid4().hex[:12], how["retries"], how["fail_fast"])
     try:
         if how["workers"]:
@@ -85,7 +85,7 @@ def _open(how: dict[str, Any], words: Sequence[str], progress: Progress) -> Ledg
     if how["status"] or (not words and (folder / FILE_NAME).exists()):
         return Ledger.open(folder)
     request = _request(design, given, overrides)
-    return Ledger.create(folder, request, _plan)
+    return Ledger.create(folder, request, _make_study)
 
 
 def _check_overrides(overrides: Sequence[str]) -> None:
@@ -139,13 +139,13 @@ def _seeds(text: str) -> tuple[int, ...]:
     return tuple(range(numbers[0])) if is_count else numbers
 
 
-def _plan(request: Request) -> Study:
+def _make_study(request: Request) -> Study:
     """The arms of every game.
 
     Raises:
       BadInput: a configuration is refused, or nothing is left to compare.
     """
-    plans: dict[str, Plan] = {}
+    comparisons: dict[str, Comparison] = {}
     packed = set()
     sweeps = arguments.combinations(request.words, {})
     for game in request.games:
@@ -153,11 +153,11 @@ def _plan(request: Request) -> Study:
             name: compose([f"game={game}", *words, "seed=0"]) for name, words in sweeps.items()
         }
         base = next(iter(bases.values()))
-        plans[game] = make_plan(request.design, request.switches, bases, _spec(base))
+        comparisons[game] = compare(request.design, request.switches, bases, _spec(base))
         is_packed = request.pack and base.replay.memory == "device"
         if is_packed and runs_on_device(game, base.env.backend):
             packed.add(game)
-    return Study(request, plans, frozenset(packed))
+    return Study(request, comparisons, frozenset(packed))
 
 
 def _spec(base: Config) -> EnvSpec:
@@ -167,21 +167,23 @@ def _spec(base: Config) -> EnvSpec:
     return env.spec
 
 
-def _tell_plan(ledger: Ledger, progress: Progress) -> None:
+def _tell_study(ledger: Ledger, progress: Progress) -> None:
     study = ledger.study
     seeds = sum(map(len, study.request.seeds))
     rows = {"study": f"{study.request.design}, {ledger.folder}"}
-    for game, plan in study.plans.items():
+    for game, compared in study.comparisons.items():
         together = ", all seeds in one program" if game in study.packed else ""
-        rows[game] = f"{len(plan.arms)} arms with {seeds} seeds each{together}"
+        rows[game] = f"{len(compared.arms)} arms with {seeds} seeds each{together}"
     left_out = [
-        f"left out of {game}: {why}" for game, p in study.plans.items() for why in p.left_out
+        f"left out of {game}: {why}"
+        for game, compared in study.comparisons.items()
+        for why in compared.left_out
     ]
     progress.plan(rows, left_out)
 
 
 def _tell_status(ledger: Ledger, progress: Progress) -> int:
-    rows = standings(ledger)
+    rows = arm_statuses(ledger)
     progress.table(status_table(rows))
     for row in rows:
         for failure in row.failures:
@@ -191,7 +193,7 @@ def _tell_status(ledger: Ledger, progress: Progress) -> int:
 
 def _tell_end(ledger: Ledger, progress: Progress) -> int:
     """The scores where everything is done, else what is missing."""
-    rows = standings(ledger)
+    rows = arm_statuses(ledger)
     if all(row.seeds["done"] == row.seeds.total() for row in rows):
         progress.table(score_table(rows))
         progress.say(f"next: python -m ez_jax.report {ledger.folder}")
@@ -203,7 +205,7 @@ def _tell_end(ledger: Ledger, progress: Progress) -> int:
 
 HELP = """usage: python -m ez_jax.ablate [game=GAME,...] [design=DESIGN] [seeds=N] [KEY=VALUE ...]
 
-Trains every arm of a study with several seeds, one cell after another, each in a process of its
+Trains every arm of a study with several seeds, one run after another, each in a process of its
 own. Interrupted or killed, the same command goes on; more games, seeds or switches extend it.
 
 examples
@@ -223,12 +225,12 @@ what is asked
                            {ideas}
   seeds=5                  that many, or these: seeds=[3,7]
   pack=false               never train several seeds in one program, where the game would allow it
-  KEY=VALUE                for every cell, as of ez_jax.train; KEY=A,B makes a sweep
+  KEY=VALUE                for every run, as of ez_jax.train; KEY=A,B makes a sweep
 
 how it is done
   name=NAME                lies in runs/ablations/NAME (default: the design), or dir=PATH
   status=true              only say how far it is
-  retries=2                how often a failed cell is tried again
+  retries=2                how often a failed run is tried again
   fail_fast=true           stop at the first failure
   workers=4                that many at once, with hydra/launcher=joblib, submitit_local or
                            submitit_slurm and any hydra.launcher.* key; all see the same folder
@@ -240,6 +242,6 @@ if __name__ == "__main__":
     if {"-h", "--help"} & set(sys.argv[1:]):
         sys.stdout.write(HELP.format(ideas=", ".join(presets.IDEAS)))
         sys.exit(exits.DONE)
-    # An accelerator is for the cells: asking a game for its observations must not take it.
+    # An accelerator is for the runs: asking a game for its observations must not take it.
     jax.config.update("jax_platforms", "cpu")
     sys.exit(exits.guarded(main))

@@ -44,7 +44,7 @@ MAY_IMPORT = {
 COMMANDS = {
     "ablate", "doctor", "evaluate", "inspect", "notebook", "replay_crash", "report", "train",
 }  # fmt: skip
-MAY_IMPORT_A_COMMAND = {("studies/cell_process.py", "train")}
+MAY_IMPORT_A_COMMAND = {("studies/run_process.py", "train")}
 
 
 def wing_of(file: Path) -> str:

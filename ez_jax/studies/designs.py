@@ -28,7 +28,7 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Comparison:
     """All arms of one game."""
 
     base: Config
@@ -118,10 +118,10 @@ DESIGNS: dict[str, Callable[[Off], dict[Off, str]]] = {
 }
 
 
-def make_plan(
+def compare(
     design: str, ideas: Sequence[str], bases: Mapping[str, Config], spec: EnvSpec
-) -> Plan:
-    """The arms of one game.
+) -> Comparison:
+    """The arms of one game, by a design.
 
     Args:
       design: a name of DESIGNS.
@@ -156,7 +156,7 @@ def make_plan(
             f"there is nothing to compare in {base.game} ({reasons}): choose other switches= or "
             "another game"
         )
-    return Plan(base, tuple(arms), tuple(left_out))
+    return Comparison(base, tuple(arms), tuple(left_out))
 
 
 def _briefly(twins: Sequence[str]) -> list[str]:

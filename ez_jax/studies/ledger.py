@@ -1,14 +1,14 @@
-"""The ledger of a study on the disk: what was asked, and how far each cell of it is.
+"""The ledger of a study on the disk: what was asked, and how far each run of it is.
 
     <dir>/ablation.json                      the request, and of every game all arms
          /cells/<game>/<arm>/seed0.json      how the last attempt ended, how often it failed
-                            /seed0.lock      held while a process works on the cell (or, where
+                            /seed0.lock      held while a process works on the run (or, where
                                              locks reach no other machine, /seed0.lock.machine)
                             /seed0.log       all that it printed
-                            /seed0.run.json  what `studies.cell_process` is given
+                            /seed0.run.json  what `studies.run_process` is given
          /runs/<game>/<arm>/seed0/           ordinary run folders
 
-Whether a cell is done is read from its run folders alone: a lost or damaged state costs nothing.
+Whether a run is done is read from its folder alone: a lost or damaged state costs nothing.
 """
 
 import dataclasses
@@ -29,8 +29,8 @@ from ez_jax.studies.study import Request, Study
 
 
 @dataclass(frozen=True)
-class Cell:
-    """What is run at once: one arm of one game with one seed, or with several in a pack."""
+class StudyRun:
+    """What one process trains: one arm of one game with one seed, or with several in a pack."""
 
     config: Config  # of the arm
     seeds: tuple[int, ...]
@@ -61,7 +61,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class State:
-    """How the last attempt at a cell ended."""
+    """How the last attempt at a run ended."""
 
     status: str = "waiting"  # running | failed | interrupted | done
     reason: str = ""  # of a failure: a sentence
@@ -72,9 +72,9 @@ class State:
 class Ledger:
     """A study in its folder; any number of processes may work on it."""
 
-    def __init__(self, folder: Path, planned: Study):
+    def __init__(self, folder: Path, whole: Study):
         """Use `open` or `create`."""
-        self.folder, self.study = folder, planned
+        self.folder, self.study = folder, whole
         self._done: set[Path] = set()  # run folders that were seen to be done: they stay so
 
     @classmethod
@@ -92,9 +92,9 @@ class Ledger:
         cls,
         folder: Path,
         request: Request,
-        plan: Callable[[Request], Study],
+        make_study: Callable[[Request], Study],
     ) -> "Ledger":
-        """Begin a study, or extend the one in the folder; `plan` finds the arms of a request.
+        """Begin a study, or extend the one in the folder; `make_study` finds the arms of a request.
 
         Raises:
           BadInput: the folder cannot be written, or holds another study; names what differs.
@@ -102,24 +102,24 @@ class Ledger:
         folder = run_folder.make_run_dir(folder, key="dir")
         with lock.patiently(lambda: shared_lock.take(folder / lock.FILE_NAME)):
             if not (folder / study.FILE_NAME).exists():
-                planned = plan(request)
+                whole = make_study(request)
             else:
                 there = study.read(folder)
-                planned = plan(there.request.extended(request, folder))
-                study.check_same(folder, there, planned)
-            study.write(folder, planned)
-        return cls(folder, planned)
+                whole = make_study(there.request.extended(request, folder))
+                study.check_same(folder, there, whole)
+            study.write(folder, whole)
+        return cls(folder, whole)
 
     def reload(self) -> None:
         """See what other processes have added to the request."""
         self.study = study.read(self.folder)
 
-    def cells(self) -> list[Cell]:
-        """Every cell, the first seeds of all arms before the others."""
+    def runs(self) -> list[StudyRun]:
+        """Every run, the first seeds of all arms before the others."""
         arms = [
-            (game, dataclasses.replace(plan.config(arm), name=arm.name, run_dir=""))
-            for game, plan in self.study.plans.items()
-            for arm in plan.arms
+            (game, dataclasses.replace(compared.config(arm), name=arm.name, run_dir=""))
+            for game, compared in self.study.comparisons.items()
+            for arm in compared.arms
         ]
         found = []
         for group in self.study.request.seeds:
@@ -129,14 +129,12 @@ class Ledger:
                     # A pack trains the whole group, in its place among the first seeds.
                     if not (is_packed and i):
                         seeds = group if is_packed else (seed,)
-                        found.append(Cell(chosen, seeds, self.folder, is_packed))
+                        found.append(StudyRun(chosen, seeds, self.folder, is_packed))
         return found
 
-    def missing(self, cell: Cell) -> tuple[int, ...]:
-        """The seeds of a cell that are not done."""
-        return tuple(
-            chosen.seed for chosen in cell.configs(cell.seeds) if not self._is_done(chosen)
-        )
+    def missing(self, run: StudyRun) -> tuple[int, ...]:
+        """The seeds of a run that are not done."""
+        return tuple(chosen.seed for chosen in run.configs(run.seeds) if not self._is_done(chosen))
 
     def _is_done(self, chosen: Config) -> bool:
         run_dir = Path(chosen.run_dir)
@@ -190,10 +188,10 @@ def _is_saved(chosen: Config) -> bool:
     return isinstance(clocks, dict) and _is_end(chosen, newest, clocks.get("updates", 0))
 
 
-def read_state(cell: Cell) -> State:
+def read_state(run: StudyRun) -> State:
     """How the last attempt ended; one that is lost or damaged is as good as none."""
     try:
-        found = safe_files.read_json(cell.file("json"))
+        found = safe_files.read_json(run.file("json"))
         state = State(**{**found, "output": tuple(found["output"])})
     except (OSError, BadInput, TypeError, KeyError):
         return State()
@@ -203,13 +201,11 @@ def read_state(cell: Cell) -> State:
     return state if is_sound else State()
 
 
-def write_state(cell: Cell, state: State) -> None:
+def write_state(run: StudyRun, state: State) -> None:
     """Note how an attempt ended, or that it has begun."""
-    safe_files.write_whole(
-        cell.file("json"), json.dumps(dataclasses.asdict(state), indent=1) + "\n"
-    )
+    safe_files.write_whole(run.file("json"), json.dumps(dataclasses.asdict(state), indent=1) + "\n")
 
 
-def is_running(cell: Cell) -> bool:
-    """Whether a process works on a cell."""
-    return shared_lock.is_taken(cell.file("lock"))
+def is_running(run: StudyRun) -> bool:
+    """Whether a process works on a run."""
+    return shared_lock.is_taken(run.file("lock"))

@@ -15,7 +15,7 @@ STATUSES = ("done", "running", "failed", "waiting")
 
 
 @dataclasses.dataclass
-class Standing:
+class ArmStatus:
     """One arm of one game."""
 
     game: str
@@ -24,7 +24,7 @@ class Standing:
     seeds: Counter[str] = dataclasses.field(default_factory=Counter)  # by status
     scores: list[float] = dataclasses.field(default_factory=list)
     seconds: float = 0.0
-    failures: list[str] = dataclasses.field(default_factory=list)  # a sentence per failed cell
+    failures: list[str] = dataclasses.field(default_factory=list)  # a sentence per failed run
 
     @property
     def mean(self) -> float | None:
@@ -32,47 +32,47 @@ class Standing:
         return statistics.fmean(self.scores) if self.scores else None
 
 
-def standings(ledger: Ledger) -> list[Standing]:
-    """Every arm of every game, in the order of the plan."""
+def arm_statuses(ledger: Ledger) -> list[ArmStatus]:
+    """Every arm of every game, in the order of the study."""
     found = {
-        (game, arm.name): Standing(game, arm.name, arm.against)
-        for game, plan in ledger.study.plans.items()
-        for arm in plan.arms
+        (game, arm.name): ArmStatus(game, arm.name, arm.against)
+        for game, compared in ledger.study.comparisons.items()
+        for arm in compared.arms
     }
-    for cell in ledger.cells():
-        standing = found[cell.config.game, cell.config.name]
-        missing = ledger.missing(cell)
-        for chosen in cell.configs():
-            standing.seconds += seconds_spent(chosen)
+    for run in ledger.runs():
+        row = found[run.config.game, run.config.name]
+        missing = ledger.missing(run)
+        for chosen in run.configs():
+            row.seconds += seconds_spent(chosen)
             if chosen.seed not in missing:
-                standing.scores.append(final_score(chosen))
-        standing.seeds["done"] += len(cell.seeds) - len(missing)
+                row.scores.append(final_score(chosen))
+        row.seeds["done"] += len(run.seeds) - len(missing)
         if missing:
-            state = read_state(cell)
+            state = read_state(run)
             is_failed = state.status == "failed"
-            status = "running" if is_running(cell) else "failed" if is_failed else "waiting"
-            standing.seeds[status] += len(missing)
+            status = "running" if is_running(run) else "failed" if is_failed else "waiting"
+            row.seeds[status] += len(missing)
             if status == "failed":
-                standing.failures.append(f"{cell}: {state.reason} ({cell.file('log')})")
+                row.failures.append(f"{run}: {state.reason} ({run.file('log')})")
     return list(found.values())
 
 
-def status_table(rows: Sequence[Standing]) -> Table:
+def status_table(rows: Sequence[ArmStatus]) -> Table:
     """How far each arm is."""
 
-    def cells(row: Standing) -> list[str]:
+    def texts(row: ArmStatus) -> list[str]:
         counts = [str(row.seeds[status] or "") for status in STATUSES]
         mean = "" if row.mean is None else f"{row.mean:.5g}"
         return [*counts, mean, duration(row.seconds) if row.seconds else ""]
 
-    return _table([*STATUSES, "mean score", "time"], rows, cells)
+    return _table([*STATUSES, "mean score", "time"], rows, texts)
 
 
-def score_table(rows: Sequence[Standing]) -> Table:
+def score_table(rows: Sequence[ArmStatus]) -> Table:
     """What each arm reached, beside the arm that it is compared with."""
     means = {(row.game, row.arm): row.mean for row in rows}
 
-    def cells(row: Standing) -> list[str]:
+    def texts(row: ArmStatus) -> list[str]:
         if row.mean is None:
             return ["0", "", "", ""]
         spread = f"{statistics.stdev(row.scores):.4g}" if len(row.scores) > 1 else ""
@@ -84,11 +84,11 @@ def score_table(rows: Sequence[Standing]) -> Table:
 
     compared = sorted({row.against for row in rows}, key=[row.arm for row in rows].index)
     against = compared[0] if len(compared) == 1 else "its baseline"
-    return _table(["seeds", "mean score", "std", f"against {against}"], rows, cells)
+    return _table(["seeds", "mean score", "std", f"against {against}"], rows, texts)
 
 
 def _table(
-    titles: Sequence[str], rows: Sequence[Standing], cells: Callable[[Standing], list[str]]
+    titles: Sequence[str], rows: Sequence[ArmStatus], texts: Callable[[ArmStatus], list[str]]
 ) -> Table:
     table = Table("game", "arm", box=None, pad_edge=False, header_style="bold")
     for title in titles:
@@ -97,5 +97,5 @@ def _table(
     for row in rows:
         game = "" if row.game == previous else row.game
         previous = row.game
-        table.add_row(*(Text(text) for text in (game, row.arm, *cells(row))))
+        table.add_row(*(Text(text) for text in (game, row.arm, *texts(row))))
     return table

@@ -11,7 +11,7 @@ from typing import Any
 from ez_jax import config
 from ez_jax.config import BadInput, settings
 from ez_jax.storage import safe_files
-from ez_jax.studies.designs import Arm, Plan
+from ez_jax.studies.designs import Arm, Comparison
 
 FILE_NAME = "ablation.json"
 FORMAT = 1
@@ -27,7 +27,7 @@ class Request:
     games: tuple[str, ...]
     switches: tuple[str, ...]
     seeds: tuple[tuple[int, ...], ...]  # asked at once: a pack trains those of one group together
-    words: tuple[str, ...]  # the overrides that every cell gets, and the sweeps
+    words: tuple[str, ...]  # the overrides that every run gets, and the sweeps
     pack: bool = True
 
     def extended(self, more: "Request", folder: Path) -> "Request":
@@ -56,10 +56,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Study:
-    """The request, and of every game its plan."""
+    """The request, and what is compared in every game."""
 
     request: Request
-    plans: Mapping[str, Plan]
+    comparisons: Mapping[str, Comparison]
     packed: frozenset[str]  # games that train all seeds of a group in one program
 
 
@@ -69,9 +69,10 @@ def check_same(folder: Path, there: Study, here: Study) -> None:
     Raises:
       BadInput: names the first difference.
     """
-    for game, plan in there.plans.items():
-        before = {arm.name: plan.config(arm) for arm in plan.arms}
-        after = {arm.name: here.plans[game].config(arm) for arm in here.plans[game].arms}
+    for game, compared in there.comparisons.items():
+        before = {arm.name: compared.config(arm) for arm in compared.arms}
+        ours = here.comparisons[game]
+        after = {arm.name: ours.config(arm) for arm in ours.arms}
         for name, chosen in before.items():
             if name not in after:
                 raise _another(folder, f"{game} has the arm {name} there and not here")
@@ -102,11 +103,11 @@ def _to_json(study: Study) -> dict[str, Any]:
     plans = {
         game: {
             "packed": game in study.packed,
-            "base": config.to_dict(plan.base),
-            "arms": [dataclasses.asdict(arm) for arm in plan.arms],
-            "left_out": list(plan.left_out),
+            "base": config.to_dict(compared.base),
+            "arms": [dataclasses.asdict(arm) for arm in compared.arms],
+            "left_out": list(compared.left_out),
         }
-        for game, plan in study.plans.items()
+        for game, compared in study.comparisons.items()
     }
     return {"format": FORMAT, "request": dataclasses.asdict(study.request), "plans": plans}
 
@@ -149,15 +150,15 @@ def _from_json(content: dict[str, Any]) -> Study:
     )
     if not all("=" in word for word in request.words):
         raise ValueError("a word has no value")
-    plans = {}
-    for game, plan in content["plans"].items():
+    comparisons = {}
+    for game, told in content["plans"].items():
         arms = tuple(
-            Arm(str(a["name"]), dict(a["settings"]), str(a["against"])) for a in plan["arms"]
+            Arm(str(a["name"]), dict(a["settings"]), str(a["against"])) for a in told["arms"]
         )
         for arm in arms:
             if not _SAFE_NAME.fullmatch(arm.name):
                 raise ValueError(f"{arm.name!r} is no name of an arm")
-        base = config.validate(config.from_dict(plan["base"]))
-        plans[game] = Plan(base, arms, tuple(map(str, plan["left_out"])))
-    packed = frozenset(game for game, plan in content["plans"].items() if plan["packed"])
-    return Study(request, plans, packed)
+        base = config.validate(config.from_dict(told["base"]))
+        comparisons[game] = Comparison(base, arms, tuple(map(str, told["left_out"])))
+    packed = frozenset(game for game, told in content["plans"].items() if told["packed"])
+    return Study(request, comparisons, packed)

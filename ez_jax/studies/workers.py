@@ -1,4 +1,4 @@
-"""Workers of a study: each takes one cell after another from the ledger until none is left.
+"""Workers of a study: each takes one run after another from the ledger until none is left.
 
 Any number of them share a ledger, in one process each, on one machine or several that see the same
 files. `launch` starts some by a launcher of Hydra, say one job of a cluster each.
@@ -20,15 +20,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from ez_jax.config import errors
 from ez_jax.storage import lock, shared_lock
-from ez_jax.studies import cell_process as cells
-from ez_jax.studies.ledger import Cell, Ledger, State, final_score, read_state, write_state
+from ez_jax.studies import run_process
+from ez_jax.studies.ledger import Ledger, State, StudyRun, final_score, read_state, write_state
 from ez_jax.system import exits, signals
 from ez_jax.system.signals import HandedOn, Interrupt
 from ez_jax.terminal.launch import hydra_in_sentences
 from ez_jax.terminal.progress import Progress
 
-LAST_LINES, LONGEST_TAIL = 20, 2**14  # of the output of a failed cell: lines, bytes
-WAIT, POLL = 2.0, 0.2  # seconds between two looks at the ledger, and at a cell
+LAST_LINES, LONGEST_TAIL = 20, 2**14  # of the output of a failed run: lines, bytes
+WAIT, POLL = 2.0, 0.2  # seconds between two looks at the ledger, and at a run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,17 +36,17 @@ class Orders:
     """How the workers of one invocation go about it."""
 
     invocation: str  # names them all
-    retries: int = 2  # a cell that fails is tried so many times more
+    retries: int = 2  # a run that fails is tried so many times more
     fail_fast: bool = False  # all stop at the first failure
     command: Sequence[str] = (
         sys.executable,
         "-m",
-        "ez_jax.studies.cell_process",
-    )  # is given the file of a cell
+        "ez_jax.studies.run_process",
+    )  # is given the file of a run
 
 
 class Worker:
-    """Takes cells from a ledger and runs them, one after another."""
+    """Takes runs from a ledger and has them trained, one after another."""
 
     def __init__(self, ledger: Ledger, orders: Orders, progress: Progress):
         """Not working yet."""
@@ -59,11 +59,11 @@ class Worker:
         told = False
         with self._interrupt:
             while not self._is_stopped():
-                claimed, busy = self._claim()
-                if claimed is not None:
-                    cell, held = claimed
+                taken, busy = self._take_next()
+                if taken is not None:
+                    run, held = taken
                     with held:
-                        self._attempt(cell, held)
+                        self._attempt(run, held)
                 elif busy:
                     if not told:
                         self._progress.say(f"the rest is run by other processes: waiting. {busy}")
@@ -77,50 +77,50 @@ class Worker:
     def _is_stopped(self) -> bool:
         return self._interrupt.requested or self._stop_file.exists()
 
-    def _claim(self) -> tuple[tuple[Cell, lock.FileLock] | None, lock.Busy | None]:
-        """A cell that is to be run, with its lock; and who runs one that is wanted, too."""
+    def _take_next(self) -> tuple[tuple[StudyRun, lock.FileLock] | None, lock.Busy | None]:
+        """A run that is to be trained, with its lock; and who trains one that is wanted, too."""
         others = None
-        for cell in self._ledger.cells():
-            if not self._is_wanted(cell):
+        for run in self._ledger.runs():
+            if not self._is_wanted(run):
                 continue
-            path = cell.file("lock")
+            path = run.file("lock")
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 held = shared_lock.take(path)
             except lock.Busy as busy:
                 others = busy
                 continue
-            if self._is_wanted(cell):  # nobody has run it in between
-                return (cell, held), others
+            if self._is_wanted(run):  # nobody has trained it in between
+                return (run, held), others
             held.close()
         return None, others
 
-    def _is_wanted(self, cell: Cell) -> bool:
-        failures = read_state(cell).failures.get(self._orders.invocation, 0)
-        return failures <= self._orders.retries and bool(self._ledger.missing(cell))
+    def _is_wanted(self, run: StudyRun) -> bool:
+        failures = read_state(run).failures.get(self._orders.invocation, 0)
+        return failures <= self._orders.retries and bool(self._ledger.missing(run))
 
-    def _attempt(self, cell: Cell, held: lock.FileLock) -> None:
-        """Run a cell in a process of its own and note how it ended."""
-        chosen = cell.configs(self._ledger.missing(cell))
-        cells.Job(chosen, cell.together).write(cell.file("run.json"))
-        before = read_state(cell)
-        write_state(cell, dataclasses.replace(before, status="running"))
-        self._progress.say(f"{cell} ... {cell.file('log')}")
+    def _attempt(self, run: StudyRun, held: lock.FileLock) -> None:
+        """Train a run in a process of its own and note how it ended."""
+        chosen = run.configs(self._ledger.missing(run))
+        run_process.Job(chosen, run.together).write(run.file("run.json"))
+        before = read_state(run)
+        write_state(run, dataclasses.replace(before, status="running"))
+        self._progress.say(f"{run} ... {run.file('log')}")
         began = time.perf_counter()
-        with cell.file("log").open("ab") as log:
-            code = self._run(cell, held, log)
-        state = self._judge(cell, code, before)
-        write_state(cell, state)
-        self._tell(cell, state, time.perf_counter() - began)
+        with run.file("log").open("ab") as log:
+            code = self._execute(run, held, log)
+        state = self._judge(run, code, before)
+        write_state(run, state)
+        self._tell(run, state, time.perf_counter() - began)
         if state.status == "failed" and self._orders.fail_fast:
             self._stop_file.touch()
 
-    def _run(self, cell: Cell, held: lock.FileLock, log: Any) -> int:
-        """The exit code of a cell's process, which shares the lock."""
+    def _execute(self, run: StudyRun, held: lock.FileLock, log: Any) -> int:
+        """The exit code of a run's process, which shares the lock."""
         file = held.descriptor()
         handed = [f"lock={file}", f"parent={os.getpid()}"]
         process = subprocess.Popen(
-            [*self._orders.command, str(cell.file("run.json")), *handed],
+            [*self._orders.command, str(run.file("run.json")), *handed],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -138,9 +138,9 @@ class Worker:
             process.wait()
         return process.returncode
 
-    def _judge(self, cell: Cell, code: int, before: State) -> State:
-        """What became of a cell; its run folders say whether it is done."""
-        if not self._ledger.missing(cell):
+    def _judge(self, run: StudyRun, code: int, before: State) -> State:
+        """What became of a run; its run folders say whether it is done."""
+        if not self._ledger.missing(run):
             return dataclasses.replace(before, status="done", reason="", output=())
         if self._is_stopped() and (code == exits.INTERRUPTED or code == -signal.SIGTERM):
             return dataclasses.replace(before, status="interrupted")
@@ -148,18 +148,18 @@ class Worker:
         failures = before.failures.get(ours, 0) + 1
         if code == exits.BAD_INPUT:  # the same again would be refused again
             failures = self._orders.retries + 1
-        output = _last_lines(cell.file("log"))
+        output = _last_lines(run.file("log"))
         reason = f"{_how(code)}: {output[-1]}" if output else _how(code)
         return State("failed", reason, output, {**before.failures, ours: failures})
 
-    def _tell(self, cell: Cell, state: State, seconds: float) -> None:
+    def _tell(self, run: StudyRun, state: State, seconds: float) -> None:
         if state.status == "done":
-            scores = ", ".join(f"{final_score(one):.5g}" for one in cell.configs())
-            self._progress.say(f"{cell}: {scores} ({seconds:.0f} s)")
+            scores = ", ".join(f"{final_score(one):.5g}" for one in run.configs())
+            self._progress.say(f"{run}: {scores} ({seconds:.0f} s)")
         elif state.status == "failed":
-            self._progress.warn(f"{cell} failed: {state.reason} ({cell.file('log')})")
+            self._progress.warn(f"{run} failed: {state.reason} ({run.file('log')})")
         else:
-            self._progress.say(f"{cell}: stopped, to be continued")
+            self._progress.say(f"{run}: stopped, to be continued")
 
 
 def stop_file(ledger: Ledger, orders: Orders) -> Path:
@@ -179,7 +179,7 @@ def _how(code: int) -> str:
 
 
 def _last_lines(log: Path) -> list[str]:
-    """The end of what a cell printed."""
+    """The end of what a run printed."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - LONGEST_TAIL))
         lines = file.read().decode(errors="replace").splitlines()

@@ -88,7 +88,7 @@ def test_who_asks_twice_in_one_process_is_refused_too(tmp_path):
 def test_a_program_that_is_handed_the_lock_holds_it_after_its_parent_and_its_own_children_do_not(
     tmp_path,
 ):
-    held = lock.FileLock(tmp_path / "cell.lock", pytest.fail)
+    held = lock.FileLock(tmp_path / "run.lock", pytest.fail)
     code = (
         "import subprocess, sys; from ez_jax.storage import lock; "
         "lock.hold_inherited(int(sys.argv[1])); "
@@ -106,17 +106,17 @@ def test_a_program_that_is_handed_the_lock_holds_it_after_its_parent_and_its_own
     )
     child = int(program.stdout.readline())
     held._let_go()  # as the kernel does when the parent is killed
-    assert lock.is_held(tmp_path / "cell.lock")
+    assert lock.is_held(tmp_path / "run.lock")
     with pytest.raises(lock.Busy, match="stop it"):
-        lock.FileLock(tmp_path / "cell.lock", pytest.fail)
+        lock.FileLock(tmp_path / "run.lock", pytest.fail)
     program.communicate()
-    assert not lock.is_held(tmp_path / "cell.lock")
-    lock.FileLock(tmp_path / "cell.lock", pytest.fail).close()
+    assert not lock.is_held(tmp_path / "run.lock")
+    lock.FileLock(tmp_path / "run.lock", pytest.fail).close()
     os.kill(child, signal.SIGKILL)  # fails if it has not outlived its parent
 
 
 def test_nobody_holds_a_lock_that_is_not_there(tmp_path):
-    assert not lock.is_held(tmp_path / "cell.lock")
+    assert not lock.is_held(tmp_path / "run.lock")
 
 
 @pytest.mark.parametrize("text", ["", "process \x1b[31m on x", "x" * 10_000, "\0"])

@@ -11,7 +11,7 @@ import runs
 from test_workers import COMMAND, counts, journal
 
 from ez_jax import ablate
-from ez_jax.studies import cell_process, workers
+from ez_jax.studies import run_process, workers
 from ez_jax.studies.ledger import Ledger
 from ez_jax.system import exits
 from ez_jax.terminal import launch
@@ -21,7 +21,7 @@ STUDY = ["+game=CartPole", "switches=consistency", "seeds=2"]
 
 @pytest.fixture
 def command(tmp_path, monkeypatch, capsys):
-    """The command in a folder of its own, with stand-ins for cells: exit code, output, errors."""
+    """The command in a folder of its own, with stand-ins for runs: exit code, output, errors."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(ablate, "Orders", functools.partial(workers.Orders, command=COMMAND))
 
@@ -82,7 +82,7 @@ def test_values_of_any_key_are_swept(command, tmp_path):
     words = ["learner.learning_rate=0.001,0.003", "search.num_simulations=range(4,6)", "seeds=[3]"]
     code, told, error = command(*words, f"dir={tmp_path}")
     assert code == 0, told + error
-    arms = [(made.config.name, *made.seeds) for made in Ledger.open(tmp_path).cells()]
+    arms = [(made.config.name, *made.seeds) for made in Ledger.open(tmp_path).runs()]
     assert arms == [
         (f"learning_rate-{rate}_search.num_simulations-{number}", 3)
         for rate in ("0.001", "0.003")
@@ -91,17 +91,17 @@ def test_values_of_any_key_are_swept(command, tmp_path):
     assert counts(Ledger.open(tmp_path)) == {"done": 4}
 
 
-def test_what_every_cell_gets_and_the_presets_of_a_game_reach_the_cells(command, tmp_path):
+def test_what_every_run_gets_and_the_presets_of_a_game_reach_the_runs(command, tmp_path):
     words = ["game=CartPole,Catch", "total_agent_steps=600", "+ablation=no_value_prefix"]
     assert command(*words, "switches=consistency", "seeds=1", f"dir={tmp_path}")[0] == 0
-    for made in Ledger.open(tmp_path).cells():
+    for made in Ledger.open(tmp_path).runs():
         content = json.loads(made.file("run.json").read_text())
         (given,) = content["configs"]
         assert given["total_agent_steps"] == 600
         assert given["value_prefix"] is False
         assert given["targets"]["td_steps"] == {"CartPole": 20, "Catch": 10}[given["game"]]
         assert given["run_dir"] == str(tmp_path / "runs" / given["game"] / given["name"] / "seed0")
-        assert cell_process.read(made.file("run.json")) == cell_process.Job(
+        assert run_process.read(made.file("run.json")) == run_process.Job(
             made.configs(), together=False
         )
 
@@ -150,8 +150,8 @@ def test_a_pack_is_trained_by_one_call(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ez_jax.training.vmapped", together)
     pack = [runs.config(f"seed{seed}", {"seed": seed}) for seed in range(3)]
     path = tmp_path / "seeds0-2.run.json"
-    cell_process.Job(pack, together=True).write(path)
-    assert cell_process.run(cell_process.read(path)) == 0
+    run_process.Job(pack, together=True).write(path)
+    assert run_process.run(run_process.read(path)) == 0
     assert calls == [pack]
 
 
@@ -165,16 +165,16 @@ def test_a_pack_is_trained_by_one_call(tmp_path, monkeypatch):
         ('{"configs": [{"lerner": {}}], "together": true}', "unknown key 'lerner'"),
     ],
 )
-def test_a_file_of_a_cell_that_cannot_be_read_is_told(tmp_path, text, told):
+def test_a_file_of_a_run_that_cannot_be_read_is_told(tmp_path, text, told):
     path = tmp_path / "seed0.run.json"
     if text is not None:
         path.write_text(text)
     with pytest.raises(launch.BadInput, match=told):
-        cell_process.read(path)
+        run_process.read(path)
 
 
 @pytest.mark.slow
-def test_a_real_study_that_is_stopped_goes_on_in_the_middle_of_its_cell(tmp_path):
+def test_a_real_study_that_is_stopped_goes_on_in_the_middle_of_its_run(tmp_path):
     settings = [f"{key}={value}" for key, value in runs.SETTINGS.items()]
     words = [*settings, "total_agent_steps=600", "checkpoint.minutes=0", "switches=consistency"]
     words += ["seeds=1", f"dir={tmp_path}"]
@@ -193,6 +193,6 @@ def test_a_real_study_that_is_stopped_goes_on_in_the_middle_of_its_cell(tmp_path
     done = runs.wait(runs.start("ez_jax.ablate", *words))
     assert done.returncode == 0, done.stdout + done.stderr
     assert counts(ledger) == {"done": 2}
-    log = ledger.cells()[0].file("log").read_text()
+    log = ledger.runs()[0].file("log").read_text()
     assert "resumed at" in log
     assert log.count("done: 600 agent steps") == 1

@@ -7,7 +7,7 @@ import pytest
 
 from ez_jax.config import BadInput, from_dict, presets, to_dict, validate
 from ez_jax.structs import EnvSpec
-from ez_jax.studies.designs import make_plan
+from ez_jax.studies.designs import compare
 
 VECTOR = EnvSpec("CartPole", "envpool", "CartPole-v1", 2, (4,), np.dtype("f4"), 1, 1)
 BOARD = dataclasses.replace(VECTOR, observation_shape=(10, 5, 1), observation_dtype=np.dtype("u1"))
@@ -23,9 +23,11 @@ OFF = {  # of preset=small
 }
 
 
-def plan(design, switches=tuple(presets.IDEAS), spec=VECTOR, changes=None, bases=None, preset=""):
+def made_by(
+    design, switches=tuple(presets.IDEAS), spec=VECTOR, changes=None, bases=None, preset=""
+):
     base = presets.make_config("CartPole", preset, changes=changes)
-    return make_plan(design, switches, bases or {"": base}, spec)
+    return compare(design, switches, bases or {"": base}, spec)
 
 
 def table(made):
@@ -33,14 +35,14 @@ def table(made):
 
 
 def test_leave_one_out_is_everything_and_each_idea_off_by_itself():
-    made = plan("leave_one_out")
+    made = made_by("leave_one_out")
     assert table(made) == {"baseline": {}, **OFF}
     assert list(table(made)) == ["baseline", *OFF]
     assert {arm.against for arm in made.arms} == {"baseline"}
 
 
 def test_add_one_in_begins_with_nothing_and_ends_with_everything():
-    made = plan("add_one_in", ("value_prefix", "consistency", "search"))
+    made = made_by("add_one_in", ("value_prefix", "consistency", "search"))
     off = {"value_prefix": False, "consistency": False, "search.policy": "puct"}
     assert table(made) == {
         "bare": off,
@@ -53,7 +55,7 @@ def test_add_one_in_begins_with_nothing_and_ends_with_everything():
 
 
 def test_factorial_is_every_set_of_the_ideas():
-    made = plan("factorial", ("value_prefix", "consistency", "prioritisation"))
+    made = made_by("factorial", ("value_prefix", "consistency", "prioritisation"))
     off = [OFF["no_value_prefix"], OFF["no_consistency"], OFF["no_prioritised"]]
     assert table(made) == {
         "baseline": {},
@@ -72,10 +74,10 @@ def test_a_sweep_compares_with_its_first_value_and_crossed_with_a_design_with_it
         f"rate-{rate}": presets.make_config(changes={"learner.learning_rate": rate})
         for rate in (0.1, 0.2)
     }
-    swept = plan("sweep", bases=bases)
+    swept = made_by("sweep", bases=bases)
     assert table(swept) == {"rate-0.1": {}, "rate-0.2": {"learner.learning_rate": 0.2}}
     assert [arm.against for arm in swept.arms] == ["rate-0.1", "rate-0.1"]
-    crossed = plan("leave_one_out", ("consistency",), bases=bases)
+    crossed = made_by("leave_one_out", ("consistency",), bases=bases)
     assert {arm.name: arm.against for arm in crossed.arms} == {
         "rate-0.1": "rate-0.1",
         "rate-0.1+no_consistency": "rate-0.1",
@@ -88,7 +90,7 @@ def test_a_sweep_compares_with_its_first_value_and_crossed_with_a_design_with_it
 
 @pytest.mark.parametrize("spec", [VECTOR, BOARD])
 def test_augmentation_is_left_out_where_nothing_is_augmented(spec):
-    made = plan("leave_one_out", spec=spec)
+    made = made_by("leave_one_out", spec=spec)
     assert "no_augmentation" not in table(made)
     assert made.left_out == (
         "augmentation: only images of 16 times learner.augment_shift or more are augmented",
@@ -96,7 +98,7 @@ def test_augmentation_is_left_out_where_nothing_is_augmented(spec):
 
 
 def test_augmentation_is_an_arm_where_images_are_augmented():
-    made = plan("leave_one_out", spec=SCREEN)
+    made = made_by("leave_one_out", spec=SCREEN)
     assert table(made)["no_augmentation"] == {"learner.augment": False}
     assert made.left_out == ()
 
@@ -119,14 +121,14 @@ def test_augmentation_is_an_arm_where_images_are_augmented():
     ],
 )
 def test_what_changes_nothing_or_is_impossible_is_left_out_with_the_reason(changes, idea, why):
-    left_out = [told for told in plan("leave_one_out", changes=changes).left_out if idea in told]
+    left_out = [told for told in made_by("leave_one_out", changes=changes).left_out if idea in told]
     assert len(left_out) == 1
     assert left_out[0].startswith(f"{idea}: ")
     assert why in left_out[0]
 
 
 def test_an_arm_that_would_be_the_same_run_as_another_is_told_and_not_run():
-    made = plan("factorial", ("off_policy_correction", "value_target"))
+    made = made_by("factorial", ("off_policy_correction", "value_target"))
     assert list(table(made)) == ["baseline", "no_off_policy_correction", "search_target"]
     told = "no_off_policy_correction+search_target: it is the same run as search_target"
     assert made.left_out == (told,)
@@ -134,20 +136,20 @@ def test_an_arm_that_would_be_the_same_run_as_another_is_told_and_not_run():
 
 def test_nothing_to_compare_is_refused():
     with pytest.raises(BadInput, match=r"nothing to compare in CartPole \(augmentation: only"):
-        plan("leave_one_out", ("augmentation",))
+        made_by("leave_one_out", ("augmentation",))
 
 
 def test_with_the_published_search_the_other_one_is_gumbel_and_a_mixed_target_becomes_td():
-    published = plan("leave_one_out", preset="efficientzero")
+    published = made_by("leave_one_out", preset="efficientzero")
     assert table(published)["gumbel_search"] == {"search.policy": "gumbel"}
-    v2 = plan("leave_one_out", preset="efficientzero_v2")
+    v2 = made_by("leave_one_out", preset="efficientzero_v2")
     assert table(v2)["td_target"] == {"targets.value": "td"}
 
 
 @pytest.mark.parametrize("preset", presets.PRESETS)
 @pytest.mark.parametrize("design", ["leave_one_out", "add_one_in", "factorial"])
 def test_every_arm_can_be_run_and_differs_from_every_other(design, preset):
-    made = plan(design, preset=preset, spec=SCREEN)
+    made = made_by(design, preset=preset, spec=SCREEN)
     configs = [made.config(arm) for arm in made.arms]
     assert len(set(configs)) == len(configs) > 1
     for chosen in configs:

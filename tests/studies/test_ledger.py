@@ -5,18 +5,18 @@ import shutil
 
 import pytest
 import runs
-import stand_in_cell
+import stand_in_run
 from test_workers import create
 
 from ez_jax import ablate, config
 from ez_jax.config import BadInput, to_dict
 from ez_jax.storage.metrics import read_metrics
 from ez_jax.studies import study
-from ez_jax.studies.designs import Arm, Plan
+from ez_jax.studies.designs import Arm, Comparison
 from ez_jax.studies.ledger import (
-    Cell,
     Ledger,
     State,
+    StudyRun,
     final_score,
     read_state,
     seconds_spent,
@@ -29,32 +29,30 @@ ARMS = ["baseline", "no_consistency"]
 
 
 def seeds(ledger):
-    return {
-        (cell.config.game, cell.config.name, seed) for cell in ledger.cells() for seed in cell.seeds
-    }
+    return {(run.config.game, run.config.name, seed) for run in ledger.runs() for seed in run.seeds}
 
 
 def extend(folder, **changes):
     request = Request(**{**vars(REQUEST), **changes})
-    return Ledger.create(folder, request, ablate._plan)
+    return Ledger.create(folder, request, ablate._make_study)
 
 
 @pytest.fixture
 def real(tmp_path, finished):
-    """A ledger whose only done cell is a real run."""
+    """A ledger whose only done run is a real run."""
     chosen = config.override(runs.config(finished.folder), {"run_dir": ""})
     arms = tuple(Arm(name, {}, ARMS[0]) for name in ARMS)
-    planned = Study(REQUEST, {"CartPole": Plan(chosen, arms, ())}, frozenset())
-    study.write(tmp_path, planned)
+    whole = Study(REQUEST, {"CartPole": Comparison(chosen, arms, ())}, frozenset())
+    study.write(tmp_path, whole)
     ledger = Ledger.open(tmp_path)
-    shutil.copytree(finished.folder, ledger.cells()[0].configs()[0].run_dir)
+    shutil.copytree(finished.folder, ledger.runs()[0].configs()[0].run_dir)
     return ledger
 
 
 def test_a_run_that_is_over_is_done_whatever_the_states_say(real):
-    first, *others = real.cells()
+    first, *others = real.runs()
     assert real.missing(first) == ()
-    assert [real.missing(cell) for cell in others] == [(0,), (1,), (1,)]
+    assert [real.missing(run) for run in others] == [(0,), (1,), (1,)]
     (chosen,) = first.configs()
     assert final_score(chosen) == read_metrics(chosen.run_dir)[-1]["eval/return_mean"]
     assert seconds_spent(chosen) > 0
@@ -63,8 +61,8 @@ def test_a_run_that_is_over_is_done_whatever_the_states_say(real):
 
 @pytest.mark.parametrize("damage", ["no score", "no checkpoint", "damaged", "longer", "another"])
 def test_a_run_that_is_not_at_its_end_is_not_done(real, damage):
-    cell = real.cells()[0]
-    (chosen,) = cell.configs()
+    run = real.runs()[0]
+    (chosen,) = run.configs()
     folder = runs.Path(chosen.run_dir)
     metrics = folder / "metrics.jsonl"
     lines = metrics.read_text().splitlines(keepends=True)
@@ -77,8 +75,8 @@ def test_a_run_that_is_not_at_its_end_is_not_done(real, damage):
         shutil.rmtree(newest)
     else:
         change = {"final_updates": 7} if damage == "longer" else {"learner.learning_rate": 1.0}
-        cell = Cell(config.override(cell.config, change), cell.seeds, cell.folder)
-    assert real.missing(cell) == (0,)
+        run = StudyRun(config.override(run.config, change), run.seeds, run.folder)
+    assert real.missing(run) == (0,)
 
 
 def test_more_seeds_games_and_switches_extend_a_study(tmp_path):
@@ -163,13 +161,13 @@ def test_a_damaged_ledger_is_told_in_a_sentence(tmp_path, damage, told):
     ],
 )
 def test_a_damaged_state_is_as_good_as_none(tmp_path, text):
-    cell = create(tmp_path).cells()[0]
-    cell.file("json").parent.mkdir(parents=True)
+    run = create(tmp_path).runs()[0]
+    run.file("json").parent.mkdir(parents=True)
     state = State("failed", "why", ("a", "b"), {"one": 2})
-    write_state(cell, state)
-    assert read_state(cell) == state
-    cell.file("json").write_text(text)
-    assert read_state(cell) == State()
+    write_state(run, state)
+    assert read_state(run) == state
+    run.file("json").write_text(text)
+    assert read_state(run) == State()
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
@@ -180,7 +178,7 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
 
 def test_the_stand_in_leaves_what_a_run_leaves(tmp_path):
     ledger = create(tmp_path)
-    for cell in ledger.cells():
-        for chosen in cell.configs():
-            stand_in_cell.complete(to_dict(chosen))
-        assert ledger.missing(cell) == ()
+    for run in ledger.runs():
+        for chosen in run.configs():
+            stand_in_run.complete(to_dict(chosen))
+        assert ledger.missing(run) == ()

@@ -1,6 +1,6 @@
-"""Workers of a study: every cell once, whoever works on it and whatever ends it.
+"""Workers of a study: every run once, whoever works on it and whatever ends it.
 
-The cells are stand-ins (`stand_in_cell.py`), in processes of their own as the real ones.
+The runs are stand-ins (`stand_in_run.py`), in processes of their own as the real ones.
 """
 
 import collections
@@ -14,22 +14,22 @@ import time
 
 import pytest
 import runs
-import stand_in_cell
+import stand_in_run
 
 from ez_jax import ablate
 from ez_jax.studies import workers
 from ez_jax.studies.ledger import Ledger, read_state
-from ez_jax.studies.status import standings
+from ez_jax.studies.status import arm_statuses
 from ez_jax.studies.study import Request
 from ez_jax.studies.workers import Orders, Worker
 from ez_jax.terminal.progress import Progress
 
-COMMAND = (sys.executable, stand_in_cell.__file__)
+COMMAND = (sys.executable, stand_in_run.__file__)
 
 
 def create(folder, seeds=((0, 1),), games=("CartPole",), switches=("consistency",)):
     request = Request("leave_one_out", games, switches, seeds, ())
-    return Ledger.create(folder, request, ablate._plan)
+    return Ledger.create(folder, request, ablate._make_study)
 
 
 def work(ledger, invocation="one", **orders):
@@ -44,7 +44,7 @@ def journal(folder):
 
 def counts(ledger):
     found = collections.Counter()
-    for row in standings(ledger):
+    for row in arm_statuses(ledger):
         found.update(+row.seeds)
     return dict(found)
 
@@ -54,12 +54,12 @@ def crowd(folder, count):
     environment = {**os.environ, "PYTHONPATH": f"{runs.ROOT}:{runs.ROOT / 'tests'}"}
     environment["PYTHONWARNINGS"] = "ignore"  # of JAX, about the fork
     process = subprocess.Popen(
-        [sys.executable, stand_in_cell.__file__, "crowd", str(folder), str(count)],
+        [sys.executable, stand_in_run.__file__, "crowd", str(folder), str(count)],
         env=environment,
         stdout=subprocess.PIPE,
         text=True,
     )
-    # Workers may have told of their first cells already.
+    # Workers may have told of their first runs already.
     line = next(line for line in process.stdout if line[0].isdecimal())
     return process, [int(word) for word in line.split()]
 
@@ -71,7 +71,7 @@ def wait_for(condition):
         time.sleep(0.1)
 
 
-def test_every_cell_is_run_once_in_order_and_then_none(tmp_path, capsys):
+def test_every_run_is_trained_once_in_order_and_then_none(tmp_path, capsys):
     ledger = create(tmp_path)
     assert work(ledger) is False
     arms = ["baseline", "no_consistency"]
@@ -84,7 +84,7 @@ def test_every_cell_is_run_once_in_order_and_then_none(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("locks", [True, False])
-def test_of_workers_that_race_one_is_killed_and_no_cell_is_ever_run_twice_at_once(tmp_path, locks):
+def test_of_workers_that_race_one_is_killed_and_none_is_ever_trained_twice_at_once(tmp_path, locks):
     ledger = create(tmp_path, seeds=((0, 1, 2),))
     if not locks:
         (tmp_path / "no_locks").touch()
@@ -93,7 +93,7 @@ def test_of_workers_that_race_one_is_killed_and_no_cell_is_ever_run_twice_at_onc
     wait_for(lambda: counts(ledger) == {"running": 3, "waiting": 3})
     wait_for(lambda: len(journal(tmp_path)) == 3)
     os.kill(children[0], signal.SIGKILL)
-    # Its cell is asked to stop, and holds the lock until it has.
+    # Its run is asked to stop, and holds the lock until it has.
     wait_for(lambda: journal(tmp_path)[3:4])
     what, arm, seed = journal(tmp_path)[3]
     assert what == "stop"
@@ -105,14 +105,14 @@ def test_of_workers_that_race_one_is_killed_and_no_cell_is_ever_run_twice_at_onc
     arms = ("baseline", "no_consistency")
     every = [(arm, str(seed)) for arm in arms for seed in range(3)]
     assert told == collections.Counter(
-        [("begin", *cell) for cell in every]
-        + [("end", *cell) for cell in every]
+        [("begin", *one) for one in every]
+        + [("end", *one) for one in every]
         + [("stop", arm, seed), ("begin", arm, seed)]
     )
 
 
 @pytest.mark.parametrize("locks", [True, False])
-def test_many_workers_of_unrelated_processes_run_every_cell_once(tmp_path, locks):
+def test_many_workers_of_unrelated_processes_train_every_run_once(tmp_path, locks):
     ledger = create(tmp_path, seeds=(tuple(range(10)),))
     if not locks:
         (tmp_path / "no_locks").touch()
@@ -120,14 +120,14 @@ def test_many_workers_of_unrelated_processes_run_every_cell_once(tmp_path, locks
     processes = [crowd(tmp_path, 4)[0] for _ in range(3)]
     (tmp_path / "hold").unlink()
     assert [runs.wait(process).returncode for process in processes] == [0] * 3
-    cells = [(arm, str(seed)) for arm in ("baseline", "no_consistency") for seed in range(10)]
-    expected = [(what, *cell) for what in ("begin", "end") for cell in cells]
+    every = [(arm, str(seed)) for arm in ("baseline", "no_consistency") for seed in range(10)]
+    expected = [(what, *one) for what in ("begin", "end") for one in every]
     assert sorted(journal(tmp_path)) == sorted(expected)
     assert counts(ledger) == {"done": 20}
     assert list(tmp_path.glob("cells/**/*.lock*")) == []
 
 
-def test_a_signal_stops_the_cell_which_is_to_be_continued(tmp_path):
+def test_a_signal_stops_the_run_which_is_to_be_continued(tmp_path):
     ledger = create(tmp_path)
     (tmp_path / "hold").touch()
 
@@ -140,14 +140,14 @@ def test_a_signal_stops_the_cell_which_is_to_be_continued(tmp_path):
         assert work(ledger) is True
         asked.result()
     assert journal(tmp_path) == [("begin", "baseline", "0"), ("stop", "baseline", "0")]
-    assert read_state(ledger.cells()[0]).status == "interrupted"
+    assert read_state(ledger.runs()[0]).status == "interrupted"
     assert counts(ledger) == {"waiting": 4}
     (tmp_path / "hold").unlink()
     assert work(ledger) is False
     assert counts(ledger) == {"done": 4}
 
 
-def test_a_failing_cell_is_tried_again_and_what_it_said_is_kept(tmp_path, capsys):
+def test_a_failing_run_is_tried_again_and_what_it_said_is_kept(tmp_path, capsys):
     ledger = create(tmp_path, seeds=((0,),))
     (tmp_path / "fail_baseline").write_text("11")
     work(ledger, retries=2)
@@ -159,7 +159,7 @@ def test_a_failing_cell_is_tried_again_and_what_it_said_is_kept(tmp_path, capsys
     assert counts(ledger) == {"done": 2}
     told = capsys.readouterr().out
     assert told.count("CartPole baseline seed 0 failed: exit code 1: the last line (") == 2
-    log = ledger.cells()[0].file("log")
+    log = ledger.runs()[0].file("log")
     assert log.read_text() == "one line\nthe last line\n" * 2
 
 
@@ -167,13 +167,13 @@ def test_a_failing_cell_is_tried_again_and_what_it_said_is_kept(tmp_path, capsys
     ("failures", "begun", "told"),
     [("1" * 9, 2, "exit code 1: the last line"), ("2", 1, "exit code 2: the last line")],
 )
-def test_a_cell_is_given_up_until_the_next_invocation(tmp_path, failures, begun, told):
+def test_a_run_is_given_up_until_the_next_invocation(tmp_path, failures, begun, told):
     ledger = create(tmp_path, seeds=((0,),))
     (tmp_path / "fail_baseline").write_text(failures)
     work(ledger, retries=1)
     assert journal(tmp_path).count(("begin", "baseline", "0")) == begun
     assert counts(ledger) == {"failed": 1, "done": 1}
-    state = read_state(ledger.cells()[0])
+    state = read_state(ledger.runs()[0])
     assert state.reason == told
     assert state.output == ("one line", "the last line") or state.output[-1] == "the last line"
     (tmp_path / "fail_baseline").unlink()
@@ -189,23 +189,23 @@ def test_fail_fast_stops_at_the_first_failure(tmp_path):
     assert counts(ledger) == {"failed": 1, "waiting": 1}
 
 
-def test_a_cell_killed_for_memory_is_only_its_own_failure(tmp_path):
+def test_a_run_killed_for_memory_is_only_its_own_failure(tmp_path):
     ledger = create(tmp_path, seeds=((0,),))
     command = (sys.executable, "-c", "import os; os.kill(os.getpid(), 9)")
     Worker(ledger, Orders("one", retries=0, command=command), Progress()).work()
-    reasons = {read_state(cell).reason for cell in ledger.cells()}
+    reasons = {read_state(run).reason for run in ledger.runs()}
     assert reasons == {"killed by SIGKILL, as it is done where memory runs out"}
 
 
-def test_seeds_of_a_pack_are_one_cell_and_the_missing_ones_are_run(tmp_path, monkeypatch):
+def test_seeds_of_a_pack_are_one_run_and_the_missing_ones_are_trained(tmp_path, monkeypatch):
     monkeypatch.setattr(ablate, "runs_on_device", lambda game, backend: True)
     ledger = create(tmp_path, seeds=((0, 1, 2),))
-    assert [str(cell) for cell in ledger.cells()] == [
+    assert [str(run) for run in ledger.runs()] == [
         "CartPole baseline seeds 0, 1, 2",
         "CartPole no_consistency seeds 0, 1, 2",
     ]
-    baseline, _ = ledger.cells()
-    stand_in_cell.complete(_plain(baseline.configs()[1]))
+    baseline, _ = ledger.runs()
+    stand_in_run.complete(_plain(baseline.configs()[1]))
     work(ledger)
     begun = [line[1:] for line in journal(tmp_path) if line[0] == "begin"]
     assert begun == [
@@ -234,7 +234,7 @@ def test_launchers_of_hydra_start_workers_of_the_ledger(tmp_path, monkeypatch, l
     monkeypatch.setattr(sys, "argv", ["ablate"])
     monkeypatch.setenv("PYTHONPATH", f"{runs.ROOT}:{runs.ROOT / 'tests'}")
     orders = Orders("one", command=COMMAND)
-    (tmp_path / "hold").touch()  # until each worker has a cell
+    (tmp_path / "hold").touch()  # until each worker has a run
 
     def let_go():
         wait_for(lambda: len(journal(tmp_path)) == count)

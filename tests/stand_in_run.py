@@ -1,4 +1,4 @@
-"""A stand-in for `ez_jax.studies.cell_process`: leaves run folders as if trained, in no time.
+"""A stand-in for `ez_jax.studies.run_process`: leaves run folders as if trained, in no time.
 
 What it does is written into `journal` in the folder of the ledger, a line each. A file `fail_<arm>`
 there makes it fail so many times as it has bytes; while there is a file `hold`, it waits. As a
@@ -66,11 +66,11 @@ def run(configs):
 def handed_over():
     """What ends with its parent and shares its lock."""
     from ez_jax import config
-    from ez_jax.studies import cell_process
+    from ez_jax.studies import run_process
     from ez_jax.system import exits
 
-    cell_process.run = lambda job: run([config.to_dict(one) for one in job.configs])
-    sys.exit(exits.guarded(cell_process.main))
+    run_process.run = lambda job: run([config.to_dict(one) for one in job.configs])
+    sys.exit(exits.guarded(run_process.main))
 
 
 def without_locks():
@@ -92,7 +92,7 @@ def crowd(folder, count):
     from ez_jax.studies.workers import Orders, Worker
     from ez_jax.terminal.progress import Progress
 
-    command = (sys.executable, "-c", "import stand_in_cell; stand_in_cell.handed_over()")
+    command = (sys.executable, "-c", "import stand_in_run; stand_in_run.handed_over()")
     ledger = Ledger.open(Path(folder))
     children = []
     for number in range(int(count)):

@@ -1,8 +1,8 @@
-"""One cell of a study, in a process of its own: only the cell fails if it crashes.
+"""Trains one run of a study, in a process of its own: the others go on if it crashes.
 
-    python -m ez_jax.studies.cell_process FILE
+    python -m ez_jax.studies.run_process FILE
 
-FILE is what the ledger of `python -m ez_jax.ablate` keeps beside the log of the cell: the whole
+FILE is what the ledger of `python -m ez_jax.ablate` keeps beside the log of the run: the whole
 configuration of one run, or of several that differ in their seed and are trained together.
 """
 
@@ -75,7 +75,7 @@ def main() -> int:
     """Train what a file holds."""
     path, *words = sys.argv[1:] or [""]
     if not path:
-        raise BadInput("which cell? write python -m ez_jax.studies.cell_process FILE")
+        raise BadInput("which run? write python -m ez_jax.studies.run_process FILE")
     values, _ = arguments.read(words, OWN_KEYS)
     if values["lock"] >= 0:
         lock.hold_inherited(values["lock"])
