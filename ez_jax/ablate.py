@@ -7,7 +7,7 @@ The same command again goes on where it stopped; more games, seeds or switches e
 
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from ez_jax.terminal.progress import Progress
 
 # What is asked, and how it is gone about.
 ASKED = {"game": "", "design": "", "switches": "", "seeds": "", "pack": True}
-HOW = {
+HOW: dict[str, Any] = {
     "name": "",
     "dir": "",
     "status": False,
@@ -120,7 +120,7 @@ def _request(design: str, given: dict[str, Any], overrides: Sequence[str]) -> Re
     )
 
 
-def _one_of(what: str, name: str, names: Sequence[str]) -> None:
+def _one_of(what: str, name: str, names: Collection[str]) -> None:
     if name not in names:
         nearest = errors.nearest_keys(name, tuple(names))
         hint = errors.suggestion(nearest) if nearest else f"; choose {' or '.join(names)}"

@@ -167,7 +167,8 @@ def _check_layout(folder: Path) -> None:
 
 def _check_stored(folder: Path, there: PyTree, wanted: PyTree) -> None:
     """Refuse other arrays before any is read: orbax would take memory for what the folder says."""
-    if jax.tree.structure(there) != jax.tree.structure(wanted):
+    paths = [[path for path, _ in jax.tree.leaves_with_path(tree)] for tree in (there, wanted)]
+    if paths[0] != paths[1]:
         raise DamagedCheckpoint(f"{folder} is damaged: its arrays have other names")
     found = zip(_names(wanted), jax.tree.leaves(there), jax.tree.leaves(wanted), strict=True)
     for names, array, leaf in found:
@@ -191,7 +192,7 @@ def _take(nested: dict[str, Any], names: tuple[str, ...]) -> np.ndarray:
 def _like(template: Any, array: np.ndarray) -> Any:
     """A restored array as the template wants it."""
     if _is_key(template):
-        return jax.random.wrap_key_data(array, impl=_key_impl(template))
+        return jax.random.wrap_key_data(jax.numpy.asarray(array), impl=_key_impl(template))
     if isinstance(template, np.ndarray | np.generic):
         return array
     return jax.device_put(array, getattr(template, "sharding", None))

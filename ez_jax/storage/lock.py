@@ -73,13 +73,14 @@ class FileLock:
 
     def _acquire(self) -> None:
         # Who ends removes the file: what was opened just before may be nobody's lock any more.
-        while not self._is_in_place():
+        file = None
+        while file is None or not self._is_in_place():
             self._let_go()
-            self._file = self._open()
-            self._is_locked = self._lock(self._file)
+            file = self._file = self._open()
+            self._is_locked = self._lock(file)
         if self._is_locked:
-            os.ftruncate(self._file, 0)
-            os.pwrite(self._file, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+            os.ftruncate(file, 0)
+            os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
 
     def _open(self) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK

@@ -196,14 +196,14 @@ def last_written(folder: str | Path, since: Clocks) -> dict[str, Clocks]:
     """Agent steps and updates of the last line of `log` and of `evaluate`; `since` without one."""
     found = {"log": since, "evaluate": since}
     for line in read_metrics(folder):
-        clocks = Clocks(agent_steps=line["agent_steps"], updates=line["updates"])
+        clocks = Clocks(agent_steps=int(line["agent_steps"]), updates=int(line["updates"]))
         found["evaluate" if EVALUATION in line else "log"] = clocks
     return found
 
 
 def _complete_lines(path: Path) -> list[tuple[bytes, dict[str, float]]]:
     """Each line as stored and as read; a line without its newline was torn and does not count."""
-    found = []
+    found: list[tuple[bytes, dict[str, float]]] = []
     try:
         safe_files.check_regular(path, path.stat(), LARGEST_FILE)
         with path.open("rb") as file:

@@ -201,9 +201,9 @@ def _possible(
             impossible.setdefault(str(reason), []).append(off)
             continue
         yield name or "+".join(ablations), config
-    for reason, sets in impossible.items():
+    for why, sets in impossible.items():
         more = f" (and {len(sets) - 1} sets more)" if len(sets) > 1 else ""
-        left_out[f"{' and '.join(sets[0])} off together{more}: {reason}"] = None
+        left_out[f"{' and '.join(sets[0])} off together{more}: {why}"] = None
 
 
 def _off_together(start: Config, off: Off) -> tuple[list[str], Config]:

@@ -49,8 +49,11 @@ def read(path: Path) -> Job:
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror}") from error
     found, together = content.get("configs"), content.get("together")
-    is_sound = isinstance(found, list) and found and isinstance(together, bool)
-    if not is_sound or (len(found) > 1 and not together):
+    if not (
+        isinstance(found, list)
+        and isinstance(together, bool)
+        and (len(found) == 1 or (found and together))
+    ):
         raise BadInput(f"{path} is damaged: it holds no configurations")
     configs = [config.validate(config.from_dict(values)) for values in found]
     return Job(configs, together)

@@ -44,8 +44,8 @@ def arm_statuses(ledger: Ledger) -> list[ArmStatus]:
         missing = ledger.missing(run)
         for chosen in run.configs():
             row.seconds += seconds_spent(chosen)
-            if chosen.seed not in missing:
-                row.scores.append(final_score(chosen))
+            score = None if chosen.seed in missing else final_score(chosen)
+            row.scores += [] if score is None else [score]
         row.seeds["done"] += len(run.seeds) - len(missing)
         if missing:
             state = read_state(run)

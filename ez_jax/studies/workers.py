@@ -226,7 +226,7 @@ def launch(ledger: Ledger, orders: Orders, count: int, words: Sequence[str]) -> 
 
 def job(node: DictConfig) -> None:
     """One worker, where a launcher has started it."""
-    values = OmegaConf.to_container(node)
+    values: Any = OmegaConf.to_container(node)
     if os.getppid() == values["parent"]:  # on this machine: it would be left alone
         signals.end_with(values["parent"])
     ledger = Ledger.open(Path(values["ledger"]))

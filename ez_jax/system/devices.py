@@ -41,7 +41,7 @@ def everywhere() -> NamedSharding | None:
     return shardings(WHOLE)
 
 
-def shardings(specs: Tree) -> Tree:
+def shardings(specs: Any) -> Any:
     """A tree of `PartitionSpec` on the ambient mesh; None, for anywhere, without one."""
     mesh = jax.sharding.get_mesh()
     place = lambda spec: None if mesh.empty else NamedSharding(mesh, spec)  # noqa: E731
@@ -96,7 +96,7 @@ def read(long: Shaped[Array, "T ..."], row: Int[Array, "B W"], *column: Array) -
     if number == 1:
         return long[row, *column]
     size = len(row)
-    row, *column = (_longer(x, -size % number) for x in (row, *column))
+    padded = [_longer(x, -size % number) for x in (row, *column)]
 
     def of_mine(long: Array, row: Array, *column: Array) -> Array:
         at, is_mine = _mine(long, row)
@@ -107,7 +107,7 @@ def read(long: Shaped[Array, "T ..."], row: Int[Array, "B W"], *column: Array) -
 
     specs = (SPLIT, WHOLE, *(WHOLE for _ in column))
     found = jax.shard_map(of_mine, in_specs=specs, out_specs=SPLIT, check_vma=False)
-    return found(long, row, *column)[:size]
+    return found(long, *padded)[:size]
 
 
 def write(long: Shaped[Array, "T ..."], at: Int[Array, " R"], rows: Array) -> Array:

@@ -51,7 +51,7 @@ def join(config: Config) -> None:
     """
     if config.devices != "all" or not is_several(os.environ) or jax.distributed.is_initialized():
         return
-    named = {}
+    named: dict[str, Any] = {}
     if address := os.environ.get("JAX_COORDINATOR_ADDRESS"):
         try:
             named = {
@@ -190,7 +190,7 @@ def check_same(tree: Any) -> None:
         return
     digest = 0
     for leaf in jax.tree.leaves(tree):
-        digest = zlib.crc32(np.ascontiguousarray(leaf), digest)
+        digest = zlib.crc32(np.asarray(leaf).tobytes(), digest)
     found = [int(one[0]) for one in exchange(np.array([digest], np.uint32))]
     if len(set(found)) > 1:
         raise RuntimeError(

@@ -31,7 +31,8 @@ class _Pulse:
     doing = AT_START
     beats = 0
     is_watched = False
-    results: ClassVar = collections.deque()  # asked of the device, oldest first
+    # Asked of the device, oldest first.
+    results: ClassVar[collections.deque[Any]] = collections.deque()
 
 
 def beat() -> None:
@@ -115,14 +116,15 @@ class Watchdog:
 
     def _give_up(self, silent: float) -> None:
         """Tell where, and end the process even if the telling hangs as well."""
-        faulthandler.dump_traceback_later(LAST_WORDS, exit=True, file=sys.__stderr__)
+        stderr = sys.__stderr__ or sys.stderr
+        faulthandler.dump_traceback_later(LAST_WORDS, exit=True, file=stderr)
         told = (
             f"error: {_sentence(silent)}; the run is ended (log.watchdog={self._limit:g} seconds), "
             f"the stacks of its threads are below and in {self._file}; the same command goes on "
             "from the last checkpoint\n"
         )
         try:
-            _dump(told, sys.__stderr__)
+            _dump(told, stderr)
             self._file.parent.mkdir(parents=True, exist_ok=True)
             with self._file.open("w", encoding="utf-8") as file:
                 _dump(told, file)
