@@ -281,11 +281,7 @@ def _run(function: Callable[..., Any], *args: Any) -> Any:
         lowered = jax.jit(function).lower(*args)
         text = lowered.as_text()
         if text not in _COMPILED:
-            hurry = {
-                "xla_backend_optimization_level": "0",
-                "xla_llvm_disable_expensive_passes": True,
-            }
-            _COMPILED[text] = lowered.compile(compiler_options=hurry)
+            _COMPILED[text] = lowered.compile(compiler_options=_IN_HURRY)
         return jax.device_get(_COMPILED[text](*args))
 
 
