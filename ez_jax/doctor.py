@@ -1,4 +1,4 @@
-"""Is everything here as a run needs it? Versions, machine, and checks that say what to mend.
+"""Is everything here as a run needs it? Versions, machine, and checks that say what to fix.
 
     python -m ez_jax.doctor
     python -m ez_jax.doctor env=my_package:MyEnv-v0     # is this game as a run needs it?
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ez_jax.config import BadInput
 from ez_jax.diagnosis import machine_checks
-from ez_jax.diagnosis.verdicts import Report
+from ez_jax.diagnosis.verdicts import Verdicts
 from ez_jax.system import compilation, exits, machine
 from ez_jax.terminal import arguments
 
@@ -35,7 +35,7 @@ def switch_checks() -> Iterator[machine_checks.Check]:
             name=str(switch),
             claim=claim(switch),
             run=functools.partial(_flip, switch),
-            mend=lambda error: (
+            fix=lambda error: (
                 "this is a fault of the code, not of the machine: see the row of this switch in "
                 "ez_jax/diagnosis/switches.py, or report it"
             ),
@@ -55,44 +55,44 @@ def main() -> int:
     """Tell everything; the exit code says whether all checks succeeded."""
     words = [_as_key(word) for word in sys.argv[1:]]
     values, changes = arguments.read(words, OWN_KEYS | GAME_KEYS)
-    report = Report(verbose=values["verbose"])
+    verdicts = Verdicts(verbose=values["verbose"])
     if values["env"]:
-        return _examine(report, values, changes)
+        return _check_game(verdicts, values, changes)
     given = [key for key in GAME_KEYS if values[key]] + list(changes)
     if given:
         raise BadInput(f"{given[0]} belongs to a run; only {_own()} may be given without env=GAME")
-    report.section("versions")
-    report.columns({name: v or "not installed" for name, v in machine.versions().items()})
-    report.section("machine")
-    report.rows(machine.facts())
-    report.section("checks")
-    succeeded = [report.check(check) for check in machine_checks.CHECKS]
+    verdicts.section("versions")
+    verdicts.columns({name: v or "not installed" for name, v in machine.versions().items()})
+    verdicts.section("machine")
+    verdicts.rows(machine.facts())
+    verdicts.section("checks")
+    succeeded = [verdicts.check(check) for check in machine_checks.CHECKS]
     if not values["quick"] and succeeded[0]:  # without a device there is nothing to flip
-        report.section("switches, each flipped alone: only what is named may change, and it must")
+        verdicts.section("switches, each flipped alone: only what is named may change, and it must")
         for check in switch_checks():
-            report.check(check)
-    return report.conclude()
+            verdicts.check(check)
+    return verdicts.conclude()
 
 
-def _examine(report: Report, values: Mapping[str, Any], changes: Mapping[str, Any]) -> int:
+def _check_game(verdicts: Verdicts, values: Mapping[str, Any], changes: Mapping[str, Any]) -> int:
     """Check one game, and say what it would get; returns the exit code."""
-    # Imported late: without them the machine can still be examined.
+    # Imported late: without them the machine can still be checked.
     from ez_jax.config import presets
-    from ez_jax.diagnosis.game.checks import Subject, stages
+    from ez_jax.diagnosis.game.checks import Game, stages
 
     compilation.configure_jax()
     config = presets.make_config(values["env"], values["preset"], changes=changes)
-    subject = Subject(config, steps=200 if values["quick"] else 2_000)
-    report.section(f"checks of {config.game}")
+    game = Game(config, steps=200 if values["quick"] else 2_000)
+    verdicts.section(f"checks of {config.game}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # one of the checks tells them
-        for checks in stages(subject):
+        for checks in stages(game):
             # Each part needs what the one before looked at.
-            if not all([report.check(check) for check in checks]):
-                return report.conclude()
-    report.section("what it would get")
-    report.rows(subject.would_get())
-    return report.conclude()
+            if not all([verdicts.check(check) for check in checks]):
+                return verdicts.conclude()
+    verdicts.section("what it would get")
+    verdicts.rows(game.would_get())
+    return verdicts.conclude()
 
 
 def _own() -> str:
@@ -107,9 +107,9 @@ def _as_key(word: str) -> str:
 HELP = """usage: python -m ez_jax.doctor [quick=true] [verbose=true]
        python -m ez_jax.doctor env=GAME [preset=PRESET] [quick=true] [verbose=true] [KEY=VALUE ...]
 
-Shows versions and machine, tries everything that a run relies on, and says what to mend.
+Shows versions and machine, tries everything that a run relies on, and says what to fix.
 With env=GAME it plays that game instead, any that ez_jax.train takes (Breakout,
-my_package:MyEnv-v0), and says what has to be mended, and which settings the game would get.
+my_package:MyEnv-v0), and says what has to be fixed, and which settings the game would get.
   quick=true                   leave out the switches of the algorithm (half a minute), or play 200
                                random steps of the game instead of 2,000
   verbose=true                 whole tracebacks of what failed

@@ -2,7 +2,7 @@
 
     python -m ez_jax.report runs/CartPole out=report
 
-`reporting` measures and draws; here is the command.
+`reports` measures and draws; here is the command.
 """
 
 import os
@@ -30,7 +30,7 @@ def main() -> int:
     _check(folders, values, changes)
     # Imported late: they bring JAX and pandas along, and refusals are quick.
     from ez_jax.reports import arms, collect, figures, page, tables
-    from ez_jax.reports.measured import study
+    from ez_jax.reports.results import measure_all
 
     runs = [
         collect.read_run(folder, last=values["last"], final=values["final"])
@@ -38,19 +38,19 @@ def main() -> int:
     ]
     panels = arms.group(runs, mix=values["mix"], partial=values["partial"])
     out = _make_folder(values["out"])
-    measured = study(runs, panels, _final_means(values))
+    results = measure_all(runs, panels, _final_means(values))
     names = file_names([panel.title for panel in panels])
-    drawn = figures.draw_all(measured, dict(zip(panels, names, strict=True)), out)
+    drawn = figures.draw_all(results, dict(zip(panels, names, strict=True)), out)
     command = shlex.join(["python", "-m", "ez_jax.report", *words])
     texts = {
-        **tables.csv_files(measured),
-        "tables.tex": tables.latex(measured),
-        "index.html": page.render(measured, drawn, command),
+        **tables.csv_files(results),
+        "tables.tex": tables.latex(results),
+        "index.html": page.render(results, drawn, command),
     }
     for name, text in texts.items():
         (out / name).write_text(text, encoding="utf-8")
-    _tell(page.summary(measured))
-    _tell(f"warning: {sentence}" for sentence in measured.warnings)
+    _tell(page.summary(results))
+    _tell(f"warning: {sentence}" for sentence in results.warnings)
     _tell([f"wrote {out / 'index.html'}"])
     return exits.DONE
 

@@ -1,4 +1,4 @@
-"""Environments with one fault each, and what mends some; importing this registers them."""
+"""Environments with one fault each, and what fixes some; importing this registers them."""
 
 import gymnasium
 import numpy as np
@@ -255,7 +255,7 @@ class Planes(Walk):
         return np.full((3, 20, 24), 99 + 9 * self.place, np.uint8)
 
 
-def mended(name):
+def fixed(name):
     """The environment in the wrapper that the doctor names."""
     flat = FlattenObservation
     last = lambda env: TransformObservation(  # noqa: E731
@@ -282,8 +282,8 @@ ALL = (
     SamePicture, Lonely, Crashing, NeedsArgument, Sulking, Throttle, Buttons, Switches, Pair, Parts,
     WithImage, Growing, Planes,
 )  # fmt: skip
-MENDED = ("Throttle", "Buttons", "Switches", "Parts", "Planes")
+FIXED = ("Throttle", "Buttons", "Switches", "Parts", "Planes")
 for _class in ALL:
     gymnasium.register(f"{_class.__name__}-v0", _class)
-for _name in MENDED:
-    gymnasium.register(f"Mended{_name}-v0", mended(_name))
+for _name in FIXED:
+    gymnasium.register(f"Fixed{_name}-v0", fixed(_name))

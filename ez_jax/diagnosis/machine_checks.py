@@ -1,11 +1,11 @@
-"""What every run relies on, each tried by itself in seconds, with the mend where it fails."""
+"""What every run relies on, each tried by itself in seconds, with the fix where it fails."""
 
 import dataclasses
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -28,7 +28,7 @@ class Check:
     claim: str  # what holds if it does
     # Raises if it does not; may return what to say for the claim.
     run: Callable[[], str | Note | None]
-    mend: Callable[[Exception], str]  # one sentence
+    fix: Callable[[Exception], str]  # one sentence
 
 
 def _convolution() -> None:
@@ -52,7 +52,7 @@ def _convolution() -> None:
     np.testing.assert_allclose(convolve(image, kernel), expected, rtol=1e-4, atol=1e-4)
 
 
-def _mend_device(error: Exception) -> str:
+def _fix_device(error: Exception) -> str:
     del error
     platforms = os.environ.get("JAX_PLATFORMS")
     if platforms and platforms != "cpu":
@@ -64,17 +64,17 @@ def _mend_device(error: Exception) -> str:
     )
 
 
-def _with_device(mend: Callable[[Exception], str]) -> Callable[[Exception], str]:
-    """The mend of what is broken by itself, and not only because JAX is."""
+def _with_device(fix: Callable[[Exception], str]) -> Callable[[Exception], str]:
+    """The fix of what is broken by itself, and not only because JAX is."""
 
-    def mended(error: Exception) -> str:
+    def fixed(error: Exception) -> str:
         try:
             _convolution()
         except Exception:  # noqa: BLE001 told already, by its own check
             return "see to the convolution first: without JAX nothing of this can work"
-        return mend(error)
+        return fix(error)
 
-    return mended
+    return fixed
 
 
 def _atari() -> None:
@@ -93,7 +93,7 @@ def _atari() -> None:
         raise AssertionError(f"no picture of a game: {step.observation.shape}")
 
 
-def _mend_envpool(error: Exception) -> str:
+def _fix_envpool(error: Exception) -> str:
     instead = 'environments of Gymnasium work without it (game="gym:CartPole-v1")'
     if isinstance(error, ImportError) and not machine.installed("envpool"):
         return f"pip install envpool; {instead}"
@@ -125,7 +125,7 @@ def _search() -> None:
     from ez_jax.structs import Embedding, Root
 
     config = SearchConfig(num_simulations=16)
-    search = make_search(config, _Bandit(), discount=0.9, explore=False)
+    search = make_search(config, cast(Any, _Bandit()), discount=0.9, explore=False)
     pays = jnp.eye(4)[jnp.array([2, 0, 3])]
     nothing = jnp.zeros(len(pays))
     embedding = Embedding(
@@ -153,7 +153,7 @@ def _checkpoint() -> None:
         np.testing.assert_array_equal(restored.state["train"][name], array)
 
 
-def _mend_checkpoint(error: Exception) -> str:
+def _fix_checkpoint(error: Exception) -> str:
     folder = tempfile.gettempdir()
     if isinstance(error, OSError):
         return f"make room in {folder}, or set TMPDIR to a folder that can be written"
@@ -184,7 +184,7 @@ def _gpu() -> str | None:
     raise RuntimeError(f"{', '.join(gpus)} is there, but JAX sees only {jax.devices()}")
 
 
-def _mend_gpu(error: Exception) -> str:
+def _fix_gpu(error: Exception) -> str:
     del error
     plugins = [
         name for name in ("jax-cuda12-plugin", "jax-cuda13-plugin") if machine.installed(name)
@@ -197,23 +197,21 @@ def _mend_gpu(error: Exception) -> str:
     return f'pip install -e ".[{machine.cuda_extra()}]"'
 
 
-def _always(mend: str) -> Callable[[Exception], str]:
-    return lambda error: mend
+def _always(fix: str) -> Callable[[Exception], str]:
+    return lambda error: fix
 
 
 CHECKS = (
-    Check("convolution", "agrees with numpy's", _convolution, _mend_device),
-    Check("NVIDIA GPU", "is used by JAX", _gpu, _with_device(_mend_gpu)),
-    Check("Atari", "envpool plays a step of Pong", _atari, _with_device(_mend_envpool)),
+    Check("convolution", "agrees with numpy's", _convolution, _fix_device),
+    Check("NVIDIA GPU", "is used by JAX", _gpu, _with_device(_fix_gpu)),
+    Check("Atari", "envpool plays a step of Pong", _atari, _with_device(_fix_envpool)),
     Check(
         "search",
         "finds the arm that pays",
         _search,
         _with_device(_always("install the tested versions: pip install -r requirements.txt")),
     ),
-    Check(
-        "checkpoint", "comes back as it was written", _checkpoint, _with_device(_mend_checkpoint)
-    ),
+    Check("checkpoint", "comes back as it was written", _checkpoint, _with_device(_fix_checkpoint)),
     Check(
         "video",
         "is written by ffmpeg",

@@ -1,4 +1,4 @@
-"""Everything an update consists of, computed in little time from fixed data: `probe(config)`.
+"""Everything an update consists of, computed in little time from fixed data.
 
 Replay contents, weights and keys are always the same, and each part is fed with what the parts
 before it give under `BASE`: a setting shows where it acts, not wherever its effect spreads to. Only
@@ -71,7 +71,7 @@ BASE = override(
 )
 
 
-def probe(config: Config) -> dict[str, np.ndarray]:
+def sample_update(config: Config) -> dict[str, np.ndarray]:
     """Everything an update consists of, by name, from fixed replay contents, weights and keys."""
     batch, (gradient, loss) = _drawn(config), _lost(config)
     parts = {
@@ -109,8 +109,8 @@ def _drawn(config: Config) -> Batch:
 def _searched(config: SearchConfig, model: Model, discount: float) -> SearchOutput:
     """Search at every unroll position of the batch: [(K+1) * B, ...], as reanalysis wants it."""
     search = make_search(config, model, discount=discount, explore=True)
-    frames = np.moveaxis(_drawn(BASE).observation[:, : BASE.learner.unroll_steps + 1], 1, 0)
-    frames = frames.reshape(-1, 1, *model.spec.observation_shape)
+    frames = np.asarray(_drawn(BASE).observation[:, : BASE.learner.unroll_steps + 1])
+    frames = np.moveaxis(frames, 1, 0).reshape(-1, 1, *model.spec.observation_shape)
 
     def searched(variables: Variables, frames: Any, key: Any) -> SearchOutput:
         return search(variables, model.root(variables, frames), key)
@@ -179,7 +179,7 @@ def _replay() -> Replay:
     normal = lambda: rng.normal(size=shape).astype(np.float32)  # noqa: E731
     first = np.zeros(shape, bool)
     first[[0, ROWS // 2]] = True
-    rows = Row(
+    rows: dict[str, Any] = dict(
         observation=rng.integers(0, 256, (*shape, PIXELS, PIXELS, 1), np.uint8),
         reward=normal() + 3,
         discount=np.roll(~first, -1, axis=0).astype(np.float32),
@@ -189,7 +189,8 @@ def _replay() -> Replay:
         value=normal(),
         searched=np.zeros(shape, np.int32),
     )
-    return Replay(rows=rows, priority=np.exp(normal()), count=np.int32(ROWS))
+    others: dict[str, Any] = {"priority": np.exp(normal()), "count": np.int32(ROWS)}
+    return Replay(rows=Row(**rows), **others)
 
 
 @functools.cache
@@ -268,6 +269,10 @@ class _Network(nn.Module):
 # Running it.
 
 _COMPILED: dict[str, Callable[..., Any]] = {}  # by its text: equal programs are compiled once
+_IN_HURRY: dict[str, str | bool] = {
+    "xla_backend_optimization_level": "0",
+    "xla_llvm_disable_expensive_passes": True,
+}
 
 
 def _run(function: Callable[..., Any], *args: Any) -> Any:
@@ -276,8 +281,7 @@ def _run(function: Callable[..., Any], *args: Any) -> Any:
         lowered = jax.jit(function).lower(*args)
         text = lowered.as_text()
         if text not in _COMPILED:
-            hurry = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-            _COMPILED[text] = lowered.compile(compiler_options=hurry)
+            _COMPILED[text] = lowered.compile(compiler_options=_IN_HURRY)
         return jax.device_get(_COMPILED[text](*args))
 
 

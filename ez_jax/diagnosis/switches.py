@@ -13,7 +13,7 @@ import numpy as np
 from ez_jax.agent.search.search import SEARCHES
 from ez_jax.agent.targets import VALUE_TARGETS
 from ez_jax.config import override
-from ez_jax.diagnosis.sample_update import BASE, UPDATES, probe
+from ez_jax.diagnosis.sample_update import BASE, UPDATES, sample_update
 
 ROUNDING = 1e-6  # of the largest entry: two programs may round differently
 
@@ -141,7 +141,8 @@ def check() -> Iterator[Result]:
 def flip(switch: Switch) -> Result:
     """Flip one switch and leave everything else as it is."""
     given = override(BASE, dict(switch.given))
-    return Result(switch, probe(given), probe(override(given, {switch.key: switch.off})))
+    flipped = override(given, {switch.key: switch.off})
+    return Result(switch, sample_update(given), sample_update(flipped))
 
 
 def claim(switch: Switch) -> str:

@@ -17,7 +17,7 @@ WIDTH, INDENT, CLAIM = 80, 8, 33  # columns: of a line, before a name, of a clai
 STYLES = {"OK": "green", "NOTE": "yellow", "FAIL": "bold red"}
 
 
-class Report:
+class Verdicts:
     """What a person sees; plain lines where there is no terminal."""
 
     def __init__(self, *, verbose: bool):
@@ -55,7 +55,7 @@ class Report:
                 found = check.run()
         except Exception as error:  # noqa: BLE001 told with its text, and the exit code says so
             self._verdict("FAIL", check.name, check.claim, began)
-            self._fault(error, check.mend(error))
+            self._fault(error, check.fix(error))
             return False
         if isinstance(found, machine_checks.Note):
             self.noted += 1
@@ -87,8 +87,8 @@ class Report:
         for part in rest:
             self.say(" " * (WIDTH - CLAIM - 8) + part)
 
-    def _fault(self, error: Exception, mend: str) -> None:
-        self._paragraph(" " * INDENT + "mend: ", mend, style="yellow")
+    def _fault(self, error: Exception, fix: str) -> None:
+        self._paragraph(" " * INDENT + "fix: ", fix, style="yellow")
         told = f"{type(error).__name__}: {error}"
         if self._verbose or not str(error):
             told = "".join(traceback.format_exception(error))

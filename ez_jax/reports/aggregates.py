@@ -9,7 +9,7 @@ from jaxtyping import Float
 from ez_jax.reports import estimates
 from ez_jax.reports.arms import Panel
 from ez_jax.reports.estimates import Estimate
-from ez_jax.reports.scales import Scale, scale_of
+from ez_jax.reports.normalise import Normaliser, normaliser
 
 MEASURES = ("mean", "median", "IQM", "optimality gap")
 IMPROVES = "P(improvement)"
@@ -25,6 +25,11 @@ class Aggregate:
     seeds: int  # per game
     measures: Mapping[str, Estimate]  # by name; of the baseline without P(improvement)
 
+    @property
+    def title(self) -> str:
+        """The arm, and the protocol where there are several."""
+        return f"{self.arm} ({self.label})" if self.label else self.arm
+
 
 @dataclasses.dataclass(frozen=True)
 class Aggregates:
@@ -39,23 +44,26 @@ def aggregate(panels: Sequence[Panel]) -> Aggregates:
     rows: list[Aggregate] = []
     notes: list[str] = []
     for label in sorted({panel.label for panel in panels}):
-        scales = {}
+        normalisers = {}
         for panel in (panel for panel in panels if panel.label == label):
-            scale = scale_of(panel)
-            if scale is None:
+            known = normaliser(panel)
+            if known is None:
                 notes.append(
                     f"{panel.title} is left out of the aggregates: "
                     "its runs score alike and no scale is known."
                 )
             else:
-                scales[panel] = scale
-                notes.append(scale.told)
-        rows += _rows(label, scales, notes)
+                normalisers[panel] = known
+                notes.append(known.told)
+        rows += _rows(label, normalisers, notes)
     return Aggregates(tuple(rows), tuple(notes))
 
 
-def _rows(label: str, scales: Mapping[Panel, Scale], notes: list[str]) -> list[Aggregate]:
-    scored = {panel: _scores(panel, scale) for panel, scale in scales.items()}
+def _rows(label: str, normalisers: Mapping[Panel, Normaliser], notes: list[str]) -> list[Aggregate]:
+    scored = {
+        panel: {arm.name: normalise(arm.finals) for arm in panel.arms if arm.runs}
+        for panel, normalise in normalisers.items()
+    }
     scored = {panel: scores for panel, scores in scored.items() if panel.baseline.name in scores}
     names = list(dict.fromkeys(name for scores in scored.values() for name in scores))
     base = [scores[panel.baseline.name] for panel, scores in scored.items()]
@@ -74,10 +82,6 @@ def _rows(label: str, scales: Mapping[Panel, Scale], notes: list[str]) -> list[A
         games = tuple(panel.game for panel in scored)
         rows.append(Aggregate(label, name, games, len(matrix), measures))
     return rows
-
-
-def _scores(panel: Panel, scale: Scale) -> dict[str, np.ndarray]:
-    return {arm.name: scale(arm.finals) for arm in panel.arms if len(arm.runs)}
 
 
 def _rectangle(columns: Sequence[np.ndarray], name: str, notes: list[str]) -> np.ndarray:

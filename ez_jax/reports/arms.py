@@ -12,6 +12,7 @@ from ez_jax import config
 from ez_jax.config import errors, from_dict, presets
 from ez_jax.reports import protocols
 from ez_jax.reports.collect import BASELINE, RunRecord, read_baseline
+from ez_jax.reports.estimates import count_text
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -22,6 +23,11 @@ class Arm:
     values: dict[str, Any]  # of the settings that differ anywhere in the panel, by dotted key
     runs: tuple[RunRecord, ...]  # that count, by seed
     left_out: tuple[RunRecord, ...]  # unfinished, without evaluation, or a seed's second run
+
+    @property
+    def all_runs(self) -> tuple[RunRecord, ...]:
+        """Those that count, and those left out."""
+        return self.runs + self.left_out
 
     @property
     def finals(self) -> np.ndarray:
@@ -48,6 +54,11 @@ class Panel:
     def title(self) -> str:
         """The game, and its protocol where there are several."""
         return f"{self.game} ({self.label})" if self.label else self.game
+
+    @property
+    def all_runs(self) -> list[RunRecord]:
+        """Of all arms."""
+        return [run for arm in self.arms for run in arm.all_runs]
 
     @property
     def baseline(self) -> Arm:
@@ -81,14 +92,14 @@ def value_text(value: Any) -> str:
 
 def _panel(game: str, label: str, runs: Sequence[RunRecord], *, partial: bool) -> Panel:
     keys = tuple(sorted(key for key in runs[0].settings if _varies(key, runs)))
-    cells: dict[str, list[RunRecord]] = {}
+    by_point: dict[str, list[RunRecord]] = {}
     for run in runs:
-        cells.setdefault(repr([run.settings[key] for key in keys]), []).append(run)
-    points = [{key: cell[0].settings[key] for key in keys} for cell in cells.values()]
+        by_point.setdefault(repr([run.settings[key] for key in keys]), []).append(run)
+    points = [{key: same[0].settings[key] for key in keys} for same in by_point.values()]
     base = _choose_baseline(points, runs)
     arms = [
-        _arm(_name(point, base), point, cell, partial=partial)
-        for point, cell in zip(points, cells.values(), strict=True)
+        _arm(_name(point, base), point, same, partial=partial)
+        for point, same in zip(points, by_point.values(), strict=True)
     ]
     order = lambda arm: (arm.values != base, len(arm.name.split(", ")), arm.name)  # noqa: E731
     arms.sort(key=order)
@@ -105,9 +116,9 @@ def _name(point: Mapping[str, Any], base: Mapping[str, Any]) -> str:
     return text or BASELINE
 
 
-def _arm(name: str, point: dict[str, Any], cell: list[RunRecord], *, partial: bool) -> Arm:
+def _arm(name: str, point: dict[str, Any], same: list[RunRecord], *, partial: bool) -> Arm:
     """The finished run of each seed counts; with `partial` the others as far as they are."""
-    ordered = sorted(cell, key=lambda r: (r.config.seed, not r.is_finished, str(r.folder)))
+    ordered = sorted(same, key=lambda r: (r.config.seed, not r.is_finished, str(r.folder)))
     chosen: dict[int, RunRecord] = {}
     for run in ordered:
         if run.final is not None and (run.is_finished or partial):
@@ -156,8 +167,7 @@ def _warnings(arms: Sequence[Arm]) -> tuple[str, ...]:
             if not run.is_finished
         ]
         if len(arm.runs) < 3:
-            count = len(arm.runs)
-            told.append(f"{arm.name}: {count} seed{'s' * (count != 1)}, too few for an interval")
+            told.append(f"{arm.name}: {count_text([len(arm.runs)])}, too few for an interval")
     return tuple(told)
 
 

@@ -9,7 +9,7 @@ import functools
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -190,8 +190,7 @@ def _of_other_weights(
 
 def _from_scores(folder: Path, scores: dict[str, Any]) -> tuple[dict[str, Any], float]:
     played, mean, episodes = (scores.get(name) for name in ("protocol", "mean", "episodes"))
-    is_sound = isinstance(played, dict) and is_number(mean) and type(episodes) is int
-    if not is_sound:
+    if not (isinstance(played, dict) and is_number(mean) and type(episodes) is int):
         raise BadInput(
             f"{folder} has no score and protocol in {run_folder.SCORES_FILE}: "
             f"play with python -m ez_jax.evaluate run={folder}, or leave out final=scores"
@@ -199,7 +198,7 @@ def _from_scores(folder: Path, scores: dict[str, Any]) -> tuple[dict[str, Any], 
     return played | {"episodes": episodes}, float(mean)
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     """Whether a value of a stranger's file is a number that can be a return."""
     return type(value) in (int, float) and abs(value) <= LARGEST_RETURN
 

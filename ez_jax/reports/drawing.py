@@ -16,7 +16,7 @@ COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#8
 MARKERS = "sD^vPX"  # one less than colours, so that a pair comes again only after 42 arms
 PUBLISHED_COLOUR = "#8c8c8c"
 WIDTH = 7.0  # inches
-RC = {
+RC: dict[Any, Any] = {
     "axes.edgecolor": INK,
     "axes.facecolor": "none",
     "axes.labelcolor": INK,
@@ -91,7 +91,7 @@ def grid(
 
 def whisker(ax: Any, place: int, estimate: Estimate, colour: str, marker: str) -> None:
     """A point with the bar of its interval, in row `place`."""
-    if has_interval(estimate):
+    if estimate.has_interval:
         ax.plot(
             [estimate.low, estimate.high],
             [place] * 2,
@@ -134,17 +134,6 @@ def label_right(ax: Any, labels: Sequence[tuple[float, str]]) -> None:
         )
 
 
-def has_interval(estimate: Estimate) -> bool:
-    """Whether there were seeds enough."""
-    return estimate.low is not None
-
-
 def wrapped(text: str, width: int) -> str:
     """In at most four lines of so many characters."""
     return "\n".join(textwrap.wrap(text, width, break_on_hyphens=False)[:4])
-
-
-def count_text(seeds: set[int]) -> str:
-    """How many seeds the arms of a figure have."""
-    least, most = min(seeds), max(seeds)
-    return f"{least} seed{'s' * (most != 1)}" if least == most else f"{least} to {most} seeds"

@@ -14,8 +14,8 @@ import numpy as np
 
 from ez_jax.reports import estimates
 from ez_jax.reports.arms import Arm, Panel, value_text
-from ez_jax.reports.estimates import Estimate
-from ez_jax.reports.scales import scale_of
+from ez_jax.reports.estimates import Estimate, count_text
+from ez_jax.reports.normalise import normaliser
 
 ROUNDING = 1e-9
 FINAL, AREA = "final score", "area under the curve"
@@ -62,9 +62,7 @@ class Effect:
     @property
     def seeds(self) -> str:
         """How many there are per arm."""
-        least, most = min(self.estimate.seeds), max(self.estimate.seeds)
-        count = f"{least}" if least == most else f"{least} to {most}"
-        return f"{count} seed{'s' * (most != 1)}"
+        return count_text(self.estimate.seeds)
 
     @property
     def verdict(self) -> str:
@@ -107,12 +105,12 @@ def effects(
     found: list[Effect] = []
     joint: dict[tuple[str, ...], list[tuple[Effect, Parts]]] = {}
     for panel in panels:
-        scale = scale_of(panel)
+        known = normaliser(panel)
         for measure in (FINAL, AREA):
             for effect, parts in _of_panel(panel, measure, scores[panel, measure]):
                 found.append(effect)
-                if scale is not None:
-                    factor = 1 / (scale.one - scale.zero)
+                if known is not None:
+                    factor = 1 / (known.one - known.zero)
                     key = (panel.label, measure, effect.switch, effect.change)
                     parts = [(sample, weight * factor) for sample, weight in parts]
                     joint.setdefault(key, []).append((effect, parts))

@@ -12,7 +12,7 @@ exclude zero in 21, 15, 12, 6 %, these in 11, 6, 5, 4 %: with three seeds nothin
 import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -44,13 +44,25 @@ class Estimate:
     @property
     def excludes_zero(self) -> bool:
         """Whether there is an interval and zero lies outside."""
-        return self.low is not None and not self.low <= 0 <= self.high
+        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether there were seeds enough."""
+        return self.low is not None
 
     def scaled(self, factor: float) -> "Estimate":
         """Multiplied by a number, which may be negative."""
         ends = [end and end * factor for end in (self.low, self.high)]
         low, high = ends if factor >= 0 else ends[::-1]
         return Estimate(self.value * factor, low, high, self.seeds)
+
+
+def count_text(seeds: Collection[int]) -> str:
+    """How many seeds some groups have: `1 seed`, `3 to 5 seeds`."""
+    least, most = min(seeds), max(seeds)
+    count = f"{least}" if least == most else f"{least} to {most}"
+    return f"{count} seed{'s' * (most != 1)}"
 
 
 def interval(

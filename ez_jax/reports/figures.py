@@ -4,6 +4,7 @@ Matplotlib is imported late. Text that stands in run folders is never read as ma
 neither a curve nor a bar is drawn in INK, which the page replaces by its own colour of text.
 """
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,37 +19,36 @@ from ez_jax.reports.drawing import (
     PUBLISHED_COLOUR,
     RC,
     Styles,
-    count_text,
     grid,
-    has_interval,
     label_right,
     whisker,
     wrapped,
 )
 from ez_jax.reports.effects import FINAL, Effect, number
-from ez_jax.reports.measured import Study
+from ez_jax.reports.estimates import count_text
+from ez_jax.reports.results import Results
 from ez_jax.reports.simulations import TRAINED, Line
 
 TOGETHER = 5  # so many arms at most in one pair of axes
 OVER_GAMES = "over games"
 
 
-def draw_all(study: Study, names: dict[Panel, str], out: Path) -> dict[str, str]:
+def draw_all(results: Results, names: dict[Panel, str], out: Path) -> dict[str, str]:
     """Write every figure that there is something for; the SVG by name of file."""
     import matplotlib as mpl
 
-    styles = Styles(study.panels)
+    styles = Styles(results.panels)
     jobs: dict[str, Callable[[], Any]] = {
-        names[panel]: lambda panel=panel: _draw_curves(study, panel, styles)
-        for panel in study.panels
-        if study.curves[panel]
+        names[panel]: functools.partial(_draw_curves, results, panel, styles)
+        for panel in results.panels
+        if results.curves[panel]
     }
-    if study.aggregates.rows:
-        jobs["aggregates"] = lambda: _draw_aggregates(study.aggregates.rows, styles)
-    if any(effect.measure == FINAL for effect in study.effects):
-        jobs["effects"] = lambda: _draw_effects(study)
-    if study.lines:
-        jobs["simulations"] = lambda: _draw_simulations(study.lines, styles)
+    if results.aggregates.rows:
+        jobs["aggregates"] = lambda: _draw_aggregates(results.aggregates.rows, styles)
+    if any(effect.measure == FINAL for effect in results.effects):
+        jobs["effects"] = lambda: _draw_effects(results)
+    if results.lines:
+        jobs["simulations"] = lambda: _draw_simulations(results.lines, styles)
     written = {}
     mpl.use("Agg")
     with mpl.rc_context(RC):
@@ -61,9 +61,9 @@ def draw_all(study: Study, names: dict[Panel, str], out: Path) -> dict[str, str]
     return written
 
 
-def _draw_curves(study: Study, panel: Panel, styles: Styles) -> Any:
+def _draw_curves(results: Results, panel: Panel, styles: Styles) -> Any:
     """All arms in one pair of axes, or, where they are many, each beside the baseline."""
-    curves = study.curves[panel]
+    curves = results.curves[panel]
     others = [curve for curve in curves if curve.arm is not panel.baseline]
     base = [curve for curve in curves if curve.arm is panel.baseline]
     is_one = len(curves) <= TOGETHER
@@ -71,11 +71,11 @@ def _draw_curves(study: Study, panel: Panel, styles: Styles) -> Any:
     columns, height = (1, 4.0) if is_one else (2, 2.4)
     figure, axes = grid(len(groups), columns, height, share=True)
     for i, (group, ax) in enumerate(zip(groups, axes, strict=True)):
-        _draw_published(study, panel, ax, group)
+        _draw_published(results, panel, ax, group)
         for curve in group:
             _draw_arm(ax, curve, styles, in_legend=is_one or curve in base)
         if is_one:  # else there is no room, and the table has them
-            _draw_published_scores(study, panel, ax)
+            _draw_published_scores(results, panel, ax)
         if not is_one:
             ax.set_title(wrapped(_with_seeds(group[-1]), 44), fontsize=9, loc="left")
         if i >= len(groups) - columns:
@@ -83,8 +83,8 @@ def _draw_curves(study: Study, panel: Panel, styles: Styles) -> Any:
             ax.tick_params(labelbottom=True)
         if i % columns == 0:
             ax.set_ylabel("evaluation return")
-        ax.xaxis.set_major_formatter(_thousands)
-    title = wrapped(f"{panel.title}, {_seed_range(curves)}", 70)
+        ax.xaxis.set_major_formatter("{x:,.0f}")
+    title = wrapped(f"{panel.title}, {count_text({len(curve.arm.runs) for curve in curves})}", 70)
     figure.suptitle(title, x=0.02, ha="left", fontweight="bold")
     note = {"title": _what_is_drawn(curves), "title_fontsize": 7.5}
     figure.legend(*_legend(axes), loc="outside lower center", ncols=2, **note)
@@ -92,7 +92,7 @@ def _draw_curves(study: Study, panel: Panel, styles: Styles) -> Any:
 
 
 def _legend(axes: Sequence[Any]) -> tuple[list[Any], list[str]]:
-    found = {}
+    found: dict[str, Any] = {}
     for ax in axes:
         for handle, name in zip(*ax.get_legend_handles_labels(), strict=True):
             found.setdefault(name, handle)
@@ -117,9 +117,9 @@ def _draw_arm(ax: Any, curve: ArmCurve, styles: Styles, *, in_legend: bool) -> N
         ax.fill_between(steps, *curve.iqm_bounds, color=colour, alpha=0.16, linewidth=0)
 
 
-def _draw_published(study: Study, panel: Panel, ax: Any, curves: Sequence[ArmCurve]) -> None:
+def _draw_published(results: Results, panel: Panel, ax: Any, curves: Sequence[ArmCurve]) -> None:
     """Curves of others as dashed lines, with their bands."""
-    _, known = study.published[panel]
+    _, known = results.published[panel]
     end = max((int(curve.agent_steps[-1]) for curve in curves), default=0)
     patterns = itertools.cycle(["--", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (8, 3))])
     for curve in known:
@@ -138,9 +138,9 @@ def _draw_published(study: Study, panel: Panel, ax: Any, curves: Sequence[ArmCur
         ax.set_xlim(0, end * 1.02)
 
 
-def _draw_published_scores(study: Study, panel: Panel, ax: Any) -> None:
+def _draw_published_scores(results: Results, panel: Panel, ax: Any) -> None:
     """Dashed lines with names at the right: methods without a curve, after as many agent steps."""
-    scores, known = study.published[panel]
+    scores, known = results.published[panel]
     drawn = {curve.method for curve in known}
     budgets = {run.config.total_agent_steps for arm in panel.arms for run in arm.runs}
     shown = [s for s in scores if s.method not in drawn and s.agent_steps in {None, *budgets}]
@@ -162,7 +162,7 @@ def _draw_aggregates(rows: Sequence[Aggregate], styles: Styles) -> Any:
         for i, row in enumerate(shown):
             marker = styles.marker(row.arm)
             whisker(ax, i, row.measures[name], styles.colour(row.arm), marker)
-        labels = [f"{row.arm} ({row.label})" if row.label else row.arm for row in shown]
+        labels = [row.title for row in shown]
         ax.set_yticks(range(len(shown)), [wrapped(label, 30) for label in labels])
         ax.set_ylim(len(shown) - 0.5, -0.5)
         ax.set_title(name, loc="left")
@@ -180,10 +180,10 @@ def _draw_aggregates(rows: Sequence[Aggregate], styles: Styles) -> Any:
     return figure
 
 
-def _draw_effects(study: Study) -> Any:
+def _draw_effects(results: Results) -> Any:
     """Main effects on the final score: one pair of axes for all games together, one per game."""
     groups: dict[str, list[Effect]] = {}
-    for effect in study.effects:
+    for effect in results.effects:
         if FINAL in effect.measure and not effect.is_interaction:
             groups.setdefault(OVER_GAMES if effect.games > 1 else effect.game, []).append(effect)
     ordered = sorted(groups.items(), key=lambda item: item[0] != OVER_GAMES)
@@ -197,7 +197,8 @@ def _draw_effects(study: Study) -> Any:
         ax.set_yticks(range(len(rows)), [wrapped(_effect_name(effect), 52) for effect in rows])
         ax.set_ylim(len(rows) - 0.4, -0.6)
         ax.axvline(0, color=INK, linewidth=0.9)
-        ax.set_title(wrapped(f"{title}, {_effect_seeds(rows)}", 60), loc="left")
+        seeds = count_text({count for effect in rows for count in effect.estimate.seeds})
+        ax.set_title(wrapped(f"{title}, {seeds}", 60), loc="left")
         ax.set_xlabel(f"change of the {rows[0].measure}")
     figure.supxlabel("coloured: clear; grey: not; bars: 95 % intervals", fontsize=7.5)
     return figure
@@ -213,28 +214,22 @@ def _draw_simulations(lines: Sequence[Line], styles: Styles) -> Any:
     cells = list(dict.fromkeys((line.game, line.how) for line in lines))
     figure, axes = grid(len(cells), 2 if len(cells) > 1 else 1, 3.2)
     for (game, how), ax in zip(cells, axes, strict=True):
-        for line in (line for line in lines if (line.game, line.how) == (game, how)):
+        shown = [line for line in lines if (line.game, line.how) == (game, how)]
+        for line in shown:
             colour, marker = styles.colour(line.arm), styles.marker(line.arm)
             values = [estimate.value for estimate in line.scores]
             seeds = {count for estimate in line.scores for count in estimate.seeds}
             label = wrapped(f"{line.arm} ({count_text(seeds)})", 40)
             ax.plot(line.counts, values, color=colour, marker=marker, markersize=4, label=label)
             bounded = [
-                (c, e) for c, e in zip(line.counts, line.scores, strict=True) if has_interval(e)
+                (c, e) for c, e in zip(line.counts, line.scores, strict=True) if e.has_interval
             ]
             if bounded:
                 counts, found = zip(*bounded, strict=True)
                 bounds = [e.low for e in found], [e.high for e in found]
                 ax.fill_between(counts, *bounds, color=colour, alpha=0.16, linewidth=0)
         ax.set_xscale("log", base=2)
-        ticks = sorted(
-            {
-                count
-                for line in lines
-                if (line.game, line.how) == (game, how)
-                for count in line.counts
-            }
-        )
+        ticks = sorted({count for line in shown for count in line.counts})
         ax.set_xticks(ticks, [f"{tick}" for tick in ticks])
         ax.minorticks_off()
         ax.set_xlabel(f"simulations that it was {how}")
@@ -248,14 +243,6 @@ def _with_seeds(curve: ArmCurve) -> str:
     return f"{curve.arm.name} ({count_text({len(curve.arm.runs)})})"
 
 
-def _seed_range(curves: Sequence[ArmCurve]) -> str:
-    return count_text({len(curve.arm.runs) for curve in curves})
-
-
-def _effect_seeds(rows: Sequence[Effect]) -> str:
-    return count_text({count for effect in rows for count in effect.estimate.seeds})
-
-
 def _what_is_drawn(curves: Sequence[ArmCurve]) -> str:
     bands = any(curve.iqm_bounds is not None for curve in curves)
     lines = any(curve.iqm_bounds is None for curve in curves)
@@ -263,7 +250,3 @@ def _what_is_drawn(curves: Sequence[ArmCurve]) -> str:
     parts += ["band: 95 % interval of the former"] * bands
     parts += ["thin lines: single seeds"] * lines
     return "; ".join(parts)
-
-
-def _thousands(value: float, _: int) -> str:
-    return f"{value:,.0f}"

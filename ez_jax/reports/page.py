@@ -12,11 +12,10 @@ import ez_jax
 from ez_jax.config import errors
 from ez_jax.reports import curves, effects
 from ez_jax.reports.arms import Panel, value_text
-from ez_jax.reports.collect import RunRecord
 from ez_jax.reports.drawing import INK
 from ez_jax.reports.effects import FINAL
-from ez_jax.reports.estimates import REPETITIONS
-from ez_jax.reports.measured import Study
+from ez_jax.reports.estimates import REPETITIONS, count_text
+from ez_jax.reports.results import Results
 from ez_jax.reports.tables import Table, common_settings, settings_table, tables
 
 _STYLE = """
@@ -50,16 +49,16 @@ _SHORT = 32  # characters of a cell that is not broken into lines
 _PARTS = ("Summary", "Figures", "Tables", "How it was measured", "Settings", "Runs", "Command")
 
 
-def render(study: Study, figures: Mapping[str, str], command: str) -> str:
+def render(results: Results, figures: Mapping[str, str], command: str) -> str:
     """The page; `figures` are SVG by name, `command` is what was typed."""
-    games = ", ".join(dict.fromkeys(panel.game for panel in study.panels))
+    games = ", ".join(dict.fromkeys(panel.game for panel in results.panels))
     bodies = (
-        _sentences(summary(study)) + _warnings(study.warnings),
+        _sentences(summary(results)) + _warnings(results.warnings),
         "".join(_figure(name, svg) for name, svg in figures.items()),
-        "".join(map(_table, tables(study))),
-        _sentences(_method(study)) + "".join(map(_protocol, study.panels)),
-        "".join(map(_settings, study.panels)),
-        _runs(study),
+        "".join(map(_table, tables(results))),
+        _sentences(_method(results)) + "".join(map(_protocol, results.panels)),
+        "".join(map(_settings, results.panels)),
+        _runs(results),
         f"<pre>{escape(command)}</pre><p>ez_jax {escape(ez_jax.__version__)}</p>",
     )
     sections = "".join(
@@ -76,11 +75,11 @@ def render(study: Study, figures: Mapping[str, str], command: str) -> str:
     )
 
 
-def summary(study: Study) -> list[str]:
+def summary(results: Results) -> list[str]:
     """What was found, in plain sentences."""
     told = []
-    for panel in study.panels:
-        rows = [row for row in study.rows if row.panel is panel and row.measure == FINAL]
+    for panel in results.panels:
+        rows = [row for row in results.rows if row.panel is panel and row.measure == FINAL]
         if not rows:
             told.append(f"{panel.title}: no run counts yet.")
             continue
@@ -90,21 +89,17 @@ def summary(study: Study) -> list[str]:
             f"{panel.title}: {sum(len(arm.runs) for arm in panel.arms)} runs in {others} "
             f"arm{'s' * (others != 1)}; the highest mean final score is "
             f"{effects.number(best.estimate.value)}{effects.bracket(best.estimate)}, of {best.arm} "
-            f"({_seeds(best.estimate.seeds[0])})."
+            f"({count_text(best.estimate.seeds)})."
         )
-    joint = [e for e in study.effects if FINAL in e.measure and e.games > 1]
-    shown = joint or [effect for effect in study.effects if effect.measure == FINAL]
+    joint = [e for e in results.effects if FINAL in e.measure and e.games > 1]
+    shown = joint or [effect for effect in results.effects if effect.measure == FINAL]
     return told + [f"{effect.game}, {effect.sentence}." for effect in shown]
 
 
-def _seeds(count: int) -> str:
-    return f"{count} seed{'s' * (count != 1)}"
-
-
-def _method(study: Study) -> list[str]:
-    count = len(study.effects)
+def _method(results: Results) -> list[str]:
+    count = len(results.effects)
     told = [
-        study.final_means,
+        results.final_means,
         "Area under the curve is the mean height of a run's curve of evaluation returns over the "
         "agent steps that all runs of the game cover: it tells arms apart that end alike.",
         curves.INTERPOLATED,
@@ -116,8 +111,8 @@ def _method(study: Study) -> list[str]:
     ]
     if count:
         told.append(f"The {count} effects are not corrected for their number.")
-    if study.aggregates.rows:
-        told += study.aggregates.notes
+    if results.aggregates.rows:
+        told += results.aggregates.notes
         told.append(
             "P(improvement) is the probability that a run is better than one of the baseline, ties "
             "counted half. Where all runs of an arm are better or worse, resampling cannot find "
@@ -162,12 +157,12 @@ def _cell(text: str) -> str:
 
 
 def _protocol(panel: Panel) -> str:
-    runs = _all_runs(panel)
-    keys = dict.fromkeys(key for run in runs for key in run.protocol)
-    rows = tuple(
-        (key, " or ".join(dict.fromkeys(value_text(run.protocol.get(key)) for run in runs)))
+    keys = dict.fromkeys(key for run in panel.all_runs for key in run.protocol)
+    values = {
+        key: dict.fromkeys(value_text(run.protocol.get(key)) for run in panel.all_runs)
         for key in keys
-    )
+    }
+    rows = tuple((key, " or ".join(shown)) for key, shown in values.items())
     return _table(Table("protocol", f"Protocol of {panel.title}", ("key", "value"), rows))
 
 
@@ -179,7 +174,7 @@ def _settings(panel: Panel) -> str:
     )
 
 
-def _runs(study: Study) -> str:
+def _runs(results: Results) -> str:
     rows = tuple(
         (
             panel.title,
@@ -192,19 +187,15 @@ def _runs(study: Study) -> str:
             run.provenance["commit"],
             str(run.folder),
         )
-        for panel in study.panels
+        for panel in results.panels
         for arm in panel.arms
-        for run in (*arm.runs, *arm.left_out)
+        for run in arm.all_runs
     )
     head = ("game", "arm", "seed", FINAL, "counts", "progress", "device", "commit", "folder")
-    versions = dict.fromkeys(run.provenance["versions"] for run in study.runs)
+    versions = dict.fromkeys(run.provenance["versions"] for run in results.runs)
     return _table(Table("runs", "Every run", head, rows)) + _sentences(
         f"versions: {text}" for text in versions
     )
-
-
-def _all_runs(panel: Panel) -> list[RunRecord]:
-    return [run for arm in panel.arms for run in (*arm.runs, *arm.left_out)]
 
 
 def _anchor(title: str) -> str:

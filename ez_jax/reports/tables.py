@@ -1,18 +1,18 @@
 """Tables of a report: rows for the page, CSV files with every digit, and LaTeX (booktabs)."""
 
-import csv
 import dataclasses
-import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
+
+import pandas as pd
 
 from ez_jax.config import errors
 from ez_jax.reports.aggregates import IMPROVES, MEASURES
 from ez_jax.reports.arms import Panel, value_text
 from ez_jax.reports.effects import AREA, FINAL, bracket, number
 from ez_jax.reports.estimates import Estimate
-from ez_jax.reports.measured import Study
+from ez_jax.reports.results import Results
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,15 +25,15 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
 
-def tables(study: Study) -> tuple[Table, ...]:
+def tables(results: Results) -> tuple[Table, ...]:
     """What the page shows and a paper would: scores, aggregates, effects, references."""
-    found = [_scores(study), _aggregates(study), _effects(study), _simulations(study)]
-    return tuple(table for table in [*found, _references(study)] if table.rows)
+    found = [_scores(results), _aggregates(results), _effects(results), _simulations(results)]
+    return tuple(table for table in [*found, _references(results)] if table.rows)
 
 
-def _scores(study: Study) -> Table:
+def _scores(results: Results) -> Table:
     by_arm: dict[tuple[Panel, str], dict[str, Estimate]] = {}
-    for row in study.rows:
+    for row in results.rows:
         by_arm.setdefault((row.panel, row.arm), {})[row.measure] = row.estimate
     rows = tuple(
         (panel.title, arm, *(_cell(found.get(name)) for name in (FINAL, AREA)), _seeds(found))
@@ -43,43 +43,43 @@ def _scores(study: Study) -> Table:
     return Table("scores", caption, ("game", "arm", FINAL, AREA, "seeds"), rows)
 
 
-def _aggregates(study: Study) -> Table:
+def _aggregates(results: Results) -> Table:
     head = ("arm", "games", "seeds", *MEASURES, IMPROVES)
     rows = tuple(
         (
-            f"{row.arm} ({row.label})" if row.label else row.arm,
+            row.title,
             str(len(row.games)),
             str(row.seeds),
             *(_cell(row.measures.get(name)) for name in head[3:]),
         )
-        for row in study.aggregates.rows
+        for row in results.aggregates.rows
     )
     return Table("aggregates", "Normalised scores over games and seeds", head, rows)
 
 
-def _effects(study: Study) -> Table:
+def _effects(results: Results) -> Table:
     rows = tuple(
         (e.game, e.measure, e.switch, e.change, _cell(e.estimate), e.seeds, e.verdict)
-        for e in study.effects
+        for e in results.effects
     )
     head = ("game", "measure", "switch", "change", "effect", "seeds", "verdict")
     caption = "Effects against the baseline's setting; of pairs, what goes beyond both"
     return Table("effects", caption, head, rows)
 
 
-def _simulations(study: Study) -> Table:
+def _simulations(results: Results) -> Table:
     rows = tuple(
         (line.game, line.arm, line.how, str(count), _cell(estimate), str(min(estimate.seeds)))
-        for line in study.lines
+        for line in results.lines
         for count, estimate in zip(line.counts, line.scores, strict=True)
     )
     head = ("game", "arm", "how", "simulations", "score", "seeds")
     return Table("simulations", "Score against the number of simulations", head, rows)
 
 
-def _references(study: Study) -> Table:
+def _references(results: Results) -> Table:
     rows = []
-    for panel, (scores, curves) in study.published.items():
+    for panel, (scores, curves) in results.published.items():
         for score in scores:
             steps = "" if score.agent_steps is None else f"{score.agent_steps:,}"
             shown = _cell(Estimate(score.score, score.low, score.high, ()))
@@ -97,7 +97,11 @@ def _references(study: Study) -> Table:
 def settings_table(panel: Panel) -> Table:
     """What differs between the arms of a game."""
     rows = tuple(
-        (arm.name, *(value_text(arm.values[key]) for key in panel.keys), _seed_list(arm.seeds))
+        (
+            arm.name,
+            *(value_text(arm.values[key]) for key in panel.keys),
+            ", ".join(map(str, arm.seeds)) or "none",
+        )
         for arm in panel.arms
     )
     return Table("settings", panel.title, ("arm", *panel.keys, "seeds"), rows)
@@ -105,26 +109,25 @@ def settings_table(panel: Panel) -> Table:
 
 def common_settings(panel: Panel) -> dict[str, str]:
     """The settings that all arms of a game share, by dotted key."""
-    run = next(run for arm in panel.arms for run in (*arm.runs, *arm.left_out))
-    return {key: value_text(value) for key, value in run.settings.items() if key not in panel.keys}
+    settings = panel.all_runs[0].settings
+    return {key: value_text(value) for key, value in settings.items() if key not in panel.keys}
 
 
-def csv_files(study: Study) -> dict[str, str]:
+def csv_files(results: Results) -> dict[str, str]:
     """The content of every CSV file, by name."""
     return {
-        "scores.csv": _csv(_run_rows(study)),
-        "curves.csv": _csv(_curve_rows(study)),
-        "arms.csv": _csv(_arm_rows(study)),
-        "effects.csv": _csv(_effect_rows(study)),
+        "scores.csv": _csv(_run_rows(results)),
+        "curves.csv": _csv(_curve_rows(results)),
+        "arms.csv": _csv(_arm_rows(results)),
+        "effects.csv": _csv(_effect_rows(results)),
     }
 
 
-def _run_rows(study: Study) -> Iterable[dict[str, Any]]:
-    for panel in study.panels:
+def _run_rows(results: Results) -> Iterable[dict[str, Any]]:
+    for panel in results.panels:
         for arm in panel.arms:
-            areas = dict(zip(arm.runs, study.scores[panel, AREA].get(arm.name, ()), strict=False))
-            for run in (*arm.runs, *arm.left_out):
-                last = run.evaluations
+            areas = dict(zip(arm.runs, results.scores[panel, AREA].get(arm.name, ()), strict=False))
+            for run in arm.all_runs:
                 yield {
                     "game": panel.game,
                     "protocol_label": panel.label,
@@ -134,17 +137,18 @@ def _run_rows(study: Study) -> Iterable[dict[str, Any]]:
                     "area_under_curve": areas.get(run),
                     "counts": run in arm.runs,
                     "finished": run.is_finished,
-                    "agent_steps": last.agent_steps[-1] if len(last) else 0,
-                    "updates": last.updates[-1] if len(last) else 0,
-                    "seconds": last.seconds[-1] if len(last) else 0,
+                    **{
+                        clock: getattr(run.evaluations, clock)[-1] if len(run.evaluations) else 0
+                        for clock in ("agent_steps", "updates", "seconds")
+                    },
                     "folder": run.folder,
                     **run.provenance,
                     **{f"protocol.{key}": value for key, value in run.protocol.items()},
                 }
 
 
-def _curve_rows(study: Study) -> Iterable[dict[str, Any]]:
-    for panel, curves in study.curves.items():
+def _curve_rows(results: Results) -> Iterable[dict[str, Any]]:
+    for panel, curves in results.curves.items():
         for curve in curves:
             for t, steps in enumerate(curve.agent_steps):
                 bounds = {"median": curve.median_bounds, "iqm": curve.iqm_bounds}
@@ -166,53 +170,39 @@ def _curve_rows(study: Study) -> Iterable[dict[str, Any]]:
                 }
 
 
-def _arm_rows(study: Study) -> Iterable[dict[str, Any]]:
-    for row in study.rows:
-        yield {
-            "game": row.panel.title,
-            "arm": row.arm,
-            "measure": row.measure,
-            **_ends(row.estimate),
-        }
-    for row in study.aggregates.rows:
-        for name, estimate in row.measures.items():
-            game = f"all games ({row.label})" if row.label else "all games"
-            yield {"game": game, "arm": row.arm, "measure": f"normalised {name}"} | _ends(estimate)
+def _arm_rows(results: Results) -> Iterable[dict[str, Any]]:
+    for row in results.rows:
+        yield {"game": row.panel.title, "arm": row.arm, "measure": row.measure} | _ends(
+            row.estimate
+        )
+    for both in results.aggregates.rows:
+        game = f"all games ({both.label})" if both.label else "all games"
+        for name, estimate in both.measures.items():
+            yield {"game": game, "arm": both.arm, "measure": f"normalised {name}"} | _ends(estimate)
 
 
-def _effect_rows(study: Study) -> Iterable[dict[str, Any]]:
-    for effect in study.effects:
+def _effect_rows(results: Results) -> Iterable[dict[str, Any]]:
+    for effect in results.effects:
         yield {
-            "game": effect.game,
-            "measure": effect.measure,
-            "switch": effect.switch,
-            "change": effect.change,
+            **_fields(effect, "game", "measure", "switch", "change"),
             "kind": "interaction" if effect.is_interaction else "main effect",
             **_ends(effect.estimate),
-            "pairs": effect.pairs,
-            "verdict": effect.verdict,
-            "sentence": effect.sentence,
+            **_fields(effect, "pairs", "verdict", "sentence"),
         }
 
 
 def _ends(estimate: Estimate) -> dict[str, Any]:
-    least = min(estimate.seeds)
-    return {
-        "value": estimate.value,
-        "low": estimate.low,
-        "high": estimate.high,
-        "least_seeds": least,
-    }
+    return _fields(estimate, "value", "low", "high") | {"least_seeds": min(estimate.seeds)}
+
+
+def _fields(value: Any, *names: str) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in names}
 
 
 def _csv(rows: Iterable[dict[str, Any]]) -> str:
-    rows = list(rows)
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    file = io.StringIO()
-    writer = csv.DictWriter(file, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: _csv_cell(value) for name, value in row.items()} for row in rows)
-    return file.getvalue()
+    # Of objects: whole numbers stay whole where some are missing.
+    frame = pd.DataFrame(list(rows), dtype=object).map(_csv_cell)
+    return frame.to_csv(index=False, lineterminator="\n")
 
 
 def _csv_cell(value: Any) -> Any:
@@ -223,10 +213,10 @@ def _csv_cell(value: Any) -> Any:
     return f"'{text}" if text[:1] in tuple("=+-@") else text
 
 
-def latex(study: Study) -> str:
+def latex(results: Results) -> str:
     """All tables for a paper that uses booktabs."""
     head = "% \\usepackage{booktabs}; made by python -m ez_jax.report\n"
-    return head + "\n".join(_latex(table) for table in tables(study))
+    return head + "\n".join(_latex(table) for table in tables(results))
 
 
 def _latex(table: Table) -> str:
@@ -274,7 +264,3 @@ def _cell(estimate: Estimate | None) -> str:
 
 def _seeds(found: dict[str, Estimate]) -> str:
     return str(min(min(estimate.seeds) for estimate in found.values()))
-
-
-def _seed_list(seeds: Sequence[int]) -> str:
-    return ", ".join(map(str, seeds)) or "none"

@@ -1,4 +1,4 @@
-"""The doctor tells everything, finds what is broken, and says what mends it."""
+"""The doctor tells everything, finds what is broken, and says what fixes it."""
 
 import re
 import subprocess
@@ -56,15 +56,13 @@ def test_the_real_command_shows_every_section_and_succeeds(monkeypatch):
     assert f"all {len(machine_checks.CHECKS)} checks succeeded" in done.stdout
 
 
-def test_a_failure_exits_with_1_and_shows_the_mend_and_the_original_error(
-    diagnosed, checks, capsys
-):
+def test_a_failure_exits_with_1_and_shows_the_fix_and_the_original_error(diagnosed, checks, capsys):
     checks(FINE, BROKEN)
     assert diagnosed("quick=true") == exits.FAILED
     told = capsys.readouterr().out
     assert re.search(r"^  OK    sums +add up", told, re.MULTILINE)
     assert re.search(r"^  FAIL  quotients +are finite", told, re.MULTILINE)
-    assert "mend: no ZeroDivisionError\n" in told
+    assert "fix: no ZeroDivisionError\n" in told
     assert "ZeroDivisionError: the original message\n" in told
     assert "1 of 2 checks failed" in told
     assert "Traceback" not in told
@@ -139,24 +137,24 @@ def test_without_jax_everything_is_still_told():
     assert re.search(r"^  OK    video ", done.stdout, re.MULTILINE)
 
 
-def mend_of(name: str, error: type[Exception], message: str) -> str:
-    """What a real check says mends it when it raises this."""
+def fix_of(name: str, error: type[Exception], message: str) -> str:
+    """What a real check says fixes it when it raises this."""
     (check,) = (check for check in machine_checks.CHECKS if check.name == name)
     with pytest.raises(error, match=message) as raised:
         check.run()
-    return check.mend(raised.value)
+    return check.fix(raised.value)
 
 
 def test_without_envpool_it_is_to_be_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "envpool", None)
     monkeypatch.setattr(machine, "installed", lambda package: None)
-    assert mend_of("Atari", ImportError, "envpool").startswith("pip install envpool;")
+    assert fix_of("Atari", ImportError, "envpool").startswith("pip install envpool;")
 
 
 def test_an_envpool_that_cannot_play_is_to_be_installed_anew(monkeypatch):
     monkeypatch.setattr("ez_jax.envs.make_env", lambda *args, **kwargs: broken())
-    mend = mend_of("Atari", ZeroDivisionError, "the original message")
-    assert "--force-reinstall --no-deps envpool" in mend
+    fix = fix_of("Atari", ZeroDivisionError, "the original message")
+    assert "--force-reinstall --no-deps envpool" in fix
 
 
 @pytest.fixture
@@ -173,15 +171,15 @@ def idle_gpu(monkeypatch):
 @pytest.mark.parametrize(("version", "extra"), [("12.8", "cuda12"), ("13.0", "cuda13")])
 def test_an_idle_gpu_needs_the_extra_of_its_driver(idle_gpu, version, extra):
     idle_gpu(version)
-    mend = mend_of("NVIDIA GPU", RuntimeError, "NVIDIA H200, NVIDIA H200 is there, but JAX sees")
-    assert mend == f'pip install -e ".[{extra}]"'
+    fix = fix_of("NVIDIA GPU", RuntimeError, "NVIDIA H200, NVIDIA H200 is there, but JAX sees")
+    assert fix == f'pip install -e ".[{extra}]"'
 
 
 def test_an_installed_plugin_that_does_not_start_is_named(idle_gpu, monkeypatch):
     idle_gpu("13.0")
     monkeypatch.setattr(machine, "installed", lambda name: name == "jax-cuda13-plugin")
-    mend = mend_of("NVIDIA GPU", RuntimeError, "NVIDIA H200")
-    assert "jax-cuda13-plugin is installed but did not start" in mend
+    fix = fix_of("NVIDIA GPU", RuntimeError, "NVIDIA H200")
+    assert "jax-cuda13-plugin is installed but did not start" in fix
 
 
 def test_a_gpu_may_lie_idle_where_that_is_asked_for(idle_gpu, monkeypatch):

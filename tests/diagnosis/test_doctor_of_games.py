@@ -1,4 +1,4 @@
-"""`python -m ez_jax.doctor env=GAME` finds the one fault of each environment, and says its mend."""
+"""`python -m ez_jax.doctor env=GAME` finds the one fault of each environment, and says its fix."""
 
 import re
 
@@ -15,7 +15,7 @@ from ez_jax.system import exits
 
 
 @pytest.fixture
-def examined(monkeypatch, capsys):
+def checked(monkeypatch, capsys):
     """Return call(env, *words) -> exit code, verdicts by check, and everything that was told."""
 
     def call(env, *words):
@@ -33,7 +33,7 @@ def flawed(verdicts, kind):
 
 
 @pytest.mark.parametrize(
-    ("name", "check", "mend"),
+    ("name", "check", "fix"),
     [
         ("NotANumber", "numbers", "return finite numbers only"),
         ("InfiniteReward", "numbers", "the reward of row"),
@@ -56,10 +56,10 @@ def flawed(verdicts, kind):
         ("Planes", "observations", "Box(0, 255, (20, 24, 3), np.uint8)"),
     ],
 )
-def test_a_fault_is_found_with_its_mend(examined, name, check, mend):
-    code, verdicts, told = examined(f"faulty_envs:{name}-v0")
+def test_a_fault_is_found_with_its_fix(checked, name, check, fix):
+    code, verdicts, told = checked(f"faulty_envs:{name}-v0")
     assert (code, flawed(verdicts, "FAIL")) == (exits.FAILED, [check])
-    assert mend in re.sub(r"\s+", " ", told)
+    assert fix in re.sub(r"\s+", " ", told)
     assert "what it would get" not in told
 
 
@@ -70,8 +70,8 @@ def test_a_fault_is_found_with_its_mend(examined, name, check, mend):
         ("Stuck", ["games", "reset"]),
     ],
 )
-def test_a_fault_that_shows_in_two_places_is_told_in_both(examined, name, checks):
-    code, verdicts, _ = examined(f"faulty_envs:{name}-v0")
+def test_a_fault_that_shows_in_two_places_is_told_in_both(checked, name, checks):
+    code, verdicts, _ = checked(f"faulty_envs:{name}-v0")
     assert (code, flawed(verdicts, "FAIL")) == (exits.FAILED, checks)
 
 
@@ -89,20 +89,20 @@ def test_a_fault_that_shows_in_two_places_is_told_in_both(examined, name, checks
         ("Sulking", [], "after the end is refused"),
     ],
 )
-def test_what_works_but_should_be_thought_about_is_a_hint(examined, name, notes, hint):
-    code, verdicts, told = examined(f"faulty_envs:{name}-v0", "network.support=20")
+def test_what_works_but_should_be_thought_about_is_a_hint(checked, name, notes, hint):
+    code, verdicts, told = checked(f"faulty_envs:{name}-v0", "network.support=20")
     assert (code, flawed(verdicts, "FAIL"), flawed(verdicts, "NOTE")) == (exits.DONE, [], notes)
     assert hint in re.sub(r"\s+", " ", told)
 
 
-@pytest.mark.parametrize("name", faulty_envs.MENDED)
-def test_the_wrapper_that_is_named_mends(examined, name):
-    code, verdicts, _ = examined(f"faulty_envs:Mended{name}-v0")
+@pytest.mark.parametrize("name", faulty_envs.FIXED)
+def test_the_wrapper_that_is_named_fixes(checked, name):
+    code, verdicts, _ = checked(f"faulty_envs:Fixed{name}-v0")
     assert (code, flawed(verdicts, "FAIL")) == (exits.DONE, [])
 
 
-def test_a_sound_environment_is_told_what_it_would_get(examined):
-    code, verdicts, told = examined("faulty_envs:Walk-v0", "network.support=20")
+def test_a_sound_environment_is_told_what_it_would_get(checked):
+    code, verdicts, told = checked("faulty_envs:Walk-v0", "network.support=20")
     assert code == exits.DONE
     assert set(verdicts.values()) == {"OK"}
     rows = re.sub(r"\s+", " ", told.split("what it would get")[1])
@@ -113,21 +113,21 @@ def test_a_sound_environment_is_told_what_it_would_get(examined):
     assert max(map(len, told.splitlines())) <= WIDTH
 
 
-def test_the_settings_are_those_of_the_command_line(examined):
-    _, _, told = examined("faulty_envs:Walk-v0", "preset=efficientzero_v2", "env.frame_stack=3")
+def test_the_settings_are_those_of_the_command_line(checked):
+    _, _, told = checked("faulty_envs:Walk-v0", "preset=efficientzero_v2", "env.frame_stack=3")
     assert "efficientzero_v2, seed 0, gumbel search with 4 simulations" in told
     assert "a perceptron over 3 frames" in told
 
 
 @pytest.mark.parametrize("game", ["CartPole", "Catch-bsuite"])
-def test_games_of_every_library_are_examined(examined, game):
-    code, verdicts, told = examined(game)
+def test_games_of_every_library_are_checked(checked, game):
+    code, verdicts, told = checked(game)
     assert (code, flawed(verdicts, "NOTE")) == (exits.DONE, [])
     assert "all 14 checks succeeded" in told
 
 
-def test_actions_that_a_library_cannot_give_are_told_in_its_sentence(examined):
-    code, verdicts, told = examined("Pendulum-v1")
+def test_actions_that_a_library_cannot_give_are_told_in_its_sentence(checked):
+    code, verdicts, told = checked("Pendulum-v1")
     assert (code, verdicts) == (exits.FAILED, {"name": "FAIL"})
     assert "discretise them in a wrapper" in told
 
@@ -141,8 +141,8 @@ def test_actions_that_a_library_cannot_give_are_told_in_its_sentence(examined):
         (["CartPole", "learner.batch_sise=3"], "did you mean learner.batch_size"),
     ],
 )
-def test_mistakes_are_refused(examined, words, told):
-    code, _, said = examined(*words)
+def test_mistakes_are_refused(checked, words, told):
+    code, _, said = checked(*words)
     assert code == exits.BAD_INPUT
     assert told in said
 

@@ -9,7 +9,7 @@ import pytest
 from ez_jax.config import BadInput
 from ez_jax.evaluation import references
 from ez_jax.evaluation.references import Score
-from ez_jax.reports import arms, collect, curves, estimates, scales, simulations
+from ez_jax.reports import arms, collect, curves, estimates, normalise, simulations
 
 
 @pytest.fixture(autouse=True)
@@ -211,10 +211,10 @@ def test_random_play_is_zero_where_it_is_known(tmp_path, monkeypatch):
     made_runs.write_arms(tmp_path, {"a": ({}, 100.0), "b": ({"consistency": False}, 50.0)}, 3)
     (panel,) = group(tmp_path)
     monkeypatch.setattr(references, "scores", lambda game: ())
-    assert scales.scale_of(panel).zero == 49  # of the lowest run
+    assert normalise.normaliser(panel).zero == 49  # of the lowest run
     known = Score("CartPole", "random", None, 20.0, None, None, "protocol", "source")
     monkeypatch.setattr(references, "scores", lambda game: (known,))
-    scale = scales.scale_of(panel)
+    scale = normalise.normaliser(panel)
     assert (scale.zero, scale.one) == (20, 100)
     assert "0 is random play (20), 1 the mean of the best arm (100)" in scale.told
 

@@ -1,6 +1,6 @@
-"""A game under examination: what `python -m ez_jax.doctor env=GAME` is made of.
+"""Checks of a game: what `python -m ez_jax.doctor env=GAME` is made of.
 
 `spaces` looks at what it declares, `play` at what random play returns, `repeat` at whether the same
-seed gives the same game, and `scores` at what its rewards mean for the settings; `checks` makes
-verdicts of it, each with its mend.
+seed gives the same game, and `rewards` at what its rewards mean for the settings; `checks`
+has them all in order, each with its fix.
 """

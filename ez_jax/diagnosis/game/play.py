@@ -1,17 +1,23 @@
-"""Trial games, recorded step by step, for `python -m ez_jax.doctor env=GAME` (`checks.py`)."""
+"""The game that `python -m ez_jax.doctor env=GAME` looks at, and trials of it, step by step."""
 
 import dataclasses
+import functools
+import re
 import time
+import warnings
 import zlib
 from collections.abc import Sequence
-from typing import Protocol
 
 import gymnasium
 import numpy as np
 
-from ez_jax.config import Config
+from ez_jax.agent.model import Model, make_model
+from ez_jax.config import Config, run_folder
+from ez_jax.config.games import resolve
 from ez_jax.envs import VectorEnv, make_env
 from ez_jax.structs import TimeStep
+
+MOST_SECONDS = 20.0  # of random play
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,18 +67,52 @@ class Play:
         return None if same.all() else int(np.argmin(same))
 
 
-class Game(Protocol):
-    """A game that is looked at; `checks.Subject` is one."""
+class Game:
+    """The game that is looked at, with what was found out of it so far."""
 
-    config: Config
-    steps: int  # of random play, at most
-    is_gymnasium: bool
-    num_actions: int
-    played: Play  # random play
+    def __init__(self, config: Config, steps: int):
+        """`steps` of random play at most; the configuration is one that `validate` passed."""
+        self.config, self.steps = config, steps
+        self.task = resolve(config.game, config.env.backend)
+        self.is_gymnasium = self.task.backend == "gymnasium"
+        self.warnings: list[str] = []  # of Gymnasium's own checks, while the game was played
 
     def raw(self) -> gymnasium.Env:
         """The environment of Gymnasium as its author sees it."""
-        ...
+        return gymnasium.make(self.task.task_id, disable_env_checker=True)
+
+    @functools.cached_property
+    def num_actions(self) -> int:
+        """How many actions there are."""
+        env = open_env(self.config)
+        env.close()
+        return env.spec.num_actions
+
+    @functools.cached_property
+    def played(self) -> Play:
+        """Random play."""
+        actions = random_actions(self.steps, self.num_actions)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            played = play(self.config, actions, most_seconds=MOST_SECONDS)
+        told = [re.sub(r"\x1b\[\d*m|WARN: ", "", str(warning.message)) for warning in caught]
+        self.warnings = list(dict.fromkeys(told))
+        return played
+
+    @functools.cached_property
+    def model(self) -> Model:
+        """The network that it would get, without weights."""
+        env = open_env(self.config)
+        env.close()
+        return make_model(self.config, env.spec)
+
+    def would_get(self) -> dict[str, str]:
+        """Preset, search, length, network and memory of a run, by name."""
+        from ez_jax.training.planning.needs import memory_plan, plan_rows
+
+        plan = memory_plan(self.config, self.model)
+        rows = plan_rows(self.config, self.model, plan, run_folder(self.config), None)
+        return {name: text for name, text in rows.items() if name != "folder"}
 
 
 def play(
@@ -110,7 +150,7 @@ def _record(rows: Sequence[TimeStep], seconds: float) -> Play:
     fields = {name: np.array([getattr(row, name)[0] for row in rows]) for name in names}
     numbers = {name: x.astype(np.float64) for name, x in fields.items() if x.dtype != bool}
     return Play(
-        digest=np.array([zlib.crc32(np.ascontiguousarray(x)) for x in seen]),
+        digest=np.array([zlib.crc32(np.asarray(x).tobytes()) for x in seen]),
         # NaN as the sum of an infinity and its opposite, or of NaN and anything.
         low=np.array([np.min(x) + 0.0 * np.sum(x, dtype=np.float64) for x in seen]),
         high=np.array([np.max(x) + 0.0 * np.sum(x, dtype=np.float64) for x in seen]),

@@ -80,14 +80,15 @@ def reset_begins_anew(game: Game) -> str:
 def _play_past_the_end(env: gymnasium.Env, actions: np.ndarray) -> str:
     """Play one game, ask for one step more, and say how that was taken."""
     env.reset(seed=0)
-    for action in actions + int(env.action_space.start):
-        _, _, terminated, truncated, _ = env.step(int(action))
+    numbers = _numbers(env, actions)
+    for number in numbers:
+        _, _, terminated, truncated, _ = env.step(number)
         if terminated or truncated:
             break
     else:
         return "was not met"
     try:
-        env.step(int(actions[0]) + int(env.action_space.start))
+        env.step(numbers[0])
     except Exception:  # noqa: BLE001 it is free to refuse: a run never asks for it
         return "is refused"
     return "is answered"
@@ -97,8 +98,15 @@ def _course(env: gymnasium.Env, actions: np.ndarray) -> Iterator[tuple[Any, ...]
     """What a game returns, from its first observation to its end."""
     observation, _ = env.reset(seed=0)
     yield (observation,)
-    for action in actions + int(env.action_space.start):
-        observation, reward, terminated, truncated, _ = env.step(int(action))
+    for number in _numbers(env, actions):
+        observation, reward, terminated, truncated, _ = env.step(number)
         yield observation, float(reward), bool(terminated), bool(truncated)
         if terminated or truncated:
             return
+
+
+def _numbers(env: gymnasium.Env, actions: np.ndarray) -> list[int]:
+    """The actions as the environment numbers them, which need not begin with 0."""
+    space = env.action_space
+    start = int(space.start) if isinstance(space, gymnasium.spaces.Discrete) else 0
+    return [start + int(action) for action in actions]

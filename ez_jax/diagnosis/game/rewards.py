@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ez_jax.agent.support import EPSILON
 from ez_jax.diagnosis.game.play import Game
 from ez_jax.diagnosis.game.spaces import Unfit
 from ez_jax.diagnosis.machine_checks import Note
@@ -11,8 +12,6 @@ SMALL_VALUE = 0.05  # a network tells values apart that differ by about this muc
 
 def rewards(game: Game) -> str | Note:
     """Compare the values of random play with what the bins of the value head cover."""
-    from ez_jax.agent.support import EPSILON
-
     played, config = game.played, game.config
     reward, support = played.reward[~played.is_first], config.network.support
     reached = float(np.abs(played.values(config.discount)).max(initial=0.0))
@@ -22,7 +21,7 @@ def rewards(game: Game) -> str | Note:
             "random play met none",
             "all is learned from rewards: give some on the way, or expect a long search",
         )
-    if _compressed(reached, EPSILON) > support:
+    if _compressed(reached) > support:
         raise Unfit(
             f"values reach {reached:.4g}, beyond what network.support={support} covers",
             f"set network.support={enough(game)}, or env.reward_clip=true, or make rewards "
@@ -43,21 +42,20 @@ def rewards(game: Game) -> str | Note:
     return told
 
 
-def _compressed(value: float, epsilon: float) -> float:
+def _compressed(value: float) -> float:
     """h(|x|) of `support.transform`, without JAX."""
-    return float(np.sqrt(value + 1) - 1 + epsilon * value)
+    return float(np.sqrt(value + 1) - 1 + EPSILON * value)
 
 
 def enough(game: Game) -> int:
     """Bins on either side that hold any value of rewards no larger than those that were met."""
-    from ez_jax.agent.support import EPSILON
-
     played, config = game.played, game.config
     longest = config.env.max_episode_steps
     if game.is_gymnasium:
-        longest = min(longest, game.raw().spec.max_episode_steps or longest)
+        spec = game.raw().spec
+        longest = min(longest, (spec and spec.max_episode_steps) or longest)
     steps = min(longest, 1 / (1 - config.discount) if config.discount < 1 else longest)
-    return int(np.ceil(_compressed(float(np.abs(played.reward).max()) * steps, EPSILON)))
+    return int(np.ceil(_compressed(float(np.abs(played.reward).max()) * steps)))
 
 
 def games(game: Game) -> str | Note:

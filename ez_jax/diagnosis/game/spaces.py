@@ -1,4 +1,4 @@
-"""Spaces of a Gymnasium environment that a run cannot take, and the wrapper that mends each."""
+"""Spaces of a Gymnasium environment that a run cannot take, and the wrapper that fixes each."""
 
 import math
 
@@ -14,12 +14,12 @@ LISTED = 1_000  # combinations that may still be actions of their own
 
 
 class Unfit(Exception):
-    """Something about an environment that a run cannot take, with what would mend it."""
+    """Something about an environment that a run cannot take, with what would fix it."""
 
-    def __init__(self, sentence: str, mend: str):
+    def __init__(self, sentence: str, fix: str):
         """One sentence each."""
         super().__init__(sentence)
-        self.mend = mend
+        self.fix = fix
 
 
 def check_actions(space: spaces.Space, task_id: str) -> int:

@@ -15,7 +15,7 @@ from ez_jax.reports.arms import Panel
 
 
 @dataclasses.dataclass(frozen=True)
-class Scale:
+class Normaliser:
     """(score - zero) / (one - zero)."""
 
     zero: float
@@ -27,15 +27,15 @@ class Scale:
         return (scores - self.zero) / (self.one - self.zero)
 
 
-def scale_of(panel: Panel) -> Scale | None:
-    """The scale of a game; None where all runs score alike or nothing is known."""
+def normaliser(panel: Panel) -> Normaliser | None:
+    """That of a game; None where all runs score alike or nothing is known."""
     at_zero, at_one = (human_normalised(panel.game, score) for score in (0.0, 1.0))
     if at_zero is not None and at_one is not None:
         slope = at_one - at_zero
         zero = -at_zero / slope
         one = zero + 1 / slope
         told = f"{panel.title}: human-normalised, 0 is random play ({zero:g}), 1 human ({one:g})."
-        return Scale(zero, one, told)
+        return Normaliser(zero, one, told)
     finals = [arm.finals for arm in panel.arms if len(arm.finals)]
     if not finals:
         return None
@@ -46,4 +46,4 @@ def scale_of(panel: Panel) -> Scale | None:
         return None
     lowest = "random play" if random else "the lowest final score of any run here"
     told = f"{panel.title}: 0 is {lowest} ({zero:.4g}), 1 the mean of the best arm ({best:.4g})."
-    return Scale(zero, best, told)
+    return Normaliser(zero, best, told)

@@ -19,7 +19,7 @@ Scores = dict[tuple[Panel, str], dict[str, np.ndarray]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class ArmScore:
     """One arm of one game in one measure."""
 
     panel: Panel
@@ -29,14 +29,14 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True)
-class Study:
+class Results:
     """What was found."""
 
     runs: tuple[RunRecord, ...]
     panels: tuple[Panel, ...]
     curves: dict[Panel, tuple[ArmCurve, ...]]
     scores: Scores  # f64[seeds] by panel and measure, then by arm
-    rows: tuple[Row, ...]
+    rows: tuple[ArmScore, ...]
     aggregates: Aggregates
     effects: tuple[Effect, ...]
     lines: tuple[simulations.Line, ...]
@@ -45,19 +45,19 @@ class Study:
     final_means: str  # what the final score is, as a sentence
 
 
-def study(runs: Sequence[RunRecord], panels: Sequence[Panel], final_means: str) -> Study:
+def measure_all(runs: Sequence[RunRecord], panels: Sequence[Panel], final_means: str) -> Results:
     """Measure everything."""
     scores: Scores = {}
     for panel in panels:
         scores[panel, FINAL] = {arm.name: arm.finals for arm in panel.arms if arm.runs}
         scores[panel, AREA] = curves.areas(panel)
     rows = [
-        Row(panel, name, measure, contrast([(values, 1.0)]))
+        ArmScore(panel, name, measure, contrast([(values, 1.0)]))
         for (panel, measure), by_arm in scores.items()
         for name, values in by_arm.items()
         if len(values)
     ]
-    return Study(
+    return Results(
         runs=tuple(runs),
         panels=tuple(panels),
         curves={panel: _curves(panel) for panel in panels},
