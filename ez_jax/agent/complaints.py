@@ -48,7 +48,7 @@ COMPLAINTS = (
         lambda seen, config: (
             "the network acts otherwise than it was trained: on the same observations its values "
             f"are {seen['norm/value_gap']:.3g} apart, {seen['norm/value_gap_share']:.0%} of the "
-            "spread of their targets, because running statistics stand for those of the batch; "
+            "spread between observations, because running statistics stand for the batch's; "
             "network.norm=sample has none"
         ),
     ),

@@ -94,7 +94,7 @@ def readings(means: Mapping[str, float]) -> dict[str, float]:
     deviations, `explained` the share of the targets' variance that the predictions explain (1 is
     perfect, 0 what their mean would) and `slope` how much the target rises per unit of prediction
     (1 is calibrated, less is exaggerated). `norm/value_gap_share` is the gap as a share of the
-    standard deviation of the value targets.
+    standard deviation of the values.
     """
     found = dict(means)
     for head in HEADS:
@@ -109,6 +109,6 @@ def readings(means: Mapping[str, float]) -> dict[str, float]:
         found[f"{head}/correlation"] = covariance / both if both > TINY else 0.0
         if variance > TINY:
             found[f"{head}/slope"] = covariance / variance
-        if head == "value" and "norm/value_gap" in found:
-            found["norm/value_gap_share"] = found["norm/value_gap"] / math.sqrt(target_variance)
+            if head == "value" and "norm/value_gap" in found:
+                found["norm/value_gap_share"] = found["norm/value_gap"] / math.sqrt(variance)
     return found

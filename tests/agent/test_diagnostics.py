@@ -108,7 +108,7 @@ def test_ratios_are_those_of_statistics(seen, measured, head):
         assert found[f"{head}/{name}"] == pytest.approx(value, rel=1e-3), name
     if head == "value":
         assert found["value/bias"] == pytest.approx(np.mean(predicted - target), rel=1e-4)
-        assert found["norm/value_gap_share"] == pytest.approx(1.5 / target.std(), rel=1e-3)
+        assert found["norm/value_gap_share"] == pytest.approx(1.5 / predicted.std(), rel=1e-3)
 
 
 def test_a_game_without_rewards_gives_no_ratios_and_no_complaint(measured):
