@@ -31,7 +31,7 @@ import ez_jax
 from experiments.state_dict import read_state_dict
 from ez_jax.config import BadInput, Config, flatten, from_dict, override, to_dict, validate
 from ez_jax.reports import arms, collect, page, tables
-from ez_jax.reports.measured import study
+from ez_jax.reports.results import measure_all
 from ez_jax.storage import run_folder
 from ez_jax.storage.checkpoint import Checkpointer
 from ez_jax.storage.metrics import MetricsWriter, read_metrics
@@ -210,7 +210,9 @@ class Reports(Fuzzed):
             path.write_bytes(damaged(raw, rng))
         final = rng.choice(["training", "scores"])
         runs = [collect.read_run(f, last=1, final=final) for f in collect.find_runs([str(folder)])]
-        measured = study(runs, arms.group(runs, mix=rng.random() < 0.5, partial=True), "final")
+        measured = measure_all(
+            runs, arms.group(runs, mix=rng.random() < 0.5, partial=True), "final"
+        )
         assert "<script" not in page.render(measured, {}, "command")
         assert tables.latex(measured)
         assert tables.csv_files(measured).keys() >= {"scores.csv"}
