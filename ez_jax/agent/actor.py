@@ -1,36 +1,77 @@
 """Acting: N environments stepped by search, every decision written to the replay."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import mctx
 from jaxtyping import Array
 
 from ez_jax.agent import diagnostics
 from ez_jax.agent.frames import push_frame
 from ez_jax.agent.model import Model
 from ez_jax.agent.replay import ring
-from ez_jax.agent.search import SearchFn
+from ez_jax.agent.search import SearchFn, make_tree_search
+from ez_jax.config import Config
 from ez_jax.structs import NEVER, Replay, Row, SearchOutput, TimeStep, Variables
 from ez_jax.system import devices
 
+Found = TypeVar("Found")  # what a search returns
+# (variables, frames, step) -> what was found, frames
+EvalPolicy = Callable[[Variables, Array, TimeStep], tuple[Found, Array]]
 
-def make_policy(model: Model, search: SearchFn) -> Callable[..., tuple[SearchOutput, Array]]:
+
+def make_policy(model: Model, search: SearchFn[Found]) -> Callable[..., tuple[Found, Array]]:
     """Observe and search: `(variables, frames, step, key, temperature) -> (found, frames)`."""
 
-    def think(variables: Variables, temperature: Array, rows: tuple[Array, Array]) -> SearchOutput:
+    def think(variables: Variables, temperature: Array, rows: tuple[Array, Array]) -> Found:
         frames, keys = rows
         return search(variables, model.root(variables, frames), keys, temperature)
 
     def policy(
         variables: Variables, frames: Array, step: TimeStep, key: Array, temperature: Array
-    ) -> tuple[SearchOutput, Array]:
+    ) -> tuple[Found, Array]:
         frames = push_frame(frames, step)
         rows = frames, jax.random.split(key, len(frames))
         return devices.spread(think, variables, temperature, rows=rows), frames
 
     return policy
+
+
+def make_eval_policy(
+    config: Config, model: Model, num_simulations: int | None = None
+) -> EvalPolicy[SearchOutput]:
+    """The policy of evaluation, without noise.
+
+    Args:
+      config: of the run.
+      model: of the game.
+      num_simulations: instead of `eval.num_simulations`; 0 means as in training.
+    """
+    policy = make_eval_tree_policy(config, model, num_simulations)
+
+    def without_tree(variables: Variables, frames: Array, step: TimeStep):
+        (found, _), frames = policy(variables, frames, step)
+        return found, frames
+
+    return without_tree
+
+
+def make_eval_tree_policy(
+    config: Config, model: Model, num_simulations: int | None = None
+) -> EvalPolicy[tuple[SearchOutput, mctx.Tree]]:
+    """As `make_eval_policy`, and the tree beside what was found in it."""
+    search = make_tree_search(
+        config.search,
+        model,
+        discount=config.discount,
+        explore=False,
+        num_simulations=config.eval.num_simulations if num_simulations is None else num_simulations,
+    )
+    policy = make_policy(model, search)
+    # Neither is used without noise.
+    return lambda *given: policy(*given, jax.random.key(0), jnp.zeros(()))
 
 
 class Decided(NamedTuple):

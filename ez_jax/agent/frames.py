@@ -1,4 +1,4 @@
-"""Stacks of frames: pushed while acting, cut out of a batch to reanalyse and to bootstrap from."""
+"""Stacks of frames: pushed while acting, cut out of a batch to search, bootstrap and compare."""
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +6,7 @@ from jaxtyping import Array, Int, Shaped
 
 from ez_jax.agent.model import Model
 from ez_jax.structs import Batch, EnvSpec, Root, TimeStep, Variables
+from ez_jax.system import devices
 
 
 def init_frames(spec: EnvSpec, num_envs: int) -> Shaped[Array, "N F *obs"]:
@@ -31,14 +32,28 @@ def roots_at(
     """
 
     def roots(at: Int[Array, " B"]) -> Root:
-        return model.root(variables, _stacks(model, batch.observation, at))
+        return model.root(variables, stacks_at(batch.observation, at, model.spec.frame_stack))
 
     over_positions = jax.lax.map if model.spec.is_image else lambda f, xs: jax.vmap(f)(xs)
     return over_positions(roots, position.T)
 
 
-def _stacks(model: Model, frames: Array, at: Int[Array, " B"]) -> Array:
-    """The stack of frames that ends each sample's position."""
-    stack = model.spec.frame_stack
+def stacks_at(
+    frames: Shaped[Array, "B W *obs"], position: Int[Array, "*B"], stack: int
+) -> Shaped[Array, "B F *obs"]:
+    """The stack that each sample sees at a position, its own or one for all; oldest frame first.
+
+    Position 0 sees the first `stack` frames.
+    """
+    if not jnp.ndim(position):
+        return jax.lax.dynamic_slice_in_dim(frames, position, stack, axis=1)
     one = lambda frames, at: jax.lax.dynamic_slice_in_dim(frames, at, stack)  # noqa: E731
-    return jax.vmap(one)(frames, at)
+    return jax.vmap(one)(frames, position)
+
+
+def chosen_stacks(
+    frames: Shaped[Array, "B W *obs"], sample: Int[Array, " C"], position: Int[Array, " C"],
+    stack: int,
+) -> Shaped[Array, "C F *obs"]:  # fmt: skip
+    """As `stacks_at`, of some samples, which may lie on any device."""
+    return devices.read(frames, sample[:, None], position[:, None] + jnp.arange(stack))

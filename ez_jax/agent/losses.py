@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from ez_jax.agent import support
 from ez_jax.agent.augment import augment, can_be_shifted
+from ez_jax.agent.frames import stacks_at
 from ez_jax.agent.model import Model
 from ez_jax.config import Config
 from ez_jax.structs import Batch, Embedding, LossOutput, Targets, Variables
@@ -57,7 +58,7 @@ def _views(batch: Batch, model: Model, config: Config, key: Array) -> tuple[Arra
     official code.
     """
     stack, unroll_steps = model.spec.frame_stack, config.learner.unroll_steps
-    first = batch.observation[:, :stack]
+    first = stacks_at(batch.observation, 0, stack)
     following = batch.observation[:, 1 : stack + unroll_steps]
     shape, shift = model.spec.observation_shape, config.learner.augment_shift
     if not (config.learner.augment and can_be_shifted(shape, shift)):
@@ -158,7 +159,7 @@ def unroll_terms(
         terms["value_prefix"] = targets.mask[:, k] * cross_entropy(prefix, prefix_logits)
         alike = jnp.zeros(())
         if config.consistency:
-            frames = jax.lax.dynamic_slice_in_dim(following, k - 1, stack, axis=1)
+            frames = stacks_at(following, k - 1, stack)
             cosine, alike, variables = _consistency(model, variables, embedding, frames)
             terms["consistency"] = targets.mask[:, k] * cosine
         predicted = support.decode(logits[1]), support.decode(prefix_logits)

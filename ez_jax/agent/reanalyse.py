@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from ez_jax.agent.frames import roots_at
+from ez_jax.agent.frames import chosen_stacks, roots_at
 from ez_jax.agent.model import Model
 from ez_jax.agent.search import SearchFn
 from ez_jax.config import Config
@@ -121,8 +121,8 @@ def make_buffer_mode(config: Config, model: Model, search: SearchFn) -> Reanalys
         def search_some(state: tuple[Array, Row]) -> tuple[Array, Row]:
             i, rows = state
             chosen = jax.lax.dynamic_slice_in_dim(order, i * chunk, chunk)
-            sample, position = chosen[:, None] % samples, chosen[:, None] // samples
-            frames = devices.read(batch.observation, sample, position + jnp.arange(stack))
+            sample, position = chosen % samples, chosen // samples
+            frames = chosen_stacks(batch.observation, sample, position, stack)
             keys = jax.random.split(jax.random.fold_in(key, i), chunk)
             found = devices.spread(search_stacks, variables, rows=(frames, keys))
             is_wanted = i * chunk + jnp.arange(chunk) < number

@@ -24,7 +24,7 @@ import numpy as np
 from ez_jax.config import BadInput, EnvConfig
 from ez_jax.config.games import Task, is_atari_id
 from ez_jax.envs.action_names import action_names
-from ez_jax.envs.observations import Encoder, count_actions, make_encoder, picture
+from ez_jax.envs.observations import Encoder, count_actions, learned_reward, make_encoder, picture
 from ez_jax.structs import EnvSpec, TimeStep
 
 _NEVER = 2**31 - 1
@@ -116,7 +116,7 @@ class EnvpoolEnv:
         self._is_first = is_last = has_lost | game_over
         return TimeStep(
             observation=observation,
-            reward=np.sign(score) if self._clip else score,
+            reward=learned_reward(score, self._clip),
             score=score,
             discount=1 - (terminated | has_lost).astype(np.float32),
             is_first=is_first,
@@ -130,16 +130,10 @@ class EnvpoolEnv:
         return self.recv()
 
     def render(self) -> np.ndarray:
-        """Pictures u8[N, H, W, 3]: the game's own, or the observation where it draws none.
-
-        Raises:
-            RuntimeError: the game draws nothing and its observation is no image.
-        """
+        """Pictures: the game's own, or the observation where it draws none."""
         try:
             return self._env.render(env_ids=np.arange(self.num_envs))
         except RuntimeError:
-            if not self.spec.is_image:
-                raise
             return picture(self._observation)
 
     def lives(self) -> np.ndarray:

@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from ez_jax.config import EnvConfig
 from ez_jax.config.games import Task
 from ez_jax.envs.action_names import action_names, checked
-from ez_jax.envs.observations import count_actions, make_encoder, picture
+from ez_jax.envs.observations import count_actions, learned_reward, make_encoder, picture
 from ez_jax.structs import EnvSpec, TimeStep
 
 
@@ -74,15 +74,9 @@ class GymnasiumEnv:
         return self.recv()
 
     def render(self) -> np.ndarray:
-        """Pictures u8[N, H, W, 3]: the game's own, or the observation where it draws none.
-
-        Raises:
-            RuntimeError: the game draws nothing and its observation is no image.
-        """
+        """Pictures: the game's own, or the observation where it draws none."""
         if self._env.render_mode == "rgb_array":
             return np.stack(self._env.render())
-        if not self.spec.is_image:
-            raise RuntimeError(f"'{self.spec.task_id}' has no render mode 'rgb_array'")
         return picture(self._observation)
 
     def lives(self) -> np.ndarray:
@@ -105,7 +99,7 @@ class GymnasiumEnv:
         is_first, self._is_first = self._is_first, terminated | truncated
         return TimeStep(
             observation=self._observation,
-            reward=np.sign(score) if self._clip else score,
+            reward=learned_reward(score, self._clip),
             score=score,
             discount=1 - terminated.astype(np.float32),
             is_first=is_first,

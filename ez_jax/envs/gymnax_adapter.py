@@ -20,7 +20,7 @@ from jaxtyping import Array, Int, Key
 from ez_jax.config import EnvConfig
 from ez_jax.config.games import Task
 from ez_jax.envs.action_names import action_names, minatar_names
-from ez_jax.envs.observations import Encoder, count_actions, make_encoder, picture
+from ez_jax.envs.observations import Encoder, count_actions, learned_reward, make_encoder, picture
 from ez_jax.structs import EnvSpec, TimeStep
 
 
@@ -77,7 +77,7 @@ class DeviceGame(NamedTuple):
     ) -> TimeStep:
         return TimeStep(
             observation=self.encoder.encode(jnp.asarray(raw)[None])[0],
-            reward=jnp.sign(score) if self.clips else score,
+            reward=learned_reward(score, self.clips),
             score=score,
             discount=1 - terminated.astype(jnp.float32),
             is_first=is_first,
@@ -170,13 +170,7 @@ class GymnaxEnv:
         return self.recv()
 
     def render(self) -> np.ndarray:
-        """Pictures u8[N, H, W, 3] of the observations.
-
-        Raises:
-            RuntimeError: the observation is no image.
-        """
-        if not self.spec.is_image:
-            raise RuntimeError(f"'{self.spec.task_id}' of gymnax draws nothing to render")
+        """Pictures of the observations."""
         return picture(self._observation)
 
     def lives(self) -> np.ndarray:

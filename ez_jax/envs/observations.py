@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
@@ -78,11 +79,25 @@ def count_actions(space: spaces.Space, task_id: str) -> int:
     return int(space.n)
 
 
+def learned_reward(score: Any, clip: bool) -> Any:
+    """What is learned from: the game's own reward, or its sign; of NumPy or JAX, f32[...]."""
+    if not clip:
+        return score
+    return jnp.sign(score) if isinstance(score, jax.Array) else np.sign(score)
+
+
 def picture(observation: np.ndarray) -> np.ndarray:
     """Pictures u8[N, h, w, 3] of image observations u8[N, H, W, C], enlarged to be looked at.
 
     Planes that are no colours (MinAtar's, a thing each) get a colour each.
+
+    Raises:
+        RuntimeError: they are no images.
     """
+    if observation.ndim != 4:
+        raise RuntimeError(
+            "the game renders nothing (no render mode 'rgb_array') and its observations are no images"
+        )
     channels, side = observation.shape[-1], min(observation.shape[1:3])
     if channels in (1, 3):
         rgb = observation

@@ -43,7 +43,13 @@ class VectorEnv(Protocol):
         ...
 
     def render(self) -> np.ndarray:
-        """Pictures u8[N, H, W, 3] of the present states, not between `send` and `recv`."""
+        """Pictures u8[N, H, W, 3] of the present states, not between `send` and `recv`.
+
+        The game's own, or those of the observations.
+
+        Raises:
+            RuntimeError: the game draws nothing and its observation is no image.
+        """
         ...
 
     def lives(self) -> np.ndarray:

@@ -8,32 +8,18 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from ez_jax.agent.actor import make_policy
+from ez_jax.agent.actor import EvalPolicy, make_eval_policy
 from ez_jax.agent.frames import init_frames
 from ez_jax.agent.model import Model
-from ez_jax.agent.search import make_search
 from ez_jax.config import Config
 from ez_jax.envs import VectorEnv, make_env
 from ez_jax.evaluation.scores import Games
-from ez_jax.structs import Variables
+from ez_jax.structs import SearchOutput, Variables
 from ez_jax.system import devices, watchdog
 
 EvaluateFn = Callable[..., Games]
-
-
-def make_eval_policy(config: Config, model: Model) -> Callable[..., Any]:
-    """The jitted policy of evaluation, without noise; frames are donated."""
-    search = make_search(
-        config.search,
-        model,
-        discount=config.discount,
-        explore=False,
-        num_simulations=config.eval.num_simulations,
-    )
-    return jax.jit(make_policy(model, search), donate_argnums=1)
 
 
 def make_evaluate(config: Config, model: Model) -> EvaluateFn:
@@ -41,7 +27,7 @@ def make_evaluate(config: Config, model: Model) -> EvaluateFn:
 
     None if `stop()` became true meanwhile.
     """
-    policy = make_eval_policy(config, model)
+    policy = jax.jit(make_eval_policy(config, model), donate_argnums=1)
     num_envs = min(config.eval.num_envs, config.eval.episodes)
 
     @watchdog.at("evaluating")
@@ -75,7 +61,7 @@ def make_evaluate(config: Config, model: Model) -> EvaluateFn:
 
 
 def _play(
-    policy: Callable[..., Any],
+    policy: EvalPolicy[SearchOutput],
     variables: Variables,
     env: VectorEnv,
     *,
@@ -88,13 +74,12 @@ def _play(
     playing = np.ones(num_envs, bool)
     pictures: list[list[np.ndarray]] = [[] for _ in range(min(film, num_envs))]
     frames = jax.device_put(init_frames(env.spec, num_envs), devices.everywhere())
-    key, no_temperature = jax.random.key(0), jnp.zeros(())
     step = env.reset()
     while playing.any():
         if stop():
             return None
         _film(pictures, env, playing)
-        found, frames = policy(variables, frames, step, key, no_temperature)
+        found, frames = policy(variables, frames, step)
         acted = playing & ~step.is_last  # after a lost life an action is swallowed
         step = env.step(np.asarray(found.action))
         watchdog.beat()

@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ez_jax import config
-from ez_jax.agent.actor import make_policy
+from ez_jax.agent.actor import EvalPolicy, make_eval_policy
 from ez_jax.agent.frames import init_frames
 from ez_jax.agent.learner import init_train_state
 from ez_jax.agent.model import Model, make_model
-from ez_jax.agent.search import make_search
 from ez_jax.config import BadInput, Config
 from ez_jax.envs import make_env
 from ez_jax.storage import run_folder
@@ -38,7 +36,7 @@ class Agent:
         self.variables = variables
         self.clocks = clocks  # of the training run
         self.found: SearchOutput | None = None  # what the last search found, batch of 1
-        self._policies: dict[int, object] = {}
+        self._policies: dict[int, EvalPolicy[SearchOutput]] = {}
         self.reset()
 
     def reset(self) -> None:
@@ -73,22 +71,14 @@ class Agent:
             is_last=np.array([False]),
             game_over=np.array([False]),
         )
-        self.found, self._frames = policy(
-            self.variables, self._frames, step, jax.random.key(0), jnp.zeros(())
-        )
+        self.found, self._frames = policy(self.variables, self._frames, step)
         self._is_first = False
         return int(self.found.action[0])
 
-    def _policy(self, num_simulations: int):
+    def _policy(self, num_simulations: int) -> EvalPolicy[SearchOutput]:
         if num_simulations not in self._policies:
-            search = make_search(
-                self.config.search,
-                self.model,
-                discount=self.config.discount,
-                explore=False,
-                num_simulations=num_simulations,
-            )
-            self._policies[num_simulations] = jax.jit(make_policy(self.model, search))
+            policy = make_eval_policy(self.config, self.model, num_simulations)
+            self._policies[num_simulations] = jax.jit(policy)
         return self._policies[num_simulations]
 
 

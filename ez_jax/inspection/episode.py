@@ -10,17 +10,16 @@ from typing import Any
 import flax.struct
 import gymnasium
 import jax
-import jax.numpy as jnp
 import mctx
 import numpy as np
 
-from ez_jax.agent.actor import make_policy
+from ez_jax.agent.actor import make_eval_tree_policy
 from ez_jax.agent.frames import init_frames
 from ez_jax.agent.model import Model
-from ez_jax.agent.search import make_tree_search
 from ez_jax.agent.search.tree import qs_with_mixed_value
 from ez_jax.config import BadInput, Config
 from ez_jax.envs import VectorEnv, make_env
+from ez_jax.envs.observations import learned_reward
 from ez_jax.evaluation.trained_agent import Agent
 from ez_jax.inspection.frames import Film
 from ez_jax.inspection.trees import ROOT, Nodes, compact, root_prior
@@ -64,17 +63,10 @@ class Episode:
 
 def make_look(config: Config, model: Model) -> Callable[..., tuple[Thought, jax.Array]]:
     """The policy of evaluation, jitted: `(variables, frames, step) -> (thought, frames)`."""
-    search = make_tree_search(
-        config.search,
-        model,
-        discount=config.discount,
-        explore=False,
-        num_simulations=config.eval.num_simulations,
-    )
-    policy = make_policy(model, search)
+    policy = make_eval_tree_policy(config, model)
 
     def look(variables: Variables, frames: jax.Array, step: TimeStep) -> tuple[Thought, jax.Array]:
-        (found, tree), frames = policy(variables, frames, step, jax.random.key(0), jnp.zeros(()))
+        (found, tree), frames = policy(variables, frames, step)
         thought = Thought(
             found=found,
             tree=tree.replace(embeddings=None, extra_data=None),
@@ -184,7 +176,7 @@ def _episode(config: Config, env: VectorEnv, rows: list[dict[str, Any]], **endin
     return Episode(
         **arrays,
         **ending,
-        reward=np.sign(score) if config.env.reward_clip else score,
+        reward=learned_reward(score, config.env.reward_clip),
         nodes=nodes,
         roots=roots,
         action_names=env.action_names(),

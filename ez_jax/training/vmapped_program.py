@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from ez_jax.agent import schedules
-from ez_jax.agent.actor import make_decide, make_policy
+from ez_jax.agent.actor import make_decide, make_eval_policy
 from ez_jax.agent.frames import init_frames
 from ez_jax.agent.learner import make_learn, make_prepare
 from ez_jax.agent.model import Model
@@ -272,19 +272,11 @@ def _evaluate(
 ) -> tuple[Float[Array, " E"], Int[Array, " E"]]:
     """Full games without noise, one per environment, as `evaluate.make_evaluate` plays them."""
     chosen, count = with_numbers(config, numbers), config.eval.episodes
-    search = make_search(
-        chosen.search,
-        model,
-        discount=chosen.discount,
-        explore=False,
-        num_simulations=config.eval.num_simulations,
-    )
-    policy = make_policy(model, search)
+    policy = make_eval_policy(chosen, model)
 
     def move(state: tuple) -> tuple:
         games, step, frames, score, length, playing = state
-        key, temperature = jax.random.key(0), jnp.zeros(())
-        found, frames = policy(variables, frames, step, key, temperature)
+        found, frames = policy(variables, frames, step)
         acted = playing & ~step.is_last
         games, step = jax.vmap(game.step)(games, found.action)
         score, length = score + step.score * playing, length + acted

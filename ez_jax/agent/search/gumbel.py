@@ -12,12 +12,12 @@ from ez_jax.agent.search.tree import (
     NEVER_TAKEN,
     Found,
     PolicyFn,
+    SearchInput,
     edge_qs,
     found_in_tree,
     qs_with_mixed_value,
 )
 from ez_jax.config import SearchConfig, search_budget
-from ez_jax.structs import Variables
 
 
 def completed_q(
@@ -78,41 +78,34 @@ def make_gumbel(config: SearchConfig, explore: bool) -> PolicyFn:
         min_q_range=config.min_q_range,
     )
 
-    def policy(
-        variables: Variables,
-        keys: Array,
-        root: mctx.RootFnOutput,
-        recurrent_fn: mctx.RecurrentFn,
-        num_simulations: int,
-        *,
-        invalid_actions: Array | None,
-        temperature: Array,
-    ) -> Found:
-        del temperature  # the winner of the halving is executed
-        if invalid_actions is None:
-            invalid_actions = jnp.zeros(root.prior_logits.shape, bool)
-        logits = jnp.where(invalid_actions, NEVER_TAKEN, root.prior_logits)
-        root = root.replace(prior_logits=logits)
+    def policy(given: SearchInput) -> Found:
+        # Its temperature plays no part: the winner of the halving is executed.
+        invalid = given.invalid_actions
+        if invalid is None:
+            invalid = jnp.zeros(given.root.prior_logits.shape, bool)
+        logits = jnp.where(invalid, NEVER_TAKEN, given.root.prior_logits)
+        root = given.root.replace(prior_logits=logits)
         considered = search_budget(config, logits.shape[1]).max_considered_actions
-        noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:], logits.dtype))(keys)
+        draw = lambda key: jax.random.gumbel(key, logits.shape[1:], logits.dtype)  # noqa: E731
+        noise = jax.vmap(draw)(given.keys)
         noise = config.gumbel_scale * noise if explore else jnp.zeros_like(noise)
         tree = mctx.search(
-            *(variables, keys[0]),  # nothing else is drawn
+            *(given.variables, given.keys[0]),  # nothing else is drawn
             root=root,
-            recurrent_fn=recurrent_fn,
-            **selection(num_simulations, considered, qtransform),
-            num_simulations=num_simulations,
-            invalid_actions=invalid_actions,
+            recurrent_fn=given.recurrent_fn,
+            **selection(given.num_simulations, considered, qtransform),
+            num_simulations=given.num_simulations,
+            invalid_actions=invalid,
             extra_data=mctx.GumbelMuZeroExtraData(root_gumbel=noise),
         )
         summary = tree.summary()
         improved = logits + jax.vmap(qtransform, (0, None))(tree, mctx.Tree.ROOT_INDEX)
         is_finalist = summary.visit_counts == jnp.max(summary.visit_counts, -1, keepdims=True)
-        score = jnp.where(is_finalist & ~invalid_actions, noise + improved, -jnp.inf)
+        score = jnp.where(is_finalist & ~invalid, noise + improved, -jnp.inf)
         return found_in_tree(
             *(root, tree),
             action=jnp.argmax(score, axis=-1).astype(jnp.int32),
-            policy=jax.nn.softmax(jnp.where(invalid_actions, NEVER_TAKEN, improved)),
+            policy=jax.nn.softmax(jnp.where(invalid, NEVER_TAKEN, improved)),
             value=summary.value,
         )
 

@@ -21,9 +21,8 @@ import jax.numpy as jnp
 import mctx
 from jaxtyping import Array, Bool, Float, Int
 
-from ez_jax.agent.search.tree import Found, PolicyFn, edge_qs, found_in_tree
+from ez_jax.agent.search.tree import Found, PolicyFn, SearchInput, edge_qs, found_in_tree
 from ez_jax.config import SearchConfig
-from ez_jax.structs import Variables
 
 TIE = 1e-6  # scores this close to the best are equal
 
@@ -241,36 +240,27 @@ def make_puct_ez(config: SearchConfig, explore: bool) -> PolicyFn:
             prior = prior + config.dirichlet_fraction * (noise - prior)
         return prior, jax.random.uniform(tie_key, (num_nodes, len(prior))), act_key
 
-    def policy(
-        variables: Variables,
-        keys: Array,
-        root: mctx.RootFnOutput,
-        recurrent_fn: mctx.RecurrentFn,
-        num_simulations: int,
-        *,
-        invalid_actions: Array | None,
-        temperature: Array,
-    ) -> Found:
+    def policy(given: SearchInput) -> Found:
         prior, tie_break, act_keys = jax.vmap(draw, (0, 0, None))(
-            keys, jax.nn.softmax(root.prior_logits), num_simulations + 1
+            given.keys, jax.nn.softmax(given.root.prior_logits), given.num_simulations + 1
         )
         tree = search(
-            variables,
-            keys[0],  # nothing else is drawn
-            root.replace(prior_logits=jnp.log(prior)),
-            recurrent_fn,
-            num_simulations,
+            given.variables,
+            given.keys[0],  # nothing else is drawn
+            given.root.replace(prior_logits=jnp.log(prior)),
+            given.recurrent_fn,
+            given.num_simulations,
             config=config,
             tie_break=tie_break,
-            invalid_actions=invalid_actions,
+            invalid_actions=given.invalid_actions,
         )
         visits = tree.children_visits[:, mctx.Tree.ROOT_INDEX]
-        drawn = jax.vmap(jax.random.categorical)(act_keys, jnp.log(visits) / temperature)
+        drawn = jax.vmap(jax.random.categorical)(act_keys, jnp.log(visits) / given.temperature)
         return found_in_tree(
-            root,
+            given.root,
             tree,
             action=drawn if explore else jnp.argmax(visits, axis=-1),
-            policy=visits / num_simulations,
+            policy=visits / given.num_simulations,
             value=root_value(tree),
         )
 

@@ -6,7 +6,7 @@ reanalysis); without it a search is deterministic.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import chex
 import jax
@@ -18,12 +18,35 @@ from ez_jax.agent.model import Model
 from ez_jax.agent.search.gumbel import make_gumbel
 from ez_jax.agent.search.puct import make_puct
 from ez_jax.agent.search.puct_ez import make_puct_ez
-from ez_jax.agent.search.tree import Found, PolicyFn
+from ez_jax.agent.search.tree import Found, PolicyFn, SearchInput
 from ez_jax.config import SearchConfig, search_budget
 from ez_jax.structs import Embedding, Root, SearchOutput, Variables
 
-# (variables, root, keys, temperature, invalid_actions) -> SearchOutput; the keys are consumed.
-SearchFn = Callable[..., SearchOutput]
+Result = TypeVar("Result", covariant=True)
+
+
+class SearchFn(Protocol[Result]):
+    """What `make_search` and `make_tree_search` return."""
+
+    def __call__(
+        self,
+        variables: Variables,
+        root: Root,
+        keys: Array,
+        temperature: Float[Array, ""] | float = 1.0,
+        invalid_actions: Array | None = None,
+    ) -> Result:
+        """Search from every root.
+
+        Args:
+          variables: of the model.
+          root: where to start, batch `B`.
+          keys: key[B], one for each root, or one key[] from which they are made; consumed. What a
+            root draws depends on its own alone, not on its company.
+          temperature: f32[], of the acting policy; ignored without `explore`.
+          invalid_actions: optional bool[B, A], True where an action must not be taken at the root.
+        """
+        ...
 
 
 def make_recurrent_fn(model: Model, discount: float) -> Callable[..., Any]:
@@ -62,10 +85,16 @@ def make_search(
     discount: float,
     explore: bool,
     num_simulations: int = 0,
-) -> SearchFn:
-    """The configured search; `num_simulations` 0 means as configured.
+) -> SearchFn[SearchOutput]:
+    """The configured search.
 
-    The function returned takes what that of `make_tree_search` takes.
+    Args:
+      config: which search, and its constants.
+      model: what is searched in; only its `dynamics` and `predict` are called.
+      discount: γ per agent step.
+      explore: whether noise is added to the root and, with PUCT, actions are drawn from the visits.
+        Without, a search is deterministic: ties are broken in the same way everywhere and always.
+      num_simulations: instead of the configured number; 0 keeps that.
     """
     search = make_tree_search(
         config, model, discount=discount, explore=explore, num_simulations=num_simulations
@@ -80,17 +109,8 @@ def make_tree_search(
     discount: float,
     explore: bool,
     num_simulations: int = 0,
-) -> Callable[..., Found]:
-    """As `make_search`, and the tree beside what was found in it.
-
-    Args of the function returned:
-      variables: of the model.
-      root: where to start, batch `B`.
-      keys: one for each root, or one from which they are made; consumed. What a root draws depends
-        on its own alone, not on its company.
-      temperature: f32[], of the acting policy; ignored without `explore`.
-      invalid_actions: optional bool[B, A], True where an action must not be taken at the root.
-    """
+) -> SearchFn[Found]:
+    """As `make_search`, and the tree beside what was found in it."""
     policy = SEARCHES[config.policy](config, explore)
     recurrent_fn = make_recurrent_fn(model, discount)
 
@@ -105,18 +125,20 @@ def make_tree_search(
         budget = search_budget(config, root.policy_logits.shape[1])
         if not keys.ndim:
             keys = jax.random.split(keys, len(root.value))
-        if not explore:  # ties are broken at random, but in the same way everywhere and always
+        if not explore:
             keys = jnp.broadcast_to(jax.random.key(0), keys.shape)
         return policy(
-            variables,
-            keys,
-            mctx.RootFnOutput(
-                prior_logits=root.policy_logits, value=root.value, embedding=root.embedding
-            ),
-            recurrent_fn,
-            num_simulations=num_simulations or budget.num_simulations,
-            invalid_actions=invalid_actions,
-            temperature=temperature,
+            SearchInput(
+                variables=variables,
+                recurrent_fn=recurrent_fn,
+                num_simulations=num_simulations or budget.num_simulations,
+                root=mctx.RootFnOutput(
+                    prior_logits=root.policy_logits, value=root.value, embedding=root.embedding
+                ),
+                keys=keys,
+                temperature=temperature,
+                invalid_actions=invalid_actions,
+            )
         )
 
     return search

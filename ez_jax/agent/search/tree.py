@@ -1,20 +1,32 @@
-"""What all searches share: the values in a tree of mctx, and what was found in it."""
+"""What all searches share: what they are given, the values in a tree of mctx, what was found."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import mctx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Key
 
-from ez_jax.structs import SearchOutput
+from ez_jax.structs import SearchOutput, Variables
+
+
+class SearchInput(NamedTuple):
+    """What a search policy is given."""
+
+    variables: Variables  # of the model, for `recurrent_fn`
+    recurrent_fn: mctx.RecurrentFn  # the model; its embeddings are `Embedding`s
+    num_simulations: int
+    root: mctx.RootFnOutput  # prior_logits f32[B, A], value f32[B] and embedding of the network
+    keys: Key[Array, " B"]  # one for each root, all that its search may draw from; consumed
+    temperature: Float[Array, ""] | float  # of the acting policy
+    invalid_actions: Bool[Array, "B A"] | None  # True where an action must not be taken at the root
+
 
 # What was found and the tree it was found in; a program that drops the tree does not keep it.
 Found = tuple[SearchOutput, mctx.Tree]
-
-
-# The same as SearchFn, over mctx's root and recurrent_fn, with the tree: one of `SEARCHES`.
-PolicyFn = Callable[..., Found]
+# A variant of search, made for a configuration by its entry in `SEARCHES`.
+PolicyFn = Callable[[SearchInput], Found]
 
 
 NEVER_TAKEN = jnp.finfo(jnp.float32).min  # logit of an action that must not be taken
@@ -27,17 +39,6 @@ def found_in_tree(
     qs = jax.vmap(lambda one: qs_with_mixed_value(one, mctx.Tree.ROOT_INDEX))(tree)
     gain = jnp.sum((policy - jax.nn.softmax(root.prior_logits)) * qs, axis=-1)
     return SearchOutput(action=action, policy=policy, value=value, gain=gain), tree
-
-
-def found_by_mctx(root: mctx.RootFnOutput, output: mctx.PolicyOutput) -> Found:
-    """As `found_in_tree`, of a whole policy of mctx."""
-    return found_in_tree(
-        root,
-        output.search_tree,
-        action=output.action,
-        policy=output.action_weights,
-        value=output.search_tree.summary().value,
-    )
 
 
 TINY = 1e-8

@@ -19,11 +19,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ez_jax.agent.actor import make_eval_policy
 from ez_jax.agent.frames import init_frames
 from ez_jax.agent.model import Model
 from ez_jax.config import Config, override
 from ez_jax.envs import VectorEnv, make_env
-from ez_jax.evaluation.play import make_eval_policy
 from ez_jax.structs import NEVER, Replay
 from ez_jax.terminal.progress import Progress
 from ez_jax.training.planning.memory import MemoryPlan
@@ -183,14 +183,14 @@ def _as_full(replay: Replay, key: jax.Array, updates: jax.Array, *, share: float
 
 
 def _evaluation(run: Any, config: Config, env: VectorEnv) -> Callable[[int], int]:
-    policy, variables = make_eval_policy(config, run.model), run.state.train.variables
-    frames, key, no_temperature = init_frames(env.spec, env.num_envs), run.state.key, jnp.zeros(())
+    policy = jax.jit(make_eval_policy(config, run.model), donate_argnums=1)
+    variables, frames = run.state.train.variables, init_frames(env.spec, env.num_envs)
     step = env.reset()
 
     def evaluate(times: int) -> int:
         nonlocal frames, step
         for _ in range(times):
-            found, frames = policy(variables, frames, step, key, no_temperature)
+            found, frames = policy(variables, frames, step)
             step = env.step(np.asarray(found.action))
         return times
 
