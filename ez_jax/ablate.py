@@ -23,7 +23,6 @@ from ez_jax.studies.study import FILE_NAME, Request, Study
 from ez_jax.studies.workers import Orders, Worker, launch, stop_file
 from ez_jax.system import exits
 from ez_jax.terminal import arguments
-from ez_jax.terminal.launch import compose
 from ez_jax.terminal.progress import Progress
 
 # What is asked, and how it is gone about.
@@ -150,7 +149,8 @@ def _make_study(request: Request) -> Study:
     sweeps = arguments.combinations(request.words, {})
     for game in request.games:
         bases = {
-            name: compose([f"game={game}", *words, "seed=0"]) for name, words in sweeps.items()
+            name: arguments.compose([f"game={game}", *words, "seed=0"])
+            for name, words in sweeps.items()
         }
         base = next(iter(bases.values()))
         comparisons[game] = compare(request.design, request.switches, bases, _spec(base))

@@ -5,12 +5,29 @@ Run by test_cli.py as `python -m tests.print_config`; the run's name says how it
 
 import json
 import os
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 from ez_jax import config
 from ez_jax.system.signals import Interrupt
 from ez_jax.terminal import launch
+
+
+def command(*words, cwd):
+    """What a process of its own answers to these words."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment.pop("HYDRA_FULL_ERROR", None)
+    return subprocess.run(
+        [sys.executable, "-m", "tests.print_config", *words],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 def show(chosen):
@@ -42,9 +59,13 @@ def write(name):
         file.write(str(os.getpid()))
 
 
+def together(chosen):
+    sys.stdout.write(f"together {[one.seed for one in chosen]}\n")
+
+
 def plan(chosen):
     sys.stdout.write(f"plan of seed {chosen.seed}\n")
 
 
 if __name__ == "__main__":
-    launch.main(show, plan=plan, description="Prints the configuration.")
+    launch.main(show, plan=plan, together=together, description="Prints the configuration.")

@@ -1,7 +1,8 @@
 """Bad input, and the sentences that tell of it: on one line, not too long, with what was meant."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TypeGuard
 
 _LONGEST_VALUE, _LONGEST_SENTENCE = 80, 2_000  # characters
 
@@ -17,7 +18,7 @@ def one_line(text: object) -> str:
     return plain if len(plain) <= _LONGEST_SENTENCE else f"{plain[:_LONGEST_SENTENCE]} ..."
 
 
-def is_absurd(value: object) -> bool:
+def is_absurd(value: object) -> TypeGuard[int]:
     """Whether a whole number is so large that it becomes neither a float nor, perhaps, text."""
     return isinstance(value, int) and value.bit_length() > 1_000
 
@@ -33,6 +34,13 @@ def shown(value: object) -> str:
 def suggestion(nearest: Sequence[str]) -> str:
     """How a sentence about a misspelt name goes on."""
     return f"; did you mean {' or '.join(nearest)}?" if nearest else "; see --help"
+
+
+def unknown(kind: str, name: str, names: Iterable[str]) -> str:
+    """The sentence about a name that is none of these: what was meant perhaps, or all of them."""
+    nearest = difflib.get_close_matches(name, names := tuple(names), n=2, cutoff=0.6)
+    hint = suggestion(nearest) if nearest else f"; choose {' or '.join(names)}"
+    return f"unknown {kind} '{name}'{hint}"
 
 
 def nearest_keys(key: str, keys: Sequence[str]) -> list[str]:

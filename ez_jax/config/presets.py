@@ -1,16 +1,16 @@
 """Named sets of settings, as differences from the defaults of `settings.py`.
 
-Later wins: defaults, preset (with what it sets for this kind of game), game, ablation, command
-line. Hydra composes the same tables on the command line (`launch.py`); `make_config` does it for
-Python code and notebooks.
+Later wins: defaults, preset, what the preset sets for this kind of game and for this game, the kind
+of game, the game, then protocol, compat and ablations, then single keys. `compose` lays these over
+each other, for the command line (which keeps the order that was typed) as for `make_config`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ez_jax.config import checks, games
 from ez_jax.config import settings as configs
-from ez_jax.config.errors import BadInput
+from ez_jax.config.errors import BadInput, unknown
 from ez_jax.config.settings import Config
 
 Differences = Mapping[str, Any]  # nested like the configuration
@@ -240,6 +240,15 @@ COMPAT: dict[str, Differences] = {
 }
 
 
+# Every named set, by the word of the command line that chooses from it.
+SETS: dict[str, dict[str, Differences]] = {
+    "preset": PRESETS,
+    "ablation": ABLATIONS,
+    "protocol": PROTOCOLS,
+    "compat": COMPAT,
+}
+
+
 def merge(*layers: Differences) -> dict[str, Any]:
     """Nested dictionaries laid over each other; the last one wins."""
     merged: dict[str, Any] = {}
@@ -252,15 +261,40 @@ def merge(*layers: Differences) -> dict[str, Any]:
     return merged
 
 
-def tuning(preset: str, game: str, family: str) -> dict[str, Any]:
-    """What a preset sets for a game beyond what it sets for all."""
-    special = [PRESETS_FOR.get((preset, scope), {}) for scope in (family, game)]
-    return merge(*special, {"preset": preset})
+def named(kind: str, name: str) -> Differences:
+    """What a named set changes; `kind` is a key of `SETS`.
+
+    Raises:
+        BadInput: there is none of that name; the nearest names are given.
+    """
+    if name not in SETS[kind]:
+        raise BadInput(unknown(kind, name, SETS[kind]))
+    return SETS[kind][name]
 
 
-def game_differences(game: str, family: str) -> dict[str, Any]:
-    """What a game sets under any preset."""
-    return merge(FAMILIES[family], GAMES.get(game, (family, {}))[1], {"game": game})
+def compose(game: str, preset: str = "", chosen: Iterable[tuple[str, str]] = ()) -> dict[str, Any]:
+    """Every setting that follows from the named choices, nested.
+
+    Args:
+        game: a name or id, in any case.
+        preset: empty for the preset of that kind of game.
+        chosen: kinds and names of further sets, such as `("ablation", "no_consistency")`; the last
+            one wins.
+
+    Raises:
+        BadInput: an unknown name.
+    """
+    game, family = find_game(game)
+    preset = preset or DEFAULT_PRESETS[family]
+    return merge(
+        configs.to_dict(Config()),
+        named("preset", preset),
+        *(PRESETS_FOR.get((preset, scope), {}) for scope in (family, game)),
+        FAMILIES[family],
+        GAMES.get(game, (family, {}))[1],
+        {"game": game, "preset": preset},
+        *(named(kind, name) for kind, name in chosen),
+    )
 
 
 def make_config(
@@ -268,6 +302,9 @@ def make_config(
     preset: str = "",
     ablations: Sequence[str] = (),
     changes: Mapping[str, Any] | None = None,
+    *,
+    protocol: str = "atari100k",
+    compat: str = "none",
 ) -> Config:
     """The configuration that the command line makes of the same choices.
 
@@ -276,23 +313,14 @@ def make_config(
         preset: empty for the preset of that kind of game.
         ablations: names from `ABLATIONS`.
         changes: by dotted key, such as `{"learner.batch_size": 64}`; they win.
+        protocol: a name from `PROTOCOLS`.
+        compat: a name from `COMPAT`.
 
     Raises:
         BadInput: an unknown name or key, a wrong type or an impossible combination.
     """
-    game, family = find_game(game)
-    preset = preset or DEFAULT_PRESETS[family]
-    for name, group in [(preset, PRESETS), *((ablation, ABLATIONS) for ablation in ablations)]:
-        if name not in group:
-            raise BadInput(f"'{name}' is none of {', '.join(group)}")
-    config = configs.from_dict(
-        merge(
-            PRESETS[preset],
-            tuning(preset, game, family),
-            game_differences(game, family),
-            *(ABLATIONS[ablation] for ablation in ablations),
-        )
-    )
+    chosen = [("protocol", protocol), ("compat", compat), *(("ablation", a) for a in ablations)]
+    config = configs.from_dict(compose(game, preset, chosen))
     return checks.validate(configs.override(config, changes or {}))
 
 

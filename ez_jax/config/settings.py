@@ -237,7 +237,7 @@ def to_dict(config: Config) -> dict[str, Any]:
     )
 
 
-def from_dict(values: Mapping[str, Any]) -> Config:
+def from_dict(values: Mapping[Any, Any]) -> Config:
     """The inverse of `to_dict`; keys that are not given keep their defaults.
 
     Raises:
@@ -304,7 +304,7 @@ def convert(kind: Any, value: Any, key: str) -> Any:
     Raises:
         BadInput: the value is of another type; `key` names it in the message.
     """
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return _build(kind, value, f"{key}.")
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     is_number = is_number and not errors.is_absurd(value)
@@ -334,7 +334,7 @@ _TYPE_NAMES = {
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     """The values of a configuration by dotted key."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
         if dataclasses.is_dataclass(value):

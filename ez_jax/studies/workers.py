@@ -14,8 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import hydra
-from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from ez_jax.config import errors
@@ -24,7 +22,7 @@ from ez_jax.studies import run_process
 from ez_jax.studies.ledger import Ledger, State, StudyRun, final_score, read_state, write_state
 from ez_jax.system import exits, signals
 from ez_jax.system.signals import HandedOn, Interrupt
-from ez_jax.terminal.launch import hydra_in_sentences
+from ez_jax.terminal.launch import call_by_hydra
 from ez_jax.terminal.progress import Progress
 
 LAST_LINES, LONGEST_TAIL = 20, 2**14  # of the output of a failed run: lines, bytes
@@ -198,29 +196,15 @@ def launch(ledger: Ledger, orders: Orders, count: int, words: Sequence[str]) -> 
     Raises:
       BadInput: Hydra refuses the words.
     """
-    node = {
+    values = {
         "worker": 0,
         "parent": os.getpid(),
         "ledger": str(ledger.folder),
         "orders": {**dataclasses.asdict(orders), "command": list(orders.command)},
-        "defaults": [
-            "_self_",
-            {"override hydra/job_logging": "none"},
-            {"override hydra/hydra_logging": "none"},
-        ],
-        "hydra": {
-            "sweep": {"dir": str(ledger.folder / "workers"), "subdir": "."},
-            "output_subdir": None,
-            "job": {"name": "ez_jax", "chdir": False},
-        },
     }
-    ConfigStore.instance().store(name="worker", node=node)
-    numbers = ",".join(map(str, range(count)))
-    sys.argv[1:] = ["-m", f"worker={numbers}", *words]
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    stop = HandedOn(stop_file(ledger, orders).touch)
-    with stop, hydra_in_sentences():
-        hydra.main(version_base="1.3", config_path=None, config_name="worker")(job)()
+    words = ["-m", f"worker={','.join(map(str, range(count)))}", *words]
+    with HandedOn(stop_file(ledger, orders).touch) as stop:
+        call_by_hydra(job, values, words, ledger.folder / "workers")
     return stop.requested
 
 

@@ -13,10 +13,10 @@ DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 # The user's wish, read before `terminal.launch` tells Hydra to leave errors alone.
-_FULL_ERRORS = os.environ.get("HYDRA_FULL_ERROR") == "1"
+FULL_ERRORS = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
 
-def guarded(action: Callable[[], int | None], *, full_errors: bool = _FULL_ERRORS) -> int:
+def guarded(action: Callable[[], int | None], *, full_errors: bool = FULL_ERRORS) -> int:
     """Do something and return its exit code, with what went wrong told on stderr."""
     try:
         code = action() or DONE

@@ -1,1 +1,16 @@
 """What is typed and seen: launching, arguments, sweeps, the help page, progress."""
+
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from ez_jax.system import exits
+
+
+def start(main: Callable[[list[str]], int | None], help_text: str | Callable[[], str]) -> NoReturn:
+    """Run a command and end the process with its exit code; `--help` prints the help instead."""
+    words = sys.argv[1:]
+    if {"-h", "--help"} & set(words):
+        sys.stdout.write(help_text if isinstance(help_text, str) else help_text())
+        sys.exit(exits.DONE)
+    sys.exit(exits.guarded(lambda: main(words)))

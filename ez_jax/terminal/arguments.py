@@ -1,8 +1,7 @@
-"""From the words of a command line to what Hydra is given, and back to sentences.
+"""From the words of a command line to a configuration, and back to sentences.
 
-Hydra wants `game=X` for a group inside the defaults list and `+ablation=X` for one outside; here
-either spelling works for every group, games in any case, and mistakes are found before Hydra sees
-them.
+Words are read by the grammar of Hydra, forgivingly: `game=X` and `+game=X` are the same, games are
+known in any case, and mistakes are found before anything starts.
 """
 
 import collections
@@ -10,43 +9,140 @@ import difflib
 import hashlib
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override
 from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from ez_jax import config
-from ez_jax.config import BadInput, errors, presets
+from ez_jax.config import BadInput, Config, errors, presets
 
 DEFAULT_GAME = "CartPole"
-# Groups of named settings; the game group is filled with what the command line names.
-GROUPS = {
-    "preset": presets.PRESETS,
-    "ablation": presets.ABLATIONS,
-    "protocol": presets.PROTOCOLS,
-    "compat": presets.COMPAT,
-}
 # Of the training command itself, no settings of a run: whether to plan it only, and how many seeds
 # to train in one program.
 OWN = {"plan": False, "seeds": 1}
 # Free text: Hydra's grammar has a meaning for many characters of a path.
 _TEXT_KEYS = ("name", "run_dir")
-# What tells the cells of a sweep apart in the path already, or names the path itself.
-_NOT_IN_CELL_NAME = ("game", "seed", "name", "run_dir")
+# What tells the runs of a sweep apart in the path already, or names the path itself.
+_NOT_IN_RUN_NAME = ("game", "seed", "name", "run_dir")
 _LONGEST_NAME = 100
 
 
-def rewrite(words: Sequence[str]) -> list[str]:
-    """The words as Hydra wants them, with the configurations they name registered.
+def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The settings of a run among the words, and what is for Hydra: flags and its own keys."""
+    hydras = [word for word in words if _is_for_hydra(word)]
+    return [word for word in words if not _is_for_hydra(word)], hydras
+
+
+def _is_for_hydra(word: str) -> bool:
+    # Without a value: of a flag, such as `--cfg job`.
+    is_bare = "=" not in word and not word.startswith("~")
+    return word.startswith("-") or is_bare or word.lstrip("+~").startswith("hydra")
+
+
+def compose(words: Sequence[str]) -> Config:
+    """The configuration that these words give to the training command.
+
+    Raises:
+        BadInput: they cannot be read, or no run is possible with it.
+    """
+    return finish(configuration(parse(words)))
+
+
+def parse(
+    words: Sequence[str], *, sweep: bool = False, own: Iterable[str] = ("game", *OWN)
+) -> list[Override]:
+    """Settings, each read and checked by itself.
+
+    Args:
+        words: with a value each.
+        sweep: whether a setting may have several values.
+        own: keys that may have been meant by an unknown one.
 
     Raises:
         BadInput: an unknown key or name, or a word that cannot be read.
     """
-    multirun = is_multirun(words)
-    return [_rewrite_word(word, multirun=multirun) for word in words]
+    overrides = [_parse_setting(word, sweep, own) for word in words]
+    given = collections.Counter(override.key_or_group for override in overrides)
+    for key in ("ablation", "protocol", "compat"):
+        if given[key] > 1:
+            raise BadInput(f"{key} is given {given[key]} times: write one list, {key}=[A,B]")
+    return overrides
+
+
+def _parse_setting(word: str, sweep: bool, own: Iterable[str]) -> Override:
+    if word.startswith("~"):
+        raise BadInput(f"'{word}' would remove a key, which is not possible: give it a value")
+    key, text = _key_and_text(word)
+    if key != "game" and key not in presets.SETS and key not in config.dotted_keys():
+        raise BadInput(_unknown(key, [*own, *presets.SETS]))
+    if key in _TEXT_KEYS and not sweep and text[:1] not in ("'", '"'):
+        text = _quoted(text)
+    override = _parse(f"{key}={text}")
+    has_several = override.is_sweep_override()
+    if has_several and not sweep:
+        raise BadInput(
+            f"'{word}' gives several values: add -m to run them one after another, "
+            f"or write {key}=[{text}] where a list is meant"
+        )
+    if key == "run_dir" and sweep and not has_several and "${" not in text:
+        raise BadInput("run_dir is one folder, but a sweep has many runs: give a name= instead")
+    if key in ("game", "preset") and any(isinstance(item, list) for item in _items(override)):
+        raise BadInput(f"a run has one {key}: for several runs write -m {key}=A,B")
+    for name in _names(override) if key == "game" else ():
+        presets.find_game(name)
+    for name in _names(override) if key in presets.SETS else ():
+        presets.named(key, name)
+    return override
+
+
+def configuration(overrides: Iterable[Override]) -> DictConfig:
+    """All settings with these changes, unchecked; what refers to others (`${seed}`) still does."""
+    game, preset = DEFAULT_GAME, ""
+    chosen: list[tuple[str, str]] = []
+    changes: dict[str, Any] = {}
+    for override in overrides:
+        key = override.key_or_group
+        if key == "game":
+            (game,) = _names(override)
+        elif key == "preset":
+            (preset,) = _names(override)
+        elif key in presets.SETS:
+            chosen += [(key, name) for name in _names(override)]
+        else:
+            changes[key] = override.value()
+    node = OmegaConf.create(presets.compose(game, preset, chosen))
+    for key, value in changes.items():
+        OmegaConf.update(node, key, value)
+    return node
+
+
+def finish(node: DictConfig, name: str = "") -> Config:
+    """The configuration that a node of OmegaConf holds, under another name where one is given.
+
+    Raises:
+        BadInput: a value of the wrong type, or no run is possible with it.
+    """
+    if name:
+        node.name = name
+    try:
+        values = OmegaConf.to_container(node, resolve=True)
+    except OmegaConfBaseException as error:
+        raise BadInput(first_line(error)) from error
+    assert isinstance(values, dict)
+    return config.validate(config.from_dict(values))
+
+
+def for_sweeper(override: Override) -> str:
+    """A setting as Hydra sweeps it, where all keys but those of named sets have a value already."""
+    key, text = override.key_or_group, override.get_value_string()
+    if key == "game" or isinstance(override.value(), Glob):
+        text = ",".join(_names(override))
+    return f"{key}={text}" if key in config.dotted_keys() else f"+{key}={text}"
 
 
 def take(words: Sequence[str], own: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -76,190 +172,6 @@ def take(words: Sequence[str], own: Mapping[str, Any]) -> tuple[dict[str, Any], 
     return taken, others
 
 
-def listed(key: str, text: str) -> list[str]:
-    """The items of `a,b`, `[a,b]` or `a`.
-
-    Raises:
-        BadInput: the text cannot be read so.
-    """
-    names = _names(_parse(f"{key}={text}"))
-    if names is None:
-        raise BadInput(f"cannot read '{key}={text}': write a list, such as {key}=a,b")
-    return names
-
-
-def combinations(words: Sequence[str], own: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The command lines that a sweep consists of, by a name that tells them apart.
-
-    Raises:
-        BadInput: an unknown key, or a word that cannot be read.
-    """
-    choices = []
-    for word in words:
-        if word.startswith("-"):
-            raise BadInput(f"'{word}' is not needed here: lists of values are swept by themselves")
-        key, equals, text = word.lstrip("+").partition("=")
-        if not equals:
-            raise BadInput(unreadable(word))
-        nearest = difflib.get_close_matches(key, own, n=2, cutoff=0.75)
-        if nearest and key not in config.dotted_keys() and key not in GROUPS:
-            raise BadInput(f"unknown key '{key}'" + errors.suggestion(nearest))
-        _rewrite_word(word, multirun=True)  # for its refusals
-        choices.append([f"{key}={value}" for value in _values(word, key, text)])
-    swept = [len(choice) > 1 for choice in choices]
-    return {
-        cell_name(list(itertools.compress(chosen, swept))) if any(swept) else "": list(chosen)
-        for chosen in itertools.product(*choices)
-    }
-
-
-def _values(word: str, key: str, text: str) -> list[str]:
-    """The values of a word, as they are written."""
-    override = _parse(f"{key}={text}")
-    if not override.is_sweep_override():
-        return [text]
-    if not override.is_discrete_sweep() or isinstance(override.value(), Glob):
-        raise BadInput(f"'{word}' names no values one by one: write {key}=1,2 or {key}=range(1,3)")
-    return list(override.sweep_string_iterator())
-
-
-def is_multirun(words: Sequence[str]) -> bool:
-    """Whether the words ask for a sweep."""
-    return bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(words))
-
-
-def register_base() -> None:
-    """Store the defaults and the groups where Hydra finds them.
-
-    Later wins: the defaults themselves, the preset, what the preset sets for this game, the game
-    (which also chooses a preset where the command line does not), ablations, the command line.
-    """
-    store = ConfigStore.instance()
-    hydra = {
-        # No outputs/ folder: a run has its own. A sweep leaves a record of what was asked.
-        "run": {"dir": "."},
-        "sweep": {"subdir": "."},
-        "output_subdir": None,
-        "job": {"name": "ez_jax", "chdir": False},
-    }
-    defaults = [
-        "_self_",
-        {"preset": "efficientzero"},
-        {"tuning": "${preset}_${game}"},
-        {"game": DEFAULT_GAME},
-        # Hydra's handlers would print what every library logs.
-        {"override hydra/job_logging": "none"},
-        {"override hydra/hydra_logging": "none"},
-    ]
-    node = {"defaults": defaults, **config.to_dict(config.Config()), "hydra": hydra}
-    store.store(name="config", node=node)
-    for group, options in GROUPS.items():
-        for name, differences in options.items():
-            store.store(group=group, name=name, node=dict(differences), package="_global_")
-    _register_games([DEFAULT_GAME])
-
-
-def _register_games(names: Sequence[str]) -> list[str]:
-    """Store games where Hydra finds them; the options that choose them."""
-    store = ConfigStore.instance()
-    options = []
-    for name in names:
-        game, family = presets.find_game(name)
-        # An id such as module:Name-v0 or ALE/Pong-v5 would be taken for a path.
-        option = re.sub(r"[^\w.-]+", "_", game)
-        options.append(option)
-        node = {
-            "defaults": ["_self_", {"override /preset": presets.DEFAULT_PRESETS[family]}],
-            **presets.game_differences(game, family),
-        }
-        store.store(group="game", name=option, node=node, package="_global_")
-        for preset in presets.PRESETS:
-            node = presets.tuning(preset, game, family)
-            store.store(group="tuning", name=f"{preset}_{option}", node=node, package="_global_")
-    return options
-
-
-def _rewrite_word(word: str, *, multirun: bool) -> str:
-    if word.startswith("-") or "=" not in word or word.lstrip("+~").startswith("hydra"):
-        return word
-    if word.startswith("~"):
-        raise BadInput(f"'{word}' would remove a key, which is not possible: give it a value")
-    key, _, value = word.lstrip("+").partition("=")
-    if key in _TEXT_KEYS and not multirun and value[:1] not in ("'", '"'):
-        value = quote(value)
-    override = _parse(f"{key}={value}")
-    if key != "game" and key not in GROUPS and key not in config.dotted_keys():
-        raise BadInput(_unknown(key))
-    if override.is_sweep_override() and not multirun:
-        raise BadInput(
-            f"'{word}' gives several values: add -m to run them one after another, "
-            f"or write {key}=[{value}] where a list is meant"
-        )
-    if key == "run_dir" and multirun and not override.is_sweep_override() and "${" not in value:
-        raise BadInput("run_dir is one folder, but a sweep has many runs: give a name= instead")
-    if key == "game" or key in GROUPS:
-        return _rewrite_choice(key, value, override)
-    return f"{key}={value}"
-
-
-def quote(text: str) -> str:
-    """Text as Hydra reads it whatever it holds."""
-    # Hydra takes a backslash for an escape only where a quote follows.
-    return "'" + re.sub(r"(\\*)('|\Z)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), text) + "'"
-
-
-def _rewrite_choice(key: str, value: str, override: Override) -> str:
-    names = _names(override)
-    if key == "game" and names is not None:
-        if isinstance(override.value(), list):
-            raise BadInput("a run has one game: for several runs write -m game=A,B")
-        return f"game={','.join(_register_games(names))}"
-    for name in names or ():
-        _check_choice(key, name)
-    in_defaults = key in ("game", "preset")
-    return f"{key}={value}" if in_defaults else f"+{key}={value}"
-
-
-def _check_choice(group: str, name: str) -> None:
-    if name not in GROUPS[group]:
-        nearest = difflib.get_close_matches(name, GROUPS[group], n=2, cutoff=0.6)
-        hint = errors.suggestion(nearest) if nearest else f"; choose {_either(GROUPS[group])}"
-        raise BadInput(f"unknown {group} '{name}'{hint}")
-
-
-def _names(override: Override) -> list[str] | None:
-    """The options that an override names; None where Hydra finds them itself (glob)."""
-    value = override.value()
-    if isinstance(value, ChoiceSweep):
-        return [str(getattr(item, "text", item)) for item in value.list]
-    if isinstance(value, list):
-        return [str(item) for item in value]
-    return None if override.is_sweep_override() else [str(value)]
-
-
-def _unknown(key: str) -> str:
-    nearest = difflib.get_close_matches(key, ["game", *GROUPS, *OWN], n=1, cutoff=0.7)
-    if nearest:
-        return f"unknown key '{key}'" + errors.suggestion(nearest)
-    return config.unknown_key(key)
-
-
-def _either(names: Sequence[str] | Mapping[str, Any]) -> str:
-    return " or ".join(names)
-
-
-def _parse(word: str) -> Override:
-    try:
-        return OverridesParser.create().parse_override(word)
-    except HydraException as error:
-        raise BadInput(unreadable(word)) from error
-
-
-def unreadable(word: str) -> str:
-    """The sentence about a word that is no override."""
-    return f"cannot read '{word}': write key=value, such as learner.batch_size=64"
-
-
 def read(words: Sequence[str], own: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read `key=value` words for a command that takes its configuration from a run folder.
 
@@ -274,41 +186,137 @@ def read(words: Sequence[str], own: Mapping[str, Any]) -> tuple[dict[str, Any], 
     Raises:
         BadInput: an unknown key, a word that cannot be read or a value of the wrong type.
     """
-    values, changes = dict(own), {}
+    taken, others = take(words, own)
+    changes: dict[str, Any] = {}
+    for word in others:
+        key, text = _key_and_text(word)
+        if key not in config.dotted_keys():
+            raise BadInput(_unknown(key, own))
+        changes[key] = text if key in _TEXT_KEYS else _parse(f"{key}={text}").value()
+    return {**own, **taken}, changes
+
+
+def listed(key: str, text: str) -> list[str]:
+    """The items of `a,b`, `[a,b]` or `a`.
+
+    Raises:
+        BadInput: the text cannot be read so.
+    """
+    names = _names(_parse(f"{key}={text}"))
+    if not names:
+        raise BadInput(f"cannot read '{key}={text}': write a list, such as {key}=a,b")
+    return names
+
+
+def combinations(words: Sequence[str], own: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The command lines that a sweep consists of, by a name that tells them apart.
+
+    Raises:
+        BadInput: an unknown key, or a word that cannot be read.
+    """
     for word in words:
-        key, equals, text = word.lstrip("+").partition("=")
-        if not equals or word.startswith("-"):
-            raise BadInput(unreadable(word))
-        if isinstance(own.get(key), str):
-            values[key] = text
-        elif key in own:
-            values[key] = config.convert(type(own[key]), _parse(f"{key}={text}").value(), key)
-        elif key in config.dotted_keys():
-            changes[key] = text if key in _TEXT_KEYS else _parse(f"{key}={text}").value()
-        else:
-            nearest = difflib.get_close_matches(key, own, n=2, cutoff=0.6)
-            hint = f"unknown key '{key}'" + errors.suggestion(nearest)
-            raise BadInput(hint if nearest else config.unknown_key(key))
-    return values, changes
+        if word.startswith("-"):
+            raise BadInput(f"'{word}' is not needed here: lists of values are swept by themselves")
+    choices = [
+        [f"{override.key_or_group}={value}" for value in _values(override)]
+        for override in parse(words, sweep=True, own=own)
+    ]
+    swept = [len(choice) > 1 for choice in choices]
+    return {
+        run_name(list(itertools.compress(chosen, swept))) if any(swept) else "": list(chosen)
+        for chosen in itertools.product(*choices)
+    }
 
 
-def cell_name(overrides: Sequence[str]) -> str:
-    """A run name that tells the cells of a sweep apart, from the overrides of one cell.
+def _values(override: Override) -> list[str]:
+    """The values of a setting, as they are written."""
+    if not override.is_sweep_override():
+        return [override.get_value_string()]
+    if not override.is_discrete_sweep() or isinstance(override.value(), Glob):
+        key = override.key_or_group
+        raise BadInput(
+            f"'{override.input_line}' names no values one by one: "
+            f"write {key}=1,2 or {key}=range(1,3)"
+        )
+    return list(override.sweep_string_iterator())
+
+
+def is_multirun(words: Sequence[str]) -> bool:
+    """Whether the words ask for a sweep."""
+    return bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(words))
+
+
+def run_name(words: Sequence[str]) -> str:
+    """A name that tells the runs of a sweep apart, from the settings of one.
 
     Short where it can be: `num_simulations-8` for `search.num_simulations=8` would also stand for
     `eval.num_simulations`, so such keys keep their section.
     """
     leaves = collections.Counter(key.rpartition(".")[2] for key in config.dotted_keys())
     parts = []
-    for override in overrides:
-        key, _, value = override.lstrip("+").partition("=")
-        if key in _NOT_IN_CELL_NAME or key.startswith("hydra"):
+    for word in words:
+        key, _, value = word.lstrip("+").partition("=")
+        if key in _NOT_IN_RUN_NAME or key.startswith("hydra"):
             continue
         leaf = key.rpartition(".")[2]
         shown = leaf if leaves[leaf] <= 1 else key
         parts.append(re.sub(r"[^\w.-]+", "-", f"{shown}-{value}").strip("-"))
-    name = "_".join(parts) or config.Config.name
+    name = "_".join(parts) or Config.name
     if len(name) > _LONGEST_NAME:
         digest = hashlib.sha256(name.encode()).hexdigest()[:8]
         name = f"{name[:_LONGEST_NAME]}-{digest}"
     return name
+
+
+def _parse(word: str) -> Override:
+    try:
+        return OverridesParser.create().parse_override(word)
+    except HydraException as error:
+        raise BadInput(unreadable(word)) from error
+
+
+def _key_and_text(word: str) -> tuple[str, str]:
+    key, equals, text = word.lstrip("+").partition("=")
+    if not equals or word.startswith("-"):
+        raise BadInput(unreadable(word))
+    return key, text
+
+
+def _quoted(text: str) -> str:
+    """Text as Hydra reads it whatever it holds."""
+    # Hydra takes a backslash for an escape only where a quote follows.
+    return "'" + re.sub(r"(\\*)('|\Z)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), text) + "'"
+
+
+def _items(override: Override) -> list[Any]:
+    """The values that an override chooses from; none where they cannot be told one by one."""
+    value = override.value()
+    if isinstance(value, Glob):
+        known = presets.SETS.get(override.key_or_group, presets.GAMES)
+        return value.filter(list(known))
+    if isinstance(value, ChoiceSweep):
+        return value.list
+    return [] if override.is_sweep_override() else [value]
+
+
+def _names(override: Override) -> list[str]:
+    """The names that an override gives, one by one or in lists."""
+    lists = [item if isinstance(item, list) else [item] for item in _items(override)]
+    return [str(getattr(name, "text", name)) for names in lists for name in names]
+
+
+def _unknown(key: str, own: Iterable[str]) -> str:
+    nearest = difflib.get_close_matches(key, list(own), n=2, cutoff=0.7)
+    if nearest:
+        return f"unknown key '{key}'" + errors.suggestion(nearest)
+    return config.unknown_key(key)
+
+
+def unreadable(word: str) -> str:
+    """The sentence about a word that is no override."""
+    return f"cannot read '{word}': write key=value, such as learner.batch_size=64"
+
+
+def first_line(error: Exception) -> str:
+    """What Hydra has to say, without its advice on its own use."""
+    return str(error).strip().partition("\n")[0]

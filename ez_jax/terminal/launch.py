@@ -1,28 +1,31 @@
-"""The command line of ez_jax: Hydra, forgiving spelling, one sentence per mistake, exit codes.
+"""Runs by the command line: what `ez_jax.train` is given, for one run, a sweep, seeds or a plan.
 
-Exit codes: 0 done, 1 failure, 2 bad input, 130 interrupted. `main` is what `ez_jax.train` calls;
-commands without Hydra use `guarded` with `arguments.read`. JAX is not imported here before a run
-starts: `--help` and refusals are quick, and `configure_jax` can still choose its settings.
+Hydra brings flags such as `--cfg job`, sweeps and launchers; what the settings come to is composed
+by `presets`. JAX is not imported here before a run starts: `--help` and refusals are quick, and
+`configure_jax` can still choose its settings.
 """
 
 import ez_jax.system.allocator  # noqa: F401  # isort: skip, before others make threads
 
-import contextlib
 import dataclasses
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import hydra
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ez_jax import config
+from ez_jax import config, terminal
 from ez_jax.config import BadInput, Config, errors
-from ez_jax.system.exits import _FULL_ERRORS, DONE, INTERRUPTED, guarded
+from ez_jax.system.exits import DONE, FULL_ERRORS, INTERRUPTED, guarded
 from ez_jax.system.signals import HandedOn
 from ez_jax.terminal import arguments, help_page
 from ez_jax.terminal.sweep import Outcome, Sweep, tell
@@ -33,9 +36,9 @@ Run = Callable[[Config], int | None]
 def main(
     run: Run,
     *,
-    plan: Run | None = None,
-    together: Callable[[Sequence[Config]], int | None] | None = None,
-    description: str = "",
+    plan: Run,
+    together: Callable[[Sequence[Config]], int | None],
+    description: str,
 ) -> None:
     """Compose the configuration from the command line, run, and exit with the right code.
 
@@ -45,12 +48,8 @@ def main(
         together: what is done instead, with a configuration for each, where it says `seeds=N`.
         description: first paragraph of the help.
     """
-    words = sys.argv[1:]
-    if {"--help", "-h"} & set(words):
-        sys.stdout.write(help_page.render(description))
-        sys.exit(DONE)
 
-    def launch() -> int | None:
+    def launch(words: list[str]) -> int | None:
         given, others = arguments.take(words, arguments.OWN)
         own = {**arguments.OWN, **given}
         if own["seeds"] > 1 and own["plan"]:
@@ -58,12 +57,13 @@ def main(
         if own["seeds"] < 1:
             raise BadInput(f"seeds is {own['seeds']}: at least one run is needed")
         if own["plan"]:
-            return _launch_plan(plan, others)
+            with tempfile.TemporaryDirectory() as record:  # of a sweep: a plan leaves nothing
+                return _launch(plan, others, record)
         if own["seeds"] > 1:
             return _launch(lambda chosen: together(spread(chosen, own["seeds"])), others)
         return _launch(run, others)
 
-    sys.exit(guarded(launch))
+    terminal.start(launch, lambda: help_page.render(description))
 
 
 def spread(chosen: Config, seeds: int) -> list[Config]:
@@ -77,37 +77,30 @@ def spread(chosen: Config, seeds: int) -> list[Config]:
     return [dataclasses.replace(chosen, seed=chosen.seed + i) for i in range(seeds)]
 
 
-def _launch_plan(plan: Run, words: Sequence[str]) -> int | None:
-    """Launch what plans a run, which leaves nothing behind."""
-    if not arguments.is_multirun(words):
-        return _launch(plan, words)
-    with tempfile.TemporaryDirectory() as record:  # what is noted of a sweep
-        return _launch(plan, words, record)
-
-
-def _launch(run: Run, words: Sequence[str], record: str = "") -> int | None:
-    """Give the words to Hydra, which calls the job once, or once for every cell of a sweep."""
-    arguments.register_base()
-    sys.argv[1:] = arguments.rewrite(words)
-    # By itself Hydra cuts tracebacks and exits with 1 whatever happened; when asked for full
-    # errors it lets them through to `guarded`.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
+def _launch(run: Run, words: Sequence[str], record: str = "") -> int:
+    """Have Hydra call the job once, or once for every run of a sweep; returns the exit code."""
+    settings, hydras = arguments.split(words)
     if arguments.is_multirun(words):
-        return _launch_sweep(run, Sweep.begin(record))
+        if any(word.startswith(("--cfg", "-c", "--info")) for word in hydras):
+            raise BadInput("--cfg and --info tell of one run: leave -m out")
+        overrides = arguments.parse(settings, sweep=True)
+        hydras += map(arguments.for_sweeper, overrides)
+        return _launch_sweep(run, hydras, Sweep.begin(record))
+    node = arguments.configuration(arguments.parse(settings))
 
     def job(node: DictConfig) -> None:
-        sys.exit(guarded(lambda: run(_read(node))))
+        sys.exit(guarded(lambda: run(arguments.finish(node))))
 
-    _give_to_hydra(job)
+    call_by_hydra(job, OmegaConf.to_container(node), hydras)
     return DONE
 
 
-def _launch_sweep(run: Run, sweep: Sweep) -> int:
-    """Have Hydra's launcher call the job for every cell; the exit code of them all."""
-    full_errors = _FULL_ERRORS  # of this process, not of a cell's
+def _launch_sweep(run: Run, words: Sequence[str], sweep: Sweep) -> int:
+    """Have Hydra's launcher call the job for every run; the exit code of them all."""
+    full_errors = FULL_ERRORS  # of this process, not of a run's
 
     def job(node: DictConfig) -> None:
-        # In the process of a cell, which may be one on another machine.
+        # In the process of a run, which may be one on another machine.
         if sweep.is_stopped():
             return
         hydras, reason = HydraConfig.get(), []
@@ -115,8 +108,8 @@ def _launch_sweep(run: Run, sweep: Sweep) -> int:
 
         def attempt() -> int | None:
             try:
-                with sweep.cell():
-                    chosen = _read(node, words)
+                with sweep.running():
+                    chosen = _configuration(words, node)
                     sys.stdout.write(f"sweep, run {number}: {config.run_folder(chosen)}\n")
                     return run(chosen)
             except Exception as error:
@@ -129,11 +122,9 @@ def _launch_sweep(run: Run, sweep: Sweep) -> int:
         if code == INTERRUPTED:
             sweep.stop()
 
-    if not any(word.startswith("hydra.sweep.dir=") for word in sys.argv):
-        sys.argv.append(f"hydra.sweep.dir={arguments.quote(str(sweep.folder))}")
     try:
-        with HandedOn(sweep.stop):  # waits for the end of all cells
-            _give_to_hydra(job)
+        with HandedOn(sweep.stop):  # waits for the end of all runs
+            call_by_hydra(job, config.to_dict(Config()), words, sweep.folder)
     finally:
         failures = sweep.failures()
         tell(failures)
@@ -142,45 +133,49 @@ def _launch_sweep(run: Run, sweep: Sweep) -> int:
     return failures[0].code if failures else DONE
 
 
-def _give_to_hydra(job: Callable[[DictConfig], None]) -> None:
-    with hydra_in_sentences():
-        hydra.main(version_base="1.3", config_path=None, config_name="config")(job)()
+def _configuration(words: Sequence[str], node: DictConfig) -> Config:
+    """The configuration of a run of a sweep, in a folder of its own."""
+    own = arguments.configuration(OverridesParser.create().parse_overrides(list(words)))
+    OmegaConf.copy_cache(from_config=node, to_config=own)  # ${now:} is when the sweep began
+    is_named = any(word.startswith("name=") for word in words)
+    return arguments.finish(own, name="" if is_named else arguments.run_name(words))
 
 
-def compose(words: Sequence[str]) -> Config:
-    """The configuration that these words give to the training command.
+def call_by_hydra(
+    job: Callable[[DictConfig], None],
+    values: Any,
+    words: Sequence[str],
+    folder: str | Path = ".",
+) -> None:
+    """Have Hydra call a job with these values, once or from a launcher for every run of a sweep.
+
+    Args:
+        job: is given the values.
+        values: what `words` may change.
+        words: flags, Hydra's own keys and what is swept.
+        folder: of a sweep.
 
     Raises:
-        BadInput: they cannot be read, or no run is possible with it.
+        BadInput: Hydra refuses the words.
     """
-    arguments.register_base()
-    overrides = arguments.rewrite(words)
-    with hydra_in_sentences(), hydra.initialize(version_base="1.3", config_path=None):
-        node = hydra.compose("config", overrides=overrides)
-        values = OmegaConf.to_container(node, resolve=True)
-    return config.validate(config.from_dict(values))
-
-
-@contextlib.contextmanager
-def hydra_in_sentences() -> Iterator[None]:
-    """What Hydra refuses is bad input of the user's."""
+    # Hydra's handlers would print what every library logs.
+    silent = [{"override hydra/job_logging": "none"}, {"override hydra/hydra_logging": "none"}]
+    hydras = {
+        # No outputs/ folder: a run has its own. A sweep leaves a record of what was asked.
+        "run": {"dir": "."},
+        "sweep": {"dir": str(folder), "subdir": "."},
+        "output_subdir": None,
+        "job": {"name": "ez_jax", "chdir": False},
+    }
+    node = {"defaults": ["_self_", *silent], **values, "hydra": hydras}
+    ConfigStore.instance().store(name="config", node=node)
+    sys.argv[1:] = words
+    # By itself Hydra cuts tracebacks and exits with 1 whatever happened; when asked for full
+    # errors it lets them through to `guarded`.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        yield
+        hydra.main(version_base="1.3", config_path=None, config_name="config")(job)()
     except OverrideParseException as error:
         raise BadInput(arguments.unreadable(error.override)) from error
     except (HydraException, OmegaConfBaseException) as error:
-        raise BadInput(_first_line(error)) from error
-
-
-def _read(node: DictConfig, words: Sequence[str] | None = None) -> Config:
-    """The configuration of a run; one of a sweep, with these words, gets a folder of its own."""
-    values = OmegaConf.to_container(node, resolve=True)
-    is_named = words is None or any(word.startswith("name=") for word in words)
-    if not is_named:
-        values["name"] = arguments.cell_name(words)
-    return config.validate(config.from_dict(values))
-
-
-def _first_line(error: Exception) -> str:
-    """What Hydra has to say, without its advice on its own use."""
-    return str(error).strip().partition("\n")[0]
+        raise BadInput(arguments.first_line(error)) from error

@@ -1,6 +1,6 @@
-"""A sweep: its cells run here one after another, or where a launcher of Hydra starts them.
+"""A sweep: its runs are made here one after another, or where a launcher of Hydra starts them.
 
-What a cell comes to is noted in the folder of the sweep, which all machines have to see, and there
+What a run comes to is noted in the folder of the sweep, which all machines have to see, and there
 lies the file that stops them all. Launchers themselves know only results and exceptions, lose what
 was printed elsewhere, and leave processes of other sessions alone when ctrl-C is pressed here.
 """
@@ -21,12 +21,12 @@ from ez_jax.storage import safe_files
 from ez_jax.system import signals
 
 STOP = "stop"
-POLL = 0.5  # seconds between two looks for the file that stops all cells
+POLL = 0.5  # seconds between two looks for the file that stops all runs
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of one cell."""
+    """What became of one run."""
 
     number: int  # from 1, as it is told
     code: int  # exit code
@@ -48,28 +48,28 @@ class Sweep:
         return cls(Path(folder or Path("runs/sweeps") / name).absolute())
 
     def stop(self) -> None:
-        """End all cells: those that run save, the others do not begin."""
+        """End all runs: those at work save, the others do not begin."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / STOP).touch()
 
     def is_stopped(self) -> bool:
-        """Whether a signal has reached the command or a cell."""
+        """Whether a signal has reached the command or a run."""
         return (self.folder / STOP).exists()
 
     def note(self, outcome: Outcome) -> None:
-        """Keep what became of a cell."""
+        """Keep what became of a run."""
         there = self.folder / "cells" / f"{outcome.number}.json"
         there.parent.mkdir(parents=True, exist_ok=True)
         safe_files.write_whole(there, json.dumps(dataclasses.asdict(outcome)) + "\n")
 
     def failures(self) -> list[Outcome]:
-        """The cells that did not end well, in order."""
+        """The runs that did not end well, in order."""
         found = [Outcome(**safe_files.read_json(path)) for path in self.folder.glob("cells/*.json")]
         return sorted((each for each in found if each.code), key=lambda each: each.number)
 
     @contextlib.contextmanager
-    def cell(self) -> Iterator[None]:
-        """While a cell runs: a signal, or the file, asks it to end."""
+    def running(self) -> Iterator[None]:
+        """While a run is made: a signal, or the file, asks it to end."""
         if os.getppid() == self.parent:
             signals.end_with(self.parent)
         before = [signal.signal(signal.SIGTERM, _raise), signal.signal(signal.SIGINT, _raise)]
@@ -94,7 +94,7 @@ class Sweep:
 
 
 def tell(failures: list[Outcome]) -> None:
-    """Say on stderr which cells did not end well, wherever they ran."""
+    """Say on stderr which runs did not end well, wherever they were made."""
     for each in failures:
         reason = f": {each.reason}" if each.reason else ""
         which = f"run {each.number} ({each.words})" if each.words else f"run {each.number}"

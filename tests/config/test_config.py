@@ -151,7 +151,7 @@ def test_every_ablation_belongs_to_one_idea():
 def test_make_config_lets_the_caller_win():
     chosen = presets.make_config(changes={"learner.batch_size": 8})
     assert chosen.learner.batch_size == 8
-    with pytest.raises(BadInput, match="'tiny' is none of"):
+    with pytest.raises(BadInput, match="unknown preset 'tiny'; choose efficientzero or"):
         presets.make_config(preset="tiny")
 
 

@@ -18,7 +18,7 @@ from experiments.site import formulas, hooks, places, settings
 from ez_jax.agent import targets
 from ez_jax.agent.diagnostics import HEADS
 from ez_jax.agent.search import search
-from ez_jax.config import dotted_keys
+from ez_jax.config import dotted_keys, presets
 from ez_jax.storage.metrics import read_metrics
 from ez_jax.terminal import arguments
 
@@ -168,7 +168,7 @@ def test_examples_run_from_top_to_bottom(page, finished, tmp_path, monkeypatch):
 
 
 def test_commands_name_modules_and_keys_that_exist():
-    groups = {"game", *arguments.GROUPS, *arguments.OWN}
+    groups = {"game", *presets.SETS, *arguments.OWN}
     text = "\n".join(block for page in PAGES for block in blocks(page, "bash"))
     pattern = r"python -m ((?:ez_jax|experiments)\.[\w.]+)(.*)"
     for line, module, words in re.findall(f"^({pattern})$", text, re.MULTILINE):

@@ -1,6 +1,6 @@
 """The command line: spelling, precedence, messages, exit codes.
 
-What Hydra composes is tested inside this process; a few real processes test what only they can.
+Configurations are composed inside this process; a few real processes test what only they can.
 """
 
 import errno
@@ -10,8 +10,8 @@ import subprocess
 import sys
 
 import pytest
-from hydra import compose, initialize
 from omegaconf import OmegaConf
+from print_config import command
 from runs import ROOT
 
 from ez_jax import config
@@ -21,24 +21,7 @@ from ez_jax.terminal import arguments
 
 
 def composed(*words):
-    arguments.register_base()
-    with initialize(version_base="1.3", config_path=None):
-        node = compose("config", overrides=arguments.rewrite(words))
-    return config.from_dict(OmegaConf.to_container(node, resolve=True))
-
-
-def command(*words, cwd):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    environment.pop("HYDRA_FULL_ERROR", None)
-    return subprocess.run(
-        [sys.executable, "-m", "tests.print_config", *words],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return arguments.compose(words)
 
 
 def test_without_words_cartpole_is_trained_with_the_small_preset():
@@ -101,6 +84,21 @@ def test_compat_asks_for_what_the_official_code_gets_wrong(word):
     assert composed("game=Pong", "compat=none") == composed("game=Pong")
 
 
+def test_named_sets_win_in_the_order_in_which_they_are_typed():
+    words = ["compat=official", "ablation=gumbel_search"]
+    assert composed("game=Pong", *words).search.policy == "gumbel"
+    assert composed("game=Pong", *reversed(words)).search.policy == "puct_ez"
+    chosen = presets.make_config("Pong", ablations=["gumbel_search"], compat="official")
+    assert chosen == composed("game=Pong", *words)
+
+
+def test_a_setting_may_refer_to_others():
+    chosen = composed("name=${preset}_${learner.batch_size}", "game=Pong", "seed=${eval.episodes}")
+    assert (chosen.name, chosen.seed) == ("efficientzero_256", 32)
+    with pytest.raises(BadInput, match="Interpolation key 'nothing' not found"):
+        composed("name=${nothing}")
+
+
 def test_a_path_may_hold_any_character():
     assert composed("run_dir=/tmp/it's a=b, {c}\\d").run_dir == "/tmp/it's a=b, {c}\\d"
 
@@ -121,21 +119,24 @@ def test_a_path_may_hold_any_character():
         (["seed=0,1"], "add -m"),
         (["learner.batch_size=[1"], "cannot read"),
         (["~learner.batch_size=8"], "would remove a key"),
+        (["~learner.batch_size"], "would remove a key"),
+        (["ablation=no_consistency", "+ablation=no_reanalyse"], "write one list, ablation="),
+        (["-m", "preset=[small,efficientzero]"], "a run has one preset"),
         (["-m", "seed=0,1", "run_dir=here"], "run_dir is one folder"),
     ],
 )
 def test_mistakes_are_refused_with_what_would_mend_them(words, message):
     with pytest.raises(BadInput, match=message):
-        arguments.rewrite(words)
+        arguments.parse([word for word in words if word != "-m"], sweep="-m" in words)
 
 
-def test_cells_of_a_sweep_have_names_of_their_own():
-    cell = ["+game=Pong", "seed=1", "search.num_simulations=8", "learner.batch_size=64"]
-    assert arguments.cell_name(cell) == "search.num_simulations-8_batch_size-64"
-    assert arguments.cell_name(["+game=Pong", "seed=1"]) == "default"
+def test_runs_of_a_sweep_have_names_of_their_own():
+    run = ["+game=Pong", "seed=1", "search.num_simulations=8", "learner.batch_size=64"]
+    assert arguments.run_name(run) == "search.num_simulations-8_batch_size-64"
+    assert arguments.run_name(["+game=Pong", "seed=1"]) == "default"
     long = [f"learner.learning_rate={'1' * n}" for n in (200, 201)]
-    assert len({arguments.cell_name([cell]) for cell in long}) == 2
-    assert max(len(arguments.cell_name([cell])) for cell in long) < 120
+    assert len({arguments.run_name([run]) for run in long}) == 2
+    assert max(len(arguments.run_name([run])) for run in long) < 120
 
 
 def test_read_tells_own_keys_from_the_configurations():
@@ -194,7 +195,7 @@ def test_bad_values_exit_with_2_in_one_sentence(tmp_path):
     assert result.stderr == "error: learner.batch_size is 'many': expected a whole number\n"
 
 
-def test_a_sweep_gives_each_cell_a_folder_and_ends_with_1_if_one_failed(tmp_path):
+def test_a_sweep_gives_each_run_a_folder_and_ends_with_1_if_one_failed(tmp_path):
     words = ["game=CartPole,Acrobot", "preset=small,efficientzero", "learner.batch_size=4,8"]
     result = command("-m", "seed=13,0", *words, cwd=tmp_path)
     runs = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
@@ -202,6 +203,26 @@ def test_a_sweep_gives_each_cell_a_folder_and_ends_with_1_if_one_failed(tmp_path
     assert result.returncode == 1
     assert len(folders) == 16
     assert sorted(path.name for path in tmp_path.iterdir()) == ["runs"]
+
+
+def test_lists_and_patterns_of_ablations_are_swept(tmp_path):
+    words = ["ablation=[no_consistency,no_value_prefix],no_prioritised", "preset=glob(effic*_v2)"]
+    result = command("-m", *words, cwd=tmp_path)
+    assert result.stderr == ""
+    runs = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
+    assert [(run["consistency"], run["prioritised"]) for run in runs] == [
+        (False, True),
+        (True, False),
+    ]
+    assert {run["preset"] for run in runs} == {"efficientzero_v2"}
+
+
+def test_the_configuration_of_a_sweep_is_not_printed(tmp_path):
+    result = command("-m", "--cfg", "job", "seed=0,1", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (
+        2,
+        "error: --cfg and --info tell of one run: leave -m out\n",
+    )
 
 
 def test_an_interrupt_ends_a_sweep(tmp_path):

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 import runs
-from test_cli import command
+from print_config import command
 
 from ez_jax import train
 from ez_jax.agent.replay.ring import init_replay
@@ -74,7 +74,7 @@ def test_a_plan_is_true_or_false(word):
 
 def test_a_misspelt_plan_is_refused_with_the_right_word():
     with pytest.raises(BadInput, match="unknown key 'plam'; did you mean plan"):
-        arguments.rewrite(["plam=true"])
+        arguments.parse(["plam=true"])
 
 
 def test_a_sweep_is_planned_run_by_run_and_leaves_no_record(tmp_path):
