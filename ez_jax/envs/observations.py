@@ -96,7 +96,7 @@ def picture(observation: np.ndarray) -> np.ndarray:
     """
     if observation.ndim != 4:
         raise RuntimeError(
-            "the game renders nothing (no render mode 'rgb_array') and its observations are no images"
+            "the game renders nothing (no render mode 'rgb_array') and what it shows is no image"
         )
     channels, side = observation.shape[-1], min(observation.shape[1:3])
     if channels in (1, 3):

@@ -150,6 +150,7 @@ def unrolled(norm: str):
     return batch, run(variables, batch)
 
 
+@pytest.mark.long
 def test_training_moves_the_statistics_of_each_depth_by_its_own_batch():
     model, variables = model_of("batch_per_depth"), variables_of("batch_per_depth")
     batch, found = unrolled("batch_per_depth")

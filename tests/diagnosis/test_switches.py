@@ -12,14 +12,22 @@ from ez_jax.diagnosis.switches import SWITCHES, Switch, flip
 KEYS = {switch.key for switch in SWITCHES}
 
 
-# Everything is compiled anew in bfloat16.
-LONG = {"precision": pytest.mark.long}
+# The ideas that can be ablated in every run of the tests, the rest in the longer ones.
+IDEAS = {
+    f"{key}.{leaf}" if isinstance(value, dict) else key
+    for changes in presets.ABLATIONS.values()
+    for key, value in changes.items()
+    for leaf in (value if isinstance(value, dict) else [""])
+}
 
 
-@pytest.mark.parametrize(
-    "switch",
-    [pytest.param(each, id=str(each), marks=LONG.get(each.key, ())) for each in SWITCHES],
-)
+ROWS = [
+    pytest.param(switch, id=str(switch), marks=() if switch.key in IDEAS else pytest.mark.long)
+    for switch in SWITCHES
+]
+
+
+@pytest.mark.parametrize("switch", ROWS)
 def test_a_switch_changes_what_the_table_says_and_not_a_bit_of_the_rest(switch):
     result = flip(switch)
     assert result.changed == result.expected

@@ -83,6 +83,7 @@ def test_every_run_is_trained_once_in_order_and_then_none(tmp_path, capsys):
     assert counts(ledger) == {"done": 4}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("locks", [True, False])
 def test_of_workers_that_race_one_is_killed_and_none_is_ever_trained_twice_at_once(tmp_path, locks):
     ledger = create(tmp_path, seeds=((0, 1, 2),))
@@ -111,7 +112,7 @@ def test_of_workers_that_race_one_is_killed_and_none_is_ever_trained_twice_at_on
     )
 
 
-@pytest.mark.parametrize("locks", [True, False])
+@pytest.mark.parametrize("locks", [pytest.param(True, marks=pytest.mark.long), False])
 def test_many_workers_of_unrelated_processes_train_every_run_once(tmp_path, locks):
     ledger = create(tmp_path, seeds=(tuple(range(10)),))
     if not locks:

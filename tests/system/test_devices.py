@@ -22,6 +22,7 @@ def on_eight_devices(chosen):
     assert done.returncode == 0, done.stdout[-6000:]
 
 
+@pytest.mark.long
 def test_rows_of_eight_devices_are_read_written_and_worked_on():
     on_eight_devices("rows")
 
@@ -50,6 +51,7 @@ def test_a_run_goes_on_on_another_number_of_devices_and_ends_as_on_one(finished,
     runs.assert_near(folder, finished.folder)
 
 
+@pytest.mark.long
 def test_devices_that_are_not_there_are_refused(tmp_path):
     done = runs.train(tmp_path / "run", "devices=2")
     assert done.returncode == 2

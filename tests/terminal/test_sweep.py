@@ -15,7 +15,7 @@ import runs
 from ez_jax.terminal.sweep import Outcome, Sweep
 
 ELSEWHERE = ["joblib", "submitit_local"]
-LAUNCHERS = ["basic", *ELSEWHERE]
+LAUNCHERS = ["basic", *(pytest.param(name, marks=pytest.mark.long) for name in ELSEWHERE)]
 JOBS = {"joblib": ["hydra.launcher.n_jobs=2"]}  # on a machine with one core as well
 
 

@@ -144,6 +144,7 @@ def test_search_can_begin_at_once_and_by_the_number_of_actions(tmp_path):
     assert saved["search"]["num_simulations"] == 0, "as asked for"
 
 
+@pytest.mark.long
 def test_a_slow_run_is_saved_by_the_clock_on_the_wall(tmp_path, monkeypatch):
     config = runs.config(tmp_path, {"checkpoint.every": 0, "checkpoint.minutes": 5.0})
     with Run(config, Progress(live=False)) as run:
@@ -259,6 +260,7 @@ def interrupted(tmp_path_factory):
     return folder, code, told.getvalue()
 
 
+@pytest.mark.long
 def test_ctrl_c_does_not_wait_for_an_evaluation_which_is_made_first_when_resumed(interrupted):
     folder, code, told = interrupted
     assert code == exits.INTERRUPTED
@@ -290,6 +292,7 @@ def test_a_second_ctrl_c_does_not_wait():
             signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.long
 def test_another_seed_gives_other_numbers(finished, interrupted):
     one, other = (read_metrics(folder) for folder in (finished.folder, interrupted[0]))
     for name in ("loss/total", "rollout/return"):
@@ -315,6 +318,7 @@ def test_a_fault_in_the_environment_shows_its_own_traceback_and_loses_no_checkpo
     assert runs.latest_checkpoint(tmp_path) >= 10
 
 
+@pytest.mark.long
 def test_a_run_stopped_before_its_last_evaluation_makes_it_when_resumed(finished, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(finished.folder, folder)
