@@ -21,7 +21,7 @@ from ez_jax.storage import lock, shared_lock
 from ez_jax.studies import run_process
 from ez_jax.studies.ledger import Ledger, State, StudyRun, final_score, read_state, write_state
 from ez_jax.system import exits, signals
-from ez_jax.system.signals import HandedOn, Interrupt
+from ez_jax.system.signals import Interrupt
 from ez_jax.terminal.launch import call_by_hydra
 from ez_jax.terminal.progress import Progress
 
@@ -203,7 +203,7 @@ def launch(ledger: Ledger, orders: Orders, count: int, words: Sequence[str]) -> 
         "orders": {**dataclasses.asdict(orders), "command": list(orders.command)},
     }
     words = ["-m", f"worker={','.join(map(str, range(count)))}", *words]
-    with HandedOn(stop_file(ledger, orders).touch) as stop:
+    with Interrupt(stop_file(ledger, orders).touch) as stop:
         call_by_hydra(job, values, words, ledger.folder / "workers")
     return stop.requested
 
