@@ -109,11 +109,6 @@ class Checkpointer:
         names = [path.name for path in self._dir.iterdir() if path.is_dir()]
         return sorted(int(name) for name in names if _STEP.fullmatch(name))
 
-    def tidy_up(self) -> None:
-        """Clear away what a save that was killed has left; for the process that saves."""
-        if self._dir.is_dir():
-            self._clear_leftovers()
-
     def latest(self) -> int | None:
         """The newest complete checkpoint; None if there is none yet."""
         return max(self.steps(), default=None)
@@ -172,7 +167,7 @@ class Checkpointer:
         self.wait()
         if not self._is_prepared:
             make_run_dir(self._dir)
-            self._clear_leftovers()
+            self.tidy_up()
             self._is_prepared = True
 
     def best(self) -> dict[str, Any] | None:
@@ -289,8 +284,8 @@ class Checkpointer:
         except DamagedCheckpoint:
             return self.journal.end
 
-    def _clear_leftovers(self) -> None:
-        """Tidy up after a save that was killed."""
+    def tidy_up(self) -> None:
+        """Clear away what a save that was killed has left; for the process that saves."""
         for old in self._dir.glob("*.old"):
             if not old.with_suffix("").exists():
                 old.rename(old.with_suffix(""))

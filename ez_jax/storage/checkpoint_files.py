@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,9 +33,9 @@ def write_folder(folder: Path, host_state: Mapping[str, Any], meta_text: str) ->
     folder.mkdir()
     for item, tree in host_state.items():
         save_item(folder / item, tree)
-    _write_durably(folder / META_FILE, meta_text)
+    safe_files.write_whole(folder / META_FILE, meta_text)
     sums = "".join(f"{sha}  {name}\n" for name, sha in sorted(_sums(folder).items()))
-    _write_durably(folder / SUMS_FILE, sums)
+    safe_files.write_whole(folder / SUMS_FILE, sums)
     sync(folder)
 
 
@@ -155,10 +154,3 @@ def check_sums(folder: Path, under: str, limit: int) -> None:
     if not written or found != written:
         names = sorted(n for n in written | found if written.get(n) != found.get(n)) or [under]
         raise DamagedCheckpoint(f"{folder} is damaged: {names[0]} is missing or was changed")
-
-
-def _write_durably(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())

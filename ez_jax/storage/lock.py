@@ -20,6 +20,7 @@ from ez_jax.config import BadInput
 FILE_NAME = "lock"
 PATIENCE = 60.0  # seconds that `patiently` waits
 UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _HOLDER = re.compile(r"process \d{1,10} on [\w.-]{1,255}")
 Held = TypeVar("Held")
 _held: "weakref.WeakSet[FileLock]" = weakref.WeakSet()
@@ -157,7 +158,7 @@ def hold_inherited(file: int) -> None:
 def is_held(path: Path) -> bool:
     """Whether a process holds a lock; who asks holds it for a moment, if it is free."""
     try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        file = os.open(path, _READ)
     except FileNotFoundError:
         return False
     try:
@@ -172,7 +173,7 @@ def is_held(path: Path) -> bool:
 def holder(path: Path) -> str:
     """Who holds a lock, or held it last, as far as its file tells."""
     try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        file = os.open(path, _READ)
     except OSError:
         return "another process"
     try:

@@ -8,7 +8,7 @@
                             /seed0.run.json  what `studies.run_process` is given
          /runs/<game>/<arm>/seed0/           ordinary run folders
 
-Whether a run is done is read from its folder alone: a lost or damaged state costs nothing.
+Whether a run is done is read from its folder alone: notes that are lost or damaged cost nothing.
 """
 
 import dataclasses
@@ -60,8 +60,8 @@ class StudyRun:
 
 
 @dataclass(frozen=True)
-class State:
-    """How the last attempt at a run ended."""
+class Attempt:
+    """What is noted of the last attempt at a run."""
 
     status: str = "waiting"  # running | failed | interrupted | done
     reason: str = ""  # of a failure: a sentence
@@ -188,22 +188,24 @@ def _is_saved(chosen: Config) -> bool:
     return isinstance(clocks, dict) and _is_end(chosen, newest, clocks.get("updates", 0))
 
 
-def read_state(run: StudyRun) -> State:
+def read_attempt(run: StudyRun) -> Attempt:
     """How the last attempt ended; one that is lost or damaged is as good as none."""
     try:
         found = safe_files.read_json(run.file("json"))
-        state = State(**{**found, "output": tuple(found["output"])})
+        attempt = Attempt(**{**found, "output": tuple(found["output"])})
     except (OSError, BadInput, TypeError, KeyError):
-        return State()
-    counts = state.failures.values() if isinstance(state.failures, dict) else [None]
-    texts = [state.status, state.reason, *state.output]
+        return Attempt()
+    counts = attempt.failures.values() if isinstance(attempt.failures, dict) else [None]
+    texts = [attempt.status, attempt.reason, *attempt.output]
     is_sound = all(type(n) is int for n in counts) and all(type(text) is str for text in texts)
-    return state if is_sound else State()
+    return attempt if is_sound else Attempt()
 
 
-def write_state(run: StudyRun, state: State) -> None:
+def write_attempt(run: StudyRun, attempt: Attempt) -> None:
     """Note how an attempt ended, or that it has begun."""
-    safe_files.write_whole(run.file("json"), json.dumps(dataclasses.asdict(state), indent=1) + "\n")
+    safe_files.write_whole(
+        run.file("json"), json.dumps(dataclasses.asdict(attempt), indent=1) + "\n"
+    )
 
 
 def is_running(run: StudyRun) -> bool:

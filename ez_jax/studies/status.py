@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from ez_jax.studies.ledger import Ledger, final_score, is_running, read_state, seconds_spent
+from ez_jax.studies.ledger import Ledger, final_score, is_running, read_attempt, seconds_spent
 from ez_jax.terminal.progress import duration
 
 STATUSES = ("done", "running", "failed", "waiting")
@@ -48,12 +48,12 @@ def arm_statuses(ledger: Ledger) -> list[ArmStatus]:
             row.scores += [] if score is None else [score]
         row.seeds["done"] += len(run.seeds) - len(missing)
         if missing:
-            state = read_state(run)
-            is_failed = state.status == "failed"
+            attempt = read_attempt(run)
+            is_failed = attempt.status == "failed"
             status = "running" if is_running(run) else "failed" if is_failed else "waiting"
             row.seeds[status] += len(missing)
             if status == "failed":
-                row.failures.append(f"{run}: {state.reason} ({run.file('log')})")
+                row.failures.append(f"{run}: {attempt.reason} ({run.file('log')})")
     return list(found.values())
 
 

@@ -19,9 +19,16 @@ from omegaconf import DictConfig, OmegaConf
 from ez_jax.config import errors
 from ez_jax.storage import lock, shared_lock
 from ez_jax.studies import run_process
-from ez_jax.studies.ledger import Ledger, State, StudyRun, final_score, read_state, write_state
+from ez_jax.studies.ledger import (
+    Attempt,
+    Ledger,
+    StudyRun,
+    final_score,
+    read_attempt,
+    write_attempt,
+)
 from ez_jax.system import exits, signals
-from ez_jax.system.signals import HandedOn, Interrupt
+from ez_jax.system.signals import Interrupt
 from ez_jax.terminal.launch import call_by_hydra
 from ez_jax.terminal.progress import Progress
 
@@ -94,23 +101,23 @@ class Worker:
         return None, others
 
     def _is_wanted(self, run: StudyRun) -> bool:
-        failures = read_state(run).failures.get(self._orders.invocation, 0)
+        failures = read_attempt(run).failures.get(self._orders.invocation, 0)
         return failures <= self._orders.retries and bool(self._ledger.missing(run))
 
     def _attempt(self, run: StudyRun, held: lock.FileLock) -> None:
         """Train a run in a process of its own and note how it ended."""
         chosen = run.configs(self._ledger.missing(run))
         run_process.Job(chosen, run.together).write(run.file("run.json"))
-        before = read_state(run)
-        write_state(run, dataclasses.replace(before, status="running"))
+        before = read_attempt(run)
+        write_attempt(run, dataclasses.replace(before, status="running"))
         self._progress.say(f"{run} ... {run.file('log')}")
         began = time.perf_counter()
         with run.file("log").open("ab") as log:
             code = self._execute(run, held, log)
-        state = self._judge(run, code, before)
-        write_state(run, state)
-        self._tell(run, state, time.perf_counter() - began)
-        if state.status == "failed" and self._orders.fail_fast:
+        attempt = self._judge(run, code, before)
+        write_attempt(run, attempt)
+        self._tell(run, attempt, time.perf_counter() - began)
+        if attempt.status == "failed" and self._orders.fail_fast:
             self._stop_file.touch()
 
     def _execute(self, run: StudyRun, held: lock.FileLock, log: Any) -> int:
@@ -136,7 +143,7 @@ class Worker:
             process.wait()
         return process.returncode
 
-    def _judge(self, run: StudyRun, code: int, before: State) -> State:
+    def _judge(self, run: StudyRun, code: int, before: Attempt) -> Attempt:
         """What became of a run; its run folders say whether it is done."""
         if not self._ledger.missing(run):
             return dataclasses.replace(before, status="done", reason="", output=())
@@ -148,14 +155,14 @@ class Worker:
             failures = self._orders.retries + 1
         output = _last_lines(run.file("log"))
         reason = f"{_how(code)}: {output[-1]}" if output else _how(code)
-        return State("failed", reason, output, {**before.failures, ours: failures})
+        return Attempt("failed", reason, output, {**before.failures, ours: failures})
 
-    def _tell(self, run: StudyRun, state: State, seconds: float) -> None:
-        if state.status == "done":
+    def _tell(self, run: StudyRun, attempt: Attempt, seconds: float) -> None:
+        if attempt.status == "done":
             scores = ", ".join(f"{final_score(one):.5g}" for one in run.configs())
             self._progress.say(f"{run}: {scores} ({seconds:.0f} s)")
-        elif state.status == "failed":
-            self._progress.warn(f"{run} failed: {state.reason} ({run.file('log')})")
+        elif attempt.status == "failed":
+            self._progress.warn(f"{run} failed: {attempt.reason} ({run.file('log')})")
         else:
             self._progress.say(f"{run}: stopped, to be continued")
 
@@ -203,13 +210,13 @@ def launch(ledger: Ledger, orders: Orders, count: int, words: Sequence[str]) -> 
         "orders": {**dataclasses.asdict(orders), "command": list(orders.command)},
     }
     words = ["-m", f"worker={','.join(map(str, range(count)))}", *words]
-    with HandedOn(stop_file(ledger, orders).touch) as stop:
-        call_by_hydra(job, values, words, ledger.folder / "workers")
+    with Interrupt(stop_file(ledger, orders).touch) as stop:
+        call_by_hydra(work_where_launched, values, words, ledger.folder / "workers")
     return stop.requested
 
 
-def job(node: DictConfig) -> None:
-    """One worker, where a launcher has started it."""
+def work_where_launched(node: DictConfig) -> None:
+    """Be a worker where a launcher has started one."""
     values: Any = OmegaConf.to_container(node)
     if os.getppid() == values["parent"]:  # on this machine: it would be left alone
         signals.end_with(values["parent"])

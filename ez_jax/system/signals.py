@@ -17,9 +17,9 @@ class Interrupt:
     A second ctrl-C does not wait.
     """
 
-    def __init__(self) -> None:
-        """Not watching yet."""
-        self.requested = False
+    def __init__(self, hand_on: Callable[[], object] = lambda: None) -> None:
+        """Not watching yet; `hand_on` tells those who work elsewhere."""
+        self.requested, self._hand_on = False, hand_on
         self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> "Interrupt":
@@ -34,22 +34,10 @@ class Interrupt:
             signal.signal(number, handler)
 
     def _request(self, number: int, frame: FrameType | None) -> None:
+        self._hand_on()
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested = True
-
-
-class HandedOn(Interrupt):
-    """As `Interrupt`, and tells those who work elsewhere."""
-
-    def __init__(self, hand_on: Callable[[], None]):
-        """Not watching yet."""
-        super().__init__()
-        self._hand_on = hand_on
-
-    def _request(self, number: int, frame: FrameType | None) -> None:
-        self._hand_on()
-        super()._request(number, frame)
 
 
 def end_with(parent: int) -> None:

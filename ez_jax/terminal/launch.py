@@ -26,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ez_jax import config, terminal
 from ez_jax.config import BadInput, Config, errors
 from ez_jax.system.exits import DONE, FULL_ERRORS, INTERRUPTED, guarded
-from ez_jax.system.signals import HandedOn
+from ez_jax.system.signals import Interrupt
 from ez_jax.terminal import arguments, help_page
 from ez_jax.terminal.sweep import Outcome, Sweep, tell
 
@@ -123,7 +123,7 @@ def _launch_sweep(run: Run, words: Sequence[str], sweep: Sweep) -> int:
             sweep.stop()
 
     try:
-        with HandedOn(sweep.stop):  # waits for the end of all runs
+        with Interrupt(sweep.stop):  # waits for the end of all runs
             call_by_hydra(job, config.to_dict(Config()), words, sweep.folder)
     finally:
         failures = sweep.failures()

@@ -14,13 +14,13 @@ from ez_jax.storage.metrics import read_metrics
 from ez_jax.studies import study
 from ez_jax.studies.designs import Arm, Comparison
 from ez_jax.studies.ledger import (
+    Attempt,
     Ledger,
-    State,
     StudyRun,
     final_score,
-    read_state,
+    read_attempt,
     seconds_spent,
-    write_state,
+    write_attempt,
 )
 from ez_jax.studies.study import Request, Study
 
@@ -163,11 +163,11 @@ def test_a_damaged_ledger_is_told_in_a_sentence(tmp_path, damage, told):
 def test_a_damaged_state_is_as_good_as_none(tmp_path, text):
     run = create(tmp_path).runs()[0]
     run.file("json").parent.mkdir(parents=True)
-    state = State("failed", "why", ("a", "b"), {"one": 2})
-    write_state(run, state)
-    assert read_state(run) == state
+    attempt = Attempt("failed", "why", ("a", "b"), {"one": 2})
+    write_attempt(run, attempt)
+    assert read_attempt(run) == attempt
     run.file("json").write_text(text)
-    assert read_state(run) == State()
+    assert read_attempt(run) == Attempt()
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):

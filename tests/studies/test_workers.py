@@ -18,7 +18,7 @@ import stand_in_run
 
 from ez_jax import ablate
 from ez_jax.studies import workers
-from ez_jax.studies.ledger import Ledger, read_state
+from ez_jax.studies.ledger import Ledger, read_attempt
 from ez_jax.studies.status import arm_statuses
 from ez_jax.studies.study import Request
 from ez_jax.studies.workers import Orders, Worker
@@ -141,7 +141,7 @@ def test_a_signal_stops_the_run_which_is_to_be_continued(tmp_path):
         assert work(ledger) is True
         asked.result()
     assert journal(tmp_path) == [("begin", "baseline", "0"), ("stop", "baseline", "0")]
-    assert read_state(ledger.runs()[0]).status == "interrupted"
+    assert read_attempt(ledger.runs()[0]).status == "interrupted"
     assert counts(ledger) == {"waiting": 4}
     (tmp_path / "hold").unlink()
     assert work(ledger) is False
@@ -174,9 +174,9 @@ def test_a_run_is_given_up_until_the_next_invocation(tmp_path, failures, begun, 
     work(ledger, retries=1)
     assert journal(tmp_path).count(("begin", "baseline", "0")) == begun
     assert counts(ledger) == {"failed": 1, "done": 1}
-    state = read_state(ledger.runs()[0])
-    assert state.reason == told
-    assert state.output == ("one line", "the last line") or state.output[-1] == "the last line"
+    attempt = read_attempt(ledger.runs()[0])
+    assert attempt.reason == told
+    assert attempt.output == ("one line", "the last line") or attempt.output[-1] == "the last line"
     (tmp_path / "fail_baseline").unlink()
     work(ledger, "two", retries=1)
     assert counts(ledger) == {"done": 2}
@@ -194,7 +194,7 @@ def test_a_run_killed_for_memory_is_only_its_own_failure(tmp_path):
     ledger = create(tmp_path, seeds=((0,),))
     command = (sys.executable, "-c", "import os; os.kill(os.getpid(), 9)")
     Worker(ledger, Orders("one", retries=0, command=command), Progress()).work()
-    reasons = {read_state(run).reason for run in ledger.runs()}
+    reasons = {read_attempt(run).reason for run in ledger.runs()}
     assert reasons == {"killed by SIGKILL, as it is done where memory runs out"}
 
 
