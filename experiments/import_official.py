@@ -27,7 +27,7 @@ import numpy as np
 from experiments.state_dict import read_state_dict
 from ez_jax.agent.learner import init_train_state
 from ez_jax.agent.model import make_model
-from ez_jax.agent.networks.networks import downsampling
+from ez_jax.agent.networks.image import downsampling
 from ez_jax.config import BadInput, Config, to_dict
 from ez_jax.config.presets import make_config
 from ez_jax.envs import make_env

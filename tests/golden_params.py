@@ -10,7 +10,7 @@ import tiny
 
 from experiments.import_official import convert, latent_side, settings
 from ez_jax.agent.model import Model
-from ez_jax.agent.networks.networks import ImageNetwork
+from ez_jax.agent.networks.image import ImageNetwork
 from ez_jax.config import Config
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -82,7 +82,7 @@ class Decided(NamedTuple):
     metrics: dict[str, Array]  # f32[] sums over the searches
 
 
-def make_decide(model: Model, search: SearchFn) -> Callable[..., Decided]:
+def make_decide(model: Model, search: SearchFn[SearchOutput]) -> Callable[..., Decided]:
     """One decision of the training actor.
 
     `decide(variables, count, frames, step, key, temperature, explore, updates)`: with `explore` the
@@ -124,7 +124,9 @@ def make_decide(model: Model, search: SearchFn) -> Callable[..., Decided]:
     return decide
 
 
-def make_act(model: Model, search: SearchFn) -> Callable[..., tuple[Array, Replay, Array, Any]]:
+def make_act(
+    model: Model, search: SearchFn[SearchOutput]
+) -> Callable[..., tuple[Array, Replay, Array, Any]]:
     """One decision, recorded in the replay, jitted.
 
     `act(variables, replay, sums, frames, step, key, temperature, explore, updates)` returns the

@@ -169,8 +169,8 @@ def make_prepare(
 
     `prepare(target, replay, metrics, key, updates, drawn)` returns what `learn` wants; replay and
     metrics are donated. All the roots are one search. The priorities are those before the first of
-    the updates, or older where the samples were drawn before (`ahead.py`). The axis of samples is
-    the first, so that every device has some of each update.
+    the updates, or older where the samples were drawn before (`drawing_ahead.py`). The axis of
+    samples is the first, so that every device has some of each update.
     """
     draw, group = make_draw_group(config, model), config.reanalyse.updates_per_search
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Shaped
 
 from ez_jax.agent import support
-from ez_jax.agent.networks.networks import make_network, normalise_state
+from ez_jax.agent.networks import make_network, normalise_state
 from ez_jax.config import Config
 from ez_jax.structs import Embedding, EnvSpec, Root, Variables
 

@@ -90,7 +90,7 @@ class ReplayConfig:
     """Prioritised replay."""
 
     capacity: int = 100_000  # agent steps kept
-    memory: str = "device"  # of the frames: device | host | auto (which has room); see ahead.py
+    memory: str = "device"  # of the frames: device | host | auto (which has room)
     priority_exponent: float = 0.6  # alpha
     importance_exponent: float = 0.4  # beta at the start, linear to importance_exponent_final
     importance_exponent_final: float = 1.0  # beta at the end of the run

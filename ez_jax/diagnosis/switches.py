@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ez_jax.agent.search.search import SEARCHES
-from ez_jax.agent.targets import VALUE_TARGETS
+from ez_jax.agent.targets.targets import VALUE_TARGETS
 from ez_jax.config import override
 from ez_jax.diagnosis.sample_update import BASE, UPDATES, sample_update
 

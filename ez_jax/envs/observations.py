@@ -95,9 +95,7 @@ def picture(observation: np.ndarray) -> np.ndarray:
         RuntimeError: they are no images.
     """
     if observation.ndim != 4:
-        raise RuntimeError(
-            "the game renders nothing (no render mode 'rgb_array') and what it shows is no image"
-        )
+        raise RuntimeError("no render mode 'rgb_array' in the game, and no images as observations")
     channels, side = observation.shape[-1], min(observation.shape[1:3])
     if channels in (1, 3):
         rgb = observation

@@ -23,7 +23,7 @@ from ez_jax.agent.actor import make_act
 from ez_jax.agent.learner import make_learn, make_prepare, no_metrics
 from ez_jax.agent.model import make_model
 from ez_jax.agent.reanalyse import make_reanalyse
-from ez_jax.agent.replay.ahead import make_source
+from ez_jax.agent.replay.drawing_ahead import make_source
 from ez_jax.agent.search import make_search
 from ez_jax.agent.state import ACT, LEARN, init_run_state, start_run_state
 from ez_jax.agent.targets import make_targets

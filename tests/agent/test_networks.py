@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import tiny
 
+from ez_jax.agent.networks import make_network, normalise_state
+from ez_jax.agent.networks.image import ImageNetwork
 from ez_jax.agent.networks.layers import BatchNorm
-from ez_jax.agent.networks.networks import ImageNetwork, make_network, normalise_state
 from ez_jax.agent.support import decode
 from ez_jax.config import BadInput, NetworkConfig
 from ez_jax.structs import EnvSpec

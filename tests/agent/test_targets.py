@@ -12,13 +12,9 @@ from hypothesis import strategies as st
 
 from ez_jax.agent.reanalyse import make_reanalyse
 from ez_jax.agent.replay import ring
-from ez_jax.agent.targets import (
-    corrected_td_steps,
-    make_targets,
-    n_step_value,
-    steps_ahead,
-    value_prefixes,
-)
+from ez_jax.agent.targets import make_targets
+from ez_jax.agent.targets.targets import value_prefixes
+from ez_jax.agent.targets.td import corrected_td_steps, n_step_value, steps_ahead
 from ez_jax.structs import Batch, Embedding, Root, Row, SearchOutput
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")

@@ -8,9 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ez_jax import config
+from ez_jax.agent.learner import OPTIMIZERS
+from ez_jax.agent.networks.layers import NORMS
+from ez_jax.agent.networks.networks import NETWORKS
+from ez_jax.agent.reanalyse.reanalyse import MODES
+from ez_jax.agent.search.puct_ez import BOUNDS
+from ez_jax.agent.search.search import SEARCHES
+from ez_jax.agent.targets.targets import VALUE_TARGETS
 from ez_jax.config import (
     BadInput,
     Config,
+    checks,
     from_dict,
     override,
     presets,
@@ -159,3 +167,17 @@ def test_keys_are_unique_and_dotted():
     assert "seed" in config.dotted_keys()
     assert "learner.batch_size" in config.dotted_keys()
     assert len(set(config.dotted_keys())) == len(config.dotted_keys())
+
+
+def test_the_choices_are_the_entries_of_the_tables():
+    tables = {
+        "network.kind": {"auto", *NETWORKS},
+        "network.norm": {"batch_per_depth", *NORMS},
+        "search.policy": SEARCHES,
+        "search.minmax": BOUNDS,
+        "reanalyse.mode": MODES,
+        "targets.value": VALUE_TARGETS,
+        "learner.optimizer": OPTIMIZERS,
+    }
+    for key, entries in tables.items():
+        assert set(checks.CHOICES[key]) == set(entries), key

@@ -7,7 +7,7 @@ import pytest
 import tiny
 
 from ez_jax.agent.model import make_model
-from ez_jax.agent.networks.networks import ActionEmbedding
+from ez_jax.agent.networks.image import ActionEmbedding
 from ez_jax.config import BadInput, Config, dotted_keys, search_budget, to_dict
 from ez_jax.config.presets import make_config
 from ez_jax.evaluation.scores import Games, scores

@@ -15,9 +15,11 @@ from mkdocs.exceptions import PluginError
 from runs import ROOT
 
 from experiments.site import formulas, hooks, places, settings
-from ez_jax.agent import targets
 from ez_jax.agent.diagnostics import HEADS
+from ez_jax.agent.networks import networks
+from ez_jax.agent.reanalyse import reanalyse
 from ez_jax.agent.search import search
+from ez_jax.agent.targets import targets
 from ez_jax.config import dotted_keys, presets
 from ez_jax.storage.metrics import read_metrics
 from ez_jax.terminal import arguments
@@ -162,6 +164,8 @@ def test_examples_run_from_top_to_bottom(page, finished, tmp_path, monkeypatch):
     # Copies, so that what an example adds is gone afterwards.
     monkeypatch.setattr(search, "SEARCHES", dict(search.SEARCHES))
     monkeypatch.setattr(targets, "VALUE_TARGETS", dict(targets.VALUE_TARGETS))
+    monkeypatch.setattr(reanalyse, "MODES", dict(reanalyse.MODES))
+    monkeypatch.setattr(networks, "NETWORKS", dict(networks.NETWORKS))
     namespace = {"__name__": page.stem}
     for block in blocks(page, "python"):
         exec(compile(block, page.name, "exec"), namespace)
@@ -184,7 +188,7 @@ def test_commands_name_modules_and_keys_that_exist():
     ("target", "told"),
     [
         (
-            "ez_jax.agent.targets:n_step_valu",
+            "ez_jax.agent.targets.td:n_step_valu",
             "has no 'n_step_valu' there; did you mean n_step",
         ),
         ("ez_jax.agent.model:Model.stepp", "did you mean step"),

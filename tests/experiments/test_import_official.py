@@ -17,7 +17,7 @@ import ez_jax
 from experiments import state_dict
 from experiments.import_official import convert, fit, main, settings
 from experiments.state_dict import LEGACY, read_state_dict
-from ez_jax.agent.networks.networks import ImageNetwork
+from ez_jax.agent.networks.image import ImageNetwork
 from ez_jax.config import BadInput
 from ez_jax.config.presets import make_config
 from ez_jax.system import exits

@@ -44,7 +44,8 @@ RATES = Rates(
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     """A tiny run that was never made: configuration, model, memory plan."""
-    config, model = planning._model(runs.config(tmp_path_factory.mktemp("plan") / "run"))
+    config = runs.config(tmp_path_factory.mktemp("plan") / "run")
+    model = planning._model(config)
     return SimpleNamespace(config=config, model=model, plan=plan.memory_plan(config, model))
 
 
@@ -244,7 +245,8 @@ def test_in_one_memory_frames_stay_with_the_replay(tiny, monkeypatch):
 def test_a_large_run_is_planned_for_a_device_that_its_replay_does_not_fit(monkeypatch):
     available = Available(device=80 * 10**9, host=200 * 10**9, is_shared=False)
     monkeypatch.setattr(free_memory, "available_memory", lambda: available)
-    config, model = planning._model(make_config("Breakout", "muzero_large"))
+    config = make_config("Breakout", "muzero_large")
+    model = planning._model(config)
     planned = plan.memory_plan(config, model)
     frames = config.replay.capacity * 96 * 96 * 3
     assert planned.sizes.on_host

@@ -13,7 +13,7 @@ import pytest
 import runs
 
 from ez_jax.agent import schedules
-from ez_jax.agent.replay.ahead import Ahead, make_source
+from ez_jax.agent.replay.drawing_ahead import DrawnAhead, make_source
 from ez_jax.agent.replay.host_frames import HostFrames
 from ez_jax.agent.replay.ring import ring_rows
 from ez_jax.config import BadInput, override
@@ -37,7 +37,8 @@ CHANGES = {"replay.memory": "auto", "reanalyse.updates_per_search": 2, "replay.c
 
 def small_device(config) -> Available:
     """A device with room for this run, but not for the frames of its replay."""
-    whole = needs.memory_plan(*planning._model(override(config, {"replay.memory": "device"})))
+    on_device = override(config, {"replay.memory": "device"})
+    whole = needs.memory_plan(on_device, planning._model(on_device))
     return Available(device=int(whole.device / USABLE) - 1, host=10**12, is_shared=False)
 
 
@@ -116,7 +117,8 @@ def test_no_more_rows_are_written_between_draw_and_update_than_planned(
 
 
 def test_without_drawing_ahead_the_ring_is_as_long_as_ever():
-    config, model = planning._model(runs.config("run"))
+    config = runs.config("run")
+    model = planning._model(config)
     ahead = override(config, {"replay.memory": "host"})
     assert schedules.rows_ahead(config) == 0
     assert ring_rows(ahead, model.spec) == ring_rows(config, model.spec) + schedules.rows_ahead(
@@ -135,7 +137,7 @@ def drawing(config, frames=None):
         at = jnp.zeros((2, 3), jnp.int32)
         return empty.replace(row=at, index=at[:, 0], age=updates)
 
-    return Ahead(config, draw, frames)
+    return DrawnAhead(config, draw, frames)
 
 
 def test_each_group_gets_what_was_drawn_one_group_before():
@@ -149,7 +151,7 @@ def test_each_group_gets_what_was_drawn_one_group_before():
 
 @pytest.fixture
 def host_frames():
-    _, model = planning._model(runs.config("run"))
+    model = planning._model(runs.config("run"))
     frames = HostFrames(model.spec, rows=5, num_envs=2)
     yield frames
     frames.close()
@@ -184,7 +186,8 @@ def test_rows_that_come_too_fast_are_no_secret(host_frames):
 
 def test_several_processes_are_refused(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    config, model = planning._model(runs.config("run", CHANGES))
+    config = runs.config("run", CHANGES)
+    model = planning._model(config)
     make_source(config, model, False, Progress(live=False)).close()
     with pytest.raises(BadInput, match=r"for one process, and this run has 2: set replay\.memory"):
         make_source(config, model, True, Progress(live=False))

@@ -30,7 +30,7 @@ from ez_jax.system.compilation import TellsOfCompiling, announced
 Draw = Callable[[Replay, Array, Array], Batch]
 
 
-class AtOnce:
+class DrawnAtOnce:
     """Leaves drawing to the moment of learning: no batch is handed out."""
 
     frames = None
@@ -42,14 +42,14 @@ class AtOnce:
         """The replay keeps them."""
 
     def next(self, *_: Any) -> tuple[None, None]:
-        """As `Ahead.next`."""
+        """As `DrawnAhead.next`."""
         return None, None
 
     def close(self) -> None:
         """Nothing is open."""
 
 
-class Ahead:
+class DrawnAhead:
     """Hands out batches that were drawn a group ahead."""
 
     def __init__(self, config: Config, draw: Draw, frames: HostFrames | None):
@@ -107,7 +107,7 @@ class Ahead:
             self._coming, self._drawn_at = self.frames.fetch(drawn), self.frames.count
 
     def _check_that_rows_last(self) -> None:
-        """Fail if more was written since the last draw than `pace.rows_ahead` allows for."""
+        """Fail if more was written since the last draw than `schedules.rows_ahead` allows for."""
         if self.frames is not None and self.frames.count - self._drawn_at > self._spare:
             raise RuntimeError(
                 f"{self.frames.count - self._drawn_at} rows of replay were written between the "
@@ -117,21 +117,21 @@ class Ahead:
 
 def make_source(
     config: Config, model: Model, on_host: bool, progress: TellsOfCompiling
-) -> AtOnce | Ahead:
+) -> DrawnAtOnce | DrawnAhead:
     """Where the learner gets its batches from, as configured.
 
     Raises:
       BadInput: frames in the memory of several hosts.
     """
     if not schedules.draws_ahead(config):
-        return AtOnce()
+        return DrawnAtOnce()
     draw = announced(progress, "drawing", jax.jit(make_draw_group(config, model)))
     if not on_host:
-        return Ahead(config, draw, None)
+        return DrawnAhead(config, draw, None)
     if jax.process_count() > 1:
         raise BadInput(
             "replay.memory=host is for one process, and this run has "
             f"{jax.process_count()}: set replay.memory=device, or start one process"
         )
     rows, num_envs = ring_rows(config, model.spec), config.actor.num_envs
-    return Ahead(config, draw, HostFrames(model.spec, rows=rows, num_envs=num_envs))
+    return DrawnAhead(config, draw, HostFrames(model.spec, rows=rows, num_envs=num_envs))

@@ -1,0 +1,145 @@
+"""The published residual network over images (EfficientZero appendix A.1).
+
+Layer by layer the official code, without the layers it never calls.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from ez_jax.agent.networks.layers import (
+    NORMS,
+    Dtype,
+    LayerNorm,
+    Linear,
+    Norm,
+    ResidualBlock,
+    convolution,
+)
+from ez_jax.agent.networks.network import Network, State, Tower
+from ez_jax.agent.networks.stems import PatchStem, Stem
+from ez_jax.config import BadInput, NetworkConfig
+from ez_jax.structs import EnvSpec
+
+
+def downsampling(height: int, width: int) -> int:
+    """Tell by what factor the image stem shrinks an observation: 16, 4 or 1.
+
+    By the longer side: from 64 pixels the published stem (96 -> 6, 84 -> 6), from 17 a shorter one
+    (32 -> 8, 28 -> 7); grid worlds of up to 16 cells keep their resolution, every cell counts.
+    """
+    longer = max(height, width)
+    if longer >= 64:
+        return 16
+    return 4 if longer > 16 else 1
+
+
+def _image_tower(config: NetworkConfig, dtype: Dtype, name: str | None = None) -> Tower:
+    block = functools.partial(ResidualBlock, norm=NORMS[config.norm])
+    return Tower(block, config.blocks, config.channels, dtype, name=name)
+
+
+class ImageRepresentation(nn.Module):
+    """Stem and residual tower; the state is not negative and not bounded."""
+
+    config: NetworkConfig
+    downsample: int
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(self, observation: Float[Array, "B H W stacked"], train: bool) -> State:
+        """Return the state."""
+        c = self.config
+        if c.patch and self.downsample == 16:
+            stem = PatchStem(c.channels, c.patch, self.dtype, NORMS[c.norm], name="stem")
+        else:
+            stem = Stem(c.channels, self.downsample, self.dtype, NORMS[c.norm], name="stem")
+        return _image_tower(c, self.dtype, "tower")(stem(observation, train), train)
+
+
+class ActionEmbedding(nn.Module):
+    """Planes made of the action plane, normalised together (EfficientZero V2's code)."""
+
+    channels: int
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(self, plane: Float[Array, "B h w 1"], train: bool) -> Float[Array, "B h w c"]:
+        """Return `channels` planes; every entry has a scale and a shift of its own."""
+        planes = Linear(self.channels, self.dtype, name="linear")(plane)
+        flat = LayerNorm(self.dtype, name="norm")(planes.reshape(len(planes), -1), train)
+        return nn.relu(flat).reshape(planes.shape)
+
+
+class ImageDynamics(nn.Module):
+    """Convolution of the state and the action, plus the state, then the residual tower."""
+
+    config: NetworkConfig
+    num_actions: int
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(self, state: State, action: Int[Array, " B"], train: bool) -> State:
+        """Return the next state."""
+        c = self.config
+        # The published encoding: not one-hot but one last plane filled with action / num_actions.
+        fraction = (action / self.num_actions).astype(self.dtype)[:, None, None, None]
+        planes = jnp.broadcast_to(fraction, (*state.shape[:-1], 1))
+        if c.action_channels:
+            planes = ActionEmbedding(c.action_channels, self.dtype, name="action")(planes, train)
+        x = jnp.concatenate([state.astype(self.dtype), planes], axis=-1)
+        x = convolution(c.channels, 1, self.dtype, "conv")(x)
+        x = nn.relu(NORMS[c.norm](self.dtype, name="norm")(x, train) + state)
+        return _image_tower(c, self.dtype, "tower")(x, train)
+
+
+class ImageNeck(nn.Module):
+    """What a head reads of an image state: a few channels (1x1 convolution), flattened."""
+
+    config: NetworkConfig
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(self, state: State, train: bool) -> Float[Array, "B features"]:
+        """Return one vector per sample, in the order h, w, channel."""
+        x = Linear(self.config.head_channels, self.dtype, name="reduce")(state)
+        x = nn.relu(NORMS[self.config.norm](self.dtype, name="norm")(x, train))
+        return x.reshape(x.shape[0], -1)
+
+
+class ImageNetwork(Network):
+    """Residual network over images, as published batch-normalised (EfficientZero appendix A.1)."""
+
+    downsample: int = 16
+
+    neck = ImageNeck
+
+    @property
+    def norm(self) -> Norm:
+        """As `network.norm` says; the consistency loss is batch-normalised in any case."""
+        return NORMS[self.config.norm]
+
+    def setup(self) -> None:
+        """Make all parts."""
+        super().setup()
+        c = self.config
+        self.representation = ImageRepresentation(c, self.downsample, self.dtype)
+        self.dynamics = ImageDynamics(c, self.num_actions, self.dtype)
+        self.prediction_tower = _image_tower(c, self.dtype)
+
+
+def make_image_network(config: NetworkConfig, spec: EnvSpec, dtype: Dtype) -> ImageNetwork:
+    """The network for images.
+
+    Raises:
+        BadInput: the observations are none.
+    """
+    if not spec.is_image:
+        raise BadInput(
+            f"network.kind=image does not fit {spec.game}, whose observations of shape "
+            f"{spec.observation_shape} need network.kind=vector (or auto)"
+        )
+    height, width, _ = spec.observation_shape
+    return ImageNetwork(config, spec.num_actions, dtype, downsampling(height, width))

@@ -1,0 +1,65 @@
+"""Searches for every update, forgotten afterwards, as published."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from ez_jax.agent.frames import roots_at
+from ez_jax.agent.model import Model
+from ez_jax.agent.reanalyse.none import make_none
+from ez_jax.agent.reanalyse.result import Reanalysed, ReanalyseFn
+from ez_jax.agent.search import SearchFn
+from ez_jax.config import Config
+from ez_jax.structs import Batch, Replay, SearchOutput, Variables
+from ez_jax.system import devices
+
+
+def make_batch(config: Config, model: Model, search: SearchFn[SearchOutput]) -> ReanalyseFn:
+    """The share `reanalyse.ratio` of every update's samples is searched, at all positions."""
+    size, num_positions = config.learner.batch_size, config.learner.unroll_steps + 1
+    num_fresh = round(config.reanalyse.ratio * size)
+    if not num_fresh:
+        return make_none(config, model, search)
+    position = jnp.arange(num_positions)
+    # Evenly among the samples, so that every device has as many: sample i where the count rises.
+    risen = jnp.arange(size + 1) * num_fresh // size
+    is_fresh = risen[1:] > risen[:-1]
+
+    def search_some(
+        variables: Variables, updates: Array, rows: tuple
+    ) -> tuple[Array, Array, Array]:
+        """Of some of the samples: policies, values, and when they were found."""
+        batch, keys, wanted = rows
+        count = -(-len(wanted) * num_fresh // size)  # at most, and where there are all, just so
+        chosen = jnp.argsort(~wanted, stable=True)[:count]
+        fresh = jax.tree.map(lambda x: x[chosen], batch)
+        at = jnp.broadcast_to(position, (count, num_positions))
+        roots = roots_at(model, variables, fresh, at)
+        as_one_batch = lambda x: x.reshape(-1, *x.shape[2:])  # noqa: E731
+        found = search(
+            variables,
+            jax.tree.map(as_one_batch, roots),
+            as_one_batch(
+                jax.vmap(jax.vmap(jax.random.fold_in, (0, None)), (None, 0))(keys[chosen], position)
+            ),
+        )
+        place = jnp.where(wanted[chosen], chosen, len(wanted))  # past the end: dropped
+
+        def put(stored: Array, new: Array) -> Array:
+            new = jnp.moveaxis(new.reshape(num_positions, count, *new.shape[1:]), 0, 1)
+            return stored.at[place].set(new, mode="drop")
+
+        when = jnp.broadcast_to(updates, found.value.shape)
+        stored = batch.policy, batch.value, batch.searched
+        return tuple(map(put, stored, (found.policy, found.value, when)))
+
+    def reanalyse(variables, key, batch: Batch, replay: Replay, updates: Array) -> Reanalysed:
+        samples = len(batch.index)
+        wanted = jnp.repeat(is_fresh, samples // size)
+        rows = batch, jax.random.split(key, samples), wanted
+        policy, value, searched = devices.spread(search_some, variables, updates, rows=rows)
+        batch = batch.replace(policy=policy, value=value, searched=searched)
+        searches = jnp.int32(num_positions * num_fresh * (samples // size))
+        return Reanalysed(batch, replay, searches)
+
+    return reanalyse

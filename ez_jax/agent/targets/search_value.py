@@ -1,0 +1,21 @@
+"""The values of the roots' own searches (EfficientZero V2 §3.3)."""
+
+from jaxtyping import Array
+
+from ez_jax.agent.model import Model
+from ez_jax.agent.targets.value_target import ValueTargetFn
+from ez_jax.config import Config
+from ez_jax.structs import Batch, Variables
+
+
+def make_search_value(config: Config, model: Model) -> ValueTargetFn:
+    """Search-based value estimation (EfficientZero V2 §3.3): the root's own search value."""
+    del model
+    num_positions = config.learner.unroll_steps + 1
+
+    def search_value(variables: Variables, batch: Batch, updates: Array) -> Array:
+        del variables, updates
+        # A final observation has nothing to search: it is worth 0 if the episode terminated.
+        return batch.value * batch.discount[:, :num_positions]
+
+    return search_value
