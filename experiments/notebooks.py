@@ -12,12 +12,14 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
+from ez_jax import terminal
 from ez_jax.config import BadInput
 from ez_jax.notebook import SMALL
 from ez_jax.system import exits
@@ -64,11 +66,11 @@ def execute(name: str, folder: Path, *, small: bool) -> nbformat.NotebookNode:
     return notebook
 
 
-def main() -> int:
+def main(words: Sequence[str]) -> int:
     """Run some notebooks; returns the exit code."""
-    chosen = [word for word in sys.argv[1:] if "=" not in word and not word.startswith("-")]
+    chosen = [word for word in words if "=" not in word and not word.startswith("-")]
     values, changes = arguments.read(
-        [word for word in sys.argv[1:] if word not in chosen], {"write": False}
+        [word for word in words if word not in chosen], {"write": False}
     )
     for name in [*chosen, *changes]:
         if name not in names():
@@ -89,7 +91,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        sys.stdout.write(__doc__ + "\n")
-        sys.exit(exits.DONE)
-    sys.exit(exits.guarded(main))
+    terminal.start(main, f"{__doc__}\n")

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ez_jax import terminal
 from ez_jax.config import BadInput, Config, from_dict, run_folder
 from ez_jax.config.presets import make_config
 from ez_jax.evaluation.on_track import differing_settings, number
@@ -174,10 +175,10 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
-def main() -> int:
+def main(words: Sequence[str]) -> int:
     """List, run or judge."""
-    chosen = [word for word in sys.argv[1:] if "=" not in word]
-    options, changes = arguments.read([x for x in sys.argv[1:] if "=" in x], {"check": ""})
+    chosen = [word for word in words if "=" not in word]
+    options, changes = arguments.read([x for x in words if "=" in x], {"check": ""})
     if changes or len(chosen) > 1:
         raise BadInput("give at most one NAME and check=RUN_DIR; settings are those of its file")
     name = chosen[0] if chosen else ""
@@ -191,7 +192,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        say(__doc__)
-        sys.exit(exits.DONE)
-    sys.exit(exits.guarded(main))
+    terminal.start(main, f"{__doc__}\n")

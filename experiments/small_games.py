@@ -10,7 +10,9 @@ The budgets are those of a laptop: what is compared is early learning.
 
 import subprocess
 import sys
+from collections.abc import Sequence
 
+from ez_jax import terminal
 from ez_jax.config import BadInput
 from ez_jax.system import exits
 
@@ -37,26 +39,23 @@ def folder(game: str) -> str:
     return f"{ROOT}/{game.rpartition(':')[2].lower()}"
 
 
-def main() -> int:
+def main(words: Sequence[str]) -> int:
     """Train what is missing, then report; the exit code of the first command that failed."""
-    if sys.argv[1:] not in ([], ["report"]):
+    if [*words] not in ([], ["report"]):
         raise BadInput("there is nothing to choose but the word report")
     commands = [["ez_jax.report", *map(folder, GAMES), f"out={OUT}"]]
-    if not sys.argv[1:]:
+    if not words:
         studies = [
             ["ez_jax.ablate", f"game={game}", f"dir={folder(game)}", *words.split(), *ALL]
             for game, words in GAMES.items()
         ]
         commands = [*studies, *commands]
-    for module, *words in commands:
-        done = subprocess.run([sys.executable, "-m", module, *words])
+    for module, *settings in commands:
+        done = subprocess.run([sys.executable, "-m", module, *settings])
         if done.returncode:
             return done.returncode
     return exits.DONE
 
 
 if __name__ == "__main__":
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        sys.stdout.write(__doc__ + "\n")
-        sys.exit(exits.DONE)
-    sys.exit(exits.guarded(main))
+    terminal.start(main, f"{__doc__}\n")

@@ -5,7 +5,6 @@
 The same command again goes on where it stopped; more games, seeds or switches extend the study.
 """
 
-import sys
 import uuid
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import jax
 
+from ez_jax import terminal
 from ez_jax.config import BadInput, Config, errors, presets
 from ez_jax.envs import make_env, runs_on_device
 from ez_jax.structs import EnvSpec
@@ -39,10 +39,10 @@ DEFAULT_SEEDS, MOST_SEEDS, MOST_WORKERS = "5", 10_000, 10_000
 ROOT = Path("runs/ablations")
 
 
-def main() -> int:
+def main(words: Sequence[str]) -> int:
     """Begin a study, extend it or go on with it, to the end; returns the exit code."""
-    hydras = [word for word in sys.argv[1:] if word.lstrip("+").startswith("hydra")]
-    words = [word for word in sys.argv[1:] if word not in hydras]
+    hydras = [word for word in words if word.lstrip("+").startswith("hydra")]
+    words = [word for word in words if word not in hydras]
     how, words = arguments.take(words, HOW)
     how = HOW | how
     _check(how, hydras)
@@ -239,9 +239,6 @@ exit codes: 0 all done, 1 something failed, 2 bad input, 130 interrupted
 """
 
 if __name__ == "__main__":
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        sys.stdout.write(HELP.format(ideas=", ".join(presets.IDEAS)))
-        sys.exit(exits.DONE)
     # An accelerator is for the runs: asking a game for its observations must not take it.
     jax.config.update("jax_platforms", "cpu")
-    sys.exit(exits.guarded(main))
+    terminal.start(main, HELP.format(ideas=", ".join(presets.IDEAS)))

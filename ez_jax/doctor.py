@@ -8,15 +8,15 @@ does (see `switches.py`).
 """
 
 import functools
-import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ez_jax import terminal
 from ez_jax.config import BadInput
 from ez_jax.diagnosis import machine_checks
 from ez_jax.diagnosis.verdicts import Verdicts
-from ez_jax.system import compilation, exits, machine
+from ez_jax.system import compilation, machine
 from ez_jax.terminal import arguments
 
 if TYPE_CHECKING:
@@ -51,10 +51,9 @@ def _flip(switch: "Switch") -> None:
         raise AssertionError(f"did not change: {dead}; changed though it should not: {leaks}")
 
 
-def main() -> int:
+def main(words: Sequence[str]) -> int:
     """Tell everything; the exit code says whether all checks succeeded."""
-    words = [_as_key(word) for word in sys.argv[1:]]
-    values, changes = arguments.read(words, OWN_KEYS | GAME_KEYS)
+    values, changes = arguments.read(list(map(_as_key, words)), OWN_KEYS | GAME_KEYS)
     verdicts = Verdicts(verbose=values["verbose"])
     if values["env"]:
         return _check_game(verdicts, values, changes)
@@ -118,7 +117,4 @@ exit codes: 0 all checks succeeded, 1 something failed, 2 bad input, 130 interru
 """
 
 if __name__ == "__main__":
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        sys.stdout.write(HELP)
-        sys.exit(exits.DONE)
-    sys.exit(exits.guarded(main))
+    terminal.start(main, HELP)

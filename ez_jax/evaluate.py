@@ -9,15 +9,15 @@ depend on how many games run side by side.
 import ez_jax.system.allocator  # noqa: F401  # isort: skip, before others make threads
 
 import re
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from ez_jax.config import BadInput, Config, checks, override
+from ez_jax import terminal
+from ez_jax.config import BadInput, checks
+from ez_jax.evaluation.by_simulations import by_simulations
 from ez_jax.evaluation.play import make_evaluate
-from ez_jax.evaluation.scores import protocol, scores, summary
-from ez_jax.evaluation.trained_agent import Agent, changed, check_free, load
+from ez_jax.evaluation.scores import scores, summary
+from ez_jax.evaluation.trained_agent import changed, check_free, load
 from ez_jax.evaluation.video import write_video
 from ez_jax.storage import run_folder
 from ez_jax.system import compilation, exits
@@ -26,23 +26,6 @@ from ez_jax.terminal.progress import Progress
 
 OWN_KEYS = {"run": "", "episodes": 0, "video": 0, "best": False, "simulations": ""}
 MOST_SIMULATIONS = checks.AT_MOST["search.num_simulations"]
-
-
-def by_simulations(
-    config: Config, agent: Agent, counts: Sequence[int], say: Callable[[str], None]
-) -> dict[str, Any]:
-    """The content of scores_by_simulations.json: the same games with several searches."""
-    rows = []
-    say(f"{'simulations':>11} {'mean':>10} {'std':>10}")
-    for count in counts:
-        chosen = override(config, {"eval.num_simulations": count})
-        returns = make_evaluate(chosen, agent.model)(agent.variables).returns
-        row = {"num_simulations": count, "mean": float(returns.mean()), "std": float(returns.std())}
-        say(f"{count:11} {row['mean']:10.4g} {row['std']:10.4g}")
-        rows.append(row | {"returns": returns.tolist()})
-    played = {key: value for key, value in protocol(config).items() if key != "num_simulations"}
-    about = {"seed": config.seed, "preset": config.preset, "episodes": config.eval.episodes}
-    return {"protocol": played, **about, "rows": rows}
 
 
 def _read_counts(text: str) -> list[int]:
@@ -55,9 +38,9 @@ def _read_counts(text: str) -> list[int]:
     return counts
 
 
-def main() -> int:
+def main(words: Sequence[str]) -> int:
     """Evaluate the weights of a run folder, print the score and write scores.json."""
-    values, changes = arguments.read(sys.argv[1:], OWN_KEYS)
+    values, changes = arguments.read(words, OWN_KEYS)
     counts = _read_counts(values["simulations"]) if values["simulations"] else []
     if not values["run"]:
         raise BadInput("which run? write run=DIR, such as run=runs/CartPole/default/seed0")
@@ -102,10 +85,8 @@ Plays full games with the newest weights of a run, without noise, from seeds of 
   video=3                      film the first games into DIR/videos
   simulations=1,4,16,50        the same games with each, into DIR/scores_by_simulations.json
   search.num_simulations=50    any key of search, eval and env
+exit codes: 0 done, 1 failure, 2 bad input, 130 interrupted
 """
 
 if __name__ == "__main__":
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        sys.stdout.write(HELP)
-        sys.exit(exits.DONE)
-    sys.exit(exits.guarded(main))
+    terminal.start(main, HELP)

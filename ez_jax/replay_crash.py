@@ -10,7 +10,9 @@ one operation after another, and names the first that gives NaN.
 import ez_jax.system.allocator  # noqa: F401  # isort: skip, before others make threads
 
 import sys
+from collections.abc import Sequence
 
+from ez_jax import terminal
 from ez_jax.config import BadInput
 from ez_jax.diagnosis.crash_replay import explain, plain
 from ez_jax.storage import crash_bundle, run_folder
@@ -18,9 +20,8 @@ from ez_jax.system import compilation, exits
 from ez_jax.terminal.progress import Progress
 
 
-def main() -> int:
+def main(words: Sequence[str]) -> int:
     """Tell about one bundle."""
-    words = sys.argv[1:]
     if len(words) != 1 or words[0].startswith("-"):
         raise BadInput("which one? write python -m ez_jax.replay_crash DIR, a run or a crash in it")
     bundle = crash_bundle.read(words[0])
@@ -47,7 +48,4 @@ exit codes: 0 explained, 1 failure, 2 bad input, 130 interrupted
 """
 
 if __name__ == "__main__":
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        sys.stdout.write(HELP)
-        sys.exit(exits.DONE)
-    sys.exit(exits.guarded(main))
+    terminal.start(main, HELP)

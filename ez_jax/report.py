@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ez_jax import terminal
 from ez_jax.config import BadInput, errors
 from ez_jax.system import exits
 from ez_jax.terminal import arguments
@@ -22,9 +23,8 @@ FINALS = ("training", "scores")
 _LONGEST_NAME = 80
 
 
-def main() -> int:
+def main(words: Sequence[str]) -> int:
     """Read the run folders, measure, write everything and tell the summary."""
-    words = sys.argv[1:]
     folders = [word for word in words if "=" not in word and not word.startswith("-")]
     values, changes = arguments.read([word for word in words if word not in folders], OWN_KEYS)
     _check(folders, values, changes)
@@ -114,7 +114,4 @@ exit codes: 0 done, 1 failure, 2 bad input, 130 interrupted
 """
 
 if __name__ == "__main__":
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        sys.stdout.write(HELP)
-        sys.exit(exits.DONE)
-    sys.exit(exits.guarded(main))
+    terminal.start(main, HELP)

@@ -34,7 +34,7 @@ import ez_jax.system.allocator  # noqa: F401  # isort: skip, before others make 
 import itertools
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -47,6 +47,7 @@ from experiments.bench.parts import PARTS, Setting, make_setting
 from experiments.bench.scaling import notes, on_topology, scaling
 from experiments.bench.side_by_side import memories, together
 from experiments.bench.whole import WHOLE
+from ez_jax import terminal
 from ez_jax.config import BadInput, presets
 from ez_jax.storage.run_folder import provenance
 from ez_jax.system import compilation, exits
@@ -99,13 +100,13 @@ def _without_table(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name != "table"}
 
 
-def main() -> int:
+def main(words: Sequence[str]) -> int:
     """Measure one workload."""
     workloads = (*TIMED, *WHOLES, "scaling")
-    if not sys.argv[1:] or sys.argv[1] not in workloads:
+    if not words or words[0] not in workloads:
         raise BadInput(f"which workload? choose {' or '.join(workloads)}")
-    workload, *words = sys.argv[1:]
-    values, changes = arguments.read(words, OWN_KEYS)
+    workload, *settings = words
+    values, changes = arguments.read(settings, OWN_KEYS)
     compilation.configure_jax()
     game, preset = changes.pop("game", "Breakout"), changes.pop("preset", "")
     config = presets.make_config(game, preset, changes=changes)
@@ -123,7 +124,7 @@ def main() -> int:
         show(f"{title}, {name}" if name else title, [_without_table(row) for row in part])
     if workload == "scaling":
         sys.stdout.write("\n".join([*notes(), ""]))
-    command = " ".join(["python -m experiments.bench", *sys.argv[1:]])
+    command = " ".join(["python -m experiments.bench", *words])
     for row in rows:
         found = {"workload": workload, "command": command, **row, **provenance()}
         sys.stdout.write(json.dumps(found) + "\n")
@@ -138,7 +139,4 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 if __name__ == "__main__":
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        sys.stdout.write(__doc__ + "\n")
-        sys.exit(exits.DONE)
-    sys.exit(exits.guarded(main))
+    terminal.start(main, f"{__doc__}\n")

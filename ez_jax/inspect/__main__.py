@@ -7,8 +7,9 @@ that of the standard library where a file of `ez_jax` is started by its path. Th
 `inspecting`, and `ez_jax.inspect_run` is the same as a function.
 """
 
-import sys
+from collections.abc import Sequence
 
+from ez_jax import terminal
 from ez_jax.config import BadInput
 from ez_jax.inspection import MAX_NODES, MAX_STEPS
 from ez_jax.system import compilation, exits
@@ -25,9 +26,9 @@ OWN_KEYS = {
 BYTES_PER_MB = 1e6
 
 
-def main() -> int:
+def main(words: Sequence[str]) -> int:
     """Play, look and write the page; say what was found and how large it is."""
-    values, changes = arguments.read(sys.argv[1:], OWN_KEYS)
+    values, changes = arguments.read(words, OWN_KEYS)
     run = values.pop("run")
     if not run:
         raise BadInput("which run? write run=DIR, such as run=runs/CartPole/default/seed0")
@@ -61,7 +62,4 @@ exit codes: 0 done, 1 failure, 2 bad input, 130 interrupted
 """
 
 if __name__ == "__main__":
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        sys.stdout.write(HELP)
-        sys.exit(exits.DONE)
-    sys.exit(exits.guarded(main))
+    terminal.start(main, HELP)

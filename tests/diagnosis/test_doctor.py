@@ -21,8 +21,7 @@ def diagnosed(monkeypatch):
     """Return call(*words) -> exit code of the command in this process."""
 
     def call(*words):
-        monkeypatch.setattr("sys.argv", ["doctor", *words])
-        return exits.guarded(doctor.main)
+        return exits.guarded(lambda: doctor.main(words))
 
     return call
 
@@ -126,7 +125,7 @@ def test_help_is_quick_and_complete():
 
 
 def test_without_jax_everything_is_still_told():
-    code = "import sys; sys.modules['jax'] = None; import ez_jax.doctor as d; sys.exit(d.main())"
+    code = "import sys; sys.modules['jax'] = None; import ez_jax.doctor as d; sys.exit(d.main([]))"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=runs.ROOT, capture_output=True, text=True, check=False
     )

@@ -33,8 +33,7 @@ def agent(finished):
 
 def evaluated(monkeypatch, *words):
     """The exit code of the command with these words."""
-    monkeypatch.setattr("sys.argv", ["evaluate", *map(str, words)])
-    return exits.guarded(evaluate.main)
+    return exits.guarded(lambda: evaluate.main(list(map(str, words))))
 
 
 def test_the_command_writes_scores_and_a_video_that_can_be_watched(run):

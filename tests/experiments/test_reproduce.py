@@ -32,8 +32,7 @@ def make_run(folder, config, *evaluations):
 
 def asked(monkeypatch, capsys, *words):
     """Exit code and output of the command."""
-    monkeypatch.setattr("sys.argv", ["reproduce", *words])
-    code = reproduce.main()
+    code = reproduce.main(words)
     return code, capsys.readouterr().out
 
 

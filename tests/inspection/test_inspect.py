@@ -385,10 +385,9 @@ def test_equal_pictures_are_kept_once_and_flat_ones_exactly():
         (["run={run}", "env.frame_stack=3"], "frame_stack is 3, but the network was made for"),
     ],
 )
-def test_bad_input_is_refused_in_one_sentence(finished, monkeypatch, capsys, words, message):
+def test_bad_input_is_refused_in_one_sentence(finished, capsys, words, message):
     words = [word.format(run=finished.folder) for word in words]
-    monkeypatch.setattr("sys.argv", ["inspect", *words])
-    assert exits.guarded(command.main) == exits.BAD_INPUT
+    assert exits.guarded(lambda: command.main(words)) == exits.BAD_INPUT
     told = capsys.readouterr().err
     assert message in told
     assert told.count("\n") == 1

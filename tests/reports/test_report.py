@@ -57,8 +57,7 @@ def out(study, tmp_path_factory):
 
 
 def told(monkeypatch, *words):
-    monkeypatch.setattr("sys.argv", ["report", *map(str, words)])
-    return exits.guarded(report.main)
+    return exits.guarded(lambda: report.main(list(map(str, words))))
 
 
 def rows_of(path):

@@ -26,8 +26,7 @@ def command(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(ablate, "Orders", functools.partial(workers.Orders, command=COMMAND))
 
     def run(*words):
-        monkeypatch.setattr(sys, "argv", ["ablate", *words])
-        code = exits.guarded(ablate.main)
+        code = exits.guarded(lambda: ablate.main(words))
         told = capsys.readouterr()
         return code, told.out, told.err
 

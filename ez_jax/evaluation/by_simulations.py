@@ -1,0 +1,27 @@
+"""The same games with searches of several sizes."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ez_jax.config import Config, override
+from ez_jax.evaluation.play import make_evaluate
+from ez_jax.evaluation.scores import protocol
+from ez_jax.evaluation.trained_agent import Agent
+
+
+def by_simulations(
+    config: Config, agent: Agent, counts: Sequence[int], say: Callable[[str], None]
+) -> dict[str, Any]:
+    """The content of scores_by_simulations.json, told by `say` as it comes."""
+    rows = []
+    say(f"{'simulations':>11} {'mean':>10} {'std':>10}")
+    for count in counts:
+        chosen = override(config, {"eval.num_simulations": count})
+        returns = make_evaluate(chosen, agent.model)(agent.variables).returns
+        row = {"num_simulations": count, "mean": float(returns.mean()), "std": float(returns.std())}
+        say(f"{count:11} {row['mean']:10.4g} {row['std']:10.4g}")
+        rows.append(row | {"returns": returns.tolist()})
+    played = protocol(config)
+    del played["num_simulations"]
+    about = {"seed": config.seed, "preset": config.preset, "episodes": config.eval.episodes}
+    return {"protocol": played, **about, "rows": rows}
