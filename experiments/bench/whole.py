@@ -119,7 +119,7 @@ def _save(run: Run, folder: Path) -> Row:
     before, began = _megabytes(folder), time.perf_counter()
     run.save()
     waits = time.perf_counter() - began
-    run.checkpointer.wait()
+    run.record.checkpointer.wait()
     seconds = time.perf_counter() - began
     rows = MEGA * sum(path.stat().st_size for path in folder.glob("checkpoints/rows/*"))
     there = _megabytes(folder)

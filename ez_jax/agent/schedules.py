@@ -61,8 +61,8 @@ def updates_left(config: Config, clocks: Clocks) -> int:
     return min(config.total_updates - clocks.updates, handful(config))
 
 
-def way(config: Config, clocks: Clocks) -> int:
-    """Agent steps; past the data, where these stand still, what the updates are worth."""
+def periodic_clock(config: Config, clocks: Clocks) -> int:
+    """What periods are counted by: agent steps, and past the data what the updates are worth."""
     past = clocks.updates - (config.total_updates - config.final_updates)
     if clocks.agent_steps < config.total_agent_steps or past <= 0:
         return clocks.agent_steps
