@@ -13,7 +13,7 @@ from experiments.bench.parts import Setting
 from experiments.bench.programs import programs
 from ez_jax.config import override
 from ez_jax.terminal.progress import Progress
-from ez_jax.training.planning.needs import memory_plan
+from ez_jax.training.planning.needs import memory_needs
 from ez_jax.training.run import Run
 
 MEGA = 1e-6
@@ -173,8 +173,8 @@ def memory(setting: Setting, steps: int) -> Iterator[Row]:
             "shared_mbyte": MEGA * wanted.alias_size_in_bytes,
             "temporary_mbyte": MEGA * wanted.temp_size_in_bytes,
         }
-    plan = memory_plan(setting.config, setting.model)
-    yield {"case": f"planned, {setting.config.replay.capacity:,} rows", "text": plan.describe()}
+    needs = memory_needs(setting.config, setting.model)
+    yield {"case": f"planned, {setting.config.replay.capacity:,} rows", "text": needs.describe()}
 
 
 WHOLE: dict[str, Callable[[Setting, int], Iterator[Row]]] = {

@@ -121,7 +121,8 @@ def _facts(run: FailedRun) -> dict[str, Any]:
 
 def _last_metrics(folder: Path) -> dict[str, float] | None:
     try:
-        return (read_metrics(folder) or [None])[-1]
+        lines = read_metrics(folder)
+        return lines[-1] if lines else None
     except BadInput:  # none yet, or damaged: then that is what the traceback is about
         return None
 
@@ -220,8 +221,6 @@ def _read(folder: Path) -> Bundle:
     for name, array in arrays.items():
         if _digest(array) != there[name]["sha256"]:
             raise ValueError(f"{name} is not what was written")
-    if arrays and (number is None or facts["env"] is None):
-        raise ValueError("it holds arrays of no update")
     return Bundle(
         folder=folder,
         facts={"clocks": None, "commit": None, **facts, "left_out": dict(facts["left_out"])},

@@ -126,7 +126,7 @@ class Record:
         """What of it was last done at other clocks than the present ones."""
         return {what for what in wanted if not same_reading(self._done_at[what], self.clocks)}
 
-    def log(self, sums: Sums, games: Mapping[str, float], train: TrainState) -> dict[str, float]:
+    def log(self, sums: Sums, games: dict[str, float], train: TrainState) -> dict[str, float]:
         """Write a line of metrics: of what was summed, and of games that ended."""
         metrics = diagnostics.readings(means(sums)) | games | {"opt/skipped": int(train.skipped)}
         self.writer.write(self.now(), metrics)

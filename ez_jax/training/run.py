@@ -34,7 +34,7 @@ from ez_jax.terminal.progress import Progress
 from ez_jax.training import saving
 from ez_jax.training.games import SavedGames, training_games
 from ez_jax.training.planning import memory
-from ez_jax.training.planning.needs import check_disk, memory_plan, plan_rows, plan_warnings
+from ez_jax.training.planning.needs import check_disk, memory_needs, start_rows, start_warnings
 from ez_jax.training.record import EVALUATE, LOG, SAVE, Record, same_reading
 
 
@@ -42,7 +42,7 @@ class Run:
     """One training run, new or resumed."""
 
     def __init__(self, config: Config, progress: Progress, interrupt: Interrupt | None = None):
-        """Build everything; nothing large is allocated before the memory plan has been checked.
+        """Build everything; nothing large is allocated before memory and disk were looked at.
 
         Raises:
           BadInput: no room in memory or on the disk, or a folder of another configuration.
@@ -64,15 +64,15 @@ class Run:
         opened.callback(self.games.close)
         self.model = model = make_model(config, self.games.spec)
         opened.enter_context(jax.set_mesh(devices.make_mesh(processes.choose_devices(config))))
-        plan = memory_plan(config, model)
-        rows = plan_rows(config, model, plan, record.folder, record.saved_at)
-        progress.plan(rows, plan_warnings(config, model))
-        memory.check(plan, free_memory.available_memory())
-        check_disk(config, plan, record.folder)
-        self._source = make_source(config, model, plan.sizes.on_host, progress)
+        needs = memory_needs(config, model)
+        rows = start_rows(config, model, needs, record.folder, record.saved_at)
+        progress.plan(rows, start_warnings(config, model))
+        memory.check(needs, free_memory.available_memory())
+        check_disk(config, needs, record.folder)
+        self._source = make_source(config, model, needs.sizes.on_host, progress)
         opened.callback(self._source.close)
         self._make_steps()
-        clocks = self._start_or_restore(has_frames=not plan.sizes.on_host)
+        clocks = self._start_or_restore(has_frames=not needs.sizes.on_host)
         record.open(self.games.spec, clocks, opened)
         if clocks is not None:
             progress.say(f"resumed at {clocks.agent_steps:,} agent steps")

@@ -56,8 +56,9 @@ def save_best(checkpointer: Checkpointer, train: TrainState, clocks: Clocks, sco
         return
     best = checkpointer.best() or {}
     before, updates = best.get("score"), best.get("updates")
-    is_rival = isinstance(before, float) and isinstance(updates, int) and updates <= clocks.updates
-    if not (is_rival and before >= score):
+    if not isinstance(updates, int) or updates > clocks.updates:
+        before = None
+    if not isinstance(before, float) or before < score:
         meta = {"clocks": dataclasses.asdict(clocks), "updates": clocks.updates, "score": score}
         checkpointer.save_best(clocks.agent_steps, {"train": train}, meta)
 

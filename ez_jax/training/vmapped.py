@@ -38,7 +38,7 @@ from ez_jax.terminal.progress import Progress
 from ez_jax.training import vmapped_program
 from ez_jax.training.games import seed_of_games
 from ez_jax.training.planning import memory
-from ez_jax.training.planning.needs import check_disk, memory_plan
+from ez_jax.training.planning.needs import check_disk, memory_needs
 from ez_jax.training.record import EVALUATE, LOG, SAVE, Record, periods
 from ez_jax.training.vmapped_program import VmappedRun
 
@@ -124,10 +124,10 @@ class VmappedRuns:
         self.records = [
             Record(one, self.progress, opened, is_alone=False) for one in configurations
         ]
-        plan = memory_plan(config, model)
-        memory.check_together(plan, count, free_memory.available_memory())
+        needs = memory_needs(config, model)
+        memory.check_runs(needs, count, free_memory.available_memory())
         for record in self.records:
-            check_disk(config, plan, record.folder)
+            check_disk(config, needs, record.folder)
         eval_game = make_game(task, config.env, training=False)
         self.program = vmapped_program.make_program(config, model, game, eval_game)
         self._advance = announced(self.progress, "advance", self.program.advance)
@@ -280,8 +280,9 @@ def _log(record: Record, run: VmappedRun) -> dict[str, float]:
     """Write a line of metrics of a run whose sums are on the host."""
     done, games = run.finished, {}
     if done.games:
-        games = {"rollout/return": done.score / done.games}
-        games |= {"rollout/length": done.length / done.games, "rollout/games": done.games}
+        games = {"rollout/return": float(done.score / done.games)}
+        games["rollout/length"] = float(done.length / done.games)
+        games["rollout/games"] = float(done.games)
     metrics = record.log(run.run.metrics, games, run.run.train)
     record.check(metrics, run.run.train)
     return metrics

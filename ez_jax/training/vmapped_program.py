@@ -130,7 +130,7 @@ def _start(
     num_envs = config.actor.num_envs
     games, step = jax.vmap(game.reset)(game_keys(game_seed, num_envs))
     return VmappedRun(
-        run=init_run_state(dataclasses.replace(config, seed=seed), model),
+        run=init_run_state(with_numbers(config, {"seed": seed}), model),
         games=games,
         step=step,
         score=jnp.zeros(num_envs),
