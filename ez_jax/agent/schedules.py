@@ -69,6 +69,11 @@ def periodic_clock(config: Config, clocks: Clocks) -> int:
     return clocks.agent_steps + round(past / (config.updates_per_step or 1))
 
 
+def has_crossed(period: int, before: int, now: int) -> bool:
+    """Whether a clock has passed a multiple of the period, which is never if that is 0."""
+    return period > 0 and now // period > before // period
+
+
 def temperature(config: Config, clocks: Clocks) -> float:
     """Of the actor's choice, by the share of the updates that is made."""
     planned = max(1, config.total_updates - config.final_updates)

@@ -6,6 +6,7 @@ ask their `Record` what is due.
 
 import contextlib
 import dataclasses
+import functools
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Set
@@ -87,17 +88,9 @@ class Record:
         self._diagnose = complaints.Watch(config)
         self._saved_at = time.perf_counter()
         self._began = self._saved_at - self.clocks.seconds
-        last = processes.by_first(
-            lambda: {
-                k: dataclasses.asdict(v) for k, v in last_written(self.folder, Clocks()).items()
-            }
-        )
-        self._done_at = {what: Clocks(**at) for what, at in last.items()} | {SAVE: self.clocks}
-        # From when it was last done, not from now: an evaluation that a signal cut off is due.
-        self._is_due = {
-            what: Every(period, schedules.periodic_clock(config, self._done_at[what]))
-            for what, period in periods(config).items()
-        }
+        self._done_at = {SAVE: self.clocks}
+        for what, (agent_steps, updates) in processes.by_first(last_written, self.folder).items():
+            self._done_at[what] = Clocks(agent_steps=agent_steps, updates=updates)
 
     def set_clocks(self, agent_steps: int, updates: int) -> None:
         """Say how far the run has come."""
@@ -113,9 +106,13 @@ class Record:
         return dataclasses.replace(self.clocks, seconds=time.perf_counter() - self._began)
 
     def due(self) -> set[str]:
-        """What has become due since this was last asked."""
-        now = schedules.periodic_clock(self.config, self.clocks)
-        return {what for what, is_due in self._is_due.items() if is_due(now)}
+        """What is due since it was last done: an evaluation that a signal cut off still is."""
+        clock = functools.partial(schedules.periodic_clock, self.config)
+        return {
+            what
+            for what, period in periods(self.config).items()
+            if schedules.has_crossed(period, clock(self._done_at[what]), clock(self.clocks))
+        }
 
     def overdue(self) -> set[str]:
         """A save, once `checkpoint.minutes` have passed since the last."""
@@ -124,7 +121,7 @@ class Record:
 
     def missing(self, wanted: Set[str]) -> set[str]:
         """What of it was last done at other clocks than the present ones."""
-        return {what for what in wanted if not same_reading(self._done_at[what], self.clocks)}
+        return {what for what in wanted if self._done_at[what].counts != self.clocks.counts}
 
     def log(self, sums: Sums, games: dict[str, float], train: TrainState) -> dict[str, float]:
         """Write a line of metrics: of what was summed, and of games that ended."""
@@ -178,30 +175,3 @@ class Record:
 def periods(config: Config) -> dict[str, int]:
     """Agent steps between two of each; 0 is never."""
     return {LOG: config.log.every, EVALUATE: config.eval.every, SAVE: config.checkpoint.every}
-
-
-def same_reading(one: Clocks, other: Clocks) -> bool:
-    """Whether nothing was played or learned in between."""
-    return (one.agent_steps, one.updates) == (other.agent_steps, other.updates)
-
-
-class Every:
-    """Tells, from the clock alone, when something periodic is due.
-
-    Fires once whenever the clock crosses a multiple of `period`, however large the step was. Made
-    with the clock of the restored checkpoint, it goes on as if the run had not been stopped.
-    """
-
-    def __init__(self, period: int, now: int = 0):
-        """`period` and `now` are readings of one clock, say agent_steps; period 0 never fires."""
-        if period < 0:
-            raise ValueError(f"a period cannot be negative: {period}")
-        self._period = period
-        self._crossed = now // period if period else 0
-
-    def __call__(self, now: int) -> bool:
-        """Whether a multiple of the period was crossed since the last call."""
-        if not self._period:
-            return False
-        before, self._crossed = self._crossed, now // self._period
-        return self._crossed > before

@@ -35,10 +35,10 @@ from ez_jax.training import saving
 from ez_jax.training.games import SavedGames, training_games
 from ez_jax.training.planning import memory
 from ez_jax.training.planning.needs import check_disk, memory_needs, start_rows, start_warnings
-from ez_jax.training.record import EVALUATE, LOG, SAVE, Record, same_reading
+from ez_jax.training.record import EVALUATE, LOG, SAVE, Record
 
 
-class Run:
+class Run(contextlib.AbstractContextManager["Run"]):
     """One training run, new or resumed."""
 
     def __init__(self, config: Config, progress: Progress, interrupt: Interrupt | None = None):
@@ -77,7 +77,9 @@ class Run:
         if clocks is not None:
             progress.say(f"resumed at {clocks.agent_steps:,} agent steps")
         self._source.go_on(self.state.drawn, record.clocks.updates)
-        self._resumed_at = record.clocks
+        self._resumed_at = record.clocks.counts
+        bar = progress.running(config.game, config.total_agent_steps, config.total_updates)
+        opened.enter_context(bar)  # while the run lasts
 
     def _make_steps(self) -> None:
         """The jitted steps of the loop."""
@@ -248,7 +250,7 @@ class Run:
         (interrupted,) = processes.agreed(self.interrupt.requested)
         # Asked to stop it only saves: a line of its own would tell the two halves of the run apart.
         missing = self.record.missing({SAVE} if interrupted else {LOG, EVALUATE, SAVE})
-        if not missing and not interrupted and same_reading(self.clocks, self._resumed_at):
+        if not missing and not interrupted and self.clocks.counts == self._resumed_at:
             self.progress.say("this run is complete; a longer one needs another name= or run_dir=")
             return
         self._do(missing)
@@ -258,13 +260,6 @@ class Run:
         told = "stopped; the same command goes on from here" if self.is_stopped else "done"
         stands = f"{clocks.agent_steps:,} agent steps, {clocks.updates:,} updates"
         self.progress.say(f"{told}: {stands}, {self.record.folder}")
-
-    def __enter__(self) -> "Run":
-        """Show the progress bar while the run lasts."""
-        config = self.config
-        bar = self.progress.running(config.game, config.total_agent_steps, config.total_updates)
-        self._open.enter_context(bar)
-        return self
 
     def __exit__(self, *raised: Any) -> None:
         """Finish what is being written and let go of everything."""

@@ -100,7 +100,7 @@ def check_alike(runs: Sequence[Config]) -> None:
         )
 
 
-class VmappedRuns:
+class VmappedRuns(contextlib.AbstractContextManager["VmappedRuns"]):
     """The runs that one program trains: their state on the device, and a record of each."""
 
     def __init__(self, configurations: Sequence[Config], progress: Progress):
@@ -137,6 +137,8 @@ class VmappedRuns:
         saved = [self._restore(i, record) for i, record in enumerate(self.records)]
         for record, clocks in zip(self.records, saved, strict=True):
             record.open(game.spec, clocks, opened)
+        name, total = f"{count} x {config.game}", (config.total_agent_steps, config.total_updates)
+        opened.enter_context(self.progress.running(name, *total))  # a bar, while the runs last
 
     def _start(self, configurations: Sequence[Config]) -> VmappedRun:
         seed = np.array([one.seed for one in configurations], np.int32)
@@ -172,13 +174,6 @@ class VmappedRuns:
 
     def _run(self, i: int) -> VmappedRun:
         return _take(self.runs, np.int32(i))
-
-    def __enter__(self) -> "VmappedRuns":
-        """Show the progress bar while the runs last."""
-        name, config = f"{len(self.records)} x {self.config.game}", self.config
-        bar = self.progress.running(name, config.total_agent_steps, config.total_updates)
-        self._open.enter_context(bar)
-        return self
 
     def __exit__(self, *raised: Any) -> None:
         """Finish what is being written and let go of everything."""
@@ -242,14 +237,10 @@ class VmappedRuns:
         """Show the mean over the runs that have something to tell."""
         names = set.intersection(*(set(line) for line in metrics))
         mean = {name: float(np.mean([line[name] for line in metrics])) for name in names}
-        slowest = min((self.records[i] for i in which), key=lambda one: _reading(one.clocks))
+        slowest = min((self.records[i] for i in which), key=lambda one: one.clocks.counts)
         score, steps = mean.get(EVALUATION), slowest.clocks.agent_steps
         remark = None if score is None else on_track.compare(slowest.config, steps, score)
-        self.progress.update(slowest.clocks, mean, remark)
-
-
-def _reading(clocks: Clocks) -> tuple[int, int]:
-    return clocks.agent_steps, clocks.updates
+        self.progress.update(slowest.now(), mean, remark)
 
 
 def _has_more(record: Record) -> bool:
@@ -266,13 +257,13 @@ def next_stop(record: Record) -> tuple[int, int]:
     if clocks.agent_steps < config.total_agent_steps:
         stops = [(clocks.agent_steps // period + 1) * period for period in every]
         return min([*stops, config.total_agent_steps]), 0
-    before = after = schedules.periodic_clock(config, clocks)
-    while clocks.updates < config.total_updates and not any(
-        after // n > before // n for n in every
-    ):
+    before = schedules.periodic_clock(config, clocks)
+    while clocks.updates < config.total_updates:
         more = schedules.updates_left(config, clocks)
         clocks = dataclasses.replace(clocks, updates=clocks.updates + more)
         after = schedules.periodic_clock(config, clocks)
+        if any(schedules.has_crossed(period, before, after) for period in every):
+            break
     return config.total_agent_steps, clocks.updates
 
 
