@@ -50,6 +50,11 @@ class Clocks:
     updates: int = 0  # optimiser steps
     seconds: float = 0.0  # of work so far, without the time between stop and resume
 
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Agent steps and updates: all that a run does depends on these."""
+        return self.agent_steps, self.updates
+
 
 class TimeStep(flax.struct.PyTreeNode, kw_only=True):
     """What N environments returned (numpy on the host, or jax.Array inside a program)."""

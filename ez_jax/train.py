@@ -2,9 +2,19 @@
 
     python -m ez_jax.train +game=Breakout
 
-One process and one loop. While the environments step on their threads, the device learns; the
-learner always sees a defined prefix of the data, so the same seed gives the same curve. On many
-devices and hosts it is the same loop, in each process (`devices.py`, `processes.py`).
+Until the data is collected, in N environments at once:
+
+    1. search from every observation and choose an action      agent/search/, actor.py
+       record observation, policy and value                    agent/replay/
+    2. draw sequences by priority, search some of them anew    agent/replay/, reanalyse.py
+       make targets of value, value prefix and policy          agent/targets.py
+       unroll the model, descend the gradient of the losses    agent/losses.py, learner.py
+    3. observe what the actions led to                         envs/
+    4. log, evaluate, save: each when it is due                training/record.py
+
+and 5. the updates that run past the data. While the environments step on their threads, the device
+learns; the learner always sees a defined prefix of the data, so the same seed gives the same curve.
+On many devices and hosts it is the same loop in each process (system/devices.py, processes.py).
 """
 
 from collections.abc import Sequence
@@ -15,7 +25,7 @@ from ez_jax.system.watchdog import Watchdog
 from ez_jax.terminal import launch
 from ez_jax.terminal.progress import Progress
 from ez_jax.training import process_guard
-from ez_jax.training.planning import plan as planning
+from ez_jax.training.planning.preview import show_plan
 from ez_jax.training.run import Run
 
 
@@ -24,22 +34,21 @@ def train(config: Config) -> int:
     compilation.configure_jax()
     processes.join(config)
     progress = Progress(live=config.log.progress, silent=not processes.is_first())
-    watchdog = Watchdog(run_folder(config), config.log.watchdog)
+    folder = run_folder(config)
     with (
-        process_guard.called(run_folder(config), progress.warn),
-        watchdog,
+        process_guard.ending_together(folder, progress.warn),
+        Watchdog(folder, config.log.watchdog),
         Run(config, progress) as run,
     ):
         step = run.begin()
         with run.interrupt:
             while run.collects():
-                action = run.decide(step)  # 1. search in every environment, record the decision
-                run.games.send(action)
-                run.learn(run.updates_due())  # 2. sample, reanalyse, unroll, refresh priorities
-                step = run.games.recv()
-                run.report()
+                run.games.send(run.decide(step))  # 1. search; the games begin to step
+                run.learn(run.updates_due())  # 2. draw, reanalyse, unroll, update
+                step = run.games.recv()  # 3. observe
+                run.report()  # 4. log, evaluate, save
             while run.updates_left():
-                run.learn(run.updates_left())  # 3. the updates that run past the data
+                run.learn(run.updates_left())  # 5. past the data
                 run.report()
             run.finish()
     return exits.INTERRUPTED if run.is_stopped else exits.DONE
@@ -48,7 +57,8 @@ def train(config: Config) -> int:
 def plan(config: Config) -> int:
     """Say what the run would need and how long it would take; nothing is left behind."""
     compilation.configure_jax()
-    return planning.tell(config, Run, Progress(live=config.log.progress))
+    show_plan(config, Progress(live=config.log.progress))
+    return exits.DONE
 
 
 def together(runs: Sequence[Config]) -> int:

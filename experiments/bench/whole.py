@@ -13,7 +13,7 @@ from experiments.bench.parts import Setting
 from experiments.bench.programs import programs
 from ez_jax.config import override
 from ez_jax.terminal.progress import Progress
-from ez_jax.training.planning.needs import memory_plan
+from ez_jax.training.planning.needs import memory_needs
 from ez_jax.training.run import Run
 
 MEGA = 1e-6
@@ -119,7 +119,7 @@ def _save(run: Run, folder: Path) -> Row:
     before, began = _megabytes(folder), time.perf_counter()
     run.save()
     waits = time.perf_counter() - began
-    run.checkpointer.wait()
+    run.record.checkpointer.wait()
     seconds = time.perf_counter() - began
     rows = MEGA * sum(path.stat().st_size for path in folder.glob("checkpoints/rows/*"))
     there = _megabytes(folder)
@@ -173,8 +173,8 @@ def memory(setting: Setting, steps: int) -> Iterator[Row]:
             "shared_mbyte": MEGA * wanted.alias_size_in_bytes,
             "temporary_mbyte": MEGA * wanted.temp_size_in_bytes,
         }
-    plan = memory_plan(setting.config, setting.model)
-    yield {"case": f"planned, {setting.config.replay.capacity:,} rows", "text": plan.describe()}
+    needs = memory_needs(setting.config, setting.model)
+    yield {"case": f"planned, {setting.config.replay.capacity:,} rows", "text": needs.describe()}
 
 
 WHOLE: dict[str, Callable[[Setting, int], Iterator[Row]]] = {

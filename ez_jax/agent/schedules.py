@@ -61,12 +61,17 @@ def updates_left(config: Config, clocks: Clocks) -> int:
     return min(config.total_updates - clocks.updates, handful(config))
 
 
-def way(config: Config, clocks: Clocks) -> int:
-    """Agent steps; past the data, where these stand still, what the updates are worth."""
+def periodic_clock(config: Config, clocks: Clocks) -> int:
+    """What periods are counted by: agent steps, and past the data what the updates are worth."""
     past = clocks.updates - (config.total_updates - config.final_updates)
     if clocks.agent_steps < config.total_agent_steps or past <= 0:
         return clocks.agent_steps
     return clocks.agent_steps + round(past / (config.updates_per_step or 1))
+
+
+def has_crossed(period: int, before: int, now: int) -> bool:
+    """Whether a clock has passed a multiple of the period, which is never if that is 0."""
+    return period > 0 and now // period > before // period
 
 
 def temperature(config: Config, clocks: Clocks) -> float:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ez_jax.agent.learner import init_train_state, make_propose
@@ -15,7 +16,7 @@ from ez_jax.agent.replay.draw import keys_of
 from ez_jax.config import BadInput
 from ez_jax.storage.checkpoint_items import describe
 from ez_jax.storage.crash_bundle import Bundle
-from ez_jax.structs import Batch, Targets, TrainState
+from ez_jax.structs import Batch, Targets
 
 INPUTS = ("batch", "targets", "train/variables", "train/opt_state", "train/target")
 
@@ -90,7 +91,7 @@ class Update:
         return None
 
 
-def _place(error: BaseException) -> str:
+def _place(error: BaseException | None) -> str:
     """The innermost line of ours; of a backward pass that of the operation it belongs to."""
     ours = None
     while error is not None:
@@ -110,7 +111,9 @@ def make_update(bundle: Bundle) -> Update:
     Raises:
       BadInput: its arrays are not those that its settings lead to.
     """
-    config, arrays = bundle.config, bundle.arrays
+    config, arrays, number = bundle.config, bundle.arrays, bundle.facts["update"]
+    if bundle.spec is None or number is None:
+        raise BadInput(f"{bundle.folder} is damaged: it holds arrays of no update")
     model = make_model(config, bundle.spec)
     key = jax.random.key(0)
     template = jax.eval_shape(lambda: init_train_state(config, model, key))
@@ -126,12 +129,12 @@ def make_update(bundle: Bundle) -> Update:
     leaves = [arrays[name] for name in wanted]
     parts = jax.tree.unflatten(jax.tree.structure(parts), leaves)
     rest = dict.fromkeys(("target", "next_target", "updates", "skipped", "skipped_in_a_row"))
-    keys = keys_of(jax.random.wrap_key_data(arrays["learn_key"]), bundle.facts["update"])
+    keys = keys_of(jax.random.wrap_key_data(jnp.asarray(arrays["learn_key"])), number)
     batch, targets = (
-        kind(**{f.name: arrays[f"{name}/{f.name}"] for f in dataclasses.fields(kind)})
+        kind(**{f.name: jnp.asarray(arrays[f"{name}/{f.name}"]) for f in dataclasses.fields(kind)})
         for name, kind in (("batch", Batch), ("targets", Targets))
     )
-    given = TrainState(**parts, **rest), keys[2], batch, targets
+    given = template.replace(**parts, **rest), keys[2], batch, targets
     return Update(make_propose(config, model), jax.device_put(given))
 
 

@@ -27,13 +27,33 @@ from ez_jax.config import BadInput, Config, search_budget
 from ez_jax.storage import run_folder
 from ez_jax.storage.checkpoint_items import describe, restore_item, save_item, to_host
 from ez_jax.storage.metrics import read_metrics
-from ez_jax.structs import EnvSpec
+from ez_jax.structs import Clocks, EnvSpec, Prepared, TrainState
 
 FORMAT = 1
 FOLDER, FACTS_FILE, TRACEBACK_FILE, ARRAYS = "crashes", "crash.json", "traceback.txt", "arrays"
 KEEP = 3  # bundles of a run
 CLOCKS = ("agent_steps", "env_frames", "updates")  # the fourth is in the last line of metrics
 TIME = "%Y-%m-%dT%H-%M-%S.%fZ"
+
+
+class LastUpdate(NamedTuple):
+    """The newest update that was dispatched."""
+
+    number: int  # updates made before it
+    group: Prepared  # that it is one of
+    i: int  # its place among them
+    key: jax.Array  # that the draws of every update are made from
+
+
+class FailedRun(NamedTuple):
+    """What is known of a run that failed; of one that was still being built it is less."""
+
+    folder: Path
+    config: Config
+    spec: EnvSpec | None = None
+    clocks: Clocks | None = None
+    train: TrainState | None = None  # before or after the last update
+    last_update: LastUpdate | None = None
 
 
 class Bundle(NamedTuple):
@@ -47,12 +67,11 @@ class Bundle(NamedTuple):
     arrays: dict[str, np.ndarray]  # by path: train/..., batch/..., targets/..., learn_key
 
 
-def report(run: Any, kind: Any, error: BaseException | None, trace: Any) -> None:
-    """Leave a bundle of a run that failed and tell where; a function for `ExitStack.push`.
+def report(run: FailedRun, error: BaseException | None) -> None:
+    """Leave a bundle of a run that ended with this error, and tell where.
 
     What the user did wrong and interrupts leave none. A fault in here is told and hides nothing.
     """
-    del kind, trace
     if not isinstance(error, Exception) or isinstance(error, BadInput):
         return
     try:
@@ -62,10 +81,10 @@ def report(run: Any, kind: Any, error: BaseException | None, trace: Any) -> None
     sys.stderr.write(told + "\n")
 
 
-def _write(run: Any, error: Exception) -> str:
+def _write(run: FailedRun, error: Exception) -> str:
     """Write a complete folder, then give it its name; the line that tells of it."""
     now = datetime.datetime.now(datetime.UTC)
-    final = Path(run.folder) / FOLDER / now.strftime(TIME)
+    final = run.folder / FOLDER / now.strftime(TIME)
     part = final.with_name(final.name + ".part")
     part.mkdir(parents=True)
     try:
@@ -84,14 +103,12 @@ def _write(run: Any, error: Exception) -> str:
     return f"crash bundle: {final}{less if left_out else ''}"
 
 
-def _facts(run: Any) -> dict[str, Any]:
-    """What is known of a run; one that is still being built knows less."""
-    clocks, last, games = (getattr(run, name, None) for name in ("clocks", "last_update", "games"))
-    spec, config = None, configs.to_dict(run.config)
-    if games is not None:
-        spec = dataclasses.asdict(games.spec)
+def _facts(run: FailedRun) -> dict[str, Any]:
+    spec, config, clocks, last = None, configs.to_dict(run.config), run.clocks, run.last_update
+    if run.spec is not None:
+        spec = dataclasses.asdict(run.spec)
         spec["observation_dtype"] = spec["observation_dtype"].name
-        config["search"] |= search_budget(run.config.search, games.spec.num_actions)._asdict()
+        config["search"] |= search_budget(run.config.search, run.spec.num_actions)._asdict()
     return {
         "clocks": None if clocks is None else {k: getattr(clocks, k) for k in CLOCKS},
         "update": None if last is None else last.number,
@@ -104,17 +121,18 @@ def _facts(run: Any) -> dict[str, Any]:
 
 def _last_metrics(folder: Path) -> dict[str, float] | None:
     try:
-        return (read_metrics(folder) or [None])[-1]
+        lines = read_metrics(folder)
+        return lines[-1] if lines else None
     except BadInput:  # none yet, or damaged: then that is what the traceback is about
         return None
 
 
-def _save_arrays(folder: Path, run: Any) -> tuple[dict[str, Any], dict[str, str]]:
+def _save_arrays(folder: Path, run: FailedRun) -> tuple[dict[str, Any], dict[str, str]]:
     """Save what can be had of an update: digests of what is there, reasons of what is not."""
-    state, last = getattr(run, "state", None), getattr(run, "last_update", None)
-    if state is None or last is None:
+    last = run.last_update
+    if run.train is None or last is None:
         return {}, {}
-    arrays, left_out = _readable({"train": state.train, "learn_key": last.key})
+    arrays, left_out = _readable({"train": run.train, "learn_key": last.key})
     both, reasons = _readable({"batch": last.group.batch, "targets": last.group.targets})
     arrays |= {name: array[:, last.i] for name, array in both.items()}
     left_out |= reasons
@@ -203,8 +221,6 @@ def _read(folder: Path) -> Bundle:
     for name, array in arrays.items():
         if _digest(array) != there[name]["sha256"]:
             raise ValueError(f"{name} is not what was written")
-    if arrays and (number is None or facts["env"] is None):
-        raise ValueError("it holds arrays of no update")
     return Bundle(
         folder=folder,
         facts={"clocks": None, "commit": None, **facts, "left_out": dict(facts["left_out"])},

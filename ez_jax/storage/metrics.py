@@ -192,12 +192,11 @@ def read_metrics(path: str | Path) -> list[dict[str, float]]:
     return [line for _, line in _complete_lines(path)]
 
 
-def last_written(folder: str | Path, since: Clocks) -> dict[str, Clocks]:
-    """Agent steps and updates of the last line of `log` and of `evaluate`; `since` without one."""
-    found = {"log": since, "evaluate": since}
+def last_written(folder: str | Path) -> dict[str, tuple[int, int]]:
+    """Agent steps and updates of the last line of `log` and of `evaluate`; 0 without one."""
+    found = {"log": (0, 0), "evaluate": (0, 0)}
     for line in read_metrics(folder):
-        clocks = Clocks(agent_steps=int(line["agent_steps"]), updates=int(line["updates"]))
-        found["evaluate" if EVALUATION in line else "log"] = clocks
+        found["evaluate" if EVALUATION in line else "log"] = _reading(line)
     return found
 
 

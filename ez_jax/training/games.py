@@ -93,9 +93,9 @@ class RepeatableGames:
         self._calls += 1
         self._score += step.score
         self._length += ~step.is_first
-        for i in np.flatnonzero(step.game_over):
-            told = self._calls, self._first + i, float(self._score[i]), int(self._length[i])
-            self.finished.append(told)
+        for i in map(int, np.flatnonzero(step.game_over)):
+            played = float(self._score[i]), int(self._length[i])
+            self.finished.append((self._calls, self._first + i, *played))
             self._score[i], self._length[i] = 0.0, 0
         return step
 

@@ -25,7 +25,7 @@ LAST_WORDS = 2.0  # seconds for the error that another's end causes here to be t
 
 
 @contextlib.contextmanager
-def called(folder: Path, warn: Callable[[str], None]) -> Iterator[None]:
+def ending_together(folder: Path, warn: Callable[[str], None]) -> Iterator[None]:
     """Be one of the processes of a run, whose folder they share, while the block lasts.
 
     Where the block fails, or another process is gone, this one is ended at once: what JAX does at
@@ -41,7 +41,7 @@ def called(folder: Path, warn: Callable[[str], None]) -> Iterator[None]:
     processes.agreed()  # here all of them hold theirs
     others = [file for file in files if file != own]
     others = others if shared_lock.locks_are_shared(own.parent) else []
-    watcher = threading.Thread(target=_watch, args=(others, is_over), name="roll", daemon=True)
+    watcher = threading.Thread(target=_watch, args=(others, is_over), daemon=True)
     watcher.start()
     try:
         yield

@@ -6,7 +6,6 @@ priorities, which change all the time, and everything else are saved whole.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +17,6 @@ from ez_jax.agent.state import place, placement
 from ez_jax.config import BadInput
 from ez_jax.storage.checkpoint import Checkpointer
 from ez_jax.storage.checkpoint_items import DamagedCheckpoint
-from ez_jax.storage.metrics import last_written
 from ez_jax.storage.replay_journal import MOST_ROWS, Journal, Rows
 from ez_jax.structs import Clocks, Replay, RunState, TrainState
 from ez_jax.system import devices, processes
@@ -58,8 +56,9 @@ def save_best(checkpointer: Checkpointer, train: TrainState, clocks: Clocks, sco
         return
     best = checkpointer.best() or {}
     before, updates = best.get("score"), best.get("updates")
-    is_rival = type(before) is float and type(updates) is int and updates <= clocks.updates
-    if not is_rival or before < score:
+    if not isinstance(updates, int) or updates > clocks.updates:
+        before = None
+    if not isinstance(before, float) or before < score:
         meta = {"clocks": dataclasses.asdict(clocks), "updates": clocks.updates, "score": score}
         checkpointer.save_best(clocks.agent_steps, {"train": train}, meta)
 
@@ -69,11 +68,11 @@ def restore(
     init_state: Callable[[], RunState],
     actions: np.ndarray,
     frames: HostFrames | None = None,
-) -> SavedRun:
-    """The newest sound checkpoint of a run.
+) -> SavedRun | None:
+    """The newest sound checkpoint of a run, if there is any.
 
     Args:
-      checkpointer: of a folder that holds at least one.
+      checkpointer: of its folder.
       init_state: makes the state of a new run, traceable.
       actions: of any number of calls; its type and the number of environments count.
       frames: an empty ring that is filled, where the replay has none.
@@ -85,6 +84,8 @@ def restore(
         return _items(jax.eval_shape(init_state), like)
 
     restored = checkpointer.restore_newest(template, rows=True)
+    if restored is None:
+        return None
     rest, train = restored.state["rest"], restored.state["train"]
     places = devices.shardings(_recorded(placement(jax.eval_shape(init_state)).replay))
     recorded = jax.jit(lambda: _recorded(init_state().replay), out_shardings=places)()
@@ -94,16 +95,6 @@ def restore(
     clocks = restored.clocks
     state = place(rest["state"].replace(train=train, replay=replay))
     return SavedRun(state, games, clocks)
-
-
-def last_done(folder: Path) -> dict[str, Clocks]:
-    """When the lines of metrics that are there were written, by what made them."""
-
-    def found() -> dict[str, Any]:
-        last = last_written(folder, Clocks())
-        return {what: dataclasses.asdict(clocks) for what, clocks in last.items()}
-
-    return {what: Clocks(**at) for what, at in processes.by_first(found).items()}
 
 
 def _plain(meta: Mapping[str, Any]) -> dict[str, int]:
@@ -116,8 +107,9 @@ def _plain(meta: Mapping[str, Any]) -> dict[str, int]:
             "this run was begun by an earlier version of ez_jax and cannot be gone on with; its "
             "weights can be used as ever, and another name= trains anew"
         )
-    is_sound = isinstance(told, dict) and told.keys() == set(SavedGames._fields)
-    if not (is_sound and all(type(n) is int and 0 <= n < 2**32 for n in told.values())):
+    is_count = lambda n: type(n) is int and 0 <= n < 2**32  # noqa: E731
+    names = set(SavedGames._fields)
+    if not isinstance(told, dict) or told.keys() != names or not all(map(is_count, told.values())):
         raise DamagedCheckpoint(f"what a checkpoint tells of its games is damaged: {told!r:.200}")
     return told
 

@@ -9,6 +9,7 @@ of it depends on the others: those that are ahead wait for it.
 
 import collections
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,32 +17,37 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool
 
 from ez_jax import config as configs
+from ez_jax.agent import schedules
 from ez_jax.agent.model import make_model
 from ez_jax.config import BadInput, Config, flatten
 from ez_jax.config.games import resolve
 from ez_jax.envs.gymnax_adapter import make_game
 from ez_jax.evaluation import on_track
 from ez_jax.evaluation.scores import Games
+from ez_jax.storage.checkpoint import Checkpointer
 from ez_jax.storage.metrics import EVALUATION
 from ez_jax.structs import Clocks
 from ez_jax.system import compilation, exits, free_memory, watchdog
+from ez_jax.system.compilation import announced
 from ez_jax.system.signals import Interrupt
 from ez_jax.terminal.progress import Progress
 from ez_jax.training import vmapped_program
 from ez_jax.training.games import seed_of_games
 from ez_jax.training.planning import memory
-from ez_jax.training.planning.needs import check_disk, memory_plan
-from ez_jax.training.record import ITEM, Member, without_train
-from ez_jax.training.vmapped_program import Lane
+from ez_jax.training.planning.needs import check_disk, memory_needs
+from ez_jax.training.record import EVALUATE, LOG, SAVE, Record, periods
+from ez_jax.training.vmapped_program import VmappedRun
 
+ITEM = "lane"  # of a checkpoint: what a run needs to go on beside others, named as at first
 OWN = ("seed", "name", "run_dir", *vmapped_program.NUMBERS)  # settings in which the runs may differ
 
 
 def train_together(runs: Sequence[Config]) -> int:
-    """Train runs that differ in seed, folder and numbers (`lanes.NUMBERS`); the exit code.
+    """Train runs that differ in seed, folder and `vmapped_program.NUMBERS`; the exit code.
 
     Raises:
       BadInput: they differ in something else, or their game is no function on the device.
@@ -51,14 +57,14 @@ def train_together(runs: Sequence[Config]) -> int:
     progress = Progress(live=first.log.progress)
     with (
         watchdog.Watchdog(configs.run_folder(first), first.log.watchdog),
-        Together(runs, progress) as together,
-        together.interrupt,
+        VmappedRuns(runs, progress) as vmapped,
+        vmapped.interrupt,
     ):
-        while together.is_unfinished():
-            together.advance()  # play and learn, in all runs, until something is due
-            together.report()
-        together.finish()
-    return exits.INTERRUPTED if together.interrupt.requested else exits.DONE
+        while vmapped.is_unfinished():
+            vmapped.advance()  # play and learn, in all runs, until something is due
+            vmapped.report()
+        vmapped.finish()
+    return exits.INTERRUPTED if vmapped.interrupt.requested else exits.DONE
 
 
 def check_alike(runs: Sequence[Config]) -> None:
@@ -94,185 +100,216 @@ def check_alike(runs: Sequence[Config]) -> None:
         )
 
 
-class Together:
-    """The runs that one program trains."""
+class VmappedRuns(contextlib.AbstractContextManager["VmappedRuns"]):
+    """The runs that one program trains: their state on the device, and a record of each."""
 
-    def __init__(self, runs: Sequence[Config], progress: Progress):
+    def __init__(self, configurations: Sequence[Config], progress: Progress):
         """Build everything; nothing large is allocated before memory and disk were looked at.
 
         Raises:
           BadInput: they cannot be trained together, or there is no room.
         """
-        check_alike(runs)
+        check_alike(configurations)
         self.progress, self.interrupt = progress, Interrupt()
         with contextlib.ExitStack() as opened:  # closes what is open if something is refused
-            self._build(runs, opened)
+            self._build(configurations, opened)
             self._open = opened.pop_all()
 
-    def _build(self, runs: Sequence[Config], opened: contextlib.ExitStack) -> None:
-        config, count = runs[0], len(runs)
+    def _build(self, configurations: Sequence[Config], opened: contextlib.ExitStack) -> None:
+        self.config = config = configurations[0]
+        count = len(configurations)
         task = resolve(config.game, config.env.backend)
         game = make_game(task, config.env, training=True)
         model = make_model(config, game.spec)
-        self.members = [Member(run, self.progress, opened) for run in runs]
-        plan = memory_plan(config, model)
-        memory.check_together(plan, count, free_memory.available_memory())
-        for member in self.members:
-            check_disk(config, plan, member.folder)
-        self.program = vmapped_program.make_program(
-            config, model, game, make_game(task, config.env, training=False)
-        )
-        self.config, self._compiled = config, {}
+        self.records = [
+            Record(one, self.progress, opened, is_alone=False) for one in configurations
+        ]
+        needs = memory_needs(config, model)
+        memory.check_runs(needs, count, free_memory.available_memory())
+        for record in self.records:
+            check_disk(config, needs, record.folder)
+        eval_game = make_game(task, config.env, training=False)
+        self.program = vmapped_program.make_program(config, model, game, eval_game)
+        self._advance = announced(self.progress, "advance", self.program.advance)
+        self._evaluate = announced(self.progress, "evaluate", self.program.evaluate)
         self.progress.say(f"{count} runs of {task.name} in one program")
-        self.lanes = self._start(runs)
-        for member, clocks in zip(self.members, self._restore(), strict=True):
-            member.open(clocks, game.spec.num_actions, opened)
+        self.runs = self._start(configurations)
+        saved = [self._restore(i, record) for i, record in enumerate(self.records)]
+        for record, clocks in zip(self.records, saved, strict=True):
+            record.open(game.spec, clocks, opened)
+        name, total = f"{count} x {config.game}", (config.total_agent_steps, config.total_updates)
+        opened.enter_context(self.progress.running(name, *total))  # a bar, while the runs last
 
-    def _start(self, runs: Sequence[Config]) -> Lane:
-        seed = np.array([run.seed for run in runs], np.int32)
-        game_seed = np.array([seed_of_games(run.seed, 0) for run in runs], np.int32)
-        values = [flatten(run) for run in runs]
+    def _start(self, configurations: Sequence[Config]) -> VmappedRun:
+        seed = np.array([one.seed for one in configurations], np.int32)
+        game_seed = np.array([seed_of_games(one.seed, 0) for one in configurations], np.int32)
+        values = [flatten(one) for one in configurations]
         table = {
             key: np.array([v[key] for v in values], np.float32) for key in vmapped_program.NUMBERS
         }
         differing = {key: column for key, column in table.items() if len(set(column)) > 1}
         return self.program.start(seed, game_seed, differing)
 
-    def _restore(self) -> list[Clocks]:
-        """Put what the folders hold into the lanes; the clocks of each."""
-        all_clocks = []
-        for i, member in enumerate(self.members):
-            lane = self._lane(i)
-            saved = member.restore({"train": lane.run.train, ITEM: without_train(lane)})
-            if saved is None:
-                all_clocks.append(Clocks())
-                continue
-            run = saved.state[ITEM].run.replace(train=saved.state["train"])
-            lane = saved.state[ITEM].replace(run=run, numbers=lane.numbers)
-            self.lanes = _put(self.lanes, np.int32(i), lane)
-            all_clocks.append(saved.clocks)
-            self.progress.say(f"{member.folder} resumed at {all_clocks[-1].agent_steps:,} steps")
-        return all_clocks
+    def _restore(self, i: int, record: Record) -> Clocks | None:
+        """Put what a folder holds in the place of a run; the clocks of that."""
+        run = self._run(i)
 
-    def _lane(self, i: int) -> Lane:
-        return _take(self.lanes, np.int32(i))
+        def template(meta: Mapping[str, Any]) -> Mapping[str, Any]:
+            if not meta.get("together"):
+                raise BadInput(
+                    f"{record.folder} holds a run that was trained by itself: go on without "
+                    "seeds=, or choose another name="
+                )
+            return _items(run)
 
-    def __enter__(self) -> "Together":
-        """Show the progress bar while the runs last."""
-        name, config = f"{len(self.members)} x {self.config.game}", self.config
-        bar = self.progress.running(name, config.total_agent_steps, config.total_updates)
-        self._open.enter_context(bar)
-        return self
+        saved = record.checkpointer.restore_newest(template)
+        if saved is None:
+            return None
+        state = saved.state[ITEM].run.replace(train=saved.state["train"])
+        run = saved.state[ITEM].replace(run=state, numbers=run.numbers)
+        self.runs = _put(self.runs, np.int32(i), run)
+        clocks = saved.clocks
+        self.progress.say(f"{record.folder} resumed at {clocks.agent_steps:,} steps")
+        return clocks
 
-    def __exit__(self, *raised: object) -> None:
+    def _run(self, i: int) -> VmappedRun:
+        return _take(self.runs, np.int32(i))
+
+    def __exit__(self, *raised: Any) -> None:
         """Finish what is being written and let go of everything."""
         self._open.__exit__(*raised)
 
     def is_unfinished(self) -> bool:
         """Whether a run has more to do, and nobody asked to stop."""
-        return not self.interrupt.requested and any(member.has_more for member in self.members)
+        return not self.interrupt.requested and any(map(_has_more, self.records))
 
     def advance(self) -> None:
         """Play and learn until something is due in the run that is furthest behind."""
-        unfinished = [member for member in self.members if member.has_more]
-        steps, updates = min(member.next_stop() for member in unfinished)
-        run = self._compile("advance", self.lanes, np.int32(steps), np.int32(updates))
+        steps, updates = map(np.int32, min(map(next_stop, filter(_has_more, self.records))))
         with watchdog.at("running the program"):
-            self.lanes = jax.block_until_ready(run(self.lanes, np.int32(steps), np.int32(updates)))
-
-    def _compile(self, name: str, *args: Any) -> Any:
-        if name not in self._compiled:
-            function = getattr(self.program, name)
-            with self.progress.compiling(name), watchdog.at(f"compiling {name}"):
-                self._compiled[name] = function.lower(*args).compile()
-        return self._compiled[name]
+            self.runs = jax.block_until_ready(self._advance(self.runs, steps, updates))
 
     def report(self) -> None:
         """Log, evaluate and save, each in the runs where it is due."""
-        facts = self._facts()
-        for member, lane in zip(self.members, facts, strict=True):
-            member.tick(lane)
-        self._do([member.due() for member in self.members], facts)
+        fetched = self._fetch()
+        for record, run in zip(self.records, fetched, strict=True):
+            record.set_clocks(int(run.agent_steps), int(run.run.train.updates))
+        self._do([record.due() | record.overdue() for record in self.records], fetched)
 
     def finish(self) -> None:
         """Log, evaluate and save once more where something has happened since."""
-        wanted = ["save"] if self.interrupt.requested else ["log", "evaluate", "save"]
-        facts = self._facts()
-        self._do([member.missing(wanted) for member in self.members], facts)
-        for member in self.members:
-            member.checkpointer.wait()
         stopped = self.interrupt.requested
+        wanted = {SAVE} if stopped else {LOG, EVALUATE, SAVE}
+        self._do([record.missing(wanted) for record in self.records], self._fetch())
+        for record in self.records:
+            record.checkpointer.wait()
         told = "stopped; the same command goes on from here" if stopped else "done"
-        folders = ", ".join(str(member.folder) for member in self.members)
+        folders = ", ".join(str(record.folder) for record in self.records)
         self.progress.say(f"{told}: {folders}")
 
-    def _facts(self) -> list[Lane]:
-        """Clocks and sums of every lane, on the host; nothing large."""
-        run, train = self.lanes.run, self.lanes.run.train
+    def _fetch(self) -> list[VmappedRun]:
+        """Clocks and sums of every run, on the host; nothing large."""
+        run, train = self.runs.run, self.runs.run.train
         train = train.replace(variables=None, next_target=None, target=None, opt_state=None)
         run = run.replace(train=train, replay=None, frames=None, key=None)
-        small = self.lanes.replace(run=run, games=None, step=None)
-        there = jax.device_get(small)
-        return [jax.tree.map(lambda x, i=i: x[i], there) for i in range(len(self.members))]
+        there = jax.device_get(self.runs.replace(run=run, games=None, step=None))
+        return [jax.tree.map(lambda x, i=i: x[i], there) for i in range(len(self.records))]
 
-    def _do(self, due: Sequence[set[str]], facts: Sequence[Lane]) -> None:
-        is_due = lambda what: [i for i, wanted in enumerate(due) if what in wanted]  # noqa: E731
-        if logging := is_due("log"):
-            self._tell([self.members[i].log(facts[i]) for i in logging], logging)
-            told = np.isin(np.arange(len(self.members)), logging)
-            self.lanes = _forget_sums(self.lanes, told)
-        if evaluating := is_due("evaluate"):
-            returns, lengths = self._play_games()
+    def _do(self, due: Sequence[set[str]], fetched: Sequence[VmappedRun]) -> None:
+        is_due = lambda what: [i for i, those in enumerate(due) if what in those]  # noqa: E731
+        if logging := is_due(LOG):
+            self._tell([_log(self.records[i], fetched[i]) for i in logging], logging)
+            told = np.isin(np.arange(len(self.records)), logging)
+            self.runs = _forget_sums(self.runs, told)
+        if evaluating := is_due(EVALUATE):
+            with watchdog.at("evaluating"):
+                returns, lengths = jax.device_get(self._evaluate(self.runs))
             games = [Games(returns[i].astype(float), lengths[i]) for i in evaluating]
             measured = [
-                self.members[i].evaluate(played, self._lane(i).run.train)
+                self.records[i].evaluate(played, self._run(i).run.train)
                 for i, played in zip(evaluating, games, strict=True)
             ]
             self._tell(measured, evaluating)
-        for i in is_due("save"):
-            self.members[i].save(self._lane(i))
-        for member, wanted in zip(self.members, due, strict=True):
-            member.done_at |= dict.fromkeys(wanted, member.clocks)
-
-    def _play_games(self) -> tuple[np.ndarray, np.ndarray]:
-        evaluate = self._compile("evaluate", self.lanes)
-        with watchdog.at("evaluating"):
-            return jax.device_get(evaluate(self.lanes))
+        for i in is_due(SAVE):
+            self.records[i].save(functools.partial(_save, self._run(i)))
 
     def _tell(self, metrics: Sequence[Mapping[str, float]], which: Sequence[int]) -> None:
         """Show the mean over the runs that have something to tell."""
         names = set.intersection(*(set(line) for line in metrics))
         mean = {name: float(np.mean([line[name] for line in metrics])) for name in names}
-        slowest = min((self.members[i] for i in which), key=lambda member: _reading(member.clocks))
+        slowest = min((self.records[i] for i in which), key=lambda one: one.clocks.counts)
         score, steps = mean.get(EVALUATION), slowest.clocks.agent_steps
         remark = None if score is None else on_track.compare(slowest.config, steps, score)
-        self.progress.update(slowest.clocks, mean, remark)
+        self.progress.update(slowest.now(), mean, remark)
 
 
-def _reading(clocks: Clocks) -> tuple[int, int]:
-    return clocks.agent_steps, clocks.updates
+def _has_more(record: Record) -> bool:
+    """Whether there is more to play or to learn."""
+    config, clocks = record.config, record.clocks
+    in_play = clocks.agent_steps < config.total_agent_steps
+    return in_play or clocks.updates < config.total_updates
+
+
+def next_stop(record: Record) -> tuple[int, int]:
+    """Agent steps and updates where something is due next."""
+    config, clocks = record.config, record.clocks
+    every = [period for period in periods(config).values() if period]
+    if clocks.agent_steps < config.total_agent_steps:
+        stops = [(clocks.agent_steps // period + 1) * period for period in every]
+        return min([*stops, config.total_agent_steps]), 0
+    before = schedules.periodic_clock(config, clocks)
+    while clocks.updates < config.total_updates:
+        more = schedules.updates_left(config, clocks)
+        clocks = dataclasses.replace(clocks, updates=clocks.updates + more)
+        after = schedules.periodic_clock(config, clocks)
+        if any(schedules.has_crossed(period, before, after) for period in every):
+            break
+    return config.total_agent_steps, clocks.updates
+
+
+def _log(record: Record, run: VmappedRun) -> dict[str, float]:
+    """Write a line of metrics of a run whose sums are on the host."""
+    done, games = run.finished, {}
+    if done.games:
+        games = {"rollout/return": float(done.score / done.games)}
+        games["rollout/length"] = float(done.length / done.games)
+        games["rollout/games"] = float(done.games)
+    metrics = record.log(run.run.metrics, games, run.run.train)
+    record.check(metrics, run.run.train)
+    return metrics
+
+
+def _items(run: VmappedRun) -> dict[str, Any]:
+    """A run by item of a checkpoint; its numbers are settings."""
+    rest = run.replace(run=run.run.replace(train=None), numbers={})
+    return {"train": run.run.train, ITEM: rest}
+
+
+def _save(run: VmappedRun, checkpointer: Checkpointer, clocks: Clocks) -> None:
+    meta = {"clocks": dataclasses.asdict(clocks), "together": True}
+    checkpointer.save(clocks.agent_steps, _items(run), meta)
 
 
 # Jitted: one program each instead of one per array.
 
 
 @jax.jit
-def _take(lanes_: Lane, i: Array) -> Lane:
-    """One of the lanes."""
-    return jax.tree.map(lambda x: x[i], lanes_)
+def _take(runs: VmappedRun, i: ArrayLike) -> VmappedRun:
+    """One of the runs."""
+    return jax.tree.map(lambda x: x[i], runs)
 
 
 @functools.partial(jax.jit, donate_argnums=0)
-def _put(lanes_: Lane, i: Array, lane: Lane) -> Lane:
+def _put(runs: VmappedRun, i: ArrayLike, run: VmappedRun) -> VmappedRun:
     """The inverse of the above."""
-    return jax.tree.map(lambda x, one: x.at[i].set(one), lanes_, lane)
+    return jax.tree.map(lambda x, one: x.at[i].set(one), runs, run)
 
 
 @functools.partial(jax.jit, donate_argnums=0)
-def _forget_sums(lanes_: Lane, told: Bool[Array, " L"]) -> Lane:
-    """Begin the sums of those lanes anew that have been told."""
+def _forget_sums(runs: VmappedRun, told: Bool[Array, " R"]) -> VmappedRun:
+    """Begin the sums of those runs anew that have been told."""
     forget = lambda told, x: jnp.where(told, jnp.zeros_like(x), x)  # noqa: E731
     sums, finished = jax.tree.map(
-        lambda x: jax.vmap(forget)(told, x), (lanes_.run.metrics, lanes_.finished)
+        lambda x: jax.vmap(forget)(told, x), (runs.run.metrics, runs.finished)
     )
-    return lanes_.replace(run=lanes_.run.replace(metrics=sums), finished=finished)
+    return runs.replace(run=runs.run.replace(metrics=sums), finished=finished)

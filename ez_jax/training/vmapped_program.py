@@ -1,9 +1,9 @@
-"""Runs side by side in one program: environment, search, replay and update, one run per lane.
+"""Runs side by side in one program: environment, search, replay and update, under `jax.vmap`.
 
 Only for games that are pure functions themselves (`envs.gymnax_adapter`). The agent is the one of
 every other run, function by function; what `run.py` does on the host for one run is done here on
-the device for all of them. Lanes share nothing but the program: each has its own seed, replay,
-clocks and, where they differ, numbers (`NUMBERS`). They are never in each other's way: a lane that
+the device for all of them. Runs share nothing but the program: each has its own seed, replay,
+clocks and, where they differ, numbers (`NUMBERS`). They are never in each other's way: one that
 has to wait for another, because its episodes ended at other times, is left as it is.
 """
 
@@ -16,6 +16,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
 from ez_jax.agent import schedules
@@ -32,7 +33,7 @@ from ez_jax.config import Config
 from ez_jax.envs.gymnax_adapter import DeviceGame, GameState, game_keys
 from ez_jax.structs import Clocks, RunState, TimeStep
 
-# Settings that may differ between lanes: numbers that are computed with and decide about no shape.
+# Settings that may differ between runs: numbers that are computed with and decide about no shape.
 NUMBERS = (
     "discount",
     *(f"loss.{name}" for name in ("policy", "value", "value_prefix", "consistency")),
@@ -53,29 +54,29 @@ class Finished(flax.struct.PyTreeNode, kw_only=True):
     length: jax.Array  # f32[], of their agent steps
 
 
-class Lane(flax.struct.PyTreeNode, kw_only=True):
-    """One run; the program has a leading axis of lanes."""
+class VmappedRun(flax.struct.PyTreeNode, kw_only=True):
+    """One run; the program has a leading axis of runs. Checkpoints know it by these names."""
 
-    run: RunState
+    run: RunState  # as of a run by itself
     games: GameState  # [N], being played
     step: TimeStep  # [N], what they returned last
     score: jax.Array  # f32[N], of the games being played, so far
     length: jax.Array  # i32[N], their agent steps
     finished: Finished
     agent_steps: jax.Array  # i32[]
-    numbers: dict[str, jax.Array]  # f32[] each, by dotted key: settings of this lane alone
+    numbers: dict[str, jax.Array]  # f32[] each, by dotted key: settings of this run alone
 
 
 class Program(NamedTuple):
-    """The jitted functions; `advance` donates its lanes."""
+    """The jitted functions; `advance` donates its runs."""
 
-    # (seed i32[L], seed of the games i32[L], numbers by key f32[L]) -> lanes
-    start: Callable[[Array, Array, Mapping[str, Array]], Lane]
-    # (lanes, agent steps, updates): all play and learn up to the former, then only learn up to the
+    # (seed i32[R], seed of the games i32[R], numbers by key f32[R]) -> runs
+    start: Callable[[ArrayLike, ArrayLike, Mapping[str, ArrayLike]], VmappedRun]
+    # (runs, agent steps, updates): all play and learn up to the former, then only learn up to the
     # latter, which counts nothing where it is less than the data is owed
-    advance: Callable[[Lane, Array, Array], Lane]
-    # lanes -> scores f32[L, E] and lengths i32[L, E] of one game from each seed from eval.seed on
-    evaluate: Callable[[Lane], tuple[Array, Array]]
+    advance: Callable[[VmappedRun, ArrayLike, ArrayLike], VmappedRun]
+    # runs -> scores f32[R, E] and lengths i32[R, E] of one game from each seed from eval.seed on
+    evaluate: Callable[[VmappedRun], tuple[Array, Array]]
 
 
 def make_program(config: Config, model: Model, game: DeviceGame, eval_game: DeviceGame) -> Program:
@@ -102,7 +103,7 @@ def _make_program(config: Config, model: Model, game: DeviceGame, eval_game: Dev
     return Program(
         start=jax.jit(jax.vmap(start)),
         advance=jax.jit(advance, donate_argnums=0),
-        evaluate=jax.jit(jax.vmap(lambda lane: evaluate(lane.run.train.variables, lane.numbers))),
+        evaluate=jax.jit(jax.vmap(lambda one: evaluate(one.run.train.variables, one.numbers))),
     )
 
 
@@ -125,11 +126,11 @@ def _start(
     seed: Int[Array, ""],
     game_seed: Int[Array, ""],
     numbers: Mapping[str, Array],
-) -> Lane:
+) -> VmappedRun:
     num_envs = config.actor.num_envs
     games, step = jax.vmap(game.reset)(game_keys(game_seed, num_envs))
-    return Lane(
-        run=init_run_state(dataclasses.replace(config, seed=seed), model),
+    return VmappedRun(
+        run=init_run_state(with_numbers(config, {"seed": seed}), model),
         games=games,
         step=step,
         score=jnp.zeros(num_envs),
@@ -141,36 +142,36 @@ def _start(
 
 
 def _advance(
-    config: Config, model: Model, game: DeviceGame, lanes: Lane, steps: Array, updates: Array
-) -> Lane:
-    """Rounds of one decision in every lane and the updates that it is owed, until all are there."""
+    config: Config, model: Model, game: DeviceGame, runs: VmappedRun, steps: Array, updates: Array
+) -> VmappedRun:
+    """Rounds of one decision in every run and the updates that it is owed, until all are there."""
     owed = jnp.array(_owed(config))
     handful = schedules.handful(config)
     group = config.reanalyse.updates_per_search
     decide = functools.partial(_decide, config, model)
     learn = functools.partial(_learn, config, model)
 
-    def has_work(lanes: Lane) -> Bool[Array, " L"]:
-        return (lanes.agent_steps < steps) | (lanes.run.train.updates < updates)
+    def has_work(runs: VmappedRun) -> Bool[Array, " R"]:
+        return (runs.agent_steps < steps) | (runs.run.train.updates < updates)
 
-    def round_of_all(lanes: Lane) -> Lane:
-        plays = lanes.agent_steps < steps
-        lanes, action = jax.vmap(decide)(lanes, plays)
+    def round_of_all(runs: VmappedRun) -> VmappedRun:
+        plays = runs.agent_steps < steps
+        runs, action = jax.vmap(decide)(runs, plays)
         due = jnp.where(
             plays,
-            owed[jnp.minimum(lanes.agent_steps, config.total_agent_steps)],
-            jnp.minimum(lanes.run.train.updates + handful, updates),
+            owed[jnp.minimum(runs.agent_steps, config.total_agent_steps)],
+            jnp.minimum(runs.run.train.updates + handful, updates),
         )
-        due = jnp.maximum(0, due - lanes.run.train.updates)
-        waits = plays & (lanes.agent_steps < config.total_agent_steps)
+        due = jnp.maximum(0, due - runs.run.train.updates)
+        waits = plays & (runs.agent_steps < config.total_agent_steps)
         due -= jnp.where(waits, due % group, 0)
         groups = (jnp.max(due) + group - 1) // group
-        lanes = jax.lax.fori_loop(
-            0, groups, lambda i, lanes: jax.vmap(learn)(lanes, due - i * group), lanes
+        runs = jax.lax.fori_loop(
+            0, groups, lambda i, runs: jax.vmap(learn)(runs, due - i * group), runs
         )
-        return jax.vmap(functools.partial(_play, game))(lanes, action, plays)
+        return jax.vmap(functools.partial(_play, game))(runs, action, plays)
 
-    return jax.lax.while_loop(lambda lanes: jnp.any(has_work(lanes)), round_of_all, lanes)
+    return jax.lax.while_loop(lambda runs: jnp.any(has_work(runs)), round_of_all, runs)
 
 
 def _owed(config: Config) -> np.ndarray:
@@ -186,45 +187,47 @@ def _temperatures(config: Config) -> np.ndarray:
 
 
 def _decide(
-    config: Config, model: Model, lane: Lane, plays: Bool[Array, ""]
-) -> tuple[Lane, Int[Array, " N"]]:
-    """Search and record the decisions, as `Run.decide`; nothing happens where a lane waits."""
-    chosen = with_numbers(config, lane.numbers)
+    config: Config, model: Model, one: VmappedRun, plays: Bool[Array, ""]
+) -> tuple[VmappedRun, Int[Array, " N"]]:
+    """Search and record the decisions, as `Run.decide`; nothing happens where a run waits."""
+    chosen = with_numbers(config, one.numbers)
     search = make_search(chosen.search, model, discount=chosen.discount, explore=True)
-    run, updates = lane.run, lane.run.train.updates
+    run, updates = one.run, one.run.train.updates
     temperature = jnp.array(_temperatures(config))[jnp.minimum(updates, config.total_updates)]
     row, frames, metrics = make_decide(model, search)(
         run.train.variables,
         run.replay.count,
         run.frames,
-        lane.step,
+        one.step,
         jax.random.fold_in(run.key, ACT),
         temperature,
-        config.actor.random_start & (lane.agent_steps < config.learner.start),
+        config.actor.random_start & (one.agent_steps < config.learner.start),
         updates,
     )
     replay = ring.add_where(run.replay, row, plays)
     frames = jnp.where(plays, frames, run.frames)
     sums = run.metrics.add(jax.tree.map(lambda x: jnp.where(plays, x, 0.0), metrics))
-    played = jnp.where(plays, jnp.sum(~lane.step.is_last), 0)
-    lane = lane.replace(
+    played = jnp.where(plays, jnp.sum(~one.step.is_last), 0)
+    one = one.replace(
         run=run.replace(replay=replay, frames=frames, metrics=sums),
-        agent_steps=lane.agent_steps + played,
+        agent_steps=one.agent_steps + played,
     )
-    return lane, row.action
+    return one, row.action
 
 
-def _play(game: DeviceGame, lane: Lane, action: Int[Array, " N"], plays: Bool[Array, ""]) -> Lane:
+def _play(
+    game: DeviceGame, one: VmappedRun, action: Int[Array, " N"], plays: Bool[Array, ""]
+) -> VmappedRun:
     """Step the games and keep the scores, as `RepeatableGames`."""
-    games, step = jax.vmap(game.step)(lane.games, action)
-    score, length = lane.score + step.score, lane.length + ~step.is_first
-    over, done = step.game_over, lane.finished
+    games, step = jax.vmap(game.step)(one.games, action)
+    score, length = one.score + step.score, one.length + ~step.is_first
+    over, done = step.game_over, one.finished
     finished = Finished(
         games=done.games + jnp.sum(over),
         score=done.score + jnp.sum(jnp.where(over, score, 0.0)),
         length=done.length + jnp.sum(jnp.where(over, length, 0)),
     )
-    after = lane.replace(
+    after = one.replace(
         games=games,
         step=step,
         score=jnp.where(over, 0.0, score),
@@ -232,17 +235,17 @@ def _play(game: DeviceGame, lane: Lane, action: Int[Array, " N"], plays: Bool[Ar
         finished=finished,
     )
     # Nothing of the run itself has changed: it need not be chosen, array by array.
-    return where(plays, after.replace(run=None), lane.replace(run=None)).replace(run=lane.run)
+    return where(plays, after.replace(run=None), one.replace(run=None)).replace(run=one.run)
 
 
-def _learn(config: Config, model: Model, lane: Lane, due: Int[Array, ""]) -> Lane:
+def _learn(config: Config, model: Model, one: VmappedRun, due: Int[Array, ""]) -> VmappedRun:
     """One group of updates, as `Run.learn`, of which the first `due` are made."""
-    chosen = with_numbers(config, lane.numbers)
+    chosen = with_numbers(config, one.numbers)
     search = make_search(chosen.search, model, discount=chosen.discount, explore=True)
     reanalyse, targets = make_reanalyse(chosen, model, search), make_targets(chosen, model)
     prepare, learn = make_prepare(chosen, model, reanalyse, targets), make_learn(chosen, model)
-    key = jax.random.fold_in(lane.run.key, LEARN)
-    before = lane.run
+    key = jax.random.fold_in(one.run.key, LEARN)
+    before = one.run
     group, replay, sums = prepare(
         before.train.target, before.replay, before.metrics, key, before.train.updates
     )
@@ -251,7 +254,7 @@ def _learn(config: Config, model: Model, lane: Lane, due: Int[Array, ""]) -> Lan
         after = learn(run.train, run.replay, run.metrics, key, group, i)
         train, replay, sums = after
         run = _run_where(due > i, run.replace(train=train, replay=replay, metrics=sums), run)
-    return lane.replace(run=run)
+    return one.replace(run=run)
 
 
 def where(chosen: Bool[Array, ""], yes: Any, no: Any) -> Any:

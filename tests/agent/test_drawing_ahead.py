@@ -23,8 +23,7 @@ from ez_jax.system import free_memory
 from ez_jax.system.free_memory import Available
 from ez_jax.terminal.progress import Progress
 from ez_jax.train import train
-from ez_jax.training.planning import needs
-from ez_jax.training.planning import plan as planning
+from ez_jax.training.planning import needs, preview
 from ez_jax.training.planning.memory import USABLE
 from ez_jax.training.run import Run
 from ez_jax.training.vmapped import check_alike
@@ -38,7 +37,7 @@ CHANGES = {"replay.memory": "auto", "reanalyse.updates_per_search": 2, "replay.c
 def small_device(config) -> Available:
     """A device with room for this run, but not for the frames of its replay."""
     on_device = override(config, {"replay.memory": "device"})
-    whole = needs.memory_plan(on_device, planning._model(on_device))
+    whole = needs.memory_needs(on_device, preview.model_of(on_device))
     return Available(device=int(whole.device / USABLE) - 1, host=10**12, is_shared=False)
 
 
@@ -118,7 +117,7 @@ def test_no_more_rows_are_written_between_draw_and_update_than_planned(
 
 def test_without_drawing_ahead_the_ring_is_as_long_as_ever():
     config = runs.config("run")
-    model = planning._model(config)
+    model = preview.model_of(config)
     ahead = override(config, {"replay.memory": "host"})
     assert schedules.rows_ahead(config) == 0
     assert ring_rows(ahead, model.spec) == ring_rows(config, model.spec) + schedules.rows_ahead(
@@ -151,7 +150,7 @@ def test_each_group_gets_what_was_drawn_one_group_before():
 
 @pytest.fixture
 def host_frames():
-    model = planning._model(runs.config("run"))
+    model = preview.model_of(runs.config("run"))
     frames = HostFrames(model.spec, rows=5, num_envs=2)
     yield frames
     frames.close()
@@ -187,7 +186,7 @@ def test_rows_that_come_too_fast_are_no_secret(host_frames):
 def test_several_processes_are_refused(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     config = runs.config("run", CHANGES)
-    model = planning._model(config)
+    model = preview.model_of(config)
     make_source(config, model, False, Progress(live=False)).close()
     with pytest.raises(BadInput, match=r"for one process, and this run has 2: set replay\.memory"):
         make_source(config, model, True, Progress(live=False))

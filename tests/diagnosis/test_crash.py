@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import runs
+import tiny
 
 from ez_jax import replay_crash
 from ez_jax.agent import losses
@@ -23,9 +24,10 @@ from ez_jax.diagnosis import crash_replay
 from ez_jax.storage import crash_bundle
 from ez_jax.structs import Clocks, Prepared
 from ez_jax.system import exits
+from ez_jax.terminal.progress import Progress
 from ez_jax.train import train
-from ez_jax.training import record
 from ez_jax.training.games import RepeatableGames
+from ez_jax.training.record import Record
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")
 
@@ -100,8 +102,11 @@ def test_a_run_stops_after_the_set_number_of_skipped_updates_in_a_row(failed):
 
 @pytest.mark.parametrize(("limit", "in_a_row"), [(3, 2), (0, 1_000)])
 def test_a_run_goes_on_below_the_limit_and_without_one(tmp_path, limit, in_a_row):
-    config = runs.config(tmp_path, {"learner.max_skipped": limit})
-    record.check_skipped(SimpleNamespace(skipped_in_a_row=jnp.int32(in_a_row)), config, tmp_path)
+    config = runs.config(tmp_path, {"learner.max_skipped": limit, "log.tensorboard": False})
+    with contextlib.ExitStack() as opened:
+        record = Record(config, Progress(live=False), opened)
+        record.open(tiny.make_spec(4), None, opened)
+        record.check({}, SimpleNamespace(skipped_in_a_row=jnp.int32(in_a_row)))
 
 
 def test_a_bundle_tells_where_the_run_stood_and_what_it_ran_on(failed):
@@ -166,18 +171,14 @@ def test_the_first_value_that_is_not_finite_is_counted_and_placed(array, told):
 # What can go wrong with a bundle.
 
 
-def fake_run(folder, state=None):
+def failed_run(folder, train=None):
     """As much of a run as a bundle looks at."""
-    run = SimpleNamespace(folder=folder, config=runs.config(folder), clocks=Clocks(updates=3))
-    if state is not None:
-        run.state = SimpleNamespace(train=state)
-        group = Prepared(batch={"reward": jnp.arange(6.0).reshape(3, 2)}, targets={})
-        run.last_update = record.LastUpdate(2, group, 1, jax.random.key(0))
-    return run
-
-
-def leave(run, error):
-    crash_bundle.report(run, type(error), error, None)
+    run = crash_bundle.FailedRun(folder, runs.config(folder), clocks=Clocks(updates=3))
+    if train is None:
+        return run
+    group = Prepared(batch={"reward": jnp.arange(6.0).reshape(3, 2)}, targets={})
+    last = crash_bundle.LastUpdate(2, group, 1, jax.random.key(0))
+    return run._replace(train=train, last_update=last)
 
 
 class Failed:
@@ -195,8 +196,8 @@ class Failed:
 def test_arrays_that_cannot_be_had_are_left_out_and_said_so(tmp_path, capsys):
     given, kept = jnp.ones(3), jnp.zeros(2)
     given.delete()
-    run = fake_run(tmp_path, {"gone": given, "kept": kept, "torn": Failed()})
-    leave(run, RuntimeError("while it was being updated"))
+    run = failed_run(tmp_path, {"gone": given, "kept": kept, "torn": Failed()})
+    crash_bundle.report(run, RuntimeError("while it was being updated"))
     assert "(2 arrays could not be saved: crash.json says why)" in capsys.readouterr().err
     facts = json.loads(next(tmp_path.glob("crashes/*/crash.json")).read_text())
     assert facts["left_out"] == {
@@ -225,7 +226,7 @@ def test_an_update_that_cannot_be_made_again_is_said_to_be_so(failed):
 
 @pytest.mark.parametrize("error", [BadInput("no such game"), KeyboardInterrupt(), SystemExit(1)])
 def test_what_is_no_fault_of_the_program_leaves_no_bundle(tmp_path, capsys, error):
-    leave(fake_run(tmp_path), error)
+    crash_bundle.report(failed_run(tmp_path), error)
     assert runs.contents(tmp_path) == {}
     assert capsys.readouterr().err == ""
 
@@ -235,7 +236,7 @@ def test_a_bundle_that_cannot_be_written_hides_nothing(tmp_path, capsys):
 
     def fail():
         with contextlib.ExitStack() as opened:
-            opened.push(lambda *raised: crash_bundle.report(fake_run(tmp_path), *raised))
+            opened.push(lambda _, error, __: crash_bundle.report(failed_run(tmp_path), error))
             raise ZeroDivisionError("the fault that matters")
 
     code, _, told = says(capsys, fail)
@@ -246,7 +247,7 @@ def test_a_bundle_that_cannot_be_written_hides_nothing(tmp_path, capsys):
 
 def test_the_newest_bundles_are_kept(tmp_path):
     for number in range(crash_bundle.KEEP + 1):
-        leave(fake_run(tmp_path), RuntimeError(str(number)))
+        crash_bundle.report(failed_run(tmp_path), RuntimeError(str(number)))
     assert len(list((tmp_path / "crashes").iterdir())) == crash_bundle.KEEP
     assert crash_bundle.read(tmp_path).facts["error"] == f"RuntimeError: {crash_bundle.KEEP}"
 

@@ -12,7 +12,6 @@ from ez_jax.storage.metrics import MetricsWriter, Series, read_metrics
 from ez_jax.structs import Clocks
 from ez_jax.terminal.progress import Progress, duration
 from ez_jax.training.planning.needs import cpu_warning
-from ez_jax.training.record import Every
 
 
 def clocks(step, updates=0):
@@ -23,27 +22,6 @@ def write_steps(run_dir, *readings):
     with MetricsWriter(run_dir, tensorboard=False) as writer:
         for step, updates in readings:
             writer.write(clocks(step, updates), {"loss/total": float(updates)})
-
-
-def test_every_fires_once_per_crossing():
-    every = Every(10)
-    assert [every(now) for now in (0, 4, 9, 12, 19, 20, 55, 59)] == [
-        False, False, False, True, False, True, True, False,
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize("stop", range(0, 60, 4))
-def test_every_resumed_from_the_clock_goes_on_alike(stop):
-    unbroken = Every(10)
-    fired = [now for now in range(0, 60, 4) if unbroken(now)]
-    first, second = Every(10), Every(10, now=stop)
-    parts = [now for now in range(0, stop + 1, 4) if first(now)]
-    parts += [now for now in range(stop + 4, 60, 4) if second(now)]
-    assert parts == fired
-
-
-def test_every_zero_never_fires():
-    assert not any(map(Every(0), range(5)))
 
 
 def test_a_line_has_the_clocks_first_and_numbers_come_back_exactly(tmp_path):

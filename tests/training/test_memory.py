@@ -12,9 +12,9 @@ from ez_jax.storage.checkpoint_items import tree_bytes
 from ez_jax.structs import EnvSpec
 from ez_jax.system.free_memory import Available, available_memory
 from ez_jax.training.planning.memory import (
+    MemoryNeeds,
     Sizes,
     check,
-    plan_memory,
     residual_bytes,
     search_bytes,
     with_frames_on_host,
@@ -52,7 +52,7 @@ def node(batch):
 
 
 def make_plan(**changes):
-    return plan_memory(
+    return MemoryNeeds.of_sizes(
         ATARI,
         dataclasses.replace(PUBLISHED, **changes),
         train_state=jax.ShapeDtypeStruct((33_000_000,), jnp.float32),

@@ -22,9 +22,7 @@ from ez_jax.system import exits, free_memory
 from ez_jax.system.free_memory import Available
 from ez_jax.terminal import arguments
 from ez_jax.training import run
-from ez_jax.training.planning import memory, rehearsal
-from ez_jax.training.planning import needs as plan
-from ez_jax.training.planning import plan as planning
+from ez_jax.training.planning import memory, needs, preview, rehearsal
 from ez_jax.training.planning.rehearsal import Rates
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")
@@ -43,10 +41,10 @@ RATES = Rates(
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """A tiny run that was never made: configuration, model, memory plan."""
+    """A tiny run that was never made: configuration, model, memory."""
     config = runs.config(tmp_path_factory.mktemp("plan") / "run")
-    model = planning._model(config)
-    return SimpleNamespace(config=config, model=model, plan=plan.memory_plan(config, model))
+    model = preview.model_of(config)
+    return SimpleNamespace(config=config, model=model, needs=needs.memory_needs(config, model))
 
 
 # The command line.
@@ -147,19 +145,19 @@ def test_the_whole_run_is_the_sum_of_its_parts():
     evaluations = 4  # of 160 steps and the worth of 20 more: at 50, 100, 150 and 180
     games = evaluations * 2 * config.env.eval_max_episode_steps * 0.25
     parts = {"compiling": 10.0, "acting": 40 * 0.5, "learning": updates * 2.0, "evaluation": games}
-    assert planning.seconds(config, RATES) == parts
-    whole = planning.time_rows(config, RATES)["whole run"]
+    assert preview.seconds(config, RATES) == parts
+    whole = preview.time_rows(config, RATES)["whole run"]
     fewest, most = sum(parts.values()) - games, sum(parts.values())
     assert whole.startswith(
-        f"{planning.duration(fewest)} without evaluation, at most {planning.duration(most)} with it"
+        f"{preview.duration(fewest)} without evaluation, at most {preview.duration(most)} with it"
     )
 
 
 def test_what_was_not_measured_is_said():
     config = runs.config("run")
-    assert planning.caveats(config, RATES, load=0.1, cores=2) == {}
+    assert preview.caveats(config, RATES, load=0.1, cores=2) == {}
     smaller = dataclasses.replace(RATES, batch_size=2, capacity=50)
-    told = planning.caveats(config, smaller, load=4.0, cores=2)["estimated"]
+    told = preview.caveats(config, smaller, load=4.0, cores=2)["estimated"]
     assert "2 were measured" in told
     assert "a replay of 50 agent steps" in told
     assert "load 4.0 on 2 cores" in told
@@ -197,7 +195,7 @@ def test_the_share_of_old_policies_is_that_of_a_long_run(tiny):
     assert ring.count >= 500
     config = override(tiny.config, {"reanalyse.mode": "buffer", "replay.capacity": 10**6})
     positions = config.learner.batch_size * 2
-    assert plan.searched_share(config) == pytest.approx(
+    assert needs.searched_share(config) == pytest.approx(
         min(1.0, runs.STEPS / config.reanalyse.max_age / positions)
     ), "of what is played, not of what there is room for"
 
@@ -206,18 +204,18 @@ def test_the_share_of_old_policies_is_that_of_a_long_run(tiny):
 
 
 def test_needs_grow_with_the_replay_and_what_is_kept(tiny):
-    larger = memory.with_capacity(tiny.plan, 10 * tiny.plan.sizes.capacity)
-    assert larger.device > tiny.plan.device
-    assert larger.host > tiny.plan.host
-    needs = plan.disk_bytes(tiny.config, tiny.plan)
-    assert plan.disk_bytes(tiny.config, larger) > needs
+    larger = memory.with_capacity(tiny.needs, 10 * tiny.needs.sizes.capacity)
+    assert larger.device > tiny.needs.device
+    assert larger.host > tiny.needs.host
+    before = needs.disk_bytes(tiny.config, tiny.needs)
+    assert needs.disk_bytes(tiny.config, larger) > before
     kept = override(tiny.config, {"checkpoint.keep": 3})
-    assert plan.disk_bytes(kept, tiny.plan) == needs + plan.checkpoint_bytes(tiny.plan)
+    assert needs.disk_bytes(kept, tiny.needs) == before + needs.checkpoint_bytes(tiny.needs)
 
 
 def test_memory_of_a_device_of_its_own_is_told_apart_from_that_of_the_host(tiny, tmp_path):
     available = Available(device=8 * 10**9, host=3 * 10**9, is_shared=False)
-    rows = planning.need_rows(tiny.config, tiny.plan, available, tmp_path / "run")
+    rows = preview.need_rows(tiny.config, tiny.needs, available, tmp_path / "run")
     assert "of 8 GB available" in rows["memory"]
     assert "of 3 GB available" in rows["host"]
 
@@ -228,9 +226,9 @@ def test_frames_are_planned_for_where_they_will_lie(where, capacity, tiny, tmp_p
     available = Available(device=10**9, host=10**11, is_shared=False)
     monkeypatch.setattr(free_memory, "available_memory", lambda: available)
     config = override(tiny.config, {"replay.memory": where, "replay.capacity": capacity})
-    planned = plan.memory_plan(config, tiny.model)
+    planned = needs.memory_needs(config, tiny.model)
     assert planned.sizes.on_host == (where == "host" or (where == "auto" and capacity == 10**8))
-    rows = planning.need_rows(config, planned, available, tmp_path / "run")
+    rows = preview.need_rows(config, planned, available, tmp_path / "run")
     assert ("replay without frames" in rows["memory"]) == planned.sizes.on_host
     assert ("of it frames of the replay" in rows["host"]) == planned.sizes.on_host
 
@@ -239,15 +237,15 @@ def test_in_one_memory_frames_stay_with_the_replay(tiny, monkeypatch):
     available = Available(device=10**9, host=10**9, is_shared=True)
     monkeypatch.setattr(free_memory, "available_memory", lambda: available)
     config = override(tiny.config, {"replay.memory": "auto", "replay.capacity": 10**8})
-    assert not plan.memory_plan(config, tiny.model).sizes.on_host
+    assert not needs.memory_needs(config, tiny.model).sizes.on_host
 
 
 def test_a_large_run_is_planned_for_a_device_that_its_replay_does_not_fit(monkeypatch):
     available = Available(device=80 * 10**9, host=200 * 10**9, is_shared=False)
     monkeypatch.setattr(free_memory, "available_memory", lambda: available)
     config = make_config("Breakout", "muzero_large")
-    model = planning._model(config)
-    planned = plan.memory_plan(config, model)
+    model = preview.model_of(config)
+    planned = needs.memory_needs(config, model)
     frames = config.replay.capacity * 96 * 96 * 3
     assert planned.sizes.on_host
     assert planned.frames_on_host == frames
@@ -267,18 +265,18 @@ def test_the_largest_settings_fit_and_little_more_does_not(tiny, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
     config = override(tiny.config, {"learner.start": 10**6, "replay.capacity": 10**6})
     config = validate(override(config, {"total_agent_steps": 10**6}))
-    planned = memory.with_capacity(tiny.plan, config.replay.capacity)
+    planned = memory.with_capacity(tiny.needs, config.replay.capacity)
     available = Available(device=10**9, host=10**9, is_shared=True)
-    folder = planning.configs.run_folder(config)
-    told = planning.largest(config, tiny.model, planned, available, folder)
+    folder = preview.configs.run_folder(config)
+    told = preview.largest_settings(config, tiny.model, planned, available, folder)
     found = {key: int(re.search(rf"{key}=(\d+)", told)[1]) for key in KEYS}
     for key, value in found.items():
         for factor, fits in ((1.0, True), (1.02, False)):
             changed = override(config, {key: int(value * factor)})
-            larger = dataclasses.replace(planned, sizes=plan.sizes(changed, tiny.model.spec))
+            larger = dataclasses.replace(planned, sizes=needs.sizes(changed, tiny.model.spec))
             assert memory.fits(larger, available) == fits
     free = 10**8  # and now the disk
-    told = planning.largest(config, tiny.model, planned, available, folder)
+    told = preview.largest_settings(config, tiny.model, planned, available, folder)
     assert int(re.search(r"capacity=(\d+)", told)[1]) <= found["replay.capacity"]
 
 
@@ -310,23 +308,23 @@ def test_more_memory_than_there_is_is_refused_and_no_folder_made(tmp_path, capsy
 def test_more_disk_than_there_is_is_refused_before_the_start(
     action, tiny, tmp_path, capsys, monkeypatch
 ):
-    free = plan.LOG_BYTES + 10**6
+    free = needs.LOG_BYTES + 10**6
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
     config = runs.config(tmp_path / "run", {"replay.capacity": 10**6})
     told = refusal(lambda: action(config), capsys)
     assert "65 MB are there for it; free some or choose another run_dir=" in told.err
     capacity = int(re.search(r"replay.capacity=(\d+) would fit", told.err)[1])
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
-    plan.check_disk(config, memory.with_capacity(tiny.plan, capacity), tmp_path / "run")
+    needs.check_disk(config, memory.with_capacity(tiny.needs, capacity), tmp_path / "run")
 
 
 def test_what_a_resumed_run_has_written_counts_as_room(tiny, tmp_path, monkeypatch):
-    need = plan.disk_bytes(tiny.config, tiny.plan)
+    need = needs.disk_bytes(tiny.config, tiny.needs)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=need - 1_000))
     with pytest.raises(BadInput, match="run_dir="):
-        plan.check_disk(tiny.config, tiny.plan, tmp_path)
+        needs.check_disk(tiny.config, tiny.needs, tmp_path)
     (tmp_path / "replay").write_bytes(bytes(1_000))
-    plan.check_disk(tiny.config, tiny.plan, tmp_path)
+    needs.check_disk(tiny.config, tiny.needs, tmp_path)
 
 
 def test_a_folder_that_could_not_be_made_is_refused(tmp_path, capsys):

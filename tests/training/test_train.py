@@ -151,12 +151,12 @@ def test_a_slow_run_is_saved_by_the_clock_on_the_wall(tmp_path, monkeypatch):
         run.games.send(run.decide(run.begin()))
         run.games.recv()
         run.report()
-        run.checkpointer.wait()
+        run.record.checkpointer.wait()
         assert runs.latest_checkpoint(tmp_path) is None
         now = time.perf_counter()
         monkeypatch.setattr(time, "perf_counter", lambda: now + 301)
         run.report()
-        run.checkpointer.wait()
+        run.record.checkpointer.wait()
         assert runs.latest_checkpoint(tmp_path) == 2
 
 
@@ -255,7 +255,6 @@ def interrupted(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as told:
         patch.setattr(Run, "evaluate", ask_to_end)
-        patch.setattr(ask_to_end, "__name__", "evaluate")
         code = train(runs.config(folder, {"seed": 1}))
     return folder, code, told.getvalue()
 

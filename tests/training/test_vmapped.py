@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 import runs
+import tiny
 from test_train import untimed
 
 from ez_jax.agent.model import make_model
@@ -20,8 +21,8 @@ from ez_jax.terminal.launch import spread
 from ez_jax.terminal.progress import Progress
 from ez_jax.train import train
 from ez_jax.training import vmapped_program
-from ez_jax.training.record import Member
-from ez_jax.training.vmapped import OWN, Together, check_alike, train_together
+from ez_jax.training.record import EVALUATE, LOG, SAVE, Record
+from ez_jax.training.vmapped import OWN, VmappedRuns, check_alike, train_together
 
 GAME = "gymnax:CartPole"
 # Adam would make a whole step of what differs by rounding.
@@ -42,11 +43,11 @@ def folders(tmp_path_factory):
     """Two seeds and a run that learns nothing, in one program; the second seed by itself, too."""
     root = tmp_path_factory.mktemp("together")
     settings = [{"seed": 0}, {"seed": 1}, {"seed": 0, **STILL}]
-    members = [
+    configurations = [
         override(config(root / name), changes)
         for name, changes in zip(["first", "second", "still"], settings, strict=True)
     ]
-    assert train_together(members) == DONE
+    assert train_together(configurations) == DONE
     assert train(override(config(root / "alone"), {"seed": 1})) == DONE
     return root
 
@@ -87,7 +88,7 @@ def test_a_run_among_others_is_the_run_by_itself(folders):
 
 
 @pytest.mark.long
-def test_numbers_differ_by_lane(folders):
+def test_numbers_differ_by_run(folders):
     first, still = (weights(folders / name) for name in ("first", "still"))
 
     assert np.abs(first - still).max() > 0.01
@@ -102,13 +103,13 @@ def test_a_run_goes_on_in_other_company_as_if_nothing_had_happened(folders, tmp_
         for name, changes in [("again", {"seed": 1}), ("still", STILL)]
     )
     company = [config(tmp_path / "other"), again, still]
-    with Together(company, Progress(live=False)) as together:
+    with VmappedRuns(company, Progress(live=False)) as vmapped:
         for _ in range(3):
-            together.advance()
-            together.report()
-        together.interrupt.requested = True
-        assert not together.is_unfinished()
-        together.finish()
+            vmapped.advance()
+            vmapped.report()
+        vmapped.interrupt.requested = True
+        assert not vmapped.is_unfinished()
+        vmapped.finish()
     assert 0 < read_metrics(tmp_path / "again")[-1]["agent_steps"] < runs.STEPS
 
     newcomer = override(config(tmp_path / "new"), {"seed": 2})
@@ -121,9 +122,9 @@ def test_a_run_goes_on_in_other_company_as_if_nothing_had_happened(folders, tmp_
 def test_a_complete_run_is_left_as_it_is(folders):
     before = runs.contents(folders / "second")
     same = override(config(folders / "second"), {"seed": 1})
-    with Together([same], Progress(live=False)) as together:
-        assert not together.is_unfinished()
-        together.finish()
+    with VmappedRuns([same], Progress(live=False)) as vmapped:
+        assert not vmapped.is_unfinished()
+        vmapped.finish()
 
     after = runs.contents(folders / "second")
     assert before["metrics.jsonl"] == after["metrics.jsonl"]
@@ -137,7 +138,7 @@ def test_runs_alone_and_together_are_not_mixed_up(folders):
     with pytest.raises(BadInput, match="go on with the same seeds="):
         train(override(config(folders / "second"), {"seed": 1}))
     with pytest.raises(BadInput, match="go on without seeds="):
-        Together([override(config(folders / "alone"), {"seed": 1})], Progress(live=False))
+        VmappedRuns([override(config(folders / "alone"), {"seed": 1})], Progress(live=False))
 
 
 def test_what_a_signal_left_out_at_the_end_is_made_up_for(tmp_path):
@@ -149,11 +150,10 @@ def test_what_a_signal_left_out_at_the_end_is_made_up_for(tmp_path):
     write_config(tmp_path, to_dict(whole))
 
     with contextlib.ExitStack() as opened:
-        member = Member(whole, Progress(live=False), opened)
-        member.open(saved, 2, opened)
-        assert not member.has_more
-        assert member.missing(["log", "evaluate", "save"]) == {"evaluate"}
-        assert member.due() == {"evaluate"}
+        record = Record(whole, Progress(live=False), opened)
+        record.open(tiny.make_spec(4, actions=2), saved, opened)
+        assert record.missing({LOG, EVALUATE, SAVE}) == {EVALUATE}
+        assert record.due() == {EVALUATE}
 
 
 @pytest.mark.parametrize(

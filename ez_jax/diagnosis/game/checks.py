@@ -199,11 +199,11 @@ def _network(game: Game) -> str:
 def _memory(game: Game) -> str:
     from ez_jax.system import free_memory
     from ez_jax.training.planning import memory
-    from ez_jax.training.planning.needs import memory_plan
+    from ez_jax.training.planning.needs import memory_needs
 
-    plan, available = memory_plan(game.config, game.model), free_memory.available_memory()
-    memory.check(plan, available)
-    return f"{free_memory.gigabytes(plan.device)} of {free_memory.gigabytes(available.device)}"
+    needs, available = memory_needs(game.config, game.model), free_memory.available_memory()
+    memory.check(needs, available)
+    return f"{free_memory.gigabytes(needs.device)} of {free_memory.gigabytes(available.device)}"
 
 
 CHECKS: dict[str, tuple[str, Callable[[Game], str | Note]]] = {

@@ -108,10 +108,10 @@ class Game:
 
     def would_get(self) -> dict[str, str]:
         """Preset, search, length, network and memory of a run, by name."""
-        from ez_jax.training.planning.needs import memory_plan, plan_rows
+        from ez_jax.training.planning.needs import memory_needs, start_rows
 
-        plan = memory_plan(self.config, self.model)
-        rows = plan_rows(self.config, self.model, plan, run_folder(self.config), None)
+        needs = memory_needs(self.config, self.model)
+        rows = start_rows(self.config, self.model, needs, run_folder(self.config), None)
         return {name: text for name, text in rows.items() if name != "folder"}
 
 

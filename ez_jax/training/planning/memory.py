@@ -39,8 +39,8 @@ class Sizes:
 
 
 @dataclasses.dataclass(frozen=True)
-class MemoryPlan:
-    """What will be asked for, in bytes by purpose."""
+class MemoryNeeds:
+    """What a run will ask for, in bytes by purpose."""
 
     sizes: Sizes
     per_step: int  # replay, of one agent step
@@ -49,6 +49,41 @@ class MemoryPlan:
     per_sample: int  # batch and activations, of one sampled sequence
     per_root: int  # search tree, of one root
     train: int  # parameters, optimiser state, target networks
+
+    @classmethod
+    def of_sizes(
+        cls,
+        spec: EnvSpec,
+        sizes: Sizes,
+        *,
+        train_state: Any,
+        embedding: Any,
+        activation_bytes: int,
+    ) -> "MemoryNeeds":
+        """Compute them.
+
+        Args:
+          spec: the environment; gives the size of a frame.
+          sizes: the settings.
+          train_state: the learner's tree (arrays or `jax.eval_shape`).
+          embedding: one search node, its leaves with a leading axis of 1.
+          activation_bytes: kept for the backward pass of one sampled sequence (`residual_bytes`).
+        """
+        frame = math.prod(spec.observation_shape) * spec.observation_dtype.itemsize
+        refreshed = spec.num_actions * FLOAT + 3 * FLOAT  # policy; value, searched and priority
+        recorded = frame + 3 * FLOAT + 1  # and reward, discount, action; is_first
+        policies = spec.num_actions * sizes.unrolled * FLOAT
+        # Once as bytes, once as the scaled floats that the network sees.
+        observed = sizes.frames * frame + sizes.frames * math.prod(spec.observation_shape) * FLOAT
+        return cls(
+            sizes=sizes,
+            per_step=recorded + refreshed,
+            frame=frame,
+            per_step_refreshed=refreshed,
+            per_sample=observed + policies + activation_bytes,
+            per_root=search_bytes(tree_bytes(embedding), spec.num_actions, sizes.num_simulations),
+            train=tree_bytes(train_state),
+        )
 
     @property
     def parts(self) -> dict[str, int]:
@@ -94,7 +129,7 @@ class MemoryPlan:
         return saved + RUNTIME_BYTES + frames + (self._next_frames if frames else 0)
 
     def describe(self) -> str:
-        """One line for the plan that is shown at the start."""
+        """One line for what is shown at the start."""
         parts = ", ".join(f"{name} {gigabytes(size)}" for name, size in self.parts.items())
         number = self.sizes.devices
         where = "the device" if number == 1 else f"each of {number} devices"
@@ -104,40 +139,6 @@ class MemoryPlan:
         """Bytes in host memory, and what most of them are for."""
         frames = f", {gigabytes(self.frames_on_host)} of it frames of the replay"
         return gigabytes(self.host) + (frames if self.frames_on_host else "")
-
-
-def plan_memory(
-    spec: EnvSpec,
-    sizes: Sizes,
-    *,
-    train_state: Any,
-    embedding: Any,
-    activation_bytes: int,
-) -> MemoryPlan:
-    """Compute the plan.
-
-    Args:
-      spec: the environment; gives the size of a frame.
-      sizes: the settings.
-      train_state: the learner's tree (arrays or `jax.eval_shape`).
-      embedding: one search node, its leaves with a leading axis of 1.
-      activation_bytes: kept for the backward pass of one sampled sequence; see `residual_bytes`.
-    """
-    frame = math.prod(spec.observation_shape) * spec.observation_dtype.itemsize
-    refreshed = spec.num_actions * FLOAT + 3 * FLOAT  # policy; value, searched and priority
-    recorded = frame + 3 * FLOAT + 1  # and reward, discount, action; is_first
-    policies = spec.num_actions * sizes.unrolled * FLOAT
-    # Once as bytes, once as the scaled floats that the network sees.
-    observed = sizes.frames * frame + sizes.frames * math.prod(spec.observation_shape) * FLOAT
-    return MemoryPlan(
-        sizes=sizes,
-        per_step=recorded + refreshed,
-        frame=frame,
-        per_step_refreshed=refreshed,
-        per_sample=observed + policies + activation_bytes,
-        per_root=search_bytes(tree_bytes(embedding), spec.num_actions, sizes.num_simulations),
-        train=tree_bytes(train_state),
-    )
 
 
 def search_bytes(embedding_bytes: int, num_actions: int, num_simulations: int) -> int:
@@ -159,36 +160,36 @@ def residual_bytes(function: Callable[..., Any], variables: Any, *inputs: Any) -
     return tree_bytes(jax.eval_shape(backward, variables, *inputs))
 
 
-def check(plan: MemoryPlan, available: Available) -> None:
+def check(needs: MemoryNeeds, available: Available) -> None:
     """Refuse a run that would not fit.
 
     Raises:
       BadInput: in one sentence the need, what there is, and a smaller setting that fits.
     """
-    if fits(plan, available):
+    if fits(needs, available):
         return
     shared = available.is_shared
-    need = plan.device + plan.host if shared else plan.device
+    need = needs.device + needs.host if shared else needs.device
     have = available.device
     where = "memory"
-    if not shared and plan.device <= USABLE * available.device:
-        need, have, where = plan.host, available.host, "host memory"
+    if not shared and needs.device <= USABLE * available.device:
+        need, have, where = needs.host, available.host, "host memory"
     raise BadInput(
         f"this run needs about {gigabytes(need)} of {where} and {gigabytes(have)} are available, "
-        f"of which {USABLE:.0%} may be planned; {_advice(plan, available)}"
+        f"of which {USABLE:.0%} may be planned; {_advice(needs, available)}"
     )
 
 
-def check_together(plan: MemoryPlan, count: int, available: Available) -> None:
+def check_runs(needs: MemoryNeeds, count: int, available: Available) -> None:
     """As `check`, for so many runs in one program.
 
     Raises:
       BadInput: the need, what there is, and how many would fit.
     """
-    need, have = count * plan.device + plan.host, available.device
+    need, have = count * needs.device + needs.host, available.device
     if need <= USABLE * have:
         return
-    most = int((USABLE * have - plan.host) // plan.device)
+    most = int((USABLE * have - needs.host) // needs.device)
     mend = f"seeds={most} would fit" if most > 0 else "lower replay.capacity"
     raise BadInput(
         f"{count} runs in one program need about {gigabytes(need)} of memory and "
@@ -196,53 +197,53 @@ def check_together(plan: MemoryPlan, count: int, available: Available) -> None:
     )
 
 
-def fits(plan: MemoryPlan, available: Available) -> bool:
+def fits(needs: MemoryNeeds, available: Available) -> bool:
     """Whether what is planned for fits."""
     if available.is_shared:
-        return plan.device + plan.host <= USABLE * available.device
-    return plan.device <= USABLE * available.device and plan.host <= USABLE * available.host
+        return needs.device + needs.host <= USABLE * available.device
+    return needs.device <= USABLE * available.device and needs.host <= USABLE * available.host
 
 
-def with_frames_on_host(plan: MemoryPlan) -> MemoryPlan:
-    """The plan with the frames of the replay in host memory."""
-    return dataclasses.replace(plan, sizes=dataclasses.replace(plan.sizes, on_host=True))
+def with_frames_on_host(needs: MemoryNeeds) -> MemoryNeeds:
+    """The same with the frames of the replay in host memory."""
+    return dataclasses.replace(needs, sizes=dataclasses.replace(needs.sizes, on_host=True))
 
 
-def _advice(plan: MemoryPlan, available: Available) -> str:
+def _advice(needs: MemoryNeeds, available: Available) -> str:
     """The largest replay that fits; if even a small one does not, a smaller batch too.
 
     Before that, host memory, if the device has its own and that is all that is missing.
     """
-    elsewhere = with_frames_on_host(plan)
-    if not available.is_shared and plan != elsewhere and fits(elsewhere, available):
-        return f"replay.memory=host would fit; {_smaller(plan, available)}"
-    return _smaller(plan, available)
+    elsewhere = with_frames_on_host(needs)
+    if not available.is_shared and needs != elsewhere and fits(elsewhere, available):
+        return f"replay.memory=host would fit; {_smaller(needs, available)}"
+    return _smaller(needs, available)
 
 
-def _smaller(plan: MemoryPlan, available: Available) -> str:
-    smallest = min(plan.sizes.capacity, max(1_000, 4 * plan.sizes.batch_size))
-    batch = plan.sizes.batch_size
+def _smaller(needs: MemoryNeeds, available: Available) -> str:
+    smallest = min(needs.sizes.capacity, max(1_000, 4 * needs.sizes.batch_size))
+    batch = needs.sizes.batch_size
     while batch >= 1:
-        share = batch / plan.sizes.batch_size  # the roots of a search come from the batch
-        roots = max(1, math.ceil(plan.sizes.roots * share))
-        sizes = dataclasses.replace(plan.sizes, batch_size=batch, roots=roots)
-        capacity = _largest_capacity(dataclasses.replace(plan, sizes=sizes), available)
+        share = batch / needs.sizes.batch_size  # the roots of a search come from the batch
+        roots = max(1, math.ceil(needs.sizes.roots * share))
+        sizes = dataclasses.replace(needs.sizes, batch_size=batch, roots=roots)
+        capacity = _largest_capacity(dataclasses.replace(needs, sizes=sizes), available)
         if capacity >= smallest:
-            keys = [f"replay.capacity={min(capacity, plan.sizes.capacity)}"]
+            keys = [f"replay.capacity={min(capacity, needs.sizes.capacity)}"]
             keys += [f"learner.batch_size={batch}"] if share < 1 else []
             return f"{' '.join(keys)} would fit"
         batch //= 2
     return "no replay and batch would fit; choose preset=small or a larger machine"
 
 
-def _largest_capacity(plan: MemoryPlan, available: Available) -> int:
+def _largest_capacity(needs: MemoryNeeds, available: Available) -> int:
     """Agent steps of replay that fit beside the rest, rounded down to three digits."""
-    return three_digits(largest(lambda c: fits(with_capacity(plan, c), available)))
+    return three_digits(largest(lambda c: fits(with_capacity(needs, c), available)))
 
 
-def with_capacity(plan: MemoryPlan, capacity: int) -> MemoryPlan:
-    """The plan with another replay."""
-    return dataclasses.replace(plan, sizes=dataclasses.replace(plan.sizes, capacity=capacity))
+def with_capacity(needs: MemoryNeeds, capacity: int) -> MemoryNeeds:
+    """The same with another replay."""
+    return dataclasses.replace(needs, sizes=dataclasses.replace(needs.sizes, capacity=capacity))
 
 
 def largest(is_possible: Callable[[int], bool], limit: int = MOST_STEPS) -> int:

@@ -21,6 +21,7 @@ from ez_jax.structs import Embedding, EnvSpec, Variables
 from ez_jax.system import free_memory, processes
 from ez_jax.terminal.progress import duration
 from ez_jax.training.planning import memory
+from ez_jax.training.planning.memory import MemoryNeeds
 
 # Share of what a gradient keeps that is in memory at once: XLA computes cheap results again. The
 # published update takes 8.7 MB per sample on a CPU, 0.63 of what it keeps.
@@ -40,7 +41,7 @@ def _shapes(config: Config, model: Model) -> tuple[Any, Any, Any]:
     return train, frames, jax.eval_shape(model.represent, train.variables, frames)
 
 
-def memory_plan(config: Config, model: Model) -> memory.MemoryPlan:
+def memory_needs(config: Config, model: Model) -> MemoryNeeds:
     """The memory that the run will ask for.
 
     With `replay.memory=auto` frames are planned for the host where they do not fit on the device.
@@ -50,7 +51,7 @@ def memory_plan(config: Config, model: Model) -> memory.MemoryPlan:
     is_cpu = jax.default_backend() == "cpu"
     number = 1 if is_cpu else len(processes.choose_devices(config))
     kept = KEPT * (BLOCKS_ON_CPU if is_cpu else 1) * _unroll_bytes(config, model)
-    plan = memory.plan_memory(
+    needs = MemoryNeeds.of_sizes(
         model.spec,
         dataclasses.replace(sizes(config, model.spec), devices=number),
         train_state=train,
@@ -59,9 +60,9 @@ def memory_plan(config: Config, model: Model) -> memory.MemoryPlan:
     )
     available = free_memory.available_memory()
     may_move = config.replay.memory == "auto" and not available.is_shared
-    if may_move and not memory.fits(plan, available):
-        return memory.with_frames_on_host(plan)
-    return plan
+    if may_move and not memory.fits(needs, available):
+        return memory.with_frames_on_host(needs)
+    return needs
 
 
 def sizes(config: Config, spec: EnvSpec) -> memory.Sizes:
@@ -86,19 +87,19 @@ def sizes(config: Config, spec: EnvSpec) -> memory.Sizes:
     )
 
 
-def disk_bytes(config: Config, plan: memory.MemoryPlan) -> int:
+def disk_bytes(config: Config, needs: MemoryNeeds) -> int:
     """What the run folder can grow to: an upper bound, nothing is taken as compressed."""
-    return checkpoints(config) * checkpoint_bytes(plan) + plan.replay + LOG_BYTES
+    return kept_checkpoints(config) * checkpoint_bytes(needs) + needs.replay + LOG_BYTES
 
 
-def checkpoints(config: Config) -> int:
+def kept_checkpoints(config: Config) -> int:
     """Those that are kept, one more while it is written, and the best weights."""
     return config.checkpoint.keep + 1 + config.checkpoint.keep_best
 
 
-def checkpoint_bytes(plan: memory.MemoryPlan) -> int:
+def checkpoint_bytes(needs: MemoryNeeds) -> int:
     """What each checkpoint holds by itself."""
-    return plan.train + plan.per_step_refreshed * plan.sizes.capacity
+    return needs.train + needs.per_step_refreshed * needs.sizes.capacity
 
 
 def disk_free(folder: Path) -> int:
@@ -106,20 +107,20 @@ def disk_free(folder: Path) -> int:
     return shutil.disk_usage(run_folder.nearest(folder)).free + run_folder.bytes_in(folder)
 
 
-def check_disk(config: Config, plan: memory.MemoryPlan, folder: Path) -> None:
+def check_disk(config: Config, needs: MemoryNeeds, folder: Path) -> None:
     """Refuse a run whose folder would not hold it.
 
     Raises:
       BadInput: in one sentence the need, what there is, and what to do.
     """
-    need, free = disk_bytes(config, plan), disk_free(folder)
+    need, free = disk_bytes(config, needs), disk_free(folder)
     if need <= free:
         return
     capacity = memory.largest(
-        lambda steps: disk_bytes(config, memory.with_capacity(plan, steps)) <= free,
+        lambda steps: disk_bytes(config, memory.with_capacity(needs, steps)) <= free,
         memory.MOST_STEPS,
     )
-    smallest = min(plan.sizes.capacity, max(1_000, 4 * plan.sizes.batch_size))
+    smallest = min(needs.sizes.capacity, max(1_000, 4 * needs.sizes.batch_size))
     mend = "free some or choose another run_dir="
     if capacity >= smallest:
         mend += f"; replay.capacity={memory.three_digits(capacity)} would fit"
@@ -187,11 +188,12 @@ def update_flops(config: Config, model: Model) -> float:
 
 
 def _flops(function: Any, *shapes: Any) -> float:
-    return jax.jit(function).lower(*shapes).cost_analysis()["flops"]
+    costs = jax.jit(function).lower(*shapes).cost_analysis() or {}
+    return costs["flops"]
 
 
-def plan_rows(
-    config: Config, model: Model, plan: memory.MemoryPlan, folder: Path, saved: int | None
+def start_rows(
+    config: Config, model: Model, needs: MemoryNeeds, folder: Path, saved: int | None
 ) -> dict[str, str]:
     """What a person is told at the start, by name."""
     spec = model.spec
@@ -210,7 +212,7 @@ def plan_rows(
         f"{config.learner.unroll_steps}",
         "device": f"{_devices(config)}, {config.precision}",
         "network": f"{count:,} parameters ({free_memory.gigabytes(tree_bytes(params))})",
-        "memory": plan.describe(),
+        "memory": needs.describe(),
         "folder": f"{folder}: config.yaml, metrics.jsonl, scores.json, checkpoints/, "
         "TensorBoard events",
     }
@@ -227,7 +229,7 @@ def _devices(config: Config) -> str:
     return f"{told}, in {count} processes" if count > 1 else told
 
 
-def plan_warnings(config: Config, model: Model) -> list[str]:
+def start_warnings(config: Config, model: Model) -> list[str]:
     """What a person should think about before the run starts."""
     if jax.local_devices()[0].platform != "cpu" or config.preset == "small":
         return []

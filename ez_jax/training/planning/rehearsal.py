@@ -1,8 +1,7 @@
 """A rehearsal of a run: its own programs and games, each a few times, with a clock beside them.
 
-The run is a real one in a temporary folder with a short replay; it is handed in as `make_run`,
-because only `train.py` knows it. An update that would take a CPU long is measured with fewer
-samples and scaled by counted operations.
+The run is a real one in a temporary folder with a short replay. An update that would take a CPU
+long is measured with fewer samples and scaled by counted operations.
 """
 
 import dataclasses
@@ -13,7 +12,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,14 +24,13 @@ from ez_jax.config import Config, override
 from ez_jax.envs import VectorEnv, make_env
 from ez_jax.structs import NEVER, Replay
 from ez_jax.terminal.progress import Progress
-from ez_jax.training.planning.memory import MemoryPlan
+from ez_jax.training.planning.memory import MemoryNeeds
 from ez_jax.training.planning.needs import CPU_FLOP_PER_S, searched_share, update_flops
+from ez_jax.training.run import Run
 
 RING_BYTES = 256_000_000  # of the short replay
 LONG = 4.0  # seconds of all updates that search together, by counted operations
 MOST, SECONDS = 200, {"acting": 5.0, "learning": 20.0, "evaluation": 5.0}  # of measuring
-
-MakeRun = Callable[[Config, Progress], Any]  # `run.Run`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,27 +45,24 @@ class Rates:
     capacity: int  # agent steps of replay with which it was measured
 
 
-def rehearse(
-    config: Config, model: Model, plan: MemoryPlan, make_run: MakeRun, say: Callable[[str], None]
-) -> Rates:
-    """Measure; the configuration has been resolved, and what it asks for has been checked to fit.
+def rehearse(config: Config, model: Model, needs: MemoryNeeds, say: Callable[[str], None]) -> Rates:
+    """Measure; what the configuration asks for has been checked to fit.
 
     Args:
       config: of the run.
       model: its model.
-      plan: its memory.
-      make_run: `Run`.
+      needs: its memory.
       say: told what is being measured.
     """
     batch = measured_batch(config, model, jax.default_backend())
-    capacity = min(plan.sizes.capacity, max(2_000, 10 * batch, RING_BYTES // plan.per_step))
-    changes = {"learner.batch_size": batch, "replay.capacity": capacity}
-    if plan.sizes.on_host:
+    capacity = min(needs.sizes.capacity, max(2_000, 10 * batch, RING_BYTES // needs.per_step))
+    changes: dict[str, int | str] = {"learner.batch_size": batch, "replay.capacity": capacity}
+    if needs.sizes.on_host:
         changes["replay.memory"] = "host"  # a small one would fit on the device
     small = override(config, changes)
     scale = update_flops(config, model) / update_flops(small, model) if small != config else 1.0
     say("measuring acting (compiling first) ...")
-    with _opened(small, make_run) as (run, starting):
+    with _opened(small) as (run, starting):
         acting = _repeat(_acting(run), SECONDS["acting"])
         say("measuring learning (compiling first) ...")
         learning = _repeat(_learning(run, small), SECONDS["learning"])
@@ -103,7 +97,7 @@ def measured_batch(config: Config, model: Model, platform: str) -> int:
 
 
 @contextmanager
-def _opened(config: Config, make_run: MakeRun) -> Iterator[tuple[Any, float]]:
+def _opened(config: Config) -> Iterator[tuple[Run, float]]:
     """A run that says nothing and leaves nothing, and the seconds that its start took."""
     with tempfile.TemporaryDirectory(prefix="ez_jax-plan-") as folder:
         changes = {
@@ -114,7 +108,7 @@ def _opened(config: Config, make_run: MakeRun) -> Iterator[tuple[Any, float]]:
         }
         began = time.perf_counter()
         quiet = Progress(live=False, stream=io.StringIO())
-        with make_run(override(config, changes), quiet) as run:
+        with Run(override(config, changes), quiet) as run:
             yield run, time.perf_counter() - began
 
 
@@ -130,7 +124,8 @@ def _repeat(
     work: Callable[[int], int], seconds: float, clock: Callable[[], float] = time.perf_counter
 ) -> Timing:
     """Time `work(n)`, which does something n times and returns the units of work done."""
-    times, units = [], []
+    times: list[float] = []
+    units: list[int] = []
     n = 1
     for round_ in range(3):  # compiling; to know how often; to measure
         if round_ == 2:
@@ -142,7 +137,7 @@ def _repeat(
     return Timing(first=max(0.0, times[0] - each * units[0]), each=each)
 
 
-def _acting(run: Any) -> Callable[[int], int]:
+def _acting(run: Run) -> Callable[[int], int]:
     step = run.begin()
 
     def act(times: int) -> int:
@@ -156,7 +151,7 @@ def _acting(run: Any) -> Callable[[int], int]:
     return act
 
 
-def _learning(run: Any, config: Config) -> Callable[[int], int]:
+def _learning(run: Run, config: Config) -> Callable[[int], int]:
     group = config.reanalyse.updates_per_search
     refill = jax.jit(functools.partial(_as_full, share=searched_share(config)), donate_argnums=0)
     key = jax.random.key(0)
@@ -182,7 +177,7 @@ def _as_full(replay: Replay, key: jax.Array, updates: jax.Array, *, share: float
     return Replay(rows=rows, priority=jnp.ones_like(replay.priority), count=count)
 
 
-def _evaluation(run: Any, config: Config, env: VectorEnv) -> Callable[[int], int]:
+def _evaluation(run: Run, config: Config, env: VectorEnv) -> Callable[[int], int]:
     policy = jax.jit(make_eval_policy(config, run.model), donate_argnums=1)
     variables, frames = run.state.train.variables, init_frames(env.spec, env.num_envs)
     step = env.reset()

@@ -14,28 +14,28 @@ from ez_jax.agent.model import Model, make_model
 from ez_jax.config import Config, checks
 from ez_jax.envs import make_env
 from ez_jax.storage import run_folder
-from ez_jax.system import exits, free_memory
+from ez_jax.system import free_memory
 from ez_jax.system.free_memory import Available, gigabytes
 from ez_jax.terminal.progress import Progress, duration
 from ez_jax.training.planning import memory
-from ez_jax.training.planning.memory import MemoryPlan
+from ez_jax.training.planning.memory import MemoryNeeds
 from ez_jax.training.planning.needs import (
     check_disk,
     checkpoint_bytes,
-    checkpoints,
     disk_bytes,
     disk_free,
-    memory_plan,
-    plan_rows,
+    kept_checkpoints,
+    memory_needs,
     sizes,
+    start_rows,
 )
-from ez_jax.training.planning.rehearsal import MakeRun, Rates, rehearse
+from ez_jax.training.planning.rehearsal import Rates, rehearse
 
 WIDTH = 86  # of a sentence beside its name
 
 
-def tell(config: Config, make_run: MakeRun, progress: Progress) -> int:
-    """Show needs, refuse what does not fit, measure, show times; returns the exit code.
+def show_plan(config: Config, progress: Progress) -> None:
+    """Show needs, refuse what does not fit, measure, show times.
 
     Raises:
       BadInput: no room in memory or on the disk, or a folder that cannot be used.
@@ -45,27 +45,26 @@ def tell(config: Config, make_run: MakeRun, progress: Progress) -> int:
     is_there = (folder / run_folder.CONFIG_FILE).exists()
     if is_there:
         run_folder.check_same_config(folder, configs.to_dict(config))
-    model = _model(config)
-    plan, available = memory_plan(config, model), free_memory.available_memory()
-    rows = plan_rows(config, model, plan, folder, None)
-    rows |= need_rows(config, plan, available, folder)
+    model = model_of(config)
+    needs, available = memory_needs(config, model), free_memory.available_memory()
+    rows = start_rows(config, model, needs, folder, None)
+    rows |= need_rows(config, needs, available, folder)
     rows["folder"] = f"{folder}" + (
         ", which holds this run already; the plan is for all of it, from its start"
         if is_there
         else ", not made yet"
     )
     _show(progress, rows)
-    memory.check(plan, available)
-    check_disk(config, plan, folder)
-    _show(progress, {"largest": largest(config, model, plan, available, folder)})
+    memory.check(needs, available)
+    check_disk(config, needs, folder)
+    _show(progress, {"largest": largest_settings(config, model, needs, available, folder)})
     load = os.getloadavg()[0]  # before this process adds to it
-    rates = rehearse(config, model, plan, make_run, progress.say)
+    rates = rehearse(config, model, needs, progress.say)
     _show(progress, time_rows(config, rates) | caveats(config, rates, load, os.cpu_count() or 1))
     progress.say("this run fits; the same command without plan=true starts it")
-    return exits.DONE
 
 
-def _model(config: Config) -> Model:
+def model_of(config: Config) -> Model:
     """The model for the game, which is opened to look at it."""
     env = make_env(config.game, config.env, num_envs=1, seed=0, training=True)
     env.close()
@@ -73,17 +72,17 @@ def _model(config: Config) -> Model:
 
 
 def need_rows(
-    config: Config, plan: MemoryPlan, available: Available, folder: Path
+    config: Config, needs: MemoryNeeds, available: Available, folder: Path
 ) -> dict[str, str]:
     """Memory and disk, each beside what is available."""
-    parts = "; ".join(f"{name} {gigabytes(size)}" for name, size in plan.parts.items())
-    device, host = gigabytes(plan.device), plan.describe_host()
-    number = plan.sizes.devices
+    parts = "; ".join(f"{name} {gigabytes(size)}" for name, size in needs.parts.items())
+    device, host = gigabytes(needs.device), needs.describe_host()
+    number = needs.sizes.devices
     where = "the device" if number == 1 else f"each of {number} devices"
     usable = f"of which {memory.USABLE:.0%} may be planned"
     if available.is_shared:
         rows = {
-            "memory": f"{gigabytes(plan.device + plan.host)} of {gigabytes(available.device)} "
+            "memory": f"{gigabytes(needs.device + needs.host)} of {gigabytes(available.device)} "
             f"available, {usable}: {device} for the device ({parts}), {host} for the host"
         }
     else:
@@ -92,21 +91,21 @@ def need_rows(
             f"{usable}: {parts}",
             "host": f"{host} of memory, of {gigabytes(available.host)} available",
         }
-    need, free = gigabytes(disk_bytes(config, plan)), gigabytes(disk_free(folder))
+    need, free = gigabytes(disk_bytes(config, needs)), gigabytes(disk_free(folder))
     return rows | {
-        "disk": f"at most {need} of {free} free: replay {gigabytes(plan.replay)}, "
-        f"{checkpoints(config)} checkpoints of {gigabytes(checkpoint_bytes(plan))}, logs"
+        "disk": f"at most {need} of {free} free: replay {gigabytes(needs.replay)}, "
+        f"{kept_checkpoints(config)} checkpoints of {gigabytes(checkpoint_bytes(needs))}, logs"
     }
 
 
-def largest(
-    config: Config, model: Model, plan: MemoryPlan, available: Available, folder: Path
+def largest_settings(
+    config: Config, model: Model, needs: MemoryNeeds, available: Available, folder: Path
 ) -> str:
     """The largest replay and the largest batch that fit, each with the other as it is set."""
     free = disk_free(folder)
 
     def holds(capacity: int) -> bool:
-        larger = memory.with_capacity(plan, capacity)
+        larger = memory.with_capacity(needs, capacity)
         return memory.fits(larger, available) and disk_bytes(config, larger) <= free
 
     def learns(batch: int) -> bool:
@@ -114,14 +113,14 @@ def largest(
         if any(checks.problems(changed)):  # such as more than learner.start gives
             return False
         larger_sizes = dataclasses.replace(
-            sizes(changed, model.spec), devices=plan.sizes.devices, on_host=plan.sizes.on_host
+            sizes(changed, model.spec), devices=needs.sizes.devices, on_host=needs.sizes.on_host
         )
-        larger = dataclasses.replace(plan, sizes=larger_sizes)
+        larger = dataclasses.replace(needs, sizes=larger_sizes)
         return memory.fits(larger, available)
 
-    capacity = max(plan.sizes.capacity, memory.three_digits(memory.largest(holds)))
-    batch = memory.largest(learns, plan.sizes.capacity)  # no more can be drawn
-    batch = max(plan.sizes.batch_size, memory.three_digits(batch))
+    capacity = max(needs.sizes.capacity, memory.three_digits(memory.largest(holds)))
+    batch = memory.largest(learns, needs.sizes.capacity)  # no more can be drawn
+    batch = max(needs.sizes.batch_size, memory.three_digits(batch))
     enough = " (more than the run plays)" if capacity > config.total_agent_steps else ""
     return (
         f"replay.capacity={capacity}{enough} or learner.batch_size={batch} would still fit, "
