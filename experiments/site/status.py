@@ -79,7 +79,7 @@ def details() -> str:
             f"```\n{each.command}\n```",
             f"Seeds {', '.join(map(str, each.seeds))}; time: {each.time}. Status: {each.status}.",
             f"Expected {', '.join(map(reproduce.band, each.expected.values()))}: {each.source}.",
-            *(f"Measured {line} ([data](REPOSITORY/{each.results}))." for line in seeds),
+            *(f"Measured {line} ([data]({places.address(each.results)}))." for line in seeds),
         ]
         picture = (places.ROOT / each.results).with_suffix(".png") if each.results else None
         if picture and picture.exists():
