@@ -21,7 +21,7 @@ from nbclient.exceptions import CellExecutionError
 from ez_jax.config import BadInput
 from ez_jax.notebook import SMALL
 from ez_jax.system import exits
-from ez_jax.terminal import arguments
+from ez_jax.terminal import arguments, start
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "notebooks"
@@ -64,12 +64,11 @@ def execute(name: str, folder: Path, *, small: bool) -> nbformat.NotebookNode:
     return notebook
 
 
-def main() -> int:
+def main(words: list[str]) -> int:
     """Run some notebooks; returns the exit code."""
-    chosen = [word for word in sys.argv[1:] if "=" not in word and not word.startswith("-")]
-    values, changes = arguments.read(
-        [word for word in sys.argv[1:] if word not in chosen], {"write": False}
-    )
+    chosen = [word for word in words if "=" not in word and not word.startswith("-")]
+    others = [word for word in words if word not in chosen]
+    values, changes = arguments.read(others, {"write": False})
     for name in [*chosen, *changes]:
         if name not in names():
             raise BadInput(f"'{name}' is none of {', '.join(names())}")
@@ -89,7 +88,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        sys.stdout.write(__doc__ + "\n")
-        sys.exit(exits.DONE)
-    sys.exit(exits.guarded(main))
+    start(main, f"{__doc__}\n")

@@ -31,10 +31,11 @@ them. FLOPs and bytes are counted by XLA.
 
 import ez_jax.system.allocator  # noqa: F401  # isort: skip, before others make threads
 
+import importlib
 import itertools
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -50,26 +51,20 @@ from experiments.bench.whole import WHOLE
 from ez_jax.config import BadInput, presets
 from ez_jax.storage.run_folder import provenance
 from ez_jax.system import compilation, exits
-from ez_jax.terminal import arguments
+from ez_jax.terminal import arguments, start
 
 CEILINGS = ("matrix_gflop_per_s", "copy_gbyte_per_s")  # the same in all rows
 OWN_KEYS = {"repeats": 5, "batches": "", "steps": 400, "up_to": 8, "timed": True, "topology": ""}
 
 
-def _peer(setting: Setting) -> Iterator[Case]:
-    from experiments.bench.torch_peer import peer  # PyTorch is not there for everybody
-
-    return peer(setting)
-
-
-def _peer_update(setting: Setting) -> Iterator[Case]:
-    from experiments.bench.torch_peer import peer_update
-
-    return peer_update(setting)
+def _in_torch(workload: str) -> Callable[[Setting], Iterator[Case]]:
+    """One of `torch_peer`, which is imported late: PyTorch is not there for everybody."""
+    peers = "experiments.bench.torch_peer"
+    return lambda setting: getattr(importlib.import_module(peers), workload)(setting)
 
 
 WHOLES = {**WHOLE, "together": together, "memories": memories}
-TIMED = {**PARTS, "peer": _peer, "peer_update": _peer_update}
+TIMED = {**PARTS, **{name: _in_torch(name) for name in ("peer", "peer_update")}}
 
 
 def show(title: str, rows: list[dict[str, Any]]) -> None:
@@ -99,13 +94,13 @@ def _without_table(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name != "table"}
 
 
-def main() -> int:
+def main(words: list[str]) -> int:
     """Measure one workload."""
     workloads = (*TIMED, *WHOLES, "scaling")
-    if not sys.argv[1:] or sys.argv[1] not in workloads:
+    if not words or words[0] not in workloads:
         raise BadInput(f"which workload? choose {' or '.join(workloads)}")
-    workload, *words = sys.argv[1:]
-    values, changes = arguments.read(words, OWN_KEYS)
+    workload, *settings = words
+    values, changes = arguments.read(settings, OWN_KEYS)
     compilation.configure_jax()
     game, preset = changes.pop("game", "Breakout"), changes.pop("preset", "")
     config = presets.make_config(game, preset, changes=changes)
@@ -123,7 +118,7 @@ def main() -> int:
         show(f"{title}, {name}" if name else title, [_without_table(row) for row in part])
     if workload == "scaling":
         sys.stdout.write("\n".join([*notes(), ""]))
-    command = " ".join(["python -m experiments.bench", *sys.argv[1:]])
+    command = " ".join(["python -m experiments.bench", *words])
     for row in rows:
         found = {"workload": workload, "command": command, **row, **provenance()}
         sys.stdout.write(json.dumps(found) + "\n")
@@ -138,7 +133,4 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 if __name__ == "__main__":
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        sys.stdout.write(__doc__ + "\n")
-        sys.exit(exits.DONE)
-    sys.exit(exits.guarded(main))
+    start(main, f"{__doc__}\n")
