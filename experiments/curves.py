@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ez_jax.config import to_dict
+from ez_jax.config import flatten, from_dict
 from ez_jax.config.presets import make_config
 from ez_jax.storage.metrics import read_metrics
 from ez_jax.storage.run_folder import read_config
@@ -31,21 +31,12 @@ NOT_A_CHANGE = ("seed", "run_dir", "name")
 
 def changes(config: dict[str, Any]) -> dict[str, Any]:
     """Settings of a run that its game and preset do not give by themselves, by dotted key."""
-    usual = flat(to_dict(make_config(config["game"], config["preset"])))
+    usual = flatten(make_config(config["game"], config["preset"]))
     return {
-        key: value
-        for key, value in flat(config).items()
-        if key not in NOT_A_CHANGE and usual.get(key, value) != value
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in flatten(from_dict(config)).items()
+        if key not in NOT_A_CHANGE and usual[key] != value
     }
-
-
-def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one, by dotted key."""
-    found: dict[str, Any] = {}
-    for key, value in nested.items():
-        name = f"{prefix}{key}"
-        found |= flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return found
 
 
 def curve(run: Path, solved: float | None) -> dict[str, Any]:

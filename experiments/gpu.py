@@ -11,7 +11,6 @@ keeps their folders). Needs no network. `--list` shows the items and what is pre
 import argparse
 import dataclasses
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from typing import Any
 from unittest import mock
 
 from ez_jax.config.presets import PRESETS
+from ez_jax.storage.safe_files import write_whole
 
 SAVING = 60  # seconds that an interrupted run may take to save
 BENCH = ("-m", "experiments.bench")
@@ -172,9 +172,7 @@ def main(words: Sequence[str]) -> int:
         if is_done(item, chosen.out) or left <= 0:
             continue
         found = measure(item, chosen.out, chosen.runs, left)
-        part = chosen.out / f"{item.name}.json.part"
-        part.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        os.replace(part, chosen.out / f"{item.name}.json")
+        write_whole(chosen.out / f"{item.name}.json", json.dumps(found, indent=1) + "\n")
         sys.stdout.write(f"{item.name}: exit code {found['exit_code']}, ")
         sys.stdout.write(f"{found['wall_seconds']:.0f} s\n")
         sys.stdout.flush()

@@ -24,6 +24,7 @@ from unittest import mock
 
 import jax
 import numpy as np
+from scipy import stats
 
 from ez_jax.config.presets import make_config
 from ez_jax.storage.run_folder import provenance
@@ -122,11 +123,10 @@ def slopes(samples: list[dict[str, float]]) -> dict[str, dict[str, float]]:
     """
     counted = [sample for sample in samples if sample["agent_steps"] > WARM_UP]
     steps = np.array([sample["agent_steps"] for sample in counted])
-    first, second = np.triu_indices(len(steps), 1)
     found = {}
     for name in samples[0]:
         values = np.array([sample[name] for sample in counted])
-        slope = np.median((values[second] - values[first]) / (steps[second] - steps[first]))
+        slope = stats.theilslopes(values, steps).slope
         mean, rise = values.mean(), slope * (steps[-1] - steps[0])
         found[name] = {
             "mean": float(mean),

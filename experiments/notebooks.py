@@ -12,18 +12,16 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from ez_jax import terminal
 from ez_jax.config import BadInput
 from ez_jax.notebook import SMALL
 from ez_jax.system import exits
-from ez_jax.terminal import arguments
+from ez_jax.terminal import arguments, start
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "notebooks"
@@ -66,12 +64,11 @@ def execute(name: str, folder: Path, *, small: bool) -> nbformat.NotebookNode:
     return notebook
 
 
-def main(words: Sequence[str]) -> int:
+def main(words: list[str]) -> int:
     """Run some notebooks; returns the exit code."""
     chosen = [word for word in words if "=" not in word and not word.startswith("-")]
-    values, changes = arguments.read(
-        [word for word in words if word not in chosen], {"write": False}
-    )
+    others = [word for word in words if word not in chosen]
+    values, changes = arguments.read(others, {"write": False})
     for name in [*chosen, *changes]:
         if name not in names():
             raise BadInput(f"'{name}' is none of {', '.join(names())}")
@@ -91,4 +88,4 @@ def main(words: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    terminal.start(main, f"{__doc__}\n")
+    start(main, f"{__doc__}\n")

@@ -18,15 +18,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ez_jax import terminal
 from ez_jax.config import BadInput, Config, from_dict, run_folder
-from ez_jax.config.presets import make_config
 from ez_jax.evaluation.on_track import differing_settings, number
 from ez_jax.storage import safe_files
 from ez_jax.storage.metrics import EVALUATION, read_metrics
 from ez_jax.storage.run_folder import read_config
 from ez_jax.system import exits
-from ez_jax.terminal import arguments
+from ez_jax.terminal import arguments, start
 
 FOLDER = Path(__file__).parent / "reproductions"
 ROOT = Path(__file__).parent.parent
@@ -53,9 +51,7 @@ class Reproduction:
 
     def config(self, seed: int) -> Config:
         """The configuration that the command makes."""
-        own = {"game": "CartPole", "preset": ""}
-        chosen, changes = arguments.read(self.words(seed), own)
-        return make_config(chosen["game"], chosen["preset"], changes=changes)
+        return arguments.compose(self.words(seed))
 
 
 def load(name: str) -> Reproduction:
@@ -90,16 +86,17 @@ def judge(reproduction: Reproduction, curves: Sequence[Sequence[Line]]) -> tuple
     """What the evaluations of some seeds come to, in words, and whether it is within the band."""
     parts, is_within = [], True
     count = "1 seed" if len(curves) == 1 else f"mean of {len(curves)} seeds"
-    for steps, (low, high) in reproduction.expected.items():
+    for steps, ends in reproduction.expected.items():
         scores = [score_at(curve, steps) for curve in curves]
         if not scores or None in scores:
             parts.append(f"not at {steps:,} steps yet")
             is_within = False
             continue
         mean = statistics.fmean(scores)
-        side = "below" if mean < low else "above" if mean > high else "within"
-        parts.append(f"{number(mean)} at {steps:,} steps ({count}), {side} {band([low, high])}")
-        is_within &= side == "within"
+        parts.append(
+            f"{number(mean)} at {steps:,} steps ({count}), {side(mean, ends)} {band(ends)}"
+        )
+        is_within &= side(mean, ends) == "within"
     return "; ".join(parts), is_within
 
 
@@ -109,6 +106,11 @@ def score_at(curve: Sequence[Line], steps: int) -> float | None:
     first = min((line["agent_steps"] for line in later), default=None)
     # The one after the last agent step and the one after the last update have the same steps.
     return next((x[EVALUATION] for x in reversed(later) if x["agent_steps"] == first), None)
+
+
+def side(score: float, ends: Sequence[float]) -> str:
+    """Where a score lies, seen from a band."""
+    return "below" if score < ends[0] else "above" if score > ends[1] else "within"
 
 
 def band(ends: Sequence[float]) -> str:
@@ -175,10 +177,10 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
-def main(words: Sequence[str]) -> int:
+def main(words: list[str]) -> int:
     """List, run or judge."""
     chosen = [word for word in words if "=" not in word]
-    options, changes = arguments.read([x for x in words if "=" in x], {"check": ""})
+    options, changes = arguments.read([word for word in words if "=" in word], {"check": ""})
     if changes or len(chosen) > 1:
         raise BadInput("give at most one NAME and check=RUN_DIR; settings are those of its file")
     name = chosen[0] if chosen else ""
@@ -192,4 +194,4 @@ def main(words: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    terminal.start(main, f"{__doc__}\n")
+    start(main, f"{__doc__}\n")

@@ -10,11 +10,10 @@ The budgets are those of a laptop: what is compared is early learning.
 
 import subprocess
 import sys
-from collections.abc import Sequence
 
-from ez_jax import terminal
 from ez_jax.config import BadInput
 from ez_jax.system import exits
+from ez_jax.terminal import start
 
 ROOT, OUT = "runs/small_games", "experiments/results/small_games"
 ALL = (
@@ -39,23 +38,22 @@ def folder(game: str) -> str:
     return f"{ROOT}/{game.rpartition(':')[2].lower()}"
 
 
-def main(words: Sequence[str]) -> int:
+def main(words: list[str]) -> int:
     """Train what is missing, then report; the exit code of the first command that failed."""
-    if [*words] not in ([], ["report"]):
+    if words not in ([], ["report"]):
         raise BadInput("there is nothing to choose but the word report")
     commands = [["ez_jax.report", *map(folder, GAMES), f"out={OUT}"]]
     if not words:
         studies = [
-            ["ez_jax.ablate", f"game={game}", f"dir={folder(game)}", *words.split(), *ALL]
-            for game, words in GAMES.items()
+            ["ez_jax.ablate", f"game={game}", f"dir={folder(game)}", *settings.split(), *ALL]
+            for game, settings in GAMES.items()
         ]
         commands = [*studies, *commands]
-    for module, *settings in commands:
-        done = subprocess.run([sys.executable, "-m", module, *settings])
-        if done.returncode:
-            return done.returncode
+    for command in commands:
+        if code := subprocess.run([sys.executable, "-m", *command], check=False).returncode:
+            return code
     return exits.DONE
 
 
 if __name__ == "__main__":
-    terminal.start(main, f"{__doc__}\n")
+    start(main, f"{__doc__}\n")

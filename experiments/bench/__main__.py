@@ -31,10 +31,11 @@ them. FLOPs and bytes are counted by XLA.
 
 import ez_jax.system.allocator  # noqa: F401  # isort: skip, before others make threads
 
+import importlib
 import itertools
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -47,30 +48,23 @@ from experiments.bench.parts import PARTS, Setting, make_setting
 from experiments.bench.scaling import notes, on_topology, scaling
 from experiments.bench.side_by_side import memories, together
 from experiments.bench.whole import WHOLE
-from ez_jax import terminal
 from ez_jax.config import BadInput, presets
 from ez_jax.storage.run_folder import provenance
 from ez_jax.system import compilation, exits
-from ez_jax.terminal import arguments
+from ez_jax.terminal import arguments, start
 
 CEILINGS = ("matrix_gflop_per_s", "copy_gbyte_per_s")  # the same in all rows
 OWN_KEYS = {"repeats": 5, "batches": "", "steps": 400, "up_to": 8, "timed": True, "topology": ""}
 
 
-def _peer(setting: Setting) -> Iterator[Case]:
-    from experiments.bench.torch_peer import peer  # PyTorch is not there for everybody
-
-    return peer(setting)
-
-
-def _peer_update(setting: Setting) -> Iterator[Case]:
-    from experiments.bench.torch_peer import peer_update
-
-    return peer_update(setting)
+def _in_torch(workload: str) -> Callable[[Setting], Iterator[Case]]:
+    """One of `torch_peer`, which is imported late: PyTorch is not there for everybody."""
+    peers = "experiments.bench.torch_peer"
+    return lambda setting: getattr(importlib.import_module(peers), workload)(setting)
 
 
 WHOLES = {**WHOLE, "together": together, "memories": memories}
-TIMED = {**PARTS, "peer": _peer, "peer_update": _peer_update}
+TIMED = {**PARTS, **{name: _in_torch(name) for name in ("peer", "peer_update")}}
 
 
 def show(title: str, rows: list[dict[str, Any]]) -> None:
@@ -100,7 +94,7 @@ def _without_table(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name != "table"}
 
 
-def main(words: Sequence[str]) -> int:
+def main(words: list[str]) -> int:
     """Measure one workload."""
     workloads = (*TIMED, *WHOLES, "scaling")
     if not words or words[0] not in workloads:
@@ -139,4 +133,4 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 if __name__ == "__main__":
-    terminal.start(main, f"{__doc__}\n")
+    start(main, f"{__doc__}\n")

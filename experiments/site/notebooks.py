@@ -8,18 +8,19 @@ from experiments.site import places
 COLAB = "https://colab.research.google.com/github"
 
 
-def table(repo_url: str) -> str:
+def table() -> str:
     """Title, file and Colab link of every notebook; a sentence where there is none."""
     paths = sorted((places.ROOT / "notebooks").glob("*.ipynb"))
     if not paths:
         return "There are no notebooks in this copy of the repository."
-    repository = repo_url.removeprefix("https://github.com/")
+    url, _ = places.repository()
+    colab = url.replace("https://github.com", COLAB)
     rows = ["| notebook | on GitHub | in Colab |", "|---|---|---|"]
     for path in paths:
         file = f"blob/main/notebooks/{path.name}"
         rows.append(
             f"| {_title(path.read_text(encoding='utf-8')) or path.stem} "
-            f"| [{path.name}]({repo_url}/{file}) | [open]({COLAB}/{repository}/{file}) |"
+            f"| [{path.name}]({url}/{file}) | [open]({colab}/{file}) |"
         )
     return "\n".join(rows)
 

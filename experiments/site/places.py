@@ -1,9 +1,11 @@
 """Where a name of the code stands: its file and lines, found without importing it."""
 
 import ast
+import configparser
 import dataclasses
 import difflib
 import functools
+import subprocess
 from pathlib import Path
 
 from mkdocs.exceptions import PluginError
@@ -23,12 +25,40 @@ class Place:
     @property
     def source(self) -> str:
         """The page of the site that shows it, with the line as its anchor."""
-        return f"source/{self.path}.md" + (f"#L-{self.first}" if self.first else "")
+        return f"source/{self.path}.md" + (f"#L-0-{self.first}" if self.first else "")
 
-    def on_repository(self, repo_url: str, commit: str) -> str:
-        """The same lines in the repository."""
-        lines = f"#L{self.first}-L{self.last}" if self.first else ""
-        return f"{repo_url}/blob/{commit}/{self.path}{lines}"
+
+@functools.cache
+def repository() -> tuple[str, str]:
+    """Its address, and the commit that is shown."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    command = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return setup["metadata"]["url"], found.stdout.strip() or "HEAD"
+
+
+def address(path: str) -> str:
+    """Of a file or folder in the repository.
+
+    Raises:
+      PluginError: there is none.
+    """
+    if not (ROOT / path).exists():
+        raise PluginError(f"the docs name {path}, which does not exist")
+    url, commit = repository()
+    return f"{url}/{'tree' if (ROOT / path).is_dir() else 'blob'}/{commit}/{path}"
+
+
+def page(path: str) -> str:
+    """The Markdown of the page that shows a file, line by line."""
+    code = (ROOT / path).read_text(encoding="utf-8")
+    fence = "`" * 6  # code may hold shorter ones
+    return (
+        f"---\ntitle: {path}\nsearch:\n  exclude: true\nhide: [navigation, toc]\n---\n\n"
+        f"# `{path}`\n\n[`{path}` in the repository]({address(path)})\n\n"
+        f'{fence} {{ .python linenums="1" }}\n{code}{fence}\n'
+    )
 
 
 def find(target: str) -> Place:
@@ -47,24 +77,16 @@ def find(target: str) -> Place:
         raise PluginError(f"the docs name {target}, but there is no file of that module")
     if not name:
         return Place(path, path, 0, 0)
-    node = node_of(path, name, target)
-    shown = name if is_test else f"{module.removeprefix('ez_jax.')}.{name}"
-    return Place(shown, path, node.lineno, node.end_lineno or node.lineno)
-
-
-def node_of(path: str, name: str, target: str = "") -> ast.stmt:
-    """The definition of a dotted name in a file: a function, a class or a constant."""
     node: ast.AST = parse(path)
     for part in name.split("."):
         inner = definitions(node)
         if part not in inner:
             near = difflib.get_close_matches(part, inner, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            raise PluginError(
-                f"the docs name {target or name}, but {path} has no '{part}' there{hint}"
-            )
+            raise PluginError(f"the docs name {target}, but {path} has no '{part}' there{hint}")
         node = inner[part]
-    return node
+    shown = name if is_test else f"{module.removeprefix('ez_jax.')}.{name}"
+    return Place(shown, path, node.lineno, node.end_lineno)
 
 
 @functools.cache

@@ -9,7 +9,7 @@ from experiments.site import places
 _LINK = re.compile(r"\]\((?!https?:|#)([^)\s]+)\)")
 
 
-def section(heading: str, file: str, *, repo_url: str, commit: str, table: bool = False) -> str:
+def section(heading: str, table: bool = False, file: str = "README.md") -> str:
     """What stands below a heading, or only its first table.
 
     Raises:
@@ -27,15 +27,11 @@ def section(heading: str, file: str, *, repo_url: str, commit: str, table: bool 
         if not rows:
             raise PluginError(f"the docs show the table of '{heading}' of {file}: there is none")
         body = rows[0]
-    return _LINK.sub(lambda match: f"]({_moved(match[1], repo_url, commit)})", body)
+    return _LINK.sub(lambda match: f"]({_moved(match[1])})", body)
 
 
-def _moved(link: str, repo_url: str, commit: str) -> str:
+def _moved(link: str) -> str:
     """A link of the README as it is from the site: to a source page, or to the repository."""
     path = link.partition("#")[0]
-    if not (places.ROOT / path).exists():
-        raise PluginError(f"README links to {path}, which does not exist")
-    if path.startswith("ez_jax/") and path.endswith(".py"):
-        return f"SITE/source/{path}.md"
-    kind = "tree" if (places.ROOT / path).is_dir() else "blob"
-    return f"{repo_url}/{kind}/{commit}/{path}"
+    is_shown = path.startswith("ez_jax/") and path.endswith(".py")
+    return f"source/{path}.md" if is_shown else places.address(path)

@@ -3,7 +3,7 @@
 import ast
 from collections.abc import Iterator
 
-from experiments.site import places
+from experiments.site import links, places
 
 _REFUSALS = ("BadInput", "Busy")
 SHORTEST = 12  # letters; what is shorter is put together elsewhere
@@ -15,7 +15,7 @@ def refusals() -> str:
     for path in sorted((places.ROOT / "ez_jax").rglob("*.py")):
         name = path.relative_to(places.ROOT).as_posix()
         rows = [
-            f'- {text} {{{{ line("{name}", {number}) }}}}'
+            f"- {text} {links.line(name, number)}"
             for number, text in dict(_found(places.parse(name), name)).items()
         ]
         if rows:

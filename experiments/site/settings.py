@@ -8,7 +8,7 @@ import tokenize
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from experiments.site import places
+from experiments.site import links, places
 from ez_jax.config import Config, checks, presets
 
 CONFIG = "ez_jax/config/settings.py"
@@ -29,7 +29,7 @@ def reference() -> str:
 def _section(title: str, kind: type, prefix: str, told: Mapping[tuple[str, str], str]) -> str:
     anchor = f" {{ #{prefix.rstrip('.')} }}" if prefix else ""
     lines = [f"## `{title}`{anchor}" if prefix else f"## {title}", "", kind.__doc__ or "", ""]
-    lines += [f'{{{{ code("ez_jax.config.settings:{kind.__name__}") }}}}', ""]
+    lines += [links.code(f"ez_jax.config.settings:{kind.__name__}"), ""]
     lines += ["| key | default | what it is |", "|---|---|---|"]
     differing = changed_by()
     for item in dataclasses.fields(kind):

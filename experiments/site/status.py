@@ -1,11 +1,12 @@
 """What can be reproduced and what cannot, from the result files alone: no number is copied."""
 
-import csv
 import json
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from experiments import gpu, reproduce
 from experiments.reproduce import Reproduction
@@ -45,15 +46,11 @@ def overview() -> str:
                     NOTHING if ours is None else number(ours),
                     len(scores) or NOTHING,
                     NOTHING if ours is None else f"{ours / ((low + high) / 2):.2f}",
-                    "**not measured**" if ours is None else _side(ours, ends),
+                    "**not measured**" if ours is None else reproduce.side(ours, ends),
                 ]
             )
     heads = ["result", "game", "agent steps", "expected", "ours", "seeds", "ratio", "verdict"]
     return table(heads, rows)
-
-
-def _side(score: float, ends: Sequence[float]) -> str:
-    return "below" if score < ends[0] else "above" if score > ends[1] else "within"
 
 
 def scores_at(each: Reproduction, steps: int) -> list[float]:
@@ -79,7 +76,7 @@ def details() -> str:
             f"```\n{each.command}\n```",
             f"Seeds {', '.join(map(str, each.seeds))}; time: {each.time}. Status: {each.status}.",
             f"Expected {', '.join(map(reproduce.band, each.expected.values()))}: {each.source}.",
-            *(f"Measured {line} ([data](REPOSITORY/{each.results}))." for line in seeds),
+            *(f"Measured {line} ([data]({places.address(each.results)}))." for line in seeds),
         ]
         picture = (places.ROOT / each.results).with_suffix(".png") if each.results else None
         if picture and picture.exists():
@@ -172,21 +169,18 @@ def evaluations() -> str:
 
 def small_games() -> str:
     """The study of small games: the mean of every arm with its interval."""
-    with (RESULTS / "small_games" / "arms.csv").open(encoding="utf-8") as file:
-        arms = [row for row in csv.DictReader(file) if row["measure"] == "final score"]
-    games = list(dict.fromkeys(row["game"] for row in arms))
-    cells: dict[str, dict[str, str]] = {}
-    for row in arms:
-        value, low, high = (number(float(row[name])) for name in ("value", "low", "high"))
-        cells.setdefault(row["arm"], {})[row["game"]] = f"{value} [{low}, {high}]"
-    rows = [[f"`{arm}`", *(by.get(game, NOTHING) for game in games)] for arm, by in cells.items()]
-    return table(["arm", *games], rows)
+    arms = pd.read_csv(RESULTS / "small_games" / "arms.csv").query("measure == 'final score'")
+    ends = arms[["value", "low", "high"]].map(number)
+    arms = arms.assign(shown=ends["value"] + " [" + ends["low"] + ", " + ends["high"] + "]")
+    cells = arms.pivot(index="arm", columns="game", values="shown").fillna(NOTHING)
+    cells = cells.loc[arms["arm"].unique(), arms["game"].unique()]
+    return table(["arm", *cells], [[f"`{row[0]}`", *row[1:]] for row in cells.itertuples()])
 
 
 def clear_effects() -> str:
     """What the study of small games calls clear, in its own sentences; nothing else."""
-    with (RESULTS / "small_games" / "effects.csv").open(encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["measure"].endswith("final score")]
-    clear = [row for row in rows if not row["verdict"].startswith("no clear")]
-    told = "\n".join(f"- {row['game']}: {row['sentence']}" for row in clear)
-    return f"{told}\n\nOf {len(rows)} effects {len(clear)} are clear."
+    effects = pd.read_csv(RESULTS / "small_games" / "effects.csv")
+    effects = effects[effects["measure"].str.endswith("final score")]
+    clear = effects[~effects["verdict"].str.startswith("no clear")]
+    told = "\n".join("- " + clear["game"] + ": " + clear["sentence"])
+    return f"{told}\n\nOf {len(effects)} effects {len(clear)} are clear."

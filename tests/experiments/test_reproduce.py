@@ -30,9 +30,9 @@ def make_run(folder, config, *evaluations):
     return folder
 
 
-def asked(monkeypatch, capsys, *words):
+def asked(capsys, *words):
     """Exit code and output of the command."""
-    code = reproduce.main(words)
+    code = reproduce.main(list(words))
     return code, capsys.readouterr().out
 
 
@@ -71,8 +71,8 @@ def test_the_readme_has_the_same_command_and_seeds(each):
     assert each.command.removesuffix(" seed=SEED") in row
 
 
-def test_the_list_tells_every_reproduction_with_its_status(monkeypatch, capsys):
-    code, out = asked(monkeypatch, capsys)
+def test_the_list_tells_every_reproduction_with_its_status(capsys):
+    code, out = asked(capsys)
     assert code == 0
     for each in ALL:
         assert f"{each.name}: {each.status}\n    {each.command}\n" in out
@@ -83,42 +83,42 @@ def test_the_list_tells_every_reproduction_with_its_status(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("score", "code", "said"), [(480.0, 0, "within"), (474.0, 1, "below"), (501.0, 1, "above")]
 )
-def test_a_run_is_judged_by_its_band(tmp_path, monkeypatch, capsys, score, code, said):
+def test_a_run_is_judged_by_its_band(tmp_path, capsys, score, code, said):
     config = reproduce.load("cartpole").config(seed=7)
     points = (5_000, 1, 9.0), (10_002, 2, 9.0), (10_002, 3, score)
     folder = make_run(tmp_path / "run", config, *points)
     for words in ((), ("cartpole",)):
-        found, out = asked(monkeypatch, capsys, *words, f"check={folder}")
+        found, out = asked(capsys, *words, f"check={folder}")
         assert found == code
         assert f"cartpole: {score:g} at 10,000 steps (1 seed), {said} 475 to 500" in out
 
 
-def test_a_run_that_has_not_come_so_far_is_not_within(tmp_path, monkeypatch, capsys):
+def test_a_run_that_has_not_come_so_far_is_not_within(tmp_path, capsys):
     config = reproduce.load("cartpole").config(seed=0)
     folder = make_run(tmp_path / "run", config, (9_001, 4, 500.0))
-    code, out = asked(monkeypatch, capsys, f"check={folder}")
+    code, out = asked(capsys, f"check={folder}")
     assert code == 1
     assert "not at 10,000 steps yet" in out
 
 
-def test_runs_with_other_settings_or_of_other_games_are_not_judged(tmp_path, monkeypatch, capsys):
+def test_runs_with_other_settings_or_of_other_games_are_not_judged(tmp_path, capsys):
     config = reproduce.load("breakout_v2").config(seed=0)
     folder = make_run(tmp_path / "v2", config, (100_000, 4, 400.0))
     with pytest.raises(BadInput, match=r"is not breakout: .*instead of"):
-        asked(monkeypatch, capsys, "breakout", f"check={folder}")
+        asked(capsys, "breakout", f"check={folder}")
     with pytest.raises(BadInput, match="is not pong: it is a run of Breakout"):
-        asked(monkeypatch, capsys, "pong", f"check={folder}")
+        asked(capsys, "pong", f"check={folder}")
     other = make_run(tmp_path / "tiny", runs.config(tmp_path / "tiny"), (160, 4, 9.0))
     with pytest.raises(BadInput, match="the settings of none of breakout, "):
-        asked(monkeypatch, capsys, f"check={other}")
-    code, out = asked(monkeypatch, capsys, f"check={folder}")
+        asked(capsys, f"check={other}")
+    code, out = asked(capsys, f"check={folder}")
     assert (code, out.startswith("breakout_v2: 400 at 100,000 steps")) == (1, True)
 
 
 @pytest.mark.parametrize("words", [("nothing",), ("cartpole", "pong"), ("seed=3",)])
-def test_mistakes_are_one_sentence(monkeypatch, capsys, words):
+def test_mistakes_are_one_sentence(capsys, words):
     with pytest.raises(BadInput):
-        asked(monkeypatch, capsys, *words)
+        asked(capsys, *words)
 
 
 def test_a_reproduction_is_run_for_every_seed_and_its_mean_judged(tmp_path, monkeypatch, capsys):
@@ -134,7 +134,7 @@ def test_a_reproduction_is_run_for_every_seed_and_its_mean_judged(tmp_path, monk
         return 0
 
     monkeypatch.setattr(reproduce, "wait", train)
-    code, out = asked(monkeypatch, capsys, "cartpole")
+    code, out = asked(capsys, "cartpole")
     assert commands == [["-m", "ez_jax.train", f"seed={seed}"] for seed in range(5)]
     assert code == 0
     assert "480 at 10,000 steps (mean of 5 seeds), within 475 to 500" in out
@@ -142,7 +142,7 @@ def test_a_reproduction_is_run_for_every_seed_and_its_mean_judged(tmp_path, monk
 
 def test_a_command_that_fails_or_is_stopped_ends_it_with_the_same_code(monkeypatch, capsys):
     monkeypatch.setattr(reproduce, "wait", lambda command: 130)
-    code, out = asked(monkeypatch, capsys, "cartpole")
+    code, out = asked(capsys, "cartpole")
     assert code == 130
     assert len(re.findall(r"^\$ ", out, re.MULTILINE)) == 1
 
