@@ -91,7 +91,7 @@ def check_links(run_dir: Path) -> None:
 
 
 def write_config(run_dir: str | Path, config: Mapping[str, Any]) -> None:
-    """Write the resolved configuration, a nested dictionary of plain values."""
+    """Write the whole configuration, a nested dictionary of plain values."""
     safe_files.write_whole(
         Path(run_dir) / CONFIG_FILE, yaml.safe_dump(dict(config), sort_keys=False)
     )

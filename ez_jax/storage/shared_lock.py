@@ -81,7 +81,7 @@ def take(path: Path) -> FileLock:
 def is_taken(path: Path) -> bool:
     """Whether a process holds a name, or may hold it."""
     file = _machine_file(path)
-    if lock.is_held(path) or not file.exists():
+    if not file.exists():
         return lock.is_held(path)
     asked = _ask_kernel(file) if _read(file) == _here(file) else None
     if asked is not None:

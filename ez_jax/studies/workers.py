@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -120,7 +120,7 @@ class Worker:
         if attempt.status == "failed" and self._orders.fail_fast:
             self._stop_file.touch()
 
-    def _execute(self, run: StudyRun, held: lock.FileLock, log: Any) -> int:
+    def _execute(self, run: StudyRun, held: lock.FileLock, log: BinaryIO) -> int:
         """The exit code of a run's process, which shares the lock."""
         file = held.descriptor()
         handed = [f"lock={file}", f"parent={os.getpid()}"]
