@@ -32,7 +32,7 @@ DRIVE = Path("/content/drive")
 COLOURING = ("FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "PY_COLORS")
 PROGRESS = re.compile(r"([\d,]+)/[\d,]+ steps,")  # how a line of training begins
 _ASK = (
-    "import jax; from ez_jax import machine; "
+    "import jax; from ez_jax.system import machine; "
     "print(jax.default_backend(), jax.device_count(), machine.device_name(), sep='|')"
 )
 
@@ -65,7 +65,7 @@ def setup() -> None:
     platform, count, device = _device()
     _say(f"Python {machine.versions()['python']}, JAX {jax.__version__}, {count} x {device}")
     if platform == "cpu" and machine.nvidia_gpus():
-        _say("warning: the GPU is not used; python -m ez_jax.doctor says what to mend")
+        _say("warning: the GPU is not used; python -m ez_jax.doctor says what to fix")
     if is_small():
         _say(f"small setting, as {SMALL}=small asks: what is shown below was trained for a moment")
 
