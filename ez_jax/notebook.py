@@ -32,7 +32,7 @@ DRIVE = Path("/content/drive")
 COLOURING = ("FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "PY_COLORS")
 PROGRESS = re.compile(r"([\d,]+)/[\d,]+ steps,")  # how a line of training begins
 _ASK = (
-    "import jax; from ez_jax import machine; "
+    "import jax; from ez_jax.system import machine; "
     "print(jax.default_backend(), jax.device_count(), machine.device_name(), sep='|')"
 )
 
@@ -47,9 +47,9 @@ class View:
         self.mime, self.content, self._about = mime, content, about
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        binary = isinstance(self.content, bytes)
-        content = base64.b64encode(self.content).decode() if binary else self.content
-        return {self.mime: content, "text/plain": self._about}
+        content = self.content
+        text = content if isinstance(content, str) else base64.b64encode(content).decode()
+        return {self.mime: text, "text/plain": self._about}
 
 
 def setup() -> None:
@@ -65,7 +65,7 @@ def setup() -> None:
     platform, count, device = _device()
     _say(f"Python {machine.versions()['python']}, JAX {jax.__version__}, {count} x {device}")
     if platform == "cpu" and machine.nvidia_gpus():
-        _say("warning: the GPU is not used; python -m ez_jax.doctor says what to mend")
+        _say("warning: the GPU is not used; python -m ez_jax.doctor says what to fix")
     if is_small():
         _say(f"small setting, as {SMALL}=small asks: what is shown below was trained for a moment")
 
@@ -141,6 +141,7 @@ def command(text: str, *, stop_at: int = 0) -> None:
 def _show_lines(process: subprocess.Popen[str], stop_at: int) -> bool:
     """Show all that a process says; whether the Stop button was pressed meanwhile."""
     is_stopped = False
+    assert process.stdout is not None  # a pipe, as asked for
     while True:
         try:
             for line in process.stdout:
