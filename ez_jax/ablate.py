@@ -100,7 +100,7 @@ def _request(design: str, given: dict[str, Any], overrides: Sequence[str]) -> Re
     """What the words ask for.
 
     Raises:
-      BadInput: names the word that cannot be meant, and its mend.
+      BadInput: names the word that cannot be meant, and its fix.
     """
     _one_of("design", design, DESIGNS)
     if design == SWEEP and len(arguments.combinations(overrides, {})) < 2:
@@ -111,7 +111,7 @@ def _request(design: str, given: dict[str, Any], overrides: Sequence[str]) -> Re
     games = arguments.listed("game", given.get("game") or arguments.DEFAULT_GAME)
     return Request(
         design=design,
-        games=tuple(dict.fromkeys(presets.find_game(game)[0] for game in games)),
+        games=tuple(dict.fromkeys(presets.name_and_family(game)[0] for game in games)),
         switches=tuple(idea for idea in presets.IDEAS if idea in switches),
         seeds=(_seeds(given.get("seeds") or DEFAULT_SEEDS),),
         words=tuple(sorted(word.lstrip("+") for word in overrides)),

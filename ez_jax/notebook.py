@@ -47,9 +47,9 @@ class View:
         self.mime, self.content, self._about = mime, content, about
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        binary = isinstance(self.content, bytes)
-        content = base64.b64encode(self.content).decode() if binary else self.content
-        return {self.mime: content, "text/plain": self._about}
+        content = self.content
+        text = content if isinstance(content, str) else base64.b64encode(content).decode()
+        return {self.mime: text, "text/plain": self._about}
 
 
 def setup() -> None:
@@ -141,6 +141,7 @@ def command(text: str, *, stop_at: int = 0) -> None:
 def _show_lines(process: subprocess.Popen[str], stop_at: int) -> bool:
     """Show all that a process says; whether the Stop button was pressed meanwhile."""
     is_stopped = False
+    assert process.stdout is not None  # a pipe, as asked for
     while True:
         try:
             for line in process.stdout:

@@ -39,7 +39,7 @@ def together(setting: Setting, steps: int) -> Iterator[Row]:
 
 
 def _rate(config: Config, setting: Setting, count: int, steps: int) -> dict[str, Any]:
-    game = make_game(games.resolve(config.game, config.env.backend), config.env, training=True)
+    game = make_game(games.find_task(config.game, config.env.backend), config.env, training=True)
     program = vmapped_program.make_program(config, setting.model, game, game)
     seeds = np.arange(count, dtype=np.int32)
     state = program.start(seeds, seeds, {})

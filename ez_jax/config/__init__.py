@@ -7,19 +7,11 @@ from ez_jax.config.checks import validate
 from ez_jax.config.errors import BadInput
 from ez_jax.config.search_budget import SearchBudget, eval_simulations, search_budget
 from ez_jax.config.settings import (
-    ActorConfig,
-    CheckpointConfig,
     Config,
     EnvConfig,
-    EvalConfig,
     LearnerConfig,
-    LogConfig,
-    LossConfig,
     NetworkConfig,
-    ReanalyseConfig,
-    ReplayConfig,
     SearchConfig,
-    TargetsConfig,
     convert,
     dotted_keys,
     flatten,
@@ -31,21 +23,13 @@ from ez_jax.config.settings import (
 )
 
 __all__ = [
-    "ActorConfig",
     "BadInput",
-    "CheckpointConfig",
     "Config",
     "EnvConfig",
-    "EvalConfig",
     "LearnerConfig",
-    "LogConfig",
-    "LossConfig",
     "NetworkConfig",
-    "ReanalyseConfig",
-    "ReplayConfig",
     "SearchBudget",
     "SearchConfig",
-    "TargetsConfig",
     "convert",
     "dotted_keys",
     "eval_simulations",

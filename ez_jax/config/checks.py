@@ -29,56 +29,25 @@ CHOICES = {
 
 # Every other number must not be negative. Keys that are no list here may be 0 and large.
 AT_LEAST_ONE = (
-    "total_agent_steps",
-    "env.image_size",
-    "env.frame_stack",
-    "env.frame_skip",
-    "env.max_episode_steps",
-    "env.eval_max_episode_steps",
-    "network.channels",
-    "network.head_channels",
-    "network.head_hidden",
-    "network.lstm_width",
-    "network.projection",
-    "network.predictor_hidden",
-    "network.support",
-    "network.vector_width",
-    "actor.num_envs",
-    "replay.capacity",
-    "reanalyse.chunk",
-    "reanalyse.updates_per_search",
-    "targets.td_steps",
-    "learner.batch_size",
-    "learner.unroll_steps",
-    "learner.lstm_horizon_len",
-    "learner.decay_every",
-    "learner.target_period",
-    "eval.episodes",
-    "eval.num_envs",
-    "checkpoint.keep",
-    "log.every",
-)
+    "total_agent_steps", "env.image_size", "env.frame_stack", "env.frame_skip",
+    "env.max_episode_steps", "env.eval_max_episode_steps", "network.channels",
+    "network.head_channels", "network.head_hidden", "network.lstm_width", "network.projection",
+    "network.predictor_hidden", "network.support", "network.vector_width", "actor.num_envs",
+    "replay.capacity", "reanalyse.chunk", "reanalyse.updates_per_search", "targets.td_steps",
+    "learner.batch_size", "learner.unroll_steps", "learner.lstm_horizon_len",
+    "learner.decay_every", "learner.target_period", "eval.episodes", "eval.num_envs",
+    "checkpoint.keep", "log.every",
+)  # fmt: skip
 SHARES = (
-    "discount",
-    "env.sticky_actions",
-    "search.dirichlet_fraction",
-    "reanalyse.ratio",
-    "replay.priority_exponent",
-    "replay.importance_exponent",
-    "replay.importance_exponent_final",
-    "replay.min_weight",
-    "learner.decay_rate",
+    "discount", "env.sticky_actions", "search.dirichlet_fraction", "reanalyse.ratio",
+    "replay.priority_exponent", "replay.importance_exponent",
+    "replay.importance_exponent_final", "replay.min_weight", "learner.decay_rate",
     "learner.momentum",
-)
+)  # fmt: skip
 POSITIVE = (
-    "discount",
-    "search.dirichlet_alpha",
-    "search.pb_c_base",
-    "search.min_q_range",
-    "targets.age_fraction",
-    "learner.learning_rate",
-    "learner.max_grad_norm",
-)
+    "discount", "search.dirichlet_alpha", "search.pb_c_base", "search.min_q_range",
+    "targets.age_fraction", "learner.learning_rate", "learner.max_grad_norm",
+)  # fmt: skip
 SEEDS = ("seed", "eval.seed")
 # Far beyond any use; larger ones would take memory or time before anything else refuses them.
 AT_MOST = {
@@ -250,7 +219,7 @@ def validate(config: Config) -> Config:
     """Return the configuration as it is if a run is possible with it.
 
     Raises:
-        BadInput: the first impossible value or combination, and what would mend it.
+        BadInput: the first impossible value or combination, and what would fix it.
     """
     for problem in problems(config):
         raise BadInput(problem)

@@ -57,7 +57,7 @@ def nearest_keys(key: str, keys: Sequence[str]) -> list[str]:
 
 
 class BadInput(ValueError):
-    """Bad input from the user: one sentence that names the mend; the command exits with 2."""
+    """Bad input from the user: one sentence that names the fix; the command exits with 2."""
 
     def __init__(self, sentence: object):
         """One line, whatever the sentence quotes."""

@@ -47,7 +47,7 @@ class Task:
     task_id: str  # the backend's own id
 
 
-def resolve(game: str, backend: str = "auto") -> Task:
+def find_task(game: str, backend: str = "auto") -> Task:
     """Find a game by name; nothing is built.
 
     Args:
@@ -86,7 +86,7 @@ def resolve(game: str, backend: str = "auto") -> Task:
 
 
 def is_atari(game: str) -> bool:
-    """Whether a name, in any spelling `resolve` takes, is that of an Atari game of envpool."""
+    """Whether a name, in any spelling `find_task` takes, is that of an Atari game of envpool."""
     if ":" in game:
         return False
     task_id = _find(re.sub(r"^ALE/|NoFrameskip-v\d+$", "", game), _envpool_ids())
@@ -103,7 +103,7 @@ def list_games() -> Mapping[str, tuple[str, ...]]:
     """The games of envpool that can be played, by family; the Atari-100k games come first.
 
     Each is given by its short name, or by its id where the short name means another family's game.
-    Older versions and second spellings are left out, but `resolve` knows them.
+    Older versions and second spellings are left out, but `find_task` knows them.
     """
     ids = _envpool_ids()
     games: dict[str, tuple[str, ...]] = {}
@@ -273,7 +273,7 @@ def _unknown(game: str, known: Iterable[str]) -> str:
     if near:
         names = " or ".join(spelling[key] for key in near)
         return f"unknown game '{game}'; did you mean {names}?"
-    mend = "name one as Breakout, CartPole, MiniGrid-Empty-5x5-v0 or my_package:MyEnv-v0"
+    fix = "name one as Breakout, CartPole, MiniGrid-Empty-5x5-v0 or my_package:MyEnv-v0"
     if not _envpool_ids():
-        mend = "envpool is not installed, so only games of Gymnasium can be played"
-    return f"unknown game '{game}'; {mend}"
+        fix = "envpool is not installed, so only games of Gymnasium can be played"
+    return f"unknown game '{game}'; {fix}"

@@ -284,7 +284,7 @@ def compose(game: str, preset: str = "", chosen: Iterable[tuple[str, str]] = ())
     Raises:
         BadInput: an unknown name.
     """
-    game, family = find_game(game)
+    game, family = name_and_family(game)
     preset = preset or DEFAULT_PRESETS[family]
     return merge(
         configs.to_dict(Config()),
@@ -328,7 +328,7 @@ def make_config(
 FAMILY_OF = {"MiniGrid": "grid", "BabyAI": "grid", "-MinAtar": "minatar"}
 
 
-def find_game(name: str) -> tuple[str, str]:
+def name_and_family(name: str) -> tuple[str, str]:
     """The proper name of a game and its family.
 
     Raises:
@@ -339,7 +339,7 @@ def find_game(name: str) -> tuple[str, str]:
     if game is None:
         # Looking a name up costs an import of the environments: only for those not known here.
         # `gym:CartPole-v1` asks for Gymnasium: the proper name alone would not.
-        task = games.resolve(name)
+        task = games.find_task(name)
         game = name if ":" in name and task.backend == "gymnasium" else task.name
         if games.is_atari(game):
             return game, "atari"

@@ -1,6 +1,6 @@
 """Environments: N copies side by side behind one interface, whichever library steps them.
 
-`make_env` gives a `VectorEnv`; `config.games.resolve` says at once whether a game exists. The
+`make_env` gives a `VectorEnv`; `config.games.find_task` says at once whether a game exists. The
 adapters differ, what they return does not:
 
 - After a row with `is_last` the next action is not executed; that call returns the first
@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from ez_jax.config import EnvConfig
-from ez_jax.config.games import resolve
+from ez_jax.config.games import find_task
 from ez_jax.structs import EnvSpec, TimeStep
 
 
@@ -67,7 +67,7 @@ class VectorEnv(Protocol):
 
 def runs_on_device(game: str, backend: str = "auto") -> bool:
     """Whether a game is a function that a program can contain (`ez_jax.training.vmapped`)."""
-    return resolve(game, backend).backend == "gymnax"
+    return find_task(game, backend).backend == "gymnax"
 
 
 def make_env(
@@ -76,7 +76,7 @@ def make_env(
     """Build N environments.
 
     Args:
-        game: a name as `resolve` takes it.
+        game: a name as `find_task` takes it.
         config: what the agent sees and how episodes are cut.
         num_envs: N.
         seed: environment i is seeded with seed + i.
@@ -87,7 +87,7 @@ def make_env(
         BadInput: an unknown game, actions that are not a finite set, or observations of a kind
             that no network takes.
     """
-    task = resolve(game, config.backend)
+    task = find_task(game, config.backend)
     if task.backend == "envpool":
         from ez_jax.envs.envpool_adapter import EnvpoolEnv as Adapter
     elif task.backend == "gymnax":

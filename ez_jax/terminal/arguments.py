@@ -94,7 +94,7 @@ def _parse_setting(word: str, sweep: bool, own: Iterable[str]) -> Override:
     if key in ("game", "preset") and any(isinstance(item, list) for item in _items(override)):
         raise BadInput(f"a run has one {key}: for several runs write -m {key}=A,B")
     for name in _names(override) if key == "game" else ():
-        presets.find_game(name)
+        presets.name_and_family(name)
     for name in _names(override) if key in presets.SETS else ():
         presets.named(key, name)
     return override

@@ -24,7 +24,7 @@ from ez_jax import config as configs
 from ez_jax.agent import schedules
 from ez_jax.agent.model import make_model
 from ez_jax.config import BadInput, Config, flatten
-from ez_jax.config.games import resolve
+from ez_jax.config.games import find_task
 from ez_jax.envs.gymnax_adapter import make_game
 from ez_jax.evaluation import on_track
 from ez_jax.evaluation.scores import Games
@@ -92,7 +92,7 @@ def check_alike(runs: Sequence[Config]) -> None:
             f"replay.memory is {runs[0].replay.memory}, but runs in one program keep their replay "
             "on the device: set replay.memory=device, or leave seeds= out"
         )
-    task = resolve(runs[0].game, runs[0].env.backend)
+    task = find_task(runs[0].game, runs[0].env.backend)
     if task.backend != "gymnax":
         raise BadInput(
             f"{task.name} is played by {task.backend}, outside of the program: only games of "
@@ -118,7 +118,7 @@ class VmappedRuns(contextlib.AbstractContextManager["VmappedRuns"]):
     def _build(self, configurations: Sequence[Config], opened: contextlib.ExitStack) -> None:
         self.config = config = configurations[0]
         count = len(configurations)
-        task = resolve(config.game, config.env.backend)
+        task = find_task(config.game, config.env.backend)
         game = make_game(task, config.env, training=True)
         model = make_model(config, game.spec)
         self.records = [

@@ -120,7 +120,7 @@ def test_wrong_keys_and_types_are_refused_by_name(values, message):
         ({"updates_per_step": 0, "final_updates": 0}, "no update would ever be made"),
     ],
 )
-def test_impossible_settings_are_refused_with_the_mend(changes, message):
+def test_impossible_settings_are_refused_with_the_fix(changes, message):
     with pytest.raises(BadInput, match=message) as refusal:
         validate(override(Config(), changes))
     assert "\n" not in str(refusal.value)

@@ -499,10 +499,10 @@ def test_what_cannot_be_played_is_refused_with_the_reason(game, reason):
 def test_names_are_found(game, backend, task_id):
     import toy_envs  # noqa: F401 the last name needs it registered
 
-    task = games.resolve(game)
+    task = games.find_task(game)
 
     assert (task.backend, task.task_id) == (backend, task_id)
-    assert games.resolve(task.name) == replace(task, game=task.name)
+    assert games.find_task(task.name) == replace(task, game=task.name)
 
 
 @pytest.mark.parametrize(
@@ -524,7 +524,7 @@ def test_names_are_found(game, backend, task_id):
 )
 def test_a_bad_name_is_answered_with_what_mends_it(game, backend, words):
     with pytest.raises(BadInput) as caught:
-        games.resolve(game, backend)
+        games.find_task(game, backend)
 
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -535,7 +535,7 @@ def test_a_module_missing_inside_the_users_package_is_not_hidden(tmp_path, monke
     monkeypatch.syspath_prepend(tmp_path)
 
     with pytest.raises(ModuleNotFoundError, match="not_there_at_all"):
-        games.resolve("half_there:My-v0")
+        games.find_task("half_there:My-v0")
 
 
 def test_every_listed_game_leads_back_to_itself():
@@ -545,7 +545,7 @@ def test_every_listed_game_leads_back_to_itself():
     assert {"CartPole", "Acrobot", "MountainCar"} <= set(listed["Classic control"])
     assert listed["Box2D"] == ("LunarLander",)
     for name in (name for family in listed.values() for name in family):
-        assert games.resolve(name).name == name
+        assert games.find_task(name).name == name
 
 
 def test_atari_is_known_by_any_spelling():
@@ -555,7 +555,7 @@ def test_atari_is_known_by_any_spelling():
 
 def test_a_name_for_gymnasium_is_resolved_without_importing_envpool():
     program = (
-        "import sys; from ez_jax.config import games; games.resolve('gym:CartPole');"
+        "import sys; from ez_jax.config import games; games.find_task('gym:CartPole');"
         "sys.exit('envpool' in sys.modules)"
     )
 

@@ -31,7 +31,7 @@ def rows(name):
 
 @pytest.mark.parametrize("game", [*ATARI_100K, *OTHER_GAMES])
 def test_games_are_spelled_as_the_presets_spell_them(game):
-    assert presets.find_game(game)[0] == game
+    assert presets.name_and_family(game)[0] == game
 
 
 @pytest.mark.parametrize("game", ATARI_100K)

@@ -125,7 +125,7 @@ def test_a_path_may_hold_any_character():
         (["-m", "seed=0,1", "run_dir=here"], "run_dir is one folder"),
     ],
 )
-def test_mistakes_are_refused_with_what_would_mend_them(words, message):
+def test_mistakes_are_refused_with_the_fix(words, message):
     with pytest.raises(BadInput, match=message):
         arguments.parse([word for word in words if word != "-m"], sweep="-m" in words)
 
@@ -244,7 +244,7 @@ def test_help_names_games_presets_and_ablations(tmp_path):
     assert max(map(len, result.stdout.splitlines())) <= 100
 
 
-def test_a_full_disk_is_told_with_its_traceback_and_a_mend(capsys):
+def test_a_full_disk_is_told_with_its_traceback_and_a_fix(capsys):
     def write():
         try:
             raise OSError(errno.ENOSPC, "No space left on device")

@@ -69,6 +69,13 @@ def test_set_up_tells_versions_device_and_setting(device, monkeypatch, capsys):
     assert "small setting, as EZ_JAX_NOTEBOOK=small asks" in told
 
 
+def test_the_device_of_commands_is_found_by_a_command(monkeypatch):
+    notebook._device.cache_clear()
+    monkeypatch.setenv("PYTHONPATH", str(runs.ROOT))
+    platform, count, _ = notebook._device()
+    assert (platform, int(count) > 0) == ("cpu", True)
+
+
 def test_the_sentence_about_jax_needs_nothing_that_is_installed_with_ez_jax():
     code = (
         "import sys\n"

@@ -180,7 +180,7 @@ def test_numbers_are_settings_with_fractions():
 @pytest.mark.parametrize("policy", ["gumbel", "puct"])
 def test_every_number_can_differ_whatever_the_search(policy):
     chosen = runs.config("a", {"search.policy": policy}, GAME)
-    game = make_game(games.resolve(GAME), chosen.env, training=True)
+    game = make_game(games.find_task(GAME), chosen.env, training=True)
     program = vmapped_program.make_program(chosen, make_model(chosen, game.spec), game, game)
     numbers = {key: np.ones(2, np.float32) for key in vmapped_program.NUMBERS}
     seeds = np.zeros(2, np.int32)

@@ -13,7 +13,7 @@ import numpy as np
 
 from ez_jax.agent.model import Model, make_model
 from ez_jax.config import Config, run_folder
-from ez_jax.config.games import resolve
+from ez_jax.config.games import find_task
 from ez_jax.envs import VectorEnv, make_env
 from ez_jax.structs import TimeStep
 
@@ -73,7 +73,7 @@ class Game:
     def __init__(self, config: Config, steps: int):
         """`steps` of random play at most; the configuration is one that `validate` passed."""
         self.config, self.steps = config, steps
-        self.task = resolve(config.game, config.env.backend)
+        self.task = find_task(config.game, config.env.backend)
         self.is_gymnasium = self.task.backend == "gymnasium"
         self.warnings: list[str] = []  # of Gymnasium's own checks, while the game was played
 
