@@ -55,7 +55,7 @@ class Record:
         keep = config.checkpoint.keep
         self.checkpointer = Checkpointer(configs.run_folder(config), keep, progress.warn)
         opened.callback(self.checkpointer.close)
-        self._is_new, self.saved_at = processes.by_first(self._take_folder, opened)
+        self._is_new, self.saved_steps = processes.by_first(self._take_folder, opened)
         if not processes.is_first():
             self.folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
 
@@ -86,8 +86,8 @@ class Record:
             self.writer.write_config(yaml.safe_dump(as_given, sort_keys=False))
         self.writer.write_references(on_track.series(config), saved.agent_steps if saved else -1)
         self._diagnose = complaints.Watch(config)
-        self._saved_at = time.perf_counter()
-        self._began = self._saved_at - self.clocks.seconds
+        self._last_save = time.perf_counter()
+        self._began = self._last_save - self.clocks.seconds
         self._done_at = {SAVE: self.clocks}
         for what, (agent_steps, updates) in processes.by_first(last_written, self.folder).items():
             self._done_at[what] = Clocks(agent_steps=agent_steps, updates=updates)
@@ -116,7 +116,7 @@ class Record:
 
     def overdue(self) -> set[str]:
         """A save, once `checkpoint.minutes` have passed since the last."""
-        minutes, waited = self.config.checkpoint.minutes, time.perf_counter() - self._saved_at
+        minutes, waited = self.config.checkpoint.minutes, time.perf_counter() - self._last_save
         return {SAVE} if 0 < minutes <= waited / 60 else set()
 
     def missing(self, wanted: Set[str]) -> set[str]:
@@ -166,7 +166,7 @@ class Record:
         """Have everything saved by `write`; the writing goes on in the background."""
         self.writer.sync()
         write(self.checkpointer, self.now())
-        self._done_at[SAVE], self._saved_at = self.clocks, time.perf_counter()
+        self._done_at[SAVE], self._last_save = self.clocks, time.perf_counter()
 
     def _say(self, sentence: str) -> None:
         self._warn(sentence if self._is_alone else f"{self.folder}: {sentence}")

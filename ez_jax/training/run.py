@@ -65,7 +65,7 @@ class Run(contextlib.AbstractContextManager["Run"]):
         self.model = model = make_model(config, self.games.spec)
         opened.enter_context(jax.set_mesh(devices.make_mesh(processes.choose_devices(config))))
         needs = memory_needs(config, model)
-        rows = start_rows(config, model, needs, record.folder, record.saved_at)
+        rows = start_rows(config, model, needs, record.folder, record.saved_steps)
         progress.plan(rows, start_warnings(config, model))
         memory.check(needs, free_memory.available_memory())
         check_disk(config, needs, record.folder)
