@@ -171,3 +171,11 @@ def test_the_table_of_deviations_and_the_marks_in_the_code_agree():
 def test_the_package_and_the_command_line_are_imported_without_jax():
     code = "import sys, ez_jax, ez_jax.terminal.launch; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_training_starts_without_the_libraries_of_games():
+    code = (
+        "import sys, ez_jax.train; "
+        "sys.exit(bool({'envpool', 'gymnax', 'matplotlib', 'pandas'} & sys.modules.keys()))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
