@@ -27,7 +27,7 @@ from ez_jax.system import processes, watchdog
 from ez_jax.system.compilation import TellsOfCompiling, announced
 
 # (replay, key, updates) -> what the group that begins with that update learns from, without frames.
-Draw = Callable[[Replay, Array, Array], Batch]
+Draw = Callable[[Replay, Array, Any], Batch]
 
 
 class DrawnAtOnce:
@@ -35,7 +35,7 @@ class DrawnAtOnce:
 
     frames = None
 
-    def go_on(self, drawn: None, updates: int) -> None:
+    def go_on(self, drawn: Batch | None, updates: int) -> None:
         """Nothing has been drawn."""
 
     def record(self, frames: np.ndarray) -> None:
@@ -59,9 +59,9 @@ class DrawnAhead:
         self._coming: Future[jax.Array] | None = None
         self._drawn_at = 0  # rows that had been written then
 
-    def go_on(self, drawn: Batch, updates: int) -> None:
+    def go_on(self, drawn: Batch | None, updates: int) -> None:
         """Fetch again what had been drawn when a run was saved after so many updates."""
-        if updates:
+        if updates and drawn is not None:
             self._fetch(drawn)
 
     def record(self, frames: np.ndarray) -> None:
@@ -71,7 +71,7 @@ class DrawnAhead:
 
     # Deviates (drawing ahead): by exactly one group, so that nothing depends on the host's speed.
     def next(
-        self, replay: Replay, key: Array, drawn: Batch, updates: int, left: int
+        self, replay: Replay, key: Array, drawn: Batch | None, updates: int, left: int
     ) -> tuple[Batch, Batch]:
         """The batch for the group that begins now, and what is drawn now for the one after.
 
@@ -82,7 +82,7 @@ class DrawnAhead:
           updates: made so far, those that were only dispatched included.
           left: updates until something else may happen; a group can end sooner than it is long.
         """
-        if not updates:
+        if not updates or drawn is None:
             drawn = self._draw_for(replay, key, updates)
             self._fetch(drawn)
         self._check_that_rows_last()
