@@ -64,6 +64,7 @@ def main(words: Sequence[str]) -> int:
         progress.say(f"wrote {Path(values['run']) / name}")
         return exits.DONE
     games = make_evaluate(chosen, agent.model)(agent.variables, film=values["video"])
+    assert games is not None, "nobody stops it"
     for name, value in summary(chosen, games).items():
         progress.say(f"{name.removeprefix('eval/'):16} {value:.4g}")
     for i, pictures in enumerate(games.pictures):

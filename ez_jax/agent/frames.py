@@ -39,7 +39,7 @@ def roots_at(
 
 
 def stacks_at(
-    frames: Shaped[Array, "B W *obs"], position: Int[Array, "*B"], stack: int
+    frames: Shaped[Array, "B W *obs"], position: Int[Array, "*B"] | int, stack: int
 ) -> Shaped[Array, "B F *obs"]:
     """The stack that each sample sees at a position, its own or one for all; oldest frame first.
 

@@ -115,7 +115,26 @@ def make_propose(
 def make_update(
     config: Config, model: Model
 ) -> Callable[[TrainState, Array, Batch, Targets], tuple[TrainState, LossOutput, Metrics]]:
-    """One optimiser step on given targets. A step that is not finite is skipped and counted."""
+    """One optimiser step on given targets (EfficientZero, appendix A.1).
+
+    A step that is not finite is skipped and counted; every `learner.target_period` updates the
+    target network follows.
+
+    Args:
+      config: of the run; `learner` and `loss`.
+      model: of the game.
+
+    Returns:
+      `(train, key, batch, targets) -> (train, LossOutput, metrics)`, metrics f32[] each; the key is
+      consumed.
+
+    Examples:
+      >>> train = init_train_state(config, model, jax.random.key(0))
+      >>> update = jax.jit(make_update(config, model))
+      >>> train, output, metrics = update(train, jax.random.key(1), batch, targets)
+      >>> int(train.updates), bool(metrics["loss/total"] > 0)
+      (1, True)
+    """
     propose = make_propose(config, model)
 
     def update(train: TrainState, key: Array, batch: Batch, targets: Targets):

@@ -1,5 +1,7 @@
 """The unrolled loss: K imagined steps, four terms (EfficientZero §4.1-4.2, MuZero appendix G)."""
 
+import functools
+import operator
 from typing import NamedTuple
 
 import jax
@@ -64,8 +66,8 @@ def _views(batch: Batch, model: Model, config: Config, key: Array) -> tuple[Arra
     if not (config.learner.augment and can_be_shifted(shape, shift)):
         return first, following
     keys = jax.random.split(key)
-    settings = {"shift": shift, "intensity": config.learner.augment_intensity}
-    return augment(first, keys[0], **settings), augment(following, keys[1], **settings)
+    change = functools.partial(augment, shift=shift, intensity=config.learner.augment_intensity)
+    return change(first, keys[0]), change(following, keys[1])
 
 
 def _head_losses(
@@ -188,7 +190,7 @@ def _weighted_sum(terms: Terms, weights: dict[str, float]) -> Float[Array, " B"]
     """Add up the terms; one without a weight, or a weight without its term, is a mistake."""
     if terms.keys() != weights.keys():
         raise ValueError(f"loss terms {sorted(terms)} and weights {sorted(weights)} differ")
-    return sum(weights[name] * terms[name] for name in weights)
+    return functools.reduce(operator.add, (weights[name] * terms[name] for name in weights))
 
 
 def unroll_loss(
@@ -203,8 +205,29 @@ def unroll_loss(
 ) -> tuple[Float[Array, ""], LossOutput]:
     """Terms summed over steps, weighted by name and by the sample's importance: mean of the batch.
 
-    The value differentiated carries the published factor 1/K, `LossOutput.loss` does not. The key
-    is consumed.
+    EfficientZero §4.1-4.2. The value differentiated carries the published factor 1/K,
+    `LossOutput.loss` does not.
+
+    Args:
+      params: of the network, which the gradient is taken of.
+      batch_stats: of the network; {} where it has none.
+      key: of the augmentation; consumed.
+      batch: sampled sequences, `B` of them with frames.
+      targets: of that batch, from `make_targets`.
+      model: of the game.
+      config: of the run.
+
+    Returns:
+      The loss f32[], and a `LossOutput`: terms, predictions, new priorities f32[B].
+
+    Raises:
+      ValueError: a term without a weight of its name in `loss_weights`, or the reverse.
+
+    Examples:
+      >>> given = variables["params"], variables["batch_stats"], jax.random.key(0), batch, targets
+      >>> loss, output = unroll_loss(*given, model=model, config=config)
+      >>> sorted(output.terms), output.priority.shape
+      (['consistency', 'policy', 'value', 'value_prefix'], (4,))
     """
     variables = _variables(params, batch_stats)
     unrolled = unroll_terms(variables, key, batch, targets, model=model, config=config)

@@ -6,6 +6,8 @@ They can be used with mctx by someone who takes nothing else from here. The valu
 """
 
 import dataclasses
+import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -25,7 +27,19 @@ def scale_gradient(x: Array, scale: float) -> Array:
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """EfficientZero's model; hashable, holds no arrays."""
+    """EfficientZero's model (§3.2 and §4.2): pure functions of its variables.
+
+    Hashable, holds no arrays. Made by `make_model`. Every function takes a batch `B`; a root
+    comes from stacked frames, and each imagined step from the embedding before it.
+
+    Examples:
+      >>> root = model.root(variables, frames)  # frames [B, F, *obs]
+      >>> root.policy_logits.shape, root.value.shape
+      ((2, 2), (2,))
+      >>> following, reward = model.dynamics(variables, root.embedding, jnp.zeros(2, int))
+      >>> reward.shape
+      (2,)
+    """
 
     network: nn.Module
     spec: EnvSpec
@@ -37,7 +51,7 @@ class Model:
     def init(self, key: Array) -> Variables:
         """Fresh variables, as torch would draw them."""
         frames = jnp.zeros((1, self.spec.frame_stack, *self.spec.observation_shape))
-        variables = self.network.init(key, self._inputs(frames))
+        variables = dict(self.network.init(key, self._inputs(frames)))
         if not self.depths:
             return variables
         stats = jax.tree.map(lambda x: jnp.tile(x, (self.depths, 1)), variables["batch_stats"])
@@ -99,18 +113,16 @@ class Model:
         The prefix is the undiscounted reward since the last reset. After `horizon` steps carry,
         prefix and count start anew, so the next reward is counted from zero.
         """
-        depth = embedding.depth + 1 if self.depths else None
-        how = {"train": train, "depth": depth}
-        raw, variables = self._call(variables, "transition", embedding.state, action, **how)
+        depth = None if embedding.depth is None else embedding.depth + 1
+        call = functools.partial(self._call, train=train, depth=depth)
+        raw, variables = call(variables, "transition", embedding.state, action)
         state = normalise_state(raw) if self.state_norm else raw
         if train:
             # Halved before all heads, not only on the way to the next step: as the official code.
             state = scale_gradient(state, 0.5)
         # The official reward head reads the state before it is scaled to 0..1.
         read = raw if self.state_norm else state
-        (logits, carry), variables = self._call(
-            variables, "value_prefix", read, embedding.carry, **how
-        )
+        (logits, carry), variables = call(variables, "value_prefix", read, embedding.carry)
         step = embedding.step + 1
         ends = step == self.horizon
         following = Embedding(
@@ -132,10 +144,10 @@ class Model:
         self, variables: Variables, state: Array, *, predict: bool, depth: Array | None = None
     ) -> tuple[Float[Array, "B P"], Variables]:
         """SimSiam projection in training mode, through the predictor if asked."""
-        how = {"train": True, "depth": depth}
-        projection, variables = self._call(variables, "project", state, **how)
+        call = functools.partial(self._call, train=True, depth=depth)
+        projection, variables = call(variables, "project", state)
         if predict:
-            projection, variables = self._call(variables, "predict_projection", projection, **how)
+            projection, variables = call(variables, "predict_projection", projection)
         return projection, variables
 
     def _inputs(self, frames: Array) -> Array:
@@ -149,10 +161,10 @@ class Model:
         self,
         variables: Variables,
         method: str,
-        *inputs: Array,
+        *inputs: Any,
         train: bool = False,
         depth: Array | None = None,
-    ):
+    ) -> tuple[Any, Variables]:
         used, index = variables, None
         if depth is not None:
             index = jnp.minimum(depth[0] if train else depth, self.depths - 1)
@@ -178,7 +190,21 @@ def _put(stats: dict, of_one: dict, index: Int[Array, ""]) -> dict:
 
 
 def make_model(config: Config, spec: EnvSpec) -> Model:
-    """The model for an environment; raises BadInput where no network fits its observations."""
+    """The model for an environment, as `network`, `precision`, `value_prefix` and others say.
+
+    Args:
+      config: of the run.
+      spec: of the environment, such as `make_env(...).spec`.
+
+    Raises:
+      BadInput: `network.kind=image` for observations that are no images.
+
+    Examples:
+      >>> model = ez_jax.make_model(config, env.spec)
+      >>> variables = jax.jit(model.init)(jax.random.key(0))
+      >>> sorted(variables)
+      ['batch_stats', 'params']
+    """
     per_depth = config.network.norm == "batch_per_depth"
     return Model(
         network=make_network(config.network, spec, jnp.dtype(config.precision)),

@@ -42,7 +42,7 @@ class EnvpoolEnv:
             BadInput: actions or observations that cannot be used, or `noop_max` below 1 for Atari.
         """
         with _loading(task.task_id):
-            self._env = envpool.make_gymnasium(
+            self._env: Any = envpool.make_gymnasium(
                 task.task_id,
                 num_envs=num_envs,
                 seed=[(seed + i) % 2**31 for i in range(num_envs)],

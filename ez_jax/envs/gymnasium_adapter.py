@@ -1,6 +1,8 @@
 """Any Gymnasium environment behind the common interface, stepped one after the other in `recv`."""
 
 import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -31,7 +33,7 @@ class GymnasiumEnv:
         """
         limit = config.max_episode_steps if training else config.eval_max_episode_steps
         make = functools.partial(_make, task.task_id, limit)
-        self._env = SyncVectorEnv([make] * num_envs, autoreset_mode=AutoresetMode.NEXT_STEP)
+        self._env = _side_by_side([make] * num_envs)
         self._encoder = make_encoder(self._env.single_observation_space, task.task_id)
         self.num_envs = num_envs
         self.spec = EnvSpec(
@@ -108,10 +110,15 @@ class GymnasiumEnv:
         )
 
 
+def _side_by_side(make: Sequence[Callable[[], gymnasium.Env]]) -> Any:
+    """A `SyncVectorEnv`, whose types of observations and actions Gymnasium leaves open."""
+    return SyncVectorEnv(make, autoreset_mode=AutoresetMode.NEXT_STEP)
+
+
 def _make(task_id: str, limit: int) -> gymnasium.Env:
     registration = gymnasium.spec(task_id)
     own_limit = registration.max_episode_steps or limit
-    options = {"render_mode": "rgb_array"} if _can_draw(registration) else {}
+    options: dict[str, Any] = {"render_mode": "rgb_array"} if _can_draw(registration) else {}
     return gymnasium.make(registration, max_episode_steps=min(limit, own_limit), **options)
 
 

@@ -75,15 +75,16 @@ class DeviceGame(NamedTuple):
     def _time_step(
         self, raw: Any, score: Array, is_first: Array, is_last: Array, terminated: Array
     ) -> TimeStep:
-        return TimeStep(
-            observation=self.encoder.encode(jnp.asarray(raw)[None])[0],
-            reward=learned_reward(score, self.clips),
-            score=score,
-            discount=1 - terminated.astype(jnp.float32),
-            is_first=is_first,
-            is_last=is_last,
-            game_over=is_last,
-        )
+        fields: dict[str, Any] = {  # of JAX, inside a program
+            "observation": self.encoder.encode(jnp.asarray(raw)[None])[0],
+            "reward": learned_reward(score, self.clips),
+            "score": score,
+            "discount": 1 - terminated.astype(jnp.float32),
+            "is_first": is_first,
+            "is_last": is_last,
+            "game_over": is_last,
+        }
+        return TimeStep(**fields)
 
 
 @functools.lru_cache(maxsize=16)

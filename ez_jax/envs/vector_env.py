@@ -11,6 +11,7 @@ adapters differ, what they return does not:
 - Nothing returned is written to again.
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -86,12 +87,30 @@ def make_env(
     Raises:
         BadInput: an unknown game, actions that are not a finite set, or observations of a kind
             that no network takes.
+
+    Examples:
+        >>> env = ez_jax.make_env("CartPole", config.env, num_envs=2, seed=0, training=True)
+        >>> step = env.reset()
+        >>> step.observation.shape, step.is_first.tolist()  # [N, *obs], bool[N]
+        ((2, 4), [True, True])
+        >>> env.step(np.zeros(2, np.int32)).reward.tolist()
+        [1.0, 1.0]
     """
     task = find_task(game, config.backend)
-    if task.backend == "envpool":
-        from ez_jax.envs.envpool_adapter import EnvpoolEnv as Adapter
-    elif task.backend == "gymnax":
-        from ez_jax.envs.gymnax_adapter import GymnaxEnv as Adapter
-    else:
-        from ez_jax.envs.gymnasium_adapter import GymnasiumEnv as Adapter
-    return Adapter(task, config, num_envs=num_envs, seed=seed, training=training)
+    adapter = _adapter(task.backend)
+    return adapter(task, config, num_envs=num_envs, seed=seed, training=training)
+
+
+def _adapter(backend: str) -> Callable[..., VectorEnv]:
+    """Imported late: each loads its library."""
+    if backend == "envpool":
+        from ez_jax.envs.envpool_adapter import EnvpoolEnv
+
+        return EnvpoolEnv
+    if backend == "gymnax":
+        from ez_jax.envs.gymnax_adapter import GymnaxEnv
+
+        return GymnaxEnv
+    from ez_jax.envs.gymnasium_adapter import GymnasiumEnv
+
+    return GymnasiumEnv

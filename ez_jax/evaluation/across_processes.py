@@ -38,7 +38,7 @@ def make_shared_evaluate(config: Config, model: Model) -> EvaluateFn:
             here = NamedSharding(mesh, devices.WHOLE)
             variables = jax.device_put(_parts_here(variables), here)
             games = play(variables, stop=stop, **given) if count > 0 else Games(*np.zeros((2, 0)))
-        if any(processes.agreed(games is None)):
+        if any(processes.agreed(games is None)) or games is None:
             return None
         return _of_all(games, share, config.eval.episodes)
 

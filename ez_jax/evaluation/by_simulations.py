@@ -17,7 +17,9 @@ def by_simulations(
     say(f"{'simulations':>11} {'mean':>10} {'std':>10}")
     for count in counts:
         chosen = override(config, {"eval.num_simulations": count})
-        returns = make_evaluate(chosen, agent.model)(agent.variables).returns
+        games = make_evaluate(chosen, agent.model)(agent.variables)
+        assert games is not None, "nobody stops it"
+        returns = games.returns
         row = {"num_simulations": count, "mean": float(returns.mean()), "std": float(returns.std())}
         say(f"{count:11} {row['mean']:10.4g} {row['std']:10.4g}")
         rows.append(row | {"returns": returns.tolist()})

@@ -54,7 +54,8 @@ def nearest(config: Config) -> Curve | Score | None:
         preset = reference.settings.get("preset")
         return preset != config.preset, preset is None, len(differences(config, reference))
 
-    return min((*references.curves(config.game), *finals), key=distance, default=None)
+    known: list[Curve | Score] = [*references.curves(config.game), *finals]
+    return min(known, key=distance, default=None)
 
 
 def differences(config: Config, reference: Curve | Score) -> list[str]:
@@ -91,7 +92,8 @@ def _config(game: str, settings: Mapping[str, Any]) -> Config:
 
 def series(config: Config) -> list[Series]:
     """What can be drawn beside a run, no further than it goes."""
-    total, drawn = config.total_agent_steps, []
+    total = config.total_agent_steps
+    drawn: list[tuple[Curve | Score, str, list[tuple[int, float]]]] = []
     for curve in references.curves(config.game):
         for end, values in (("", curve.scores), ("/low", curve.low), ("/high", curve.high)):
             points = zip(curve.agent_steps, values or (), strict=values is not None)
@@ -129,8 +131,9 @@ def _beside_trained(
     if there is None:
         known = _elsewhere(reference, whose)
         return f"{known} (with {_few(differing)})" if differing else known
-    has_band = there.low is not None and there.high is not None
-    low, high = (there.low, there.high) if has_band else (there.score, there.score)
+    low, high, has_band = there.score, there.score, False
+    if there.low is not None and there.high is not None:
+        low, high, has_band = there.low, there.high, True
     told = " to ".join(dict.fromkeys((number(low), number(high))))
     if differing:
         return f"not to be compared with {whose} {told} there, which has {_few(differing)}"

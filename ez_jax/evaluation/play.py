@@ -19,7 +19,7 @@ from ez_jax.evaluation.scores import Games
 from ez_jax.structs import SearchOutput, Variables
 from ez_jax.system import devices, watchdog
 
-EvaluateFn = Callable[..., Games]
+EvaluateFn = Callable[..., Games | None]  # None: it was stopped
 
 
 def make_evaluate(config: Config, model: Model) -> EvaluateFn:

@@ -132,11 +132,14 @@ def _all_curves() -> dict[str, tuple[Curve, ...]]:
         )
         for (game, method), rows in points.items()
     ]
-    measured = [
-        Curve(**{k: tuple(v) if isinstance(v, list) else v for k, v in curve.items()})
-        for curve in json.loads(_text("measured.json"))
-    ]
-    return _by_game((*published, *measured))
+    return _by_game((*published, *map(_measured, json.loads(_text("measured.json")))))
+
+
+def _measured(curve: Mapping[str, Any]) -> Curve:
+    lists_as_tuples: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in curve.items()
+    }
+    return Curve(**lists_as_tuples)
 
 
 def _by_game(found: Iterable[Any]) -> dict[str, tuple[Any, ...]]:

@@ -51,8 +51,18 @@ class Agent:
           observation: one frame of `spec.observation_shape`, images as uint8.
           num_simulations: 0 for as many as in the run's configuration.
 
+        Returns:
+          A number in 0..A-1; what the search found is in `found`.
+
         Raises:
           BadInput: a frame of another shape.
+
+        Examples:
+          >>> agent.reset()  # an episode begins
+          >>> agent.act(np.zeros(4)) in (0, 1)
+          True
+          >>> agent.found.policy.shape
+          (1, 2)
         """
         frame = np.asarray(observation, self.spec.observation_dtype)
         if frame.shape != self.spec.observation_shape:
@@ -94,10 +104,19 @@ def _check_module(run: Path, game: str) -> None:
 
 
 def load(run: str | Path, *, best: bool = False) -> Agent:
-    """The agent of a run folder, with its newest weights, or those of its best evaluation.
+    """The agent of a run folder, which is only read.
+
+    Args:
+      run: the folder, such as `runs/CartPole/default/seed0`.
+      best: the weights of the best evaluation instead of the newest.
 
     Raises:
       BadInput: there is no such run, or nothing was saved in it yet.
+
+    Examples:
+      >>> agent = ez_jax.load(run)
+      >>> agent.clocks.agent_steps > 0
+      True
     """
     chosen = config.validate(config.from_dict(run_folder.read_config(run)))
     _check_module(Path(run), chosen.game)

@@ -169,7 +169,7 @@ def _episode(config: Config, env: VectorEnv, rows: list[dict[str, Any]], **endin
     column = {name: [row[name] for row in rows] for name in rows[0]}
     nodes = column.pop("nodes")
     roots = jax.tree.map(lambda *leaves: np.stack(leaves), *column.pop("root"))
-    arrays = {name: np.stack(values) for name, values in column.items()}
+    arrays: dict[str, Any] = {name: np.stack(values) for name, values in column.items()}
     if env.spec.is_image:
         arrays["observation"] = np.zeros((len(rows), 0))
     score = arrays["score"]

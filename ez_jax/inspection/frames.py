@@ -27,7 +27,7 @@ class Film:
 
     def add(self, picture: np.ndarray) -> None:
         """Append a picture u8[H, W, 3]; all have one shape."""
-        digest = hashlib.blake2b(np.ascontiguousarray(picture)).digest()
+        digest = hashlib.blake2b(np.ascontiguousarray(picture).data).digest()
         if digest not in self._places:
             image = Image.fromarray(picture)
             image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)

@@ -99,9 +99,11 @@ def real(episode: Episode, returns: np.ndarray, *, depth: int, horizon: int) -> 
     return Real(reward, prefix, value)
 
 
-def error_by_depth(imagined: np.ndarray, real: np.ndarray) -> list[float | None]:
+def error_by_depth(imagined: np.ndarray | Array, real: np.ndarray) -> list[float | None]:
     """Mean absolute error at depths 1 to K, of what is known; None where nothing is."""
-    return [float(x.mean()) if x.size else None for x in _known(np.abs(imagined - real))]
+    return [
+        float(x.mean()) if x.size else None for x in _known(np.abs(np.asarray(imagined) - real))
+    ]
 
 
 def spread_by_depth(real: np.ndarray) -> list[float | None]:

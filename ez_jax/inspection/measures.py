@@ -97,7 +97,8 @@ def _outcome(episode: Episode) -> Iterator[Finding]:
 
 def _values(episode: Episode, measures: Measures) -> Iterator[Finding]:
     realised = measures.returns[:-1]
-    size, error = max(float(np.mean(np.abs(realised))), TINY), measures.value_error[0]
+    size = max(float(np.mean(np.abs(realised))), TINY)
+    error = measures.value_error[0] or 0.0  # known wherever there was a decision
     bias, r = measures.value_bias, measures.value_correlation
     numbers = (
         f"predicted {number(episode.value.mean())}, realised {number(realised.mean())} on average"
@@ -108,7 +109,7 @@ def _values(episode: Episode, measures: Measures) -> Iterator[Finding]:
         way = "too high" if bias > 0 else "too low"
         yield Finding("warning", f"Value calibration: values are off, mostly {way}: {numbers}.")
     else:
-        kind = "good" if error < VALUE_FITS * size else "note"
+        kind: Kind = "good" if error < VALUE_FITS * size else "note"
         yield Finding(
             kind,
             f"Value calibration: values are {number(error)} off on average, "
@@ -119,9 +120,9 @@ def _values(episode: Episode, measures: Measures) -> Iterator[Finding]:
 
 
 def _prefixes(episode: Episode, measures: Measures) -> Iterator[Finding]:
-    known = [i for i, error in enumerate(measures.prefix_error) if error is not None]
-    depth = known[-1]
-    error, guess = measures.prefix_error[depth], measures.prefix_guess[depth]
+    by_depth = enumerate(zip(measures.prefix_error, measures.prefix_guess, strict=True))
+    known = [(depth, e, g) for depth, (e, g) in by_depth if e is not None and g is not None]
+    depth, error, guess = known[-1]
     said = f"Prefix error by depth: {number(error)} after {depth + 1} imagined steps"
     if not np.any(episode.reward):
         yield Finding(
@@ -129,7 +130,7 @@ def _prefixes(episode: Episode, measures: Measures) -> Iterator[Finding]:
         )
     elif guess < TINY:
         size = float(np.mean(np.abs(episode.reward))) * (depth + 1)
-        kind = "good" if error < VALUE_FITS * size else "warning"
+        kind: Kind = "good" if error < VALUE_FITS * size else "warning"
         yield Finding(kind, f"{said}; every step is worth the same here, which is easy.")
     elif error >= PREFIX_IS_GUESSED * guess:
         yield Finding(

@@ -134,7 +134,7 @@ def render(
         "settings": [[name, errors.one_line(text)] for name, text in settings.items()],
     }
     parts = {
-        "TITLE": escape(told["title"]),
+        "TITLE": escape(errors.one_line(title)),
         "STYLE": _read("page.css"),
         "DATA": _as_script_data({**found, **told}),
         "SCRIPT": "\n".join(map(_read, _SCRIPTS)),

@@ -14,7 +14,6 @@ from ez_jax.agent.networks.layers import (
     Dtype,
     LayerNorm,
     Linear,
-    Norm,
     ResidualBlock,
     convolution,
 )
@@ -52,6 +51,7 @@ class ImageRepresentation(nn.Module):
     def __call__(self, observation: Float[Array, "B H W stacked"], train: bool) -> State:
         """Return the state."""
         c = self.config
+        stem: nn.Module
         if c.patch and self.downsample == 16:
             stem = PatchStem(c.channels, c.patch, self.dtype, NORMS[c.norm], name="stem")
         else:
@@ -115,11 +115,6 @@ class ImageNetwork(Network):
     downsample: int = 16
 
     neck = ImageNeck
-
-    @property
-    def norm(self) -> Norm:
-        """As `network.norm` says; the consistency loss is batch-normalised in any case."""
-        return NORMS[self.config.norm]
 
     def setup(self) -> None:
         """Make all parts."""

@@ -15,7 +15,16 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ez_jax.agent.networks.layers import Carry, Dtype, Head, Norm, Predictor, PrefixHead, Projector
+from ez_jax.agent.networks.layers import (
+    NORMS,
+    Carry,
+    Dtype,
+    Head,
+    Norm,
+    Predictor,
+    PrefixHead,
+    Projector,
+)
 from ez_jax.config import NetworkConfig
 
 Observation = Float[Array, "B *stacked"]  # [B, H, W, F*C], 0..1, oldest frame first, or [B, F*D]
@@ -63,8 +72,12 @@ class Network(nn.Module):
     num_actions: int
     dtype: Dtype = jnp.float32
 
-    norm: ClassVar[Norm]
     neck: ClassVar[Callable[..., nn.Module]]  # what a head reads of a state
+
+    @property
+    def norm(self) -> Norm:
+        """As `network.norm` says; the consistency loss is batch-normalised in any case."""
+        return NORMS[self.config.norm]
 
     def setup(self) -> None:
         """Make the heads and the SimSiam networks; subclasses make representation and dynamics."""

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ez_jax.agent.networks.layers import Dtype, LayerNorm, Linear, PerceptronBlock
+from ez_jax.agent.networks.layers import Dtype, LayerNorm, Linear, Norm, PerceptronBlock
 from ez_jax.agent.networks.network import Network, State, Tower
 from ez_jax.config import NetworkConfig
 from ez_jax.structs import EnvSpec
@@ -76,8 +76,12 @@ class VectorNetwork(Network):
     Only the consistency loss, which acting never asks, is batch-normalised.
     """
 
-    norm = LayerNorm
     neck = VectorNeck
+
+    @property
+    def norm(self) -> Norm:
+        """Layer norm, whatever `network.norm` says."""
+        return LayerNorm
 
     def setup(self) -> None:
         """Make all parts."""

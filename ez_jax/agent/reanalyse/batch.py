@@ -50,8 +50,8 @@ def make_batch(config: Config, model: Model, search: SearchFn[SearchOutput]) -> 
             return stored.at[place].set(new, mode="drop")
 
         when = jnp.broadcast_to(updates, found.value.shape)
-        stored = batch.policy, batch.value, batch.searched
-        return tuple(map(put, stored, (found.policy, found.value, when)))
+        policy, value = put(batch.policy, found.policy), put(batch.value, found.value)
+        return policy, value, put(batch.searched, when)
 
     def reanalyse(variables, key, batch: Batch, replay: Replay, updates: Array) -> Reanalysed:
         samples = len(batch.index)

@@ -27,7 +27,7 @@ from ez_jax.system import processes, watchdog
 from ez_jax.system.compilation import TellsOfCompiling, announced
 
 # (replay, key, updates) -> what the group that begins with that update learns from, without frames.
-Draw = Callable[[Replay, Array, Array], Batch]
+Draw = Callable[[Replay, Array, Any], Batch]
 
 
 class DrawnAtOnce:
@@ -82,7 +82,7 @@ class DrawnAhead:
           updates: made so far, those that were only dispatched included.
           left: updates until something else may happen; a group can end sooner than it is long.
         """
-        if drawn is None or not updates:
+        if not updates or drawn is None:
             drawn = self._draw_for(replay, key, updates)
             self._fetch(drawn)
         self._check_that_rows_last()

@@ -38,7 +38,7 @@ def init_replay(spec: EnvSpec, *, rows: int, num_envs: int, has_frames: bool = T
     frames = lambda: jnp.zeros((*long, *spec.observation_shape), spec.observation_dtype)  # noqa: E731
     return Replay(
         rows=Row(
-            observation=frames() if has_frames else None,
+            observation=frames() if has_frames else None,  # type: ignore[arg-type] # on the host
             reward=jnp.zeros(shape),
             discount=jnp.ones(shape),
             is_first=jnp.zeros(shape, bool),
@@ -53,7 +53,18 @@ def init_replay(spec: EnvSpec, *, rows: int, num_envs: int, has_frames: bool = T
 
 
 def add(replay: Replay, row: Row) -> Replay:
-    """Write one row per environment over the oldest; it gets the largest priority there is."""
+    """Write one row per environment over the oldest; it gets the largest priority there is.
+
+    Args:
+      replay: a ring of T rows of N environments.
+      row: what arrived and was decided in each of the N, all at one time.
+
+    Examples:
+      >>> empty = init_replay(env.spec, rows=4, num_envs=2)
+      >>> added = add(empty, jax.tree.map(lambda x: x[0], replay.rows))
+      >>> int(added.count), float(added.priority[0, 0])
+      (1, 1.0)
+    """
     position = replay.count % replay.priority.shape[0]
     # Deviates (priority of new data, V2): its errors are not known yet.
     highest = jnp.max(replay.priority)
@@ -177,11 +188,31 @@ def draw(  # noqa: PLR0913, as many as the draw has settings
     importance_exponent: Float[Array, ""],
     spare: int = 0,
 ) -> Batch:
-    """Draw sequences without replacement, p ∝ priority^α (Schaul et al., 2016).
+    """Draw sequences without replacement, p ∝ priority^α (Schaul et al., 2016, §3.3-3.4).
 
     Importance weights are (M p)^-β over the M candidates, divided by the largest in the batch (so
     that M cancels). Where fewer rows than `batch_size` can be sampled, the others drawn weigh 0.
-    The key is consumed. Of the frames only their places are found: `with_frames` fetches them.
+
+    Args:
+      replay: a ring of T rows of N environments.
+      key: consumed.
+      batch_size: B, sequences to draw.
+      unroll_steps: K, actions of each.
+      td_steps: n, steps of reward after the last of them.
+      frame_stack: F, frames of an observation.
+      priority_exponent: α; 0 draws evenly.
+      importance_exponent: β, f32[].
+      spare: rows that may be written before the frames are fetched.
+
+    Returns:
+      A `Batch` whose frames are not there yet: their places are, and `with_frames` fetches them.
+
+    Examples:
+      >>> sizes = {"batch_size": 4, "unroll_steps": 1, "td_steps": 2, "frame_stack": 1}
+      >>> exponents = {"priority_exponent": 0.6, "importance_exponent": 0.4}
+      >>> batch = with_frames(replay, draw(replay, jax.random.key(0), **sizes, **exponents))
+      >>> batch.observation.shape, batch.reward.shape  # [B, F-1+K+n+1, *obs], [B, K+n]
+      ((4, 4, 4), (4, 3))
     """
     behind, ahead = frame_stack - 1, unroll_steps + td_steps
     allowed = can_be_sampled(replay, behind=behind, ahead=ahead, spare=spare).reshape(-1)
@@ -223,7 +254,22 @@ def gather(
     replay: Replay, index: Int[Array, " B"], weight: Array, *, unroll_steps: int, behind: int,
     ahead: int,
 ) -> Batch:  # fmt: skip
-    """The sequences around the rows at flat positions `index`, without frames."""
+    """The sequences around some rows, without frames; they end with their episodes.
+
+    Args:
+      replay: a ring of T rows of N environments.
+      index: flat positions, row * N + environment.
+      weight: f32[B], importance weights, which are handed on.
+      unroll_steps: K.
+      behind: rows before each, F - 1.
+      ahead: rows after each, K + n.
+
+    Examples:
+      >>> sizes = {"unroll_steps": 1, "behind": 0, "ahead": 3}
+      >>> sequences = gather(replay, jnp.array([0, 3]), jnp.ones(2), **sizes)
+      >>> sequences.action.shape, sequences.row[:, 0].tolist()
+      ((2, 1), [0, 1])
+    """
     size, num_envs = replay.priority.shape
     start, env = index // num_envs, index % num_envs
     time = jnp.arange(-behind, ahead + 1)
@@ -242,7 +288,7 @@ def gather(
     is_over = replay.rows.is_first[following, env] & ((replay.count - 1 - start) % size > ahead)
     discount = rows_at(replay.rows.discount, inside[:, now])
     return Batch(
-        observation=None,
+        observation=None,  # type: ignore[arg-type] # `with_frames` puts them in
         row=(start[:, None] + inside) % size,
         action=rows_at(replay.rows.action, inside[:, now][:, :unroll_steps]),
         reward=rows_at(replay.rows.reward, inside[:, behind + 1 :]),
@@ -262,7 +308,18 @@ def gather(
 def update_priorities(
     replay: Replay, index: Int[Array, " B"], priority: Float[Array, " B"]
 ) -> Replay:
-    """Give the rows at flat positions `index` new priorities; one that is not finite is dropped."""
+    """Give some rows new priorities; one that is not finite is dropped.
+
+    Args:
+      replay: a ring of T rows of N environments.
+      index: flat positions, row * N + environment, as in `Batch.index`.
+      priority: |value - target| of each, in units of reward.
+
+    Examples:
+      >>> updated = update_priorities(replay, jnp.array([1, 2]), jnp.array([5.0, jnp.nan]))
+      >>> float(updated.priority[0, 1]), float(updated.priority[1, 0])
+      (5.0, 1.0)
+    """
     num_envs = replay.priority.shape[1]
     row, env = index // num_envs, index % num_envs
     # A single NaN in the ring would make every later draw NaN.

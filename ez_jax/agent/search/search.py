@@ -50,10 +50,26 @@ class SearchFn(Protocol[Result]):
 
 
 def make_recurrent_fn(model: Model, discount: float) -> Callable[..., Any]:
-    """The model as mctx wants it; `discount` per agent step.
+    """The model as mctx wants it.
 
     Values and logits are float32 whatever the network computes in, because mctx takes the
-    precision of its tree from them.
+    precision of its tree from them. The reward of a step is the difference of two value prefixes
+    (EfficientZero §4.2).
+
+    Args:
+      model: of the game.
+      discount: γ per agent step.
+
+    Returns:
+      `(variables, key, action i32[B], embedding) -> (mctx.RecurrentFnOutput, next embedding)`; the
+      key is not used.
+
+    Examples:
+      >>> recurrent_fn = ez_jax.make_recurrent_fn(model, discount=0.99)
+      >>> root, action = model.root(variables, frames), jnp.zeros(2, int)
+      >>> output, following = recurrent_fn(variables, None, action, root.embedding)
+      >>> output.prior_logits.shape, output.reward.shape
+      ((2, 2), (2,))
     """
 
     def recurrent_fn(variables: Variables, key: Array, action: Array, embedding: Embedding):
@@ -95,6 +111,15 @@ def make_search(
       explore: whether noise is added to the root and, with PUCT, actions are drawn from the visits.
         Without, a search is deterministic: ties are broken in the same way everywhere and always.
       num_simulations: instead of the configured number; 0 keeps that.
+
+    Returns:
+      A `SearchFn`: `(variables, root, keys, temperature, invalid_actions) -> SearchOutput`.
+
+    Examples:
+      >>> search = ez_jax.make_search(config.search, model, discount=0.99, explore=True)
+      >>> found = jax.jit(search)(variables, model.root(variables, frames), jax.random.key(0))
+      >>> found.action.shape, found.policy.shape
+      ((2,), (2, 2))
     """
     search = make_tree_search(
         config, model, discount=discount, explore=explore, num_simulations=num_simulations
@@ -110,7 +135,14 @@ def make_tree_search(
     explore: bool,
     num_simulations: int = 0,
 ) -> SearchFn[Found]:
-    """As `make_search`, and the tree beside what was found in it."""
+    """As `make_search`, and the tree of mctx beside what was found in it.
+
+    Examples:
+      >>> search = make_tree_search(config.search, model, discount=0.99, explore=False)
+      >>> found, tree = jax.jit(search)(variables, model.root(variables, frames), jax.random.key(0))
+      >>> tree.node_visits.shape  # [B, simulations + 1]
+      (2, 5)
+    """
     policy = SEARCHES[config.policy](config, explore)
     recurrent_fn = make_recurrent_fn(model, discount)
 

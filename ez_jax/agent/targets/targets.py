@@ -39,10 +39,22 @@ VALUE_TARGETS: dict[str, Callable[[Config, Model], ValueTargetFn]] = {
 
 
 def make_targets(config: Config, model: Model) -> TargetsFn:
-    """Targets of a batch, by the target network.
+    """Targets of a batch, by the target network (EfficientZero §4.2-4.3, V2 §3.3).
 
     Values bootstrap from its predictions; policies are those of the batch, and so are values where
     `targets.value` wants those of searches.
+
+    Args:
+      config: of the run; `targets` chooses among the value targets.
+      model: of the game.
+
+    Returns:
+      `(target variables, reanalysed batch, updates made i32[]) -> Targets`, in units of reward.
+
+    Examples:
+      >>> made = jax.jit(make_targets(config, model))(variables, batch, jnp.int32(0))
+      >>> made.value.shape, made.value_prefix.shape, made.policy.shape
+      ((4, 2), (4, 1), (4, 2, 2))
     """
     value_target = VALUE_TARGETS[config.targets.value](config, model)
     unroll_steps, horizon = config.learner.unroll_steps, config.horizon
