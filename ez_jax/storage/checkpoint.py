@@ -172,6 +172,7 @@ class Checkpointer:
 
     def best(self) -> dict[str, Any] | None:
         """The `meta` of the best weights; None if there are none yet, or no sound ones."""
+        self.wait()  # they may still be on their way to the disk
         if not (self._dir / BEST).is_dir():
             return None
         try:

@@ -259,6 +259,20 @@ def test_the_best_weights_are_kept_beside_the_newest(tmp_path):
         assert checkpointer.best() is None
 
 
+def test_weights_on_their_way_to_the_disk_are_the_best_already(tmp_path, monkeypatch):
+    write, may_write = Checkpointer._write, threading.Event()
+
+    def write_late(*args):
+        assert may_write.wait(30)
+        write(*args)
+
+    monkeypatch.setattr(Checkpointer, "_write", write_late)
+    with Checkpointer(tmp_path) as checkpointer:
+        checkpointer.save_best(1, {"train": make_state(1)["train"]}, {"score": 7.5})
+        threading.Timer(0.2, may_write.set).start()
+        assert checkpointer.best() == {"score": 7.5}
+
+
 def test_arrays_of_another_configuration_are_refused(tmp_path):
     save_all(tmp_path, 1)
     with pytest.raises(BadInput, match=r"another configuration: train/\S*dense/w is float32\[4, 5"):
