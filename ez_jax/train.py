@@ -6,8 +6,8 @@ Until the data is collected, in N environments at once:
 
     1. search from every observation and choose an action      agent/search/, actor.py
        record observation, policy and value                    agent/replay/
-    2. draw sequences by priority, search some of them anew    agent/replay/, reanalyse.py
-       make targets of value, value prefix and policy          agent/targets.py
+    2. draw sequences by priority, search some of them anew    agent/replay/, reanalyse/
+       make targets of value, value prefix and policy          agent/targets/
        unroll the model, descend the gradient of the losses    agent/losses.py, learner.py
     3. observe what the actions led to                         envs/
     4. log, evaluate, save: each when it is due                training/record.py
