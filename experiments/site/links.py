@@ -1,5 +1,7 @@
 """Links into the code, as Markdown: MkDocs itself checks that they lead somewhere."""
 
+import importlib
+
 from mkdocs.exceptions import PluginError
 
 from experiments.site import places
@@ -49,5 +51,9 @@ def repository(path: str) -> str:
 
 
 def api(target: str) -> str:
-    """What mkdocstrings makes of a definition, and below it a link to its code."""
-    return f"::: {target.replace(':', '.')}\n\n{code(target)}"
+    """What mkdocstrings makes of a definition, by the name to import, and a link to its code."""
+    module, _, name = target.partition(":")
+    packages = "ez_jax", module.rpartition(".")[0]
+    home = next((p for p in packages if hasattr(importlib.import_module(p), name)), module)
+    options = f"    options:\n      heading: {home}.{name}\n      toc_label: {name}"
+    return f"::: {module}.{name}\n{options}\n\n{code(target)}"
