@@ -5,7 +5,6 @@ import io
 import json
 import re
 import shutil
-import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -79,9 +78,8 @@ def bundle(failed, tmp_path):
     return folder
 
 
-def replay(folder, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["replay_crash", str(folder)])
-    return says(capsys, replay_crash.main)
+def replay(folder, capsys):
+    return says(capsys, lambda: replay_crash.main([str(folder)]))
 
 
 # Updates that are not finite.
@@ -118,8 +116,8 @@ def test_a_bundle_tells_where_the_run_stood_and_what_it_ran_on(failed):
     assert facts["left_out"] == {}
 
 
-def test_the_same_update_is_made_again_and_the_array_at_fault_is_named(failed, capsys, monkeypatch):
-    code, told, _ = replay(failed[0], capsys, monkeypatch)
+def test_the_same_update_is_made_again_and_the_array_at_fault_is_named(failed, capsys):
+    code, told, _ = replay(failed[0], capsys)
     assert code == exits.DONE
     assert "the first that is not finite: batch/reward: " in told
     assert "train/variables: finite" in told
@@ -274,17 +272,16 @@ def change_a_setting(folder):
         (change_a_setting, "is damaged"),
     ],
 )
-def test_a_damaged_bundle_is_refused_in_one_sentence(bundle, capsys, monkeypatch, damage, told):
+def test_a_damaged_bundle_is_refused_in_one_sentence(bundle, capsys, damage, told):
     damage(bundle)
-    code, _, err = replay(bundle, capsys, monkeypatch)
+    code, _, err = replay(bundle, capsys)
     assert code == exits.BAD_INPUT
     assert told in err
     assert err.startswith("error: ")
     assert err.count("\n") == 1
 
 
-def test_the_command_wants_one_folder(capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["replay_crash"])
-    code, _, err = says(capsys, replay_crash.main)
+def test_the_command_wants_one_folder(capsys):
+    code, _, err = says(capsys, lambda: replay_crash.main([]))
     assert code == exits.BAD_INPUT
     assert "replay_crash DIR" in err
