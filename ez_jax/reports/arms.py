@@ -91,7 +91,8 @@ def value_text(value: Any) -> str:
 
 
 def _panel(game: str, label: str, runs: Sequence[RunRecord], *, partial: bool) -> Panel:
-    keys = tuple(sorted(key for key in runs[0].settings if _varies(key, runs)))
+    first = runs[0].settings
+    keys = tuple(sorted(k for k in first if any(run.settings[k] != first[k] for run in runs)))
     by_point: dict[str, list[RunRecord]] = {}
     for run in runs:
         by_point.setdefault(repr([run.settings[key] for key in keys]), []).append(run)
@@ -104,10 +105,6 @@ def _panel(game: str, label: str, runs: Sequence[RunRecord], *, partial: bool) -
     order = lambda arm: (arm.values != base, len(arm.name.split(", ")), arm.name)  # noqa: E731
     arms.sort(key=order)
     return Panel(game, label, keys, tuple(arms), _warnings(arms))
-
-
-def _varies(key: str, runs: Sequence[RunRecord]) -> bool:
-    return any(run.settings[key] != runs[0].settings[key] for run in runs)
 
 
 def _name(point: Mapping[str, Any], base: Mapping[str, Any]) -> str:

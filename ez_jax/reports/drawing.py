@@ -13,6 +13,7 @@ from ez_jax.reports.estimates import Estimate
 INK = "#24292e"
 # After Okabe and Ito, for colour-blind readers; yellow is darker, to be seen on white.
 COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#8a7a00")
+Styles = dict[str, tuple[str, str]]  # colour and marker by the name of an arm
 MARKERS = "sD^vPX"  # one less than colours, so that a pair comes again only after 42 arms
 PUBLISHED_COLOUR = "#8c8c8c"
 WIDTH = 7.0  # inches
@@ -40,23 +41,13 @@ RC: dict[Any, Any] = {
 }
 
 
-class Styles:
-    """One colour and marker per arm, the same in all figures; the baseline is drawn in ink."""
-
-    def __init__(self, panels: Sequence[Panel]):
-        """Arms take colours in the order in which panels name them."""
-        names = dict.fromkeys(arm.name for panel in panels for arm in panel.arms)
-        others = [name for name in names if name != BASELINE]
-        marks = zip(others, itertools.cycle(COLOURS), itertools.cycle(MARKERS), strict=False)
-        self._styles = {name: (colour, marker) for name, colour, marker in marks}
-
-    def colour(self, arm: str) -> str:
-        """Of lines and bars."""
-        return self._styles.get(arm, (INK, "o"))[0]
-
-    def marker(self, arm: str) -> str:
-        """Of points."""
-        return self._styles.get(arm, (INK, "o"))[1]
+def arm_styles(panels: Sequence[Panel]) -> Styles:
+    """The same in all figures, in the order in which panels name them; the baseline is in ink."""
+    names = dict.fromkeys(
+        arm.name for panel in panels for arm in panel.arms if arm.name != BASELINE
+    )
+    marks = zip(itertools.cycle(COLOURS), itertools.cycle(MARKERS), strict=False)
+    return {BASELINE: (INK, "o"), **dict(zip(names, marks, strict=False))}
 
 
 def grid(

@@ -93,10 +93,7 @@ def contrast(parts: Sequence[tuple[Float[np.ndarray, " seeds"], float]]) -> Esti
     """The weighted sum of the means of some groups of seeds."""
     samples = [sample[:, None] * weight for sample, weight in parts]
     total = lambda *groups: np.array([sum(group.mean() for group in groups)])  # noqa: E731
-    values, bounds = interval(samples, total)
-    low, high = (None, None) if bounds is None else bounds[:, 0]
-    seeds = tuple(len(sample) for sample in samples)
-    return Estimate(float(values[0]), _plain(low), _plain(high), seeds)
+    return estimates(samples, total)[0]
 
 
 def estimates(
@@ -104,11 +101,11 @@ def estimates(
 ) -> list[Estimate]:
     """One estimate per entry of a statistic that gives a vector."""
     values, bounds = interval(samples, statistic)
-    lows, highs = [[None] * len(values)] * 2 if bounds is None else bounds
+    lows, highs = [[None] * len(values)] * 2 if bounds is None else bounds.tolist()
     seeds = tuple(len(sample) for sample in samples)
     return [
-        Estimate(float(value), _plain(low), _plain(high), seeds)
-        for value, low, high in zip(values, lows, highs, strict=True)
+        Estimate(value, low, high, seeds)
+        for value, low, high in zip(values.tolist(), lows, highs, strict=True)
     ]
 
 
@@ -127,10 +124,6 @@ def probability_of_improvement(
     """P(score > other) with ties counted half, averaged over games; as rliable's, but quick."""
     pairs = scores[:, None] - others[None]
     return float(np.mean((pairs > 0) + 0.5 * (pairs == 0)))
-
-
-def _plain(value: float | None) -> float | None:
-    return None if value is None else float(value)
 
 
 def _expanded(samples: Sequence[np.ndarray]) -> float:

@@ -19,6 +19,7 @@ from ez_jax.reports.drawing import (
     PUBLISHED_COLOUR,
     RC,
     Styles,
+    arm_styles,
     grid,
     label_right,
     whisker,
@@ -37,7 +38,7 @@ def draw_all(results: Results, names: dict[Panel, str], out: Path) -> dict[str, 
     """Write every figure that there is something for; the SVG by name of file."""
     import matplotlib as mpl
 
-    styles = Styles(results.panels)
+    styles = arm_styles(results.panels)
     jobs: dict[str, Callable[[], Any]] = {
         names[panel]: functools.partial(_draw_curves, results, panel, styles)
         for panel in results.panels
@@ -101,11 +102,11 @@ def _legend(axes: Sequence[Any]) -> tuple[list[Any], list[str]]:
 
 def _draw_arm(ax: Any, curve: ArmCurve, styles: Styles, *, in_legend: bool) -> None:
     """IQM with its band and median; of arms with too few seeds every seed as a thin line."""
-    colour, steps = styles.colour(curve.arm.name), curve.agent_steps
+    (colour, marker), steps = styles[curve.arm.name], curve.agent_steps
     ax.plot(
         *(steps, curve.iqm),
         color=colour,
-        marker=styles.marker(curve.arm.name) if len(steps) <= 20 else None,
+        marker=marker if len(steps) <= 20 else None,
         markersize=3.5,
         linewidth=1.6,
         label=wrapped(_with_seeds(curve), 52) if in_legend else None,
@@ -160,8 +161,7 @@ def _draw_aggregates(rows: Sequence[Aggregate], styles: Styles) -> Any:
     for name, ax in zip(names, axes, strict=True):
         shown = [row for row in rows if name in row.measures]
         for i, row in enumerate(shown):
-            marker = styles.marker(row.arm)
-            whisker(ax, i, row.measures[name], styles.colour(row.arm), marker)
+            whisker(ax, i, row.measures[name], *styles[row.arm])
         labels = [row.title for row in shown]
         ax.set_yticks(range(len(shown)), [wrapped(label, 30) for label in labels])
         ax.set_ylim(len(shown) - 0.5, -0.5)
@@ -216,7 +216,7 @@ def _draw_simulations(lines: Sequence[Line], styles: Styles) -> Any:
     for (game, how), ax in zip(cells, axes, strict=True):
         shown = [line for line in lines if (line.game, line.how) == (game, how)]
         for line in shown:
-            colour, marker = styles.colour(line.arm), styles.marker(line.arm)
+            colour, marker = styles[line.arm]
             values = [estimate.value for estimate in line.scores]
             seeds = {count for estimate in line.scores for count in estimate.seeds}
             label = wrapped(f"{line.arm} ({count_text(seeds)})", 40)

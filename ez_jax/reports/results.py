@@ -60,7 +60,10 @@ def measure_all(runs: Sequence[RunRecord], panels: Sequence[Panel], final_means:
     return Results(
         runs=tuple(runs),
         panels=tuple(panels),
-        curves={panel: _curves(panel) for panel in panels},
+        curves={
+            panel: tuple(curve for arm in panel.arms if (curve := curves.arm_curve(arm)))
+            for panel in panels
+        },
         scores=scores,
         rows=tuple(rows),
         aggregates=aggregate(panels),
@@ -73,11 +76,6 @@ def measure_all(runs: Sequence[RunRecord], panels: Sequence[Panel], final_means:
         warnings=_warnings(panels, runs),
         final_means=final_means,
     )
-
-
-def _curves(panel: Panel) -> tuple[ArmCurve, ...]:
-    found = (curves.arm_curve(arm) for arm in panel.arms)
-    return tuple(curve for curve in found if curve is not None)
 
 
 def _warnings(panels: Sequence[Panel], runs: Sequence[RunRecord]) -> tuple[str, ...]:

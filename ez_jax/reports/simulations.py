@@ -10,7 +10,7 @@ import numpy as np
 
 from ez_jax.config import BadInput, checks
 from ez_jax.reports import estimates
-from ez_jax.reports.arms import Arm, Panel
+from ez_jax.reports.arms import Panel
 from ez_jax.reports.collect import RunRecord, is_number
 from ez_jax.reports.estimates import Estimate
 from ez_jax.storage import run_folder
@@ -70,12 +70,8 @@ def missing(panel: Panel) -> Iterator[str]:
     for arm in panel.arms:
         lacking = [run for run in arm.runs if not run.by_simulations]
         if lacking and len(lacking) < len(arm.runs):
-            yield _some(arm, lacking)
-
-
-def _some(arm: Arm, lacking: Sequence[RunRecord]) -> str:
-    names = ", ".join(str(run.config.seed) for run in lacking)
-    return f"{arm.name}: seed {names} was not evaluated at several numbers of simulations"
+            names = ", ".join(str(run.config.seed) for run in lacking)
+            yield f"{arm.name}: seed {names} was not evaluated at several numbers of simulations"
 
 
 def _measured(run: RunRecord) -> dict[int, float]:
