@@ -36,18 +36,14 @@ def make_shared_evaluate(config: Config, model: Model) -> EvaluateFn:
         mesh = devices.make_mesh(jax.local_devices())
         with jax.set_mesh(mesh):
             here = NamedSharding(mesh, devices.WHOLE)
-            variables = jax.device_put(_parts_here(variables), here)
+            parts_here = jax.tree.map(lambda x: x.addressable_data(0), variables)  # all are whole
+            variables = jax.device_put(parts_here, here)
             games = play(variables, stop=stop, **given) if count > 0 else Games(*np.zeros((2, 0)))
         if any(processes.agreed(games is None)) or games is None:
             return None
         return _of_all(games, share, config.eval.episodes)
 
     return evaluate
-
-
-def _parts_here(variables: Variables) -> Variables:
-    """What is whole on every device, from the first of this process."""
-    return jax.tree.map(lambda x: x.addressable_data(0), variables)
 
 
 def _of_all(games: Games, share: int, episodes: int) -> Games:

@@ -19,20 +19,14 @@ OURS = "ez_jax"  # the method of what this code itself reached
 MOST_NAMED = 3  # settings that differ, in a sentence
 
 
-def on_track(config: Config, agent_steps: int, score: float) -> str | None:
-    """A sentence about a score of a run; None where nobody has published one of this game.
+def compare(config: Config, agent_steps: int, score: float) -> str | None:
+    """What is to be said of a score of a run; None where nobody has published one of this game.
 
     Args:
         config: of the run.
         agent_steps: of training so far.
         score: mean return of the evaluation.
     """
-    verdict = compare(config, agent_steps, score)
-    return verdict and f"{config.game} at {agent_steps:,} steps: {number(score)}, {verdict}"
-
-
-def compare(config: Config, agent_steps: int, score: float) -> str | None:
-    """The second half of the sentence of `on_track`."""
     trained = nearest(config)
     parts = [_beside_trained(trained, config, agent_steps, score)] if trained else []
     untrained = [known for known in references.scores(config.game) if known.agent_steps is None]
@@ -65,7 +59,9 @@ def differences(config: Config, reference: Curve | Score) -> list[str]:
     the reference names.
     """
     if reference.settings.get("preset") == config.preset:
-        return differing_settings(config, _config(reference.game, reference.settings))
+        changes = {key: value for key, value in reference.settings.items() if key != "preset"}
+        theirs = make_config(reference.game, config.preset, changes=changes)
+        return differing_settings(config, theirs)
     return _unlike(flatten(config), reference.settings)
 
 
@@ -82,12 +78,6 @@ def _unlike(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
         for key, value in there.items()
         if here[key] != value
     ]
-
-
-def _config(game: str, settings: Mapping[str, Any]) -> Config:
-    """The configuration of a reference that names its preset."""
-    changes = dict(settings)
-    return make_config(game, changes.pop("preset"), changes=changes)
 
 
 def series(config: Config) -> list[Series]:

@@ -74,21 +74,11 @@ def at(reference: Curve | Score, agent_steps: int) -> Score | None:
     steps = reference.agent_steps
     if not steps[0] <= agent_steps <= steps[-1]:
         return None
-    known = {name: getattr(reference, name) for name in ("low", "high")}
-    band = {
-        k: None if values is None else float(np.interp(agent_steps, steps, values))
-        for k, values in known.items()
-    }
-    return Score(
-        game=reference.game,
-        method=reference.method,
-        agent_steps=agent_steps,
-        score=float(np.interp(agent_steps, steps, reference.scores)),
-        protocol=reference.protocol,
-        source=reference.source,
-        settings=reference.settings,
-        **band,
-    )
+    now = functools.partial(np.interp, agent_steps, steps)
+    band = [None if ends is None else float(now(ends)) for ends in (reference.low, reference.high)]
+    told = (reference.protocol, reference.source, reference.settings)
+    score = float(now(reference.scores))
+    return Score(reference.game, reference.method, agent_steps, score, *band, *told)
 
 
 def _key(game: str) -> str:
@@ -132,14 +122,13 @@ def _all_curves() -> dict[str, tuple[Curve, ...]]:
         )
         for (game, method), rows in points.items()
     ]
-    return _by_game((*published, *map(_measured, json.loads(_text("measured.json")))))
-
-
-def _measured(curve: Mapping[str, Any]) -> Curve:
-    lists_as_tuples: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in curve.items()
-    }
-    return Curve(**lists_as_tuples)
+    measured: list[dict[str, Any]] = json.loads(
+        _text("measured.json"),
+        object_hook=lambda fields: {
+            key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()
+        },
+    )
+    return _by_game((*published, *(Curve(**fields) for fields in measured)))
 
 
 def _by_game(found: Iterable[Any]) -> dict[str, tuple[Any, ...]]:

@@ -132,9 +132,7 @@ def load(run: str | Path, *, best: bool = False) -> Agent:
         restored = restore({"train": template})
     if restored is None:
         raise BadInput(f"{run} holds no checkpoint yet; train it first")
-    variables = restored.state["train"].variables
-    clocks = restored.clocks
-    return Agent(chosen, spec, variables, clocks)
+    return Agent(chosen, spec, restored.state["train"].variables, restored.clocks)
 
 
 FREE_SECTIONS = ("search.", "eval.", "env.")  # what may differ from the training run
