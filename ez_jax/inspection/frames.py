@@ -46,7 +46,10 @@ class Film:
         is_exact = exact <= LOSSLESS_UP_TO * lossy
         width, height = self._size
         return {
-            "images": [_uri(self._webp(packed, is_exact)) for packed in self._packed],
+            "images": [
+                f"data:image/webp;base64,{base64.b64encode(self._webp(x, is_exact)).decode()}"
+                for x in self._packed
+            ],
             "index": self.index,
             "width": width,
             "height": height,
@@ -57,7 +60,3 @@ class Film:
         image = Image.frombytes("RGB", self._size, zlib.decompress(packed))
         image.save(file, "WEBP", lossless=lossless, quality=QUALITY, method=4)
         return file.getvalue()
-
-
-def _uri(webp: bytes) -> str:
-    return f"data:image/webp;base64,{base64.b64encode(webp).decode('ascii')}"

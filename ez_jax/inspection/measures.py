@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
+from scipy.special import entr
 
 from ez_jax.inspection.episode import Episode
 from ez_jax.inspection.imagined import Imagined, Real, error_by_depth, spread_by_depth
@@ -51,8 +52,8 @@ def measure(episode: Episode, returns: np.ndarray, imagined: Imagined, real: Rea
     changes = min(np.std(episode.value), np.std(realised)) > TINY
     return Measures(
         returns=returns,
-        prior_entropy=entropy(episode.prior),
-        policy_entropy=entropy(episode.policy),
+        prior_entropy=entr(episode.prior).sum(axis=-1),
+        policy_entropy=entr(episode.policy).sum(axis=-1),
         prefix_error=error_by_depth(imagined.value_prefix, real.value_prefix),
         prefix_guess=spread_by_depth(real.value_prefix),
         reward_error=error_by_depth(imagined.reward, real.reward),
@@ -62,11 +63,6 @@ def measure(episode: Episode, returns: np.ndarray, imagined: Imagined, real: Rea
         value_bias=float(np.mean(episode.value - realised)),
         value_correlation=(float(np.corrcoef(episode.value, realised)[0, 1]) if changes else None),
     )
-
-
-def entropy(policy: np.ndarray) -> np.ndarray:
-    """In nats, for policies [T, A]."""
-    return -np.sum(policy * np.log(np.maximum(policy, 1e-30)), axis=-1)
 
 
 def findings(episode: Episode, measures: Measures) -> list[Finding]:

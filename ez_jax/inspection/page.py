@@ -18,7 +18,7 @@ from ez_jax.config import errors
 from ez_jax.inspection.episode import Episode
 from ez_jax.inspection.imagined import Imagined, Real
 from ez_jax.inspection.measures import Finding, Measures
-from ez_jax.inspection.trees import Nodes, principal_variation
+from ez_jax.inspection.trees import principal_variation
 
 _FOLDER = resources.files("ez_jax.inspection")
 _SCRIPTS = ("base.js", "charts.js", "tree.js", "page.js")
@@ -42,7 +42,7 @@ def content(
         "frames": episode.film.encode(),
         "steps": rounded(_steps(episode, measures)),
         "trees": [
-            rounded(tree_columns(nodes, principal_variation(nodes, action, discount)))
+            rounded({**nodes._asdict(), "line": principal_variation(nodes, action, discount)})
             for nodes, action in zip(episode.nodes, episode.action, strict=True)
         ],
         "imagined": rounded({name: getattr(imagined, name) for name in Real._fields}),
@@ -83,11 +83,6 @@ def _errors(measures: Measures) -> dict[str, Any]:
         ("value", measures.value_error, measures.value_guess),
     )
     return {name: {"error": error, "guess": guess} for name, error, guess in rows}
-
-
-def tree_columns(nodes: Nodes, line: Sequence[int]) -> dict[str, Any]:
-    """The columns of a tree, and the nodes of its principal variation."""
-    return {**nodes._asdict(), "line": line}
 
 
 def rounded(values: Any) -> Any:

@@ -1,9 +1,10 @@
 """A search tree as short columns, from the most visited nodes, and its principal variation."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import mctx
 import numpy as np
+from scipy.special import softmax
 
 ROOT = mctx.Tree.ROOT_INDEX
 
@@ -32,11 +33,12 @@ def compact(tree: mctx.Tree, max_nodes: int) -> Nodes:
     parent, action = np.asarray(tree.parents)[kept], np.asarray(tree.action_from_parent)[kept]
     is_root = kept == ROOT
     edge = (np.where(is_root, ROOT, parent), np.where(is_root, 0, action))
+    logits = np.asarray(tree.children_prior_logits, np.float64)
     return Nodes(
         parent=np.where(is_root, -1, np.searchsorted(kept, parent)),
         action=np.where(is_root, -1, action),
         visits=visits[kept],
-        prior=np.where(is_root, 1.0, _softmax(tree.children_prior_logits)[edge]),
+        prior=np.where(is_root, 1.0, softmax(logits, axis=-1)[edge]),
         reward=np.where(is_root, 0.0, np.asarray(tree.children_rewards)[edge]),
         value=np.asarray(tree.node_values)[kept],
         raw=np.asarray(tree.raw_values)[kept],
@@ -61,9 +63,4 @@ def principal_variation(nodes: Nodes, action: int, discount: float) -> list[int]
 
 def root_prior(tree: mctx.Tree) -> np.ndarray:
     """The policy f64[A] that the search of one tree began with."""
-    return _softmax(np.asarray(tree.children_prior_logits)[ROOT])
-
-
-def _softmax(logits: Any) -> np.ndarray:
-    weights = np.exp(logits - np.max(logits, axis=-1, keepdims=True), dtype=np.float64)
-    return weights / weights.sum(axis=-1, keepdims=True)
+    return softmax(np.asarray(tree.children_prior_logits, np.float64)[ROOT])
