@@ -75,10 +75,11 @@ def at(reference: Curve | Score, agent_steps: int) -> Score | None:
     if not steps[0] <= agent_steps <= steps[-1]:
         return None
     now = functools.partial(np.interp, agent_steps, steps)
-    band = [None if ends is None else float(now(ends)) for ends in (reference.low, reference.high)]
+    ends = (reference.low, reference.high)
+    low, high = (None if values is None else float(now(values)) for values in ends)
     told = (reference.protocol, reference.source, reference.settings)
     score = float(now(reference.scores))
-    return Score(reference.game, reference.method, agent_steps, score, *band, *told)
+    return Score(reference.game, reference.method, agent_steps, score, low, high, *told)
 
 
 def _key(game: str) -> str:
