@@ -155,7 +155,7 @@ def _gymnasium_ids() -> Mapping[str, str]:
     """Ids registered with Gymnasium; not cached, importing a module may add some."""
     import gymnasium
 
-    return {task_id: "gymnasium" for task_id in gymnasium.registry}
+    return dict.fromkeys(gymnasium.registry, "gymnasium")
 
 
 def is_gymnax(name: str) -> bool:
@@ -163,15 +163,10 @@ def is_gymnax(name: str) -> bool:
     return ":" not in name and name.lower().endswith(tuple(f"-{end}" for end in _GYMNAX_ONLY))
 
 
-def _gymnax_ids() -> Mapping[str, str]:
-    """Ids of gymnax; not cached, importing a module may add some."""
+def _resolve_gymnax(game: str, name: str) -> Task:
     import gymnax
 
-    return {task_id: GYMNAX for task_id in gymnax.registered_envs}
-
-
-def _resolve_gymnax(game: str, name: str) -> Task:
-    ids = _gymnax_ids()
+    ids = dict.fromkeys(gymnax.registered_envs, GYMNAX)
     task_id = _find(name, ids)
     if task_id is None:
         raise BadInput(_unknown(game, ids))

@@ -169,13 +169,6 @@ FAMILIES: dict[str, Differences] = {
     "minatar": {**_NOT_ATARI, "total_agent_steps": 100_000},
     "other": _NOT_ATARI,
 }
-DEFAULT_PRESETS = {
-    "atari": "efficientzero",
-    "control": "small",
-    "grid": "small",
-    "minatar": "small",
-    "other": "small",
-}
 
 
 def _episode(steps: int) -> dict[str, Any]:
@@ -285,7 +278,7 @@ def compose(game: str, preset: str = "", chosen: Iterable[tuple[str, str]] = ())
         BadInput: an unknown name.
     """
     game, family = name_and_family(game)
-    preset = preset or DEFAULT_PRESETS[family]
+    preset = preset or ("efficientzero" if family == "atari" else "small")
     return merge(
         configs.to_dict(Config()),
         named("preset", preset),

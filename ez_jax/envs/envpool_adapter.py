@@ -24,7 +24,7 @@ import numpy as np
 from ez_jax.config import BadInput, EnvConfig
 from ez_jax.config.games import Task, is_atari_id
 from ez_jax.envs.action_names import action_names
-from ez_jax.envs.observations import Encoder, count_actions, learned_reward, make_encoder, picture
+from ez_jax.envs.observations import Encoder, describe, learned_reward, make_encoder, picture
 from ez_jax.structs import EnvSpec, TimeStep
 
 _NEVER = 2**31 - 1
@@ -164,17 +164,8 @@ def _describe(made: Any, settings: Any, task: Task, config: EnvConfig) -> tuple[
         raise BadInput(f"'{task.task_id}' is for several players; choose a game for one.")
     is_atari = is_atari_id(task.task_id)
     encoder = make_encoder(made.observation_space, task.task_id, channels_first=is_atari)
-    spec = EnvSpec(
-        game=task.game,
-        backend="envpool",
-        task_id=task.task_id,
-        num_actions=count_actions(made.action_space, task.task_id),
-        observation_shape=encoder.shape,
-        observation_dtype=encoder.dtype,
-        frame_stack=config.frame_stack,
-        frame_skip=config.frame_skip if is_atari else 1,
-    )
-    return spec, encoder
+    frame_skip = config.frame_skip if is_atari else 1
+    return describe(task, config, encoder, made.action_space, frame_skip), encoder
 
 
 def _settings(task: Task, config: EnvConfig) -> dict[str, Any]:

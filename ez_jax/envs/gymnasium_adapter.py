@@ -13,8 +13,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from ez_jax.config import EnvConfig
 from ez_jax.config.games import Task
 from ez_jax.envs.action_names import action_names, checked
-from ez_jax.envs.observations import count_actions, learned_reward, make_encoder, picture
-from ez_jax.structs import EnvSpec, TimeStep
+from ez_jax.envs.observations import describe, learned_reward, make_encoder, picture
+from ez_jax.structs import TimeStep
 
 
 class GymnasiumEnv:
@@ -36,16 +36,7 @@ class GymnasiumEnv:
         self._env = _side_by_side([make] * num_envs)
         self._encoder = make_encoder(self._env.single_observation_space, task.task_id)
         self.num_envs = num_envs
-        self.spec = EnvSpec(
-            game=task.game,
-            backend="gymnasium",
-            task_id=task.task_id,
-            num_actions=count_actions(self._env.single_action_space, task.task_id),
-            observation_shape=self._encoder.shape,
-            observation_dtype=self._encoder.dtype,
-            frame_stack=config.frame_stack,
-            frame_skip=1,
-        )
+        self.spec = describe(task, config, self._encoder, self._env.single_action_space)
         self._first_action = int(self._env.single_action_space.start)
         self._clip = training and config.reward_clip
         self._seeds: list[int] | None = [(seed + i) % 2**31 for i in range(num_envs)]

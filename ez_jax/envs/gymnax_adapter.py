@@ -20,7 +20,7 @@ from jaxtyping import Array, Int, Key
 from ez_jax.config import EnvConfig
 from ez_jax.config.games import Task
 from ez_jax.envs.action_names import action_names, minatar_names
-from ez_jax.envs.observations import Encoder, count_actions, learned_reward, make_encoder, picture
+from ez_jax.envs.observations import Encoder, describe, learned_reward, make_encoder, picture
 from ez_jax.structs import EnvSpec, TimeStep
 
 
@@ -100,16 +100,7 @@ def make_game(task: Task, config: EnvConfig, *, training: bool) -> DeviceGame:
     encoder = make_encoder(space, task.task_id)
     limit = config.max_episode_steps if training else config.eval_max_episode_steps
     limit = int(min(limit, params.max_steps_in_episode))
-    spec = EnvSpec(
-        game=task.game,
-        backend="gymnax",
-        task_id=task.task_id,
-        num_actions=count_actions(actions, task.task_id),
-        observation_shape=encoder.shape,
-        observation_dtype=encoder.dtype,
-        frame_stack=config.frame_stack,
-        frame_skip=1,
-    )
+    spec = describe(task, config, encoder, actions)
     params = params.replace(max_steps_in_episode=limit)
     return DeviceGame(spec, env, params, encoder, training and config.reward_clip)
 

@@ -22,7 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
-from ez_jax.config import BadInput
+from ez_jax.config import BadInput, EnvConfig
+from ez_jax.config.games import Task
+from ez_jax.structs import EnvSpec
 
 _MINIGRID_SCALE = 25
 _MIN_PIXELS = 160  # height of a picture made from an observation
@@ -59,7 +61,7 @@ def make_encoder(space: spaces.Space, task_id: str, channels_first: bool = False
             f"'{task_id}' has observations of kind {type(space).__name__}, which no network takes: "
             "give it to Gymnasium in a wrapper that returns one array, such as FlattenObservation."
         )
-    if len(space.shape) in (2, 3) and (space.dtype == np.uint8 or _is_unit(space)):
+    if len(space.shape) in (2, 3) and (space.dtype == np.uint8 or is_unit(space)):
         return _image(space, task_id, channels_first)
     return _vector(space)
 
@@ -77,6 +79,26 @@ def count_actions(space: spaces.Space, task_id: str) -> int:
             "Discrete actions or discretise them in a wrapper."
         )
     return int(space.n)
+
+
+def describe(
+    task: Task, config: EnvConfig, encoder: Encoder, actions: spaces.Space, frame_skip: int = 1
+) -> EnvSpec:
+    """What the agent needs to know of a game.
+
+    Raises:
+        BadInput: the actions are not one finite set.
+    """
+    return EnvSpec(
+        game=task.game,
+        backend=task.backend,
+        task_id=task.task_id,
+        num_actions=count_actions(actions, task.task_id),
+        observation_shape=encoder.shape,
+        observation_dtype=encoder.dtype,
+        frame_stack=config.frame_stack,
+        frame_skip=frame_skip,
+    )
 
 
 def learned_reward(score: Any, clip: bool) -> Any:
@@ -118,7 +140,8 @@ def _is_minigrid(task_id: str) -> bool:
     return task_id.startswith(("MiniGrid-", "BabyAI-"))
 
 
-def _is_unit(space: spaces.Box | spaces.MultiBinary) -> bool:
+def is_unit(space: spaces.Box | spaces.MultiBinary) -> bool:
+    """Whether all values lie in [0, 1]."""
     if isinstance(space, spaces.MultiBinary) or space.dtype == np.bool_:
         return True
     return bool((space.low == 0).all() and (space.high == 1).all())
@@ -135,13 +158,13 @@ def _image(space: spaces.Box | spaces.MultiBinary, task_id: str, channels_first:
         )
     if len(shape) == 2:
         shape = (*shape, 1)
-    is_unit = _is_unit(space)
+    is_scaled = is_unit(space)
 
     def encode(raw: Any) -> Any:
         image = _array(raw)
         if channels_first:
             image = np.ascontiguousarray(image.transpose(0, 2, 3, 1))
-        if is_unit:
+        if is_scaled:
             image = (image * np.float32(255)).round()
         return image.reshape(-1, *shape).astype(np.uint8)
 

@@ -6,7 +6,7 @@ import numpy as np
 from gymnasium import spaces
 
 from ez_jax.config import BadInput
-from ez_jax.envs.observations import count_actions, make_encoder
+from ez_jax.envs.observations import count_actions, is_unit, make_encoder
 
 REGISTER = "; register a function that returns the wrapped environment"
 WIDE = 10_000  # numbers in a vector from which the first layer of the perceptron is most of it
@@ -56,7 +56,7 @@ def hint_on_observations(space: spaces.Space) -> str | None:
     if not isinstance(space, spaces.Box):
         return None
     is_picture = len(space.shape) == 3 and min(space.shape[:2]) > 1 and space.shape[2] in (1, 3, 4)
-    if is_picture and space.dtype != np.uint8 and not _is_unit(space):
+    if is_picture and space.dtype != np.uint8 and not is_unit(space):
         return (
             "a picture is known by numbers in 0..1 or by uint8; this one is taken as a vector: "
             "give uint8, as by TransformObservation"
@@ -67,10 +67,6 @@ def hint_on_observations(space: spaces.Space) -> str | None:
             "first layer: leave numbers out, or give a picture (height, width, channels)"
         )
     return None
-
-
-def _is_unit(space: spaces.Box) -> bool:
-    return bool((space.low == 0).all() and (space.high == 1).all())
 
 
 def _listed(space: spaces.Space) -> str:
