@@ -158,6 +158,7 @@ def _show_lines(process: subprocess.Popen[str], stop_at: int) -> bool:
 
 def show_curve(*runs: str | Path) -> View:
     """Evaluations of runs along agent steps, with the games that were played in training."""
+    import numpy as np
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -176,16 +177,12 @@ def show_curve(*runs: str | Path) -> View:
                 ("eval/return_mean", "o-", f"{name}, evaluation"),
             ):
                 points = [(line["agent_steps"], line[key]) for line in lines if key in line]
-                axes.plot(*_columns(points), style, color=colour, label=label, markersize=4)
+                columns = np.reshape(points, (-1, 2)).T  # there may be none
+                axes.plot(*columns, style, color=colour, label=label, markersize=4)
         axes.set(xlabel="agent steps", ylabel="return")
         axes.grid(True)
         axes.legend()
         return _drawn(figure, f"curve of {', '.join(map(str, runs))}")
-
-
-def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    """Two columns of some points, which may be none."""
-    return [x for x, _ in points], [y for _, y in points]
 
 
 def show_bars(values: Mapping[str, Sequence[float]], labels: Sequence[str]) -> View:

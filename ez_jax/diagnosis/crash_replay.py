@@ -19,11 +19,7 @@ from ez_jax.storage.crash_bundle import Bundle
 from ez_jax.structs import Batch, Targets
 
 INPUTS = ("batch", "targets", "train/variables", "train/opt_state", "train/target")
-
-
 NEEDED = (*INPUTS[:4], "train/updates", "learn_key")  # what an update cannot be made without
-
-
 HERE = Path(__file__)
 PACKAGE = HERE.parent.parent  # every line below is ours
 
@@ -32,7 +28,7 @@ def first_bad(arrays: Mapping[str, Any]) -> str | None:
     """Which array, by its path, is the first that is not finite, how much of it, from where on."""
     for name, leaf in arrays.items():
         array = np.asarray(leaf)
-        if not jax.numpy.issubdtype(array.dtype, np.inexact):
+        if not jnp.issubdtype(array.dtype, np.inexact):
             continue
         bad = ~np.isfinite(array.astype(np.float32))
         if not bad.any():

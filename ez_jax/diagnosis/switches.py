@@ -5,7 +5,7 @@ those of `sample_update.py`. `python -m ez_jax.doctor` and the tests check every
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -131,11 +131,6 @@ class Result:
         largest = np.max(np.abs(before), initial=0.0)
         # Not >: whatever is not a number differs from everything.
         return not np.all(np.abs(after - before) <= ROUNDING * largest)
-
-
-def check() -> Iterator[Result]:
-    """Flip every switch of the table, one after another; the first takes longest."""
-    return map(flip, SWITCHES)
 
 
 def flip(switch: Switch) -> Result:

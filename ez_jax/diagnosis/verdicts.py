@@ -12,8 +12,6 @@ from ez_jax.diagnosis import machine_checks
 from ez_jax.system import exits
 
 WIDTH, INDENT, CLAIM = 80, 8, 33  # columns: of a line, before a name, of a claim
-
-
 STYLES = {"OK": "green", "NOTE": "yellow", "FAIL": "bold red"}
 
 

@@ -117,10 +117,10 @@ def _numbers(game: Game) -> str | Note:
             )
     low, high = played.low.min(), played.high.max()
     told = f"finite, observations {low:g} to {high:g}"
-    if game.model.spec.is_image and high < DIM:
+    if game.spec.is_image and high < DIM:
         hint = f"pixels reach {high:g} of 255, so all are nearly black: multiply them"
         return Note(told, f"{hint} (TransformObservation), or give planes of 0 and 1")
-    if not game.model.spec.is_image and max(-low, high) > LARGE:
+    if not game.spec.is_image and max(-low, high) > LARGE:
         hint = "numbers of about 1 are learned from best: divide by what is usual in the game"
         return Note(told, f"{hint} (TransformObservation)")
     return told
@@ -150,7 +150,7 @@ def _picture(game: Game) -> str | Note:
                 "videos and pages of the search cannot show it: add metadata = {'render_modes': "
                 "['rgb_array']}, an argument render_mode, and render()",
             )
-        for action in random_actions(20, game.num_actions):
+        for action in random_actions(20, game.spec.num_actions):
             env.step(np.array([action], np.int32))
             pictures.append(env.render()[0])
     finally:
@@ -192,7 +192,7 @@ def _warnings(game: Game) -> str | Note:
 def _network(game: Game) -> str:
     kind = type(game.model.network).__name__
     kinds = {"ImageNetwork": "convolutions", "VectorNetwork": "a perceptron"}
-    frames = game.model.spec.frame_stack
+    frames = game.spec.frame_stack
     return f"{kinds[kind]} over {frames} frame{'s' * (frames != 1)}"
 
 

@@ -15,7 +15,7 @@ from ez_jax.agent.model import Model, make_model
 from ez_jax.config import Config, run_folder
 from ez_jax.config.games import find_task
 from ez_jax.envs import VectorEnv, make_env
-from ez_jax.structs import TimeStep
+from ez_jax.structs import EnvSpec, TimeStep
 
 MOST_SECONDS = 20.0  # of random play
 
@@ -82,16 +82,16 @@ class Game:
         return gymnasium.make(self.task.task_id, disable_env_checker=True)
 
     @functools.cached_property
-    def num_actions(self) -> int:
-        """How many actions there are."""
+    def spec(self) -> EnvSpec:
+        """What a run would know of it."""
         env = open_env(self.config)
         env.close()
-        return env.spec.num_actions
+        return env.spec
 
     @functools.cached_property
     def played(self) -> Play:
         """Random play."""
-        actions = random_actions(self.steps, self.num_actions)
+        actions = random_actions(self.steps, self.spec.num_actions)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             played = play(self.config, actions, most_seconds=MOST_SECONDS)
@@ -102,9 +102,7 @@ class Game:
     @functools.cached_property
     def model(self) -> Model:
         """The network that it would get, without weights."""
-        env = open_env(self.config)
-        env.close()
-        return make_model(self.config, env.spec)
+        return make_model(self.config, self.spec)
 
     def would_get(self) -> dict[str, str]:
         """Preset, search, length, network and memory of a run, by name."""

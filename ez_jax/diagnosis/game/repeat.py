@@ -18,12 +18,12 @@ AGAIN = 50  # steps after a reset
 
 def actions_matter(game: Game) -> str:
     """Compare the courses that different actions lead to from the same states."""
-    tried = min(TRIED, game.num_actions)
+    tried = min(TRIED, game.spec.num_actions)
     if tried == 1:
         raise Unfit("there is one action only", "give the agent something to choose from")
     most = 1
     for seed in range(SEEDS):
-        before = random_actions(5 * seed, game.num_actions, seed)
+        before = random_actions(5 * seed, game.spec.num_actions, seed)
         courses = [play(game.config, [*before, *[action] * HELD], seed) for action in range(tried)]
         most = max(most, len({(c.digest.tobytes(), c.reward.tobytes()) for c in courses}))
     if most == 1:
@@ -36,7 +36,7 @@ def actions_matter(game: Game) -> str:
 
 def same_seed(game: Game) -> str:
     """Compare two copies that are told the same actions from the same seed."""
-    actions = random_actions(min(COMPARED, game.steps), game.num_actions)
+    actions = random_actions(min(COMPARED, game.steps), game.spec.num_actions)
     one, other = play(game.config, actions), play(game.config, actions)
     row = one.differs_at(other)
     if row is not None:
@@ -50,7 +50,7 @@ def same_seed(game: Game) -> str:
 
 def other_seed(game: Game) -> str | Note:
     """Compare games of some seeds under the same actions."""
-    actions = random_actions(min(COMPARED, game.steps), game.num_actions)
+    actions = random_actions(min(COMPARED, game.steps), game.spec.num_actions)
     courses = {play(game.config, actions, seed).digest.tobytes() for seed in range(SEEDS)}
     if len(courses) == 1:
         return Note(
@@ -64,8 +64,8 @@ def other_seed(game: Game) -> str | Note:
 def reset_begins_anew(game: Game) -> str:
     """Compare a copy that has played with a fresh one, both reset with the same seed."""
     used, fresh = game.raw(), game.raw()
-    past_end = _play_past_the_end(used, random_actions(game.steps, game.num_actions))
-    actions = random_actions(AGAIN, game.num_actions, 1)
+    past_end = _play_past_the_end(used, random_actions(game.steps, game.spec.num_actions))
+    actions = random_actions(AGAIN, game.spec.num_actions, 1)
     courses = zip(_course(used, actions), _course(fresh, actions), strict=False)
     for i, (one, other) in enumerate(courses):
         if not data_equivalence(one, other):
