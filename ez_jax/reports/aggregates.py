@@ -77,8 +77,8 @@ def _rows(label: str, normalisers: Mapping[Panel, Normaliser], notes: list[str])
         measures = dict(zip(MEASURES, estimates.estimates([matrix], _measures), strict=True))
         if any(name != panel.baseline.name for panel in scored):
             against = _rectangle(base, "", [])
-            improves = estimates.estimates([matrix, against], _improvement)
-            measures[IMPROVES] = improves[0]
+            chance = lambda *two: np.array([estimates.probability_of_improvement(*two)])  # noqa: E731
+            measures[IMPROVES] = estimates.estimates([matrix, against], chance)[0]
         games = tuple(panel.game for panel in scored)
         rows.append(Aggregate(label, name, games, len(matrix), measures))
     return rows
@@ -103,9 +103,3 @@ def _measures(scores: Float[np.ndarray, "seeds games"]) -> np.ndarray:
             metrics.aggregate_optimality_gap(scores),
         ]
     )
-
-
-def _improvement(
-    scores: Float[np.ndarray, "seeds games"], others: Float[np.ndarray, "others games"]
-) -> np.ndarray:
-    return np.array([estimates.probability_of_improvement(scores, others)])

@@ -82,7 +82,7 @@ def grid(
 
 def whisker(ax: Any, place: int, estimate: Estimate, colour: str, marker: str) -> None:
     """A point with the bar of its interval, in row `place`."""
-    if estimate.has_interval:
+    if estimate.low is not None:
         ax.plot(
             [estimate.low, estimate.high],
             [place] * 2,

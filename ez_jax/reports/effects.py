@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from ez_jax.evaluation import on_track
 from ez_jax.reports import estimates
-from ez_jax.reports.arms import Arm, Panel, value_text
+from ez_jax.reports.arms import Panel, value_text
 from ez_jax.reports.estimates import Estimate, count_text
 from ez_jax.reports.normalise import normaliser
 
@@ -136,12 +137,17 @@ def _joint(label: str, members: Sequence[tuple[Effect, Parts]]) -> Effect:
 
 def switches(panel: Panel) -> tuple[Switch, ...]:
     """Settings that differ between arms, those that always change together as one."""
+    return tuple(_switch(panel, pattern, keys) for pattern, keys in _patterns(panel).items())
+
+
+def _patterns(panel: Panel) -> dict[tuple[int, ...], list[str]]:
+    """Settings by the levels that they have in the arms."""
     patterns: dict[tuple[int, ...], list[str]] = {}
     for key in panel.keys:
         values = list(dict.fromkeys(value_text(arm.values[key]) for arm in panel.arms))
         pattern = tuple(values.index(value_text(arm.values[key])) for arm in panel.arms)
         patterns.setdefault(pattern, []).append(key)
-    return tuple(_switch(panel, pattern, keys) for pattern, keys in patterns.items())
+    return patterns
 
 
 def _switch(panel: Panel, pattern: Point, keys: Sequence[str]) -> Switch:
@@ -150,25 +156,14 @@ def _switch(panel: Panel, pattern: Point, keys: Sequence[str]) -> Switch:
     return Switch(tuple(keys), texts)
 
 
-def points(panel: Panel) -> dict[Point, Arm]:
-    """Where in the grid of switches each arm lies."""
-    known = switches(panel)
-    return {
-        tuple(
-            switch.levels.index(tuple(value_text(arm.values[key]) for key in switch.keys))
-            for switch in known
-        ): arm
-        for arm in panel.arms
-    }
-
-
 def _of_panel(
     panel: Panel, measure: str, scores: Mapping[str, np.ndarray]
 ) -> Iterator[tuple[Effect, Parts]]:
     known = switches(panel)
+    points = zip(*_patterns(panel), strict=True)  # none where arms do not differ
     grid = {
         point: scores[arm.name]
-        for point, arm in points(panel).items()
+        for point, arm in zip(points, panel.arms, strict=False)
         if len(scores.get(arm.name, ()))
     }
     axes = [(i, level) for i, s in enumerate(known) for level in range(1, len(s.levels))]
@@ -226,9 +221,7 @@ def _parts(grid: Mapping[Point, np.ndarray], axes: Sequence[tuple[int, int]]) ->
 
 def number(value: float) -> str:
     """Three digits, without an exponent; what is only rounding is 0."""
-    if abs(value) >= 1_000 or abs(value) < ROUNDING:
-        return f"{abs(value) if abs(value) < 0.5 else value:,.0f}"
-    return f"{value:.3g}"
+    return "0" if abs(value) < ROUNDING else on_track.number(value)
 
 
 def bracket(estimate: Estimate) -> str:

@@ -46,11 +46,6 @@ class Estimate:
         """Whether there is an interval and zero lies outside."""
         return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
 
-    @property
-    def has_interval(self) -> bool:
-        """Whether there were seeds enough."""
-        return self.low is not None
-
     def scaled(self, factor: float) -> "Estimate":
         """Multiplied by a number, which may be negative."""
         ends = [end and end * factor for end in (self.low, self.high)]

@@ -222,7 +222,7 @@ def _draw_simulations(lines: Sequence[Line], styles: Styles) -> Any:
             label = wrapped(f"{line.arm} ({count_text(seeds)})", 40)
             ax.plot(line.counts, values, color=colour, marker=marker, markersize=4, label=label)
             bounded = [
-                (c, e) for c, e in zip(line.counts, line.scores, strict=True) if e.has_interval
+                (c, e) for c, e in zip(line.counts, line.scores, strict=True) if e.low is not None
             ]
             if bounded:
                 counts, found = zip(*bounded, strict=True)
