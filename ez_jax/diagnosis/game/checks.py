@@ -24,25 +24,35 @@ DIM, LARGE = 16, 100.0  # a picture without brighter pixels, a vector with large
 
 def stages(game: Game) -> Iterator[list[Check]]:
     """The checks, in parts that each need the one before."""
-    own = game.is_gymnasium
-    yield _checks(game, "name")
-    if own:
-        yield _checks(game, "actions", "observations")
-        yield _checks(game, "first observation")
-    yield _checks(game, "random play")
-    yield _checks(game, "numbers")
-    yield _checks(
-        *(game, "rewards", "games", "observations change", "actions matter"),
-        *("same seed, same game", "other seed, other game", *(["reset"] if own else [])),
-        *("picture", "speed", "warnings"),
-    )
-    yield _checks(game, "network", "memory")
 
+    def check(name: str, claim: str, look: Callable[[Game], str | Note]) -> Check:
+        return Check(name, claim, functools.partial(look, game), _fix)
 
-def _checks(game: Game, *names: str) -> list[Check]:
-    return [
-        Check(name, CHECKS[name][0], functools.partial(CHECKS[name][1], game), _fix)
-        for name in names
+    yield [check("name", "is there", _name)]
+    if game.is_gymnasium:
+        yield [
+            check("actions", "are one finite set", _actions),
+            check("observations", "are an image or a vector", _observations),
+        ]
+        yield [check("first observation", "lies in the declared space", _first_observation)]
+    yield [check("random play", "is possible", _random_play)]
+    yield [check("numbers", "are finite", _numbers)]
+    reset = check("reset", "with a seed begins the same game", repeat.reset_begins_anew)
+    yield [
+        check("rewards", "fit the bins of values", rewards.rewards),
+        check("games", "begin and end", rewards.games),
+        check("observations change", "with the steps", _observations_change),
+        check("actions matter", "what is done makes a difference", repeat.actions_matter),
+        check("same seed, same game", "a resumed run goes on exactly", repeat.same_seed),
+        check("other seed, other game", "games are not all alike", repeat.other_seed),
+        *([reset] if game.is_gymnasium else []),
+        check("picture", "can be drawn", _picture),
+        check("speed", "is enough", _speed),
+        check("warnings", "Gymnasium has none", _warnings),
+    ]
+    yield [
+        check("network", "takes such observations", _network),
+        check("memory", "is enough", _memory),
     ]
 
 
@@ -204,25 +214,3 @@ def _memory(game: Game) -> str:
     needs, available = memory_needs(game.config, game.model), free_memory.available_memory()
     memory.check(needs, available)
     return f"{free_memory.gigabytes(needs.device)} of {free_memory.gigabytes(available.device)}"
-
-
-CHECKS: dict[str, tuple[str, Callable[[Game], str | Note]]] = {
-    "name": ("is there", _name),
-    "actions": ("are one finite set", _actions),
-    "observations": ("are an image or a vector", _observations),
-    "first observation": ("lies in the declared space", _first_observation),
-    "random play": ("is possible", _random_play),
-    "numbers": ("are finite", _numbers),
-    "rewards": ("fit the bins of values", rewards.rewards),
-    "games": ("begin and end", rewards.games),
-    "observations change": ("with the steps", _observations_change),
-    "actions matter": ("what is done makes a difference", repeat.actions_matter),
-    "same seed, same game": ("a resumed run goes on exactly", repeat.same_seed),
-    "other seed, other game": ("games are not all alike", repeat.other_seed),
-    "reset": ("with a seed begins the same game", repeat.reset_begins_anew),
-    "picture": ("can be drawn", _picture),
-    "speed": ("is enough", _speed),
-    "warnings": ("Gymnasium has none", _warnings),
-    "network": ("takes such observations", _network),
-    "memory": ("is enough", _memory),
-}
