@@ -52,7 +52,8 @@ def make_encoder(space: spaces.Space, task_id: str, channels_first: bool = False
     """
     if isinstance(space, spaces.Dict) and "image" in space.spaces:
         inner = make_encoder(space["image"], task_id, channels_first)
-        scale = np.uint8(_MINIGRID_SCALE if _is_minigrid(task_id) else 1)
+        is_minigrid = task_id.startswith(("MiniGrid-", "BabyAI-"))
+        scale = np.uint8(_MINIGRID_SCALE if is_minigrid else 1)
         return inner._replace(encode=lambda raw: inner.encode(raw["image"]) * scale)
     if isinstance(space, spaces.Discrete):
         return _one_hot(int(space.n), int(space.start))
@@ -134,10 +135,6 @@ def _colours(count: int) -> np.ndarray:
     """Bright colours [count, 3], 0..255, neighbours far apart on the wheel."""
     hues = (0.55 + 0.381966 * np.arange(count)) % 1
     return np.array([colorsys.hsv_to_rgb(hue, 0.55, 1.0) for hue in hues]) * 255
-
-
-def _is_minigrid(task_id: str) -> bool:
-    return task_id.startswith(("MiniGrid-", "BabyAI-"))
 
 
 def is_unit(space: spaces.Box | spaces.MultiBinary) -> bool:

@@ -29,19 +29,15 @@ class VectorEnv(Protocol):
 
     def reset(self) -> TimeStep:
         """Start a new game everywhere; every row has `is_first`."""
-        ...
 
     def send(self, action: np.ndarray) -> None:
         """Hand over actions i32[N] in 0..num_actions-1; envpool works on them in its threads."""
-        ...
 
     def recv(self) -> TimeStep:
         """Wait for what the actions last sent led to."""
-        ...
 
     def step(self, action: np.ndarray) -> TimeStep:
         """Send and receive."""
-        ...
 
     def render(self) -> np.ndarray:
         """Pictures u8[N, H, W, 3] of the present states, not between `send` and `recv`.
@@ -51,19 +47,15 @@ class VectorEnv(Protocol):
         Raises:
             RuntimeError: the game draws nothing and its observation is no image.
         """
-        ...
 
     def lives(self) -> np.ndarray:
         """Lives left i32[N], 0 where a game has none to count."""
-        ...
 
     def action_names(self) -> tuple[str, ...]:
         """What the actions are called, their numbers where nobody knows."""
-        ...
 
     def close(self) -> None:
         """Release what the environments hold."""
-        ...
 
 
 def runs_on_device(game: str, backend: str = "auto") -> bool:

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from scipy.special import entr
 
+from ez_jax.evaluation.on_track import number
 from ez_jax.inspection.episode import Episode
 from ez_jax.inspection.imagined import Imagined, Real, error_by_depth, spread_by_depth
 
@@ -168,11 +169,6 @@ def _behaviour(episode: Episode, measures: Measures) -> Iterator[Finding]:
         yield Finding(
             "warning", f"The picture did not change for {length:,} steps from step {first:,} on."
         )
-
-
-def number(value: float) -> str:
-    """Three digits, and never an exponent for what is large."""
-    return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.3g}"
 
 
 def longest_still(index: Sequence[int]) -> tuple[int, int]:

@@ -56,19 +56,12 @@ def content(
 
 def _steps(episode: Episode, measures: Measures) -> dict[str, Any]:
     """Columns with an entry for every decision."""
+    plain = ("action", "reward", "ends", "value", "search_value", "gain")
     return {
-        "action": episode.action,
-        "reward": episode.reward,
+        **{name: getattr(episode, name) for name in (*plain, "prior", "policy", "visits")},
         "score": np.cumsum(episode.score) - episode.score,  # before the action
-        "ends": episode.ends,
-        "value": episode.value,
-        "search_value": episode.search_value,
         "realised": measures.returns[:-1],
-        "prior": episode.prior,
-        "policy": episode.policy,
-        "visits": episode.visits,
         "q": episode.qs,
-        "gain": episode.gain,
         "prior_entropy": measures.prior_entropy,
         "policy_entropy": measures.policy_entropy,
         "observation": episode.observation if episode.no_pictures else [],
