@@ -5,7 +5,6 @@
 `reports` measures and draws; here is the command.
 """
 
-import os
 import re
 import shlex
 import sys
@@ -15,6 +14,7 @@ from typing import Any
 
 from ez_jax import terminal
 from ez_jax.config import BadInput, errors
+from ez_jax.storage import run_folder
 from ez_jax.system import exits
 from ez_jax.terminal import arguments
 
@@ -37,7 +37,8 @@ def main(words: Sequence[str]) -> int:
         for folder in collect.find_runs(folders)
     ]
     panels = arms.group(runs, mix=values["mix"], partial=values["partial"])
-    out = _make_folder(values["out"])
+    out = Path(values["out"]).expanduser()
+    run_folder.make_run_dir(out, key="out")
     results = measure_all(runs, panels, _final_means(values))
     names = file_names([panel.title for panel in panels])
     drawn = figures.draw_all(results, dict(zip(panels, names, strict=True)), out)
@@ -64,17 +65,6 @@ def _check(folders: Sequence[str], values: Mapping[str, Any], changes: Mapping[s
         raise BadInput(f"final is '{values['final']}': choose {' or '.join(FINALS)}")
     if values["last"] < 1:
         raise BadInput(f"last is {values['last']}: at least one evaluation makes a score")
-
-
-def _make_folder(name: str) -> Path:
-    out = Path(name).expanduser()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"{out} cannot be made ({error.strerror}); choose another out=") from error
-    if not os.access(out, os.W_OK | os.X_OK):
-        raise BadInput(f"{out} cannot be written; choose another out=")
-    return out
 
 
 def _final_means(values: Mapping[str, Any]) -> str:

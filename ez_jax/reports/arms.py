@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -134,7 +133,7 @@ def _choose_baseline(points: Sequence[dict[str, Any]], runs: Sequence[RunRecord]
     ]
     keys = points[0]
     counts = {key: collections.Counter(repr(point[key]) for point in points) for key in keys}
-    usual = _usual(runs[0].config.preset)
+    usual = config.flatten(from_dict(presets.PRESETS.get(runs[0].config.preset, {})))
 
     def rank(point: Mapping[str, Any]) -> tuple[int, int, str]:
         common = sum(counts[key][repr(point[key])] for key in keys)
@@ -142,12 +141,6 @@ def _choose_baseline(points: Sequence[dict[str, Any]], runs: Sequence[RunRecord]
         return -common, -default, repr(point)
 
     return min(named or points, key=rank)
-
-
-@functools.cache
-def _usual(preset: str) -> dict[str, Any]:
-    """Settings by dotted key as a preset has them; the game's own are left out."""
-    return config.flatten(from_dict(presets.PRESETS.get(preset, {})))
 
 
 def _warnings(arms: Sequence[Arm]) -> tuple[str, ...]:

@@ -48,13 +48,13 @@ def arm_curve(arm: Arm) -> ArmCurve | None:
         return None
     inside = longest.agent_steps[(longest.agent_steps > first) & (longest.agent_steps < last)]
     grid = np.unique([first, *inside, last])
-    returns = np.stack([_at(grid, run, run.returns) for run in own])
+    returns = np.stack([np.interp(grid, run.agent_steps, run.returns) for run in own])
     (median, iqm), bounds = _middle(returns)
     return ArmCurve(
         arm=arm,
         agent_steps=grid,
-        updates=np.median([_at(grid, run, run.updates) for run in own], axis=0),
-        seconds=np.median([_at(grid, run, run.seconds) for run in own], axis=0),
+        updates=np.median([np.interp(grid, run.agent_steps, run.updates) for run in own], axis=0),
+        seconds=np.median([np.interp(grid, run.agent_steps, run.seconds) for run in own], axis=0),
         returns=returns,
         median=median,
         median_bounds=None if bounds is None else bounds[:, 0],
@@ -83,7 +83,8 @@ def areas(panel: Panel) -> dict[str, np.ndarray]:
 def _area(run: Evaluations, first: int, last: int) -> float:
     inside = run.agent_steps[(run.agent_steps > first) & (run.agent_steps < last)]
     grid = np.array([first, *inside, last])
-    return float(np.trapezoid(_at(grid, run, run.returns), grid) / (last - first))
+    heights = np.interp(grid, run.agent_steps, run.returns)
+    return float(np.trapezoid(heights, grid) / (last - first))
 
 
 def _shared(runs: Sequence[Evaluations]) -> tuple[int, int]:
@@ -92,10 +93,6 @@ def _shared(runs: Sequence[Evaluations]) -> tuple[int, int]:
         return 1, 0
     first = max(int(run.agent_steps[0]) for run in runs)
     return first, min(int(run.agent_steps[-1]) for run in runs)
-
-
-def _at(grid: np.ndarray, run: Evaluations, values: np.ndarray) -> np.ndarray:
-    return np.interp(grid, run.agent_steps, values)
 
 
 def _middle(returns: Float[np.ndarray, "seeds T"]) -> tuple[np.ndarray, np.ndarray | None]:

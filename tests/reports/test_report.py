@@ -187,7 +187,7 @@ def test_single_seeds_are_shown_without_intervals(tmp_path, monkeypatch, capsys)
         (["{empty}", "final=best"], "choose training or scores"),
         (["{empty}", "parial=true"], "did you mean partial"),
         (["{empty}", "seed=3"], "seed belongs to the training run"),
-        (["{study}", "out=/dev/null/x"], "cannot be made"),
+        (["{study}", "out=/dev/null/x"], "cannot be written"),
         (["{study}", "-v"], "cannot read '-v'"),
     ],
 )
