@@ -59,7 +59,8 @@ def main(words: Sequence[str]) -> int:
         return _check_game(verdicts, values, changes)
     given = [key for key in GAME_KEYS if values[key]] + list(changes)
     if given:
-        raise BadInput(f"{given[0]} belongs to a run; only {_own()} may be given without env=GAME")
+        own = " and ".join(f"{key}=true" for key in OWN_KEYS)
+        raise BadInput(f"{given[0]} belongs to a run; only {own} may be given without env=GAME")
     verdicts.section("versions")
     verdicts.columns({name: v or "not installed" for name, v in machine.versions().items()})
     verdicts.section("machine")
@@ -92,10 +93,6 @@ def _check_game(verdicts: Verdicts, values: Mapping[str, Any], changes: Mapping[
     verdicts.section("what it would get")
     verdicts.rows(game.would_get())
     return verdicts.conclude()
-
-
-def _own() -> str:
-    return " and ".join(f"{key}=true" for key in OWN_KEYS)
 
 
 def _as_key(word: str) -> str:

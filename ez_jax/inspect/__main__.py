@@ -4,7 +4,7 @@
 
 This folder has no `__init__.py` on purpose: a module or package `inspect` in `ez_jax` would hide
 that of the standard library where a file of `ez_jax` is started by its path. The code is in
-`inspecting`, and `ez_jax.inspect_run` is the same as a function.
+`inspection`, and `ez_jax.inspect_run` is the same as a function.
 """
 
 from collections.abc import Sequence

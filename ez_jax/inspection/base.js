@@ -7,19 +7,14 @@ const TOTAL = STEPS.action.length;
 const byId = (id) => document.getElementById(id);
 
 // An element with attributes and children; text stays text.
-function make(tag, attributes = {}, ...children) {
-  const element = document.createElement(tag);
+function filled(element, attributes = {}, ...children) {
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
   element.append(...children);
   return element;
 }
 
-function makeSvg(tag, attributes = {}, ...children) {
-  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  element.append(...children);
-  return element;
-}
+const make = (tag, ...rest) => filled(document.createElement(tag), ...rest);
+const makeSvg = (tag, ...rest) => filled(document.createElementNS("http://www.w3.org/2000/svg", tag), ...rest);
 
 // Two or three significant digits, without exponents where they can be avoided.
 function number(value) {
