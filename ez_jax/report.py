@@ -14,7 +14,6 @@ from typing import Any
 
 from ez_jax import terminal
 from ez_jax.config import BadInput, errors
-from ez_jax.storage import run_folder
 from ez_jax.system import exits
 from ez_jax.terminal import arguments
 
@@ -31,6 +30,7 @@ def main(words: Sequence[str]) -> int:
     # Imported late: they bring JAX and pandas along, and refusals are quick.
     from ez_jax.reports import arms, collect, figures, page, tables
     from ez_jax.reports.results import measure_all
+    from ez_jax.storage import run_folder
 
     runs = [
         collect.read_run(folder, last=values["last"], final=values["final"])
