@@ -67,9 +67,13 @@ def differences(config: Config, reference: Curve | Score) -> list[str]:
 
 def differing_settings(config: Config, other: Config) -> list[str]:
     """Settings that decide what is learned, of another run but not of this one, as above."""
-    there = flatten(other).items()
-    counting = {k: v for k, v in there if k not in ("game", "seed") and not is_free(k)}
-    return _unlike(flatten(config), counting)
+    return _unlike(flatten(config), deciding(other))
+
+
+def deciding(config: Config) -> dict[str, Any]:
+    """Settings by dotted key that decide what is learned; game and seed are none."""
+    settings = flatten(config).items()
+    return {k: v for k, v in settings if k not in ("game", "seed") and not is_free(k)}
 
 
 def _unlike(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:

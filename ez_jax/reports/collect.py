@@ -14,6 +14,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from ez_jax.config import BadInput, Config, errors, flatten, from_dict, override, validate
+from ez_jax.evaluation.on_track import deciding
 from ez_jax.evaluation.scores import protocol
 from ez_jax.storage import run_folder, safe_files
 from ez_jax.storage.metrics import FILE_NAME, read_metrics
@@ -25,8 +26,6 @@ ABLATION_FILE = "ablation.json"  # what an ablation was asked for, in a folder a
 LARGEST_ABLATION = 2**27  # bytes
 BASELINE = "baseline"
 UNKNOWN = "unknown"
-# What is the same for all runs of an arm, or tells them apart.
-NOT_A_SETTING = ("game", "seed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,11 +124,6 @@ def read_run(folder: Path, *, last: int, final: str) -> RunRecord:
     score = float(evaluations.returns[-last:].mean()) if len(evaluations) else None
     if final == "scores":
         played, score = _from_scores(folder, scores)
-    settings = {
-        key: value
-        for key, value in flatten(config).items()
-        if not run_folder.is_free(key) and key not in NOT_A_SETTING
-    }
     simulations = _read_optional(folder / run_folder.BY_SIMULATIONS_FILE)
     used = {run_folder.BY_SIMULATIONS_FILE: simulations}
     if final == "scores":
@@ -137,7 +131,7 @@ def read_run(folder: Path, *, last: int, final: str) -> RunRecord:
     return RunRecord(
         folder=folder,
         config=config,
-        settings=settings,
+        settings=deciding(config),
         protocol=played,
         evaluations=evaluations,
         final=score,
