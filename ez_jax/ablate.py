@@ -121,9 +121,7 @@ def _request(design: str, given: dict[str, Any], overrides: Sequence[str]) -> Re
 
 def _one_of(what: str, name: str, names: Collection[str]) -> None:
     if name not in names:
-        nearest = errors.nearest_keys(name, tuple(names))
-        hint = errors.suggestion(nearest) if nearest else f"; choose {' or '.join(names)}"
-        raise BadInput(f"unknown {what} '{name}'{hint}")
+        raise BadInput(errors.unknown(what, name, names))
 
 
 def _seeds(text: str) -> tuple[int, ...]:
