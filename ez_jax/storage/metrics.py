@@ -5,6 +5,7 @@ line is written for a clock before the checkpoint of that clock, so that a resum
 exactly the lines up to its checkpoint (`truncate_after`).
 """
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -47,7 +48,7 @@ class Series(NamedTuple):
     description: str  # protocol and source
 
 
-class MetricsWriter:
+class MetricsWriter(contextlib.AbstractContextManager["MetricsWriter"]):
     """Appends to `metrics.jsonl` and to the TensorBoard events of one run folder."""
 
     def __init__(self, run_dir: str | Path, *, tensorboard: bool):
@@ -132,10 +133,6 @@ class MetricsWriter:
         if self._tensorboard is not None:
             self._tensorboard.close()
             self._tensorboard = None
-
-    def __enter__(self) -> "MetricsWriter":
-        """Use it in a `with` statement."""
-        return self
 
     def __exit__(self, *_: object) -> None:
         """Close the files."""

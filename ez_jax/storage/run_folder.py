@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import yaml
+from flax.traverse_util import flatten_dict
 
 from ez_jax.config import BadInput
 from ez_jax.storage import safe_files
@@ -180,15 +181,12 @@ def _commit() -> str | None:
     return done.stdout.strip() or None
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flat(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Settings by dotted key; tuples as lists, as YAML has them."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
-    return flat
+    return {
+        ".".join(map(str, path)): list(value) if isinstance(value, tuple) else value
+        for path, value in flatten_dict(tree).items()
+    }
 
 
 def is_free(key: str) -> bool:
