@@ -62,7 +62,6 @@ class FileLock(contextlib.AbstractContextManager["FileLock"]):
         return self._file
 
     def __exit__(self, *_: object) -> None:
-        """Let go of the folder."""
         self.close()
 
     def __del__(self) -> None:
