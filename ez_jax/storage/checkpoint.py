@@ -91,9 +91,7 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
     def __init__(
         self, run_dir: str | Path, keep: int = 1, warn: Callable[[str], None] = warnings.warn
     ):
-        """`keep` is how many of the newest checkpoints stay; `warn` is told of damaged ones."""
-        if keep < 1:
-            raise BadInput(f"checkpoint.keep must be at least 1, not {keep}")
+        """`keep` (from 1 on) of the newest checkpoints stay; `warn` is told of damaged ones."""
         self._dir = Path(run_dir).expanduser().absolute() / "checkpoints"  # orbax wants absolute
         self._keep = keep
         self._warn = warn
@@ -244,7 +242,6 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
             self._executor.shutdown()
 
     def __exit__(self, *_: object) -> None:
-        """Finish the last save."""
         self.close()
 
     def _write(self, name: str, host_state: Mapping[str, Any], content: Mapping[str, Any]) -> None:

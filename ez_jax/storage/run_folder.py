@@ -73,11 +73,6 @@ def nearest(path: Path) -> Path:
     return next(part for part in (path, *path.parents) if part.exists())
 
 
-def bytes_in(folder: Path) -> int:
-    """What all files of a folder take."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
 def check_links(run_dir: Path) -> None:
     """Refuse a run folder in which what is ours lies elsewhere: writing would change that.
 
@@ -93,9 +88,8 @@ def check_links(run_dir: Path) -> None:
 
 def write_config(run_dir: str | Path, config: Mapping[str, Any]) -> None:
     """Write the whole configuration, a nested dictionary of plain values."""
-    safe_files.write_whole(
-        Path(run_dir) / CONFIG_FILE, yaml.safe_dump(dict(config), sort_keys=False)
-    )
+    text = yaml.safe_dump(dict(config), sort_keys=False)
+    safe_files.write_whole(Path(run_dir) / CONFIG_FILE, text)
 
 
 def read_config(run_dir: str | Path) -> dict[str, Any]:

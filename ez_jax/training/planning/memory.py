@@ -85,7 +85,7 @@ class MemoryNeeds:
             train=tree_bytes(train_state),
         )
 
-    def at(self, **changes: int) -> "MemoryNeeds":
+    def at(self, **changes: Any) -> "MemoryNeeds":
         """The same with other `sizes`."""
         return dataclasses.replace(self, sizes=dataclasses.replace(self.sizes, **changes))
 
@@ -225,15 +225,17 @@ def _smaller(needs: MemoryNeeds, available: Available) -> str:
     while batch >= 1:
         share = batch / needs.sizes.batch_size  # the roots of a search come from the batch
         roots = max(1, math.ceil(needs.sizes.roots * share))
-        other = needs.at(batch_size=batch, roots=roots)
-        fitting = largest(lambda steps, o=other: fits(o.at(capacity=steps), available))
-        capacity = three_digits(fitting)
+        capacity = _largest_capacity(needs.at(batch_size=batch, roots=roots), available)
         if capacity >= smallest:
             keys = [f"replay.capacity={min(capacity, needs.sizes.capacity)}"]
             keys += [f"learner.batch_size={batch}"] if share < 1 else []
             return f"{' '.join(keys)} would fit"
         batch //= 2
     return "no replay and batch would fit; choose preset=small or a larger machine"
+
+
+def _largest_capacity(needs: MemoryNeeds, available: Available) -> int:
+    return three_digits(largest(lambda steps: fits(needs.at(capacity=steps), available)))
 
 
 def largest(is_possible: Callable[[int], bool], limit: int = MOST_STEPS) -> int:

@@ -104,7 +104,8 @@ def checkpoint_bytes(needs: MemoryNeeds) -> int:
 
 def disk_free(folder: Path) -> int:
     """Bytes that the run folder can still take, beside what is in it already."""
-    return shutil.disk_usage(run_folder.nearest(folder)).free + run_folder.bytes_in(folder)
+    used = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return shutil.disk_usage(run_folder.nearest(folder)).free + used
 
 
 def check_disk(config: Config, needs: MemoryNeeds, folder: Path) -> None:
