@@ -97,11 +97,6 @@ def _check_overrides(overrides: Sequence[str]) -> None:
 
 
 def _request(design: str, given: dict[str, Any], overrides: Sequence[str]) -> Request:
-    """What the words ask for.
-
-    Raises:
-      BadInput: names the word that cannot be meant, and its fix.
-    """
     _one_of("design", design, DESIGNS)
     if design == SWEEP and len(arguments.combinations(overrides, {})) < 2:
         raise BadInput("a sweep needs values, such as learner.learning_rate=0.001,0.003")
@@ -137,11 +132,6 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 
 def _make_study(request: Request) -> Study:
-    """The arms of every game.
-
-    Raises:
-      BadInput: a configuration is refused, or nothing is left to compare.
-    """
     comparisons: dict[str, Comparison] = {}
     packed = set()
     sweeps = arguments.combinations(request.words, {})
@@ -159,7 +149,6 @@ def _make_study(request: Request) -> Study:
 
 
 def _spec(base: Config) -> EnvSpec:
-    """What the game shows."""
     env = make_env(base.game, base.env, num_envs=1, seed=0, training=True)
     env.close()
     return env.spec
@@ -168,15 +157,11 @@ def _spec(base: Config) -> EnvSpec:
 def _tell_study(ledger: Ledger, progress: Progress) -> None:
     study = ledger.study
     seeds = sum(map(len, study.request.seeds))
-    rows = {"study": f"{study.request.design}, {ledger.folder}"}
+    rows, left_out = {"study": f"{study.request.design}, {ledger.folder}"}, []
     for game, compared in study.comparisons.items():
         together = ", all seeds in one program" if game in study.packed else ""
         rows[game] = f"{len(compared.arms)} arms with {seeds} seeds each{together}"
-    left_out = [
-        f"left out of {game}: {why}"
-        for game, compared in study.comparisons.items()
-        for why in compared.left_out
-    ]
+        left_out += [f"left out of {game}: {why}" for why in compared.left_out]
     progress.plan(rows, left_out)
 
 

@@ -22,6 +22,7 @@ from ez_jax.config import BadInput, Config
 from ez_jax.envs import make_env
 from ez_jax.storage import run_folder
 from ez_jax.storage.checkpoint import Checkpointer
+from ez_jax.storage.checkpoint_files import BEST
 from ez_jax.structs import Clocks, EnvSpec, SearchOutput, TimeStep, Variables
 
 
@@ -128,8 +129,10 @@ def load(run: str | Path, *, best: bool = False) -> Agent:
     with Checkpointer(run) as checkpointer:
         if best and checkpointer.best() is None:
             raise BadInput(f"{run} holds no best weights; an evaluation has to come first")
-        restore = checkpointer.restore_best if best else checkpointer.restore_newest
-        restored = restore({"train": template})
+        wanted = {"train": template}
+        restored = (
+            checkpointer.restore(BEST, wanted) if best else checkpointer.restore_newest(wanted)
+        )
     if restored is None:
         raise BadInput(f"{run} holds no checkpoint yet; train it first")
     return Agent(chosen, spec, restored.state["train"].variables, restored.clocks)

@@ -13,6 +13,7 @@ by far the most; each is written once (`replay_journal.py`), so that a checkpoin
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import json
 import re
@@ -84,15 +85,13 @@ class Restored(NamedTuple):
 Template = Mapping[str, Any] | Callable[[dict[str, Any]], Mapping[str, Any]]
 
 
-class Checkpointer:
+class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
     """The checkpoints of one run folder. One process may save; any number may restore."""
 
     def __init__(
         self, run_dir: str | Path, keep: int = 1, warn: Callable[[str], None] = warnings.warn
     ):
-        """`keep` is how many of the newest checkpoints stay; `warn` is told of damaged ones."""
-        if keep < 1:
-            raise BadInput(f"checkpoint.keep must be at least 1, not {keep}")
+        """`keep` (from 1 on) of the newest checkpoints stay; `warn` is told of damaged ones."""
         self._dir = Path(run_dir).expanduser().absolute() / "checkpoints"  # orbax wants absolute
         self._keep = keep
         self._warn = warn
@@ -139,11 +138,8 @@ class Checkpointer:
         Raises:
           BadInput: the folder cannot be written or the disk may be too small.
         """
-        self._prepare()
-        content = describe_content(step, state, meta)
         added = sum(array.nbytes for record in rows for array in record.fields)
-        check_disk(self._dir, sum(map(tree_bytes, state.values())) + added)
-        host_state = {item: to_host(tree) for item, tree in state.items()}
+        content, host_state = self._prepare(step, state, meta, added)
 
         def write() -> None:
             if rows:
@@ -157,18 +153,21 @@ class Checkpointer:
 
     def save_best(self, step: int, state: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
         """As `save`, under the name `best`, beside the others, which all stay."""
-        self._prepare()
-        content = describe_content(step, state, meta)
-        check_disk(self._dir, sum(map(tree_bytes, state.values())))
-        host_state = {item: to_host(tree) for item, tree in state.items()}
+        content, host_state = self._prepare(step, state, meta)
         self._pending = self._executor.submit(self._write, BEST, host_state, content)
 
-    def _prepare(self) -> None:
+    def _prepare(
+        self, step: int, state: Mapping[str, Any], meta: Mapping[str, Any], added: int = 0
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What meta.json says, and a copy of the state on the host, once there is room for it."""
         self.wait()
         if not self._is_prepared:
             make_run_dir(self._dir)
             self.tidy_up()
             self._is_prepared = True
+        content = describe_content(step, state, meta)
+        check_disk(self._dir, sum(map(tree_bytes, state.values())) + added)
+        return content, {item: to_host(tree) for item, tree in state.items()}
 
     def best(self) -> dict[str, Any] | None:
         """The `meta` of the best weights; None if there are none yet, or no sound ones."""
@@ -180,10 +179,6 @@ class Checkpointer:
         except DamagedCheckpoint as error:
             self._warn(f"{error}; it is left out")
             return None
-
-    def restore_best(self, template: Template) -> Restored:
-        """Restore the best weights, as `restore` does."""
-        return self.restore(BEST, template)
 
     @watchdog.at("reading the checkpoint")
     def restore(self, step: int | str, template: Template) -> Restored:
@@ -246,12 +241,7 @@ class Checkpointer:
         finally:
             self._executor.shutdown()
 
-    def __enter__(self) -> "Checkpointer":
-        """Use it in a `with` statement."""
-        return self
-
     def __exit__(self, *_: object) -> None:
-        """Finish the last save."""
         self.close()
 
     def _write(self, name: str, host_state: Mapping[str, Any], content: Mapping[str, Any]) -> None:

@@ -110,11 +110,7 @@ def check_shapes(folder: Path, item: str, there: Any, here: dict[str, str]) -> N
 
 
 def _sums(folder: Path, under: str = "", limit: float = math.inf) -> dict[str, str]:
-    """SHA-256 of every file of a checkpoint at or below `under`, by name relative to `folder`.
-
-    Raises:
-      DamagedCheckpoint: something is no file or folder, or there are more than `limit` bytes.
-    """
+    """SHA-256 of every file of a checkpoint at or below `under`, by name relative to `folder`."""
     root, size = folder / under, 0
     paths = [folder, root] if root.is_file() else [folder, root, *root.rglob("*")]
     sums = {}

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from flax.traverse_util import unflatten_dict
 
 from ez_jax.config import BadInput
 from ez_jax.storage import safe_files
@@ -79,15 +80,8 @@ def to_host(tree: PyTree) -> PyTree:
 
 def _nested(tree: PyTree) -> dict[str, Any]:
     """The leaves in nested dictionaries; without empty arrays, which orbax does not take."""
-    root: dict[str, Any] = {}
-    for names, leaf in zip(_names(tree), jax.tree.leaves(tree), strict=True):
-        if not leaf.size:
-            continue
-        node = root
-        for name in names[:-1]:
-            node = node.setdefault(name, {})
-        node[names[-1]] = leaf
-    return root
+    leaves = zip(_names(tree), jax.tree.leaves(tree), strict=True)
+    return unflatten_dict({names: leaf for names, leaf in leaves if leaf.size})
 
 
 def _orbax() -> tuple[ocp.Checkpointer, ocp.PyTreeCheckpointHandler]:

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from flax.traverse_util import unflatten_dict
 
 from ez_jax import config as configs
 from ez_jax.config import BadInput, Config, search_budget
@@ -137,7 +138,7 @@ def _save_arrays(folder: Path, run: FailedRun) -> tuple[dict[str, Any], dict[str
     arrays |= {name: array[:, last.i] for name, array in both.items()}
     left_out |= reasons
     try:
-        save_item(folder, _nested(arrays))
+        save_item(folder, unflatten_dict(arrays, sep="/"))
     except Exception as fault:  # noqa: BLE001 a full disk, say: the text may still find room
         shutil.rmtree(folder, ignore_errors=True)
         return {}, left_out | dict.fromkeys(arrays, _in_short(fault))
@@ -160,18 +161,6 @@ def _readable(tree: Any) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         except Exception as fault:  # noqa: BLE001 written down: its computation failed
             left_out[name] = _in_short(fault)
     return arrays, left_out
-
-
-def _nested(flat: dict[str, Any]) -> dict[str, Any]:
-    """Arrays by path as a tree of dictionaries."""
-    root: dict[str, Any] = {}
-    for name, array in flat.items():
-        *parents, last = name.split("/")
-        node = root
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = array
-    return root
 
 
 def _digest(array: np.ndarray) -> str:
@@ -216,7 +205,7 @@ def _read(folder: Path) -> Bundle:
     template = {name: _template(str(entry["is"])) for name, entry in there.items()}
     arrays = {}
     if template:
-        nested = restore_item(folder / ARRAYS, _nested(template))
+        nested = restore_item(folder / ARRAYS, unflatten_dict(template, sep="/"))
         arrays = dict(zip(describe(nested), jax.tree.leaves(nested), strict=True))
     for name, array in arrays.items():
         if _digest(array) != there[name]["sha256"]:

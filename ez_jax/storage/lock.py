@@ -4,6 +4,7 @@ The kernel keeps the lock on an open file (`<run>/lock`) and lets go of it when 
 however it ends. What the file says only names the holder for the sentence of a refusal.
 """
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -30,7 +31,7 @@ class Busy(BadInput):
     """Another process holds a lock."""
 
 
-class FileLock:
+class FileLock(contextlib.AbstractContextManager["FileLock"]):
     """Holds a file until `close`; programs started meanwhile do not inherit it unasked."""
 
     mend = "stop it"
@@ -60,12 +61,7 @@ class FileLock:
             raise ValueError(f"{self._path} is not held any more")
         return self._file
 
-    def __enter__(self) -> "FileLock":
-        """Use it in a `with` statement."""
-        return self
-
     def __exit__(self, *_: object) -> None:
-        """Let go of the folder."""
         self.close()
 
     def __del__(self) -> None:

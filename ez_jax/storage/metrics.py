@@ -5,6 +5,7 @@ line is written for a clock before the checkpoint of that clock, so that a resum
 exactly the lines up to its checkpoint (`truncate_after`).
 """
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -47,7 +48,7 @@ class Series(NamedTuple):
     description: str  # protocol and source
 
 
-class MetricsWriter:
+class MetricsWriter(contextlib.AbstractContextManager["MetricsWriter"]):
     """Appends to `metrics.jsonl` and to the TensorBoard events of one run folder."""
 
     def __init__(self, run_dir: str | Path, *, tensorboard: bool):
@@ -70,12 +71,12 @@ class MetricsWriter:
         for name, value in values.items():
             if not math.isfinite(value):
                 raise FloatingPointError(f"{name} is {value} at {clocks}")
-        line = dataclasses.asdict(clocks)
-        if clash := line.keys() & values.keys():
-            raise ValueError(f"{sorted(clash)} are clocks and cannot be metrics")
-        self._file.write(json.dumps(line | values).encode() + b"\n")
+        line = dataclasses.asdict(clocks) | values
+        self._file.write(json.dumps(line).encode() + b"\n")
         if self._use_tensorboard:
-            self._write_events(clocks, values)
+            values |= {"time/env_frames": clocks.env_frames, "time/updates": clocks.updates}
+            for name, value in values.items():
+                self._events().add_scalar(name, value, global_step=clocks.agent_steps)
 
     def write_config(self, text: str) -> None:
         """Show the configuration on TensorBoard's text tab; call it once, in a new run."""
@@ -93,11 +94,10 @@ class MetricsWriter:
         if not self._use_tensorboard:
             return
         for line in lines:
+            tag = f"{REFERENCE}{line.name}"
             for agent_steps, score in line.points:
                 if agent_steps > after:
-                    self._events().add_scalar(
-                        f"{REFERENCE}{line.name}", score, global_step=agent_steps
-                    )
+                    self._events().add_scalar(tag, score, global_step=agent_steps)
         if lines and after < 0:
             told = "\n".join(f"* {REFERENCE}{line.name}: {line.description}" for line in lines)
             self._events().add_text("references", told, global_step=0)
@@ -114,10 +114,8 @@ class MetricsWriter:
         """
         lines = _complete_lines(self._path)
         kept = [line for line in lines if _reading(line[1]) <= (clocks.agent_steps, clocks.updates)]
-        part = self._path.with_name(FILE_NAME + ".part")
-        part.write_bytes(b"".join(raw for raw, _ in kept))
         self._file.close()
-        os.replace(part, self._path)
+        safe_files.write_whole(self._path, b"".join(raw for raw, _ in kept).decode())
         self._file = self._path.open("ab", buffering=0)
         self._purge_step = clocks.agent_steps + 1
         return len(lines) - len(kept)
@@ -133,20 +131,8 @@ class MetricsWriter:
             self._tensorboard.close()
             self._tensorboard = None
 
-    def __enter__(self) -> "MetricsWriter":
-        """Use it in a `with` statement."""
-        return self
-
     def __exit__(self, *_: object) -> None:
-        """Close the files."""
         self.close()
-
-    def _write_events(self, clocks: Clocks, values: Mapping[str, float]) -> None:
-        events = self._events()
-        for name, value in values.items():
-            events.add_scalar(name, value, global_step=clocks.agent_steps)
-        events.add_scalar("time/env_frames", clocks.env_frames, global_step=clocks.agent_steps)
-        events.add_scalar("time/updates", clocks.updates, global_step=clocks.agent_steps)
 
     def _events(self) -> Any:
         if self._tensorboard is None:

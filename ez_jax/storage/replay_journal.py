@@ -161,17 +161,12 @@ def _hash(path: Path, length: int) -> Any:
     return sha
 
 
-def _bytes_of(field: np.ndarray) -> np.ndarray:
-    """u8[rows, bytes of a row]."""
-    flat = np.ascontiguousarray(field).reshape(len(field), -1)
-    return flat.view(np.uint8).reshape(len(field), -1)
-
-
 def _encode(record: Rows) -> bytes:
     deflate = zlib.compressobj(_LEVEL)
     pieces = []
     for field in record.fields:
-        raw = _bytes_of(field)
+        flat = np.ascontiguousarray(field).reshape(len(field), -1)
+        raw = flat.view(np.uint8).reshape(len(field), -1)  # [rows, bytes of a row]
         raw = np.concatenate([raw[:1], raw[1:] ^ raw[:-1]])
         pieces.append(deflate.compress(raw.data))
     body = b"".join([*pieces, deflate.flush()])

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import yaml
+from flax.traverse_util import flatten_dict
 
 from ez_jax.config import BadInput
 from ez_jax.storage import safe_files
@@ -72,11 +73,6 @@ def nearest(path: Path) -> Path:
     return next(part for part in (path, *path.parents) if part.exists())
 
 
-def bytes_in(folder: Path) -> int:
-    """What all files of a folder take."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
 def check_links(run_dir: Path) -> None:
     """Refuse a run folder in which what is ours lies elsewhere: writing would change that.
 
@@ -92,9 +88,8 @@ def check_links(run_dir: Path) -> None:
 
 def write_config(run_dir: str | Path, config: Mapping[str, Any]) -> None:
     """Write the whole configuration, a nested dictionary of plain values."""
-    safe_files.write_whole(
-        Path(run_dir) / CONFIG_FILE, yaml.safe_dump(dict(config), sort_keys=False)
-    )
+    text = yaml.safe_dump(dict(config), sort_keys=False)
+    safe_files.write_whole(Path(run_dir) / CONFIG_FILE, text)
 
 
 def read_config(run_dir: str | Path) -> dict[str, Any]:
@@ -180,15 +175,12 @@ def _commit() -> str | None:
     return done.stdout.strip() or None
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flat(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Settings by dotted key; tuples as lists, as YAML has them."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
-    return flat
+    return {
+        ".".join(map(str, path)): list(value) if isinstance(value, tuple) else value
+        for path, value in flatten_dict(tree).items()
+    }
 
 
 def is_free(key: str) -> bool:

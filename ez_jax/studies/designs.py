@@ -149,7 +149,9 @@ def compare(
                 arms.append(Arm(arm, _difference(base, config), against))
             else:
                 twins.append(f"{arm}: it is the same run as {same}")
-    left_out |= dict.fromkeys(_briefly(twins))
+    if twins:  # the first sentence stands for all
+        more = f" (and {len(twins) - 1} more arms like it)" if len(twins) > 1 else ""
+        left_out[twins[0] + more] = None
     if len(arms) < 2:
         reasons = "; ".join(left_out)
         raise BadInput(
@@ -157,12 +159,6 @@ def compare(
             "another game"
         )
     return Comparison(base, tuple(arms), tuple(left_out))
-
-
-def _briefly(twins: Sequence[str]) -> list[str]:
-    """The first sentence stands for all."""
-    more = f" (and {len(twins) - 1} more arms like it)" if len(twins) > 1 else ""
-    return [twin + more for twin in twins[:1]]
 
 
 def _arm_name(sweep: str, name: str) -> str:
@@ -180,7 +176,9 @@ def _chosen(
         try:
             _, off = _switch_off(start, idea)
             if _effective(off, spec) == _effective(start, spec):
-                raise LeftOut(_why_dead(start, off, spec))
+                keys = _difference(start, off)
+                whys = (dead.why for dead in _DEAD if dead.key in keys and dead.holds(start, spec))
+                raise LeftOut(next(whys))
             if design == ADD_ONE_IN:
                 _off_together(start, (*chosen, idea))
             chosen.append(idea)
@@ -207,11 +205,7 @@ def _possible(
 
 
 def _off_together(start: Config, off: Off) -> tuple[list[str], Config]:
-    """The ablations that switch some ideas off, one after another, and what they lead to.
-
-    Raises:
-      LeftOut: no run is possible so.
-    """
+    """The ablations that switch some ideas off, one after another, and what they lead to."""
     ablations, config = [], start
     for idea in off:
         ablation, config = _switch_off(config, idea)
@@ -220,11 +214,7 @@ def _off_together(start: Config, off: Off) -> tuple[list[str], Config]:
 
 
 def _switch_off(config: Config, idea: str) -> tuple[str, Config]:
-    """The ablation that switches an idea off, and the configuration without the idea.
-
-    Raises:
-      LeftOut: the idea is off already, or no run is possible without it.
-    """
+    """The ablation that switches an idea off, and the configuration without the idea."""
     for ablation in presets.IDEAS[idea]:
         off = from_dict(presets.merge(to_dict(config), presets.ABLATIONS[ablation]))
         if off != config:
@@ -239,11 +229,6 @@ def _effective(config: Config, spec: EnvSpec) -> Config:
     """The configuration with dead settings at the values that they are as good as."""
     dead = {dead.key: dead.same for dead in _DEAD if dead.holds(config, spec)}
     return dataclasses.replace(override(config, dead), preset="", name="", run_dir="")
-
-
-def _why_dead(one: Config, other: Config, spec: EnvSpec) -> str:
-    keys = _difference(one, other)
-    return next(dead.why for dead in _DEAD if dead.key in keys and dead.holds(one, spec))
 
 
 def _difference(base: Config, config: Config) -> dict[str, Any]:

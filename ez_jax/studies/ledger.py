@@ -38,7 +38,6 @@ class StudyRun:
     together: bool = False  # all seeds in one program
 
     def __str__(self) -> str:
-        """As it is told to a person."""
         seeds = ", ".join(map(str, self.seeds))
         return f"{self.config.game} {self.config.name} seed{'s' * (len(self.seeds) > 1)} {seeds}"
 
@@ -203,11 +202,5 @@ def read_attempt(run: StudyRun) -> Attempt:
 
 def write_attempt(run: StudyRun, attempt: Attempt) -> None:
     """Note how an attempt ended, or that it has begun."""
-    safe_files.write_whole(
-        run.file("json"), json.dumps(dataclasses.asdict(attempt), indent=1) + "\n"
-    )
-
-
-def is_running(run: StudyRun) -> bool:
-    """Whether a process works on a run."""
-    return shared_lock.is_taken(run.file("lock"))
+    text = json.dumps(dataclasses.asdict(attempt), indent=1) + "\n"
+    safe_files.write_whole(run.file("json"), text)

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from ez_jax.studies.ledger import Ledger, final_score, is_running, read_attempt, seconds_spent
+from ez_jax.storage import shared_lock
+from ez_jax.studies.ledger import Ledger, final_score, read_attempt, seconds_spent
 from ez_jax.terminal.progress import duration
 
 STATUSES = ("done", "running", "failed", "waiting")
@@ -49,8 +50,9 @@ def arm_statuses(ledger: Ledger) -> list[ArmStatus]:
         row.seeds["done"] += len(run.seeds) - len(missing)
         if missing:
             attempt = read_attempt(run)
-            is_failed = attempt.status == "failed"
-            status = "running" if is_running(run) else "failed" if is_failed else "waiting"
+            status = "failed" if attempt.status == "failed" else "waiting"
+            if shared_lock.is_taken(run.file("lock")):
+                status = "running"
             row.seeds[status] += len(missing)
             if status == "failed":
                 row.failures.append(f"{run}: {attempt.reason} ({run.file('log')})")

@@ -43,11 +43,7 @@ class Orders:
     invocation: str  # names them all
     retries: int = 2  # a run that fails is tried so many times more
     fail_fast: bool = False  # all stop at the first failure
-    command: Sequence[str] = (
-        sys.executable,
-        "-m",
-        "ez_jax.studies.run_process",
-    )  # is given the file of a run
+    command: Sequence[str] = (sys.executable, "-m", run_process.__name__)  # given a run's file
 
 
 class Worker:
@@ -192,13 +188,9 @@ def _last_lines(log: Path) -> list[str]:
 
 
 def launch(ledger: Ledger, orders: Orders, count: int, words: Sequence[str]) -> bool:
-    """Start workers by a launcher of Hydra and wait for their end; whether a signal came.
+    """Start `count` workers by a launcher of Hydra and wait for their end; whether a signal came.
 
-    Args:
-      ledger: that they share.
-      orders: for all.
-      count: of workers.
-      words: for Hydra, such as `hydra/launcher=joblib`.
+    `words` are for Hydra, such as `hydra/launcher=joblib`.
 
     Raises:
       BadInput: Hydra refuses the words.

@@ -4,26 +4,20 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ez_jax.system import watchdog
 
-
-class TellsOfCompiling(Protocol):
-    """The part of `terminal.progress.Progress` that is needed here."""
-
-    def compiling(self, what: str) -> AbstractContextManager[None]:
-        """Say so for as long as it lasts."""
-        ...
+Compiling = Callable[[str], AbstractContextManager[None]]  # as `terminal.progress` has it
 
 
-def announced(progress: TellsOfCompiling, what: str, function: Any) -> Callable[..., Any]:
+def announced(compiling: Compiling, what: str, function: Any) -> Callable[..., Any]:
     """A jitted function that is compiled once, at its first call, and says so."""
     compiled: list[Callable[..., Any]] = []
 
     def call(*args: Any) -> Any:
         if not compiled:
-            with progress.compiling(what), watchdog.at(f"compiling {what}"):
+            with compiling(what), watchdog.at(f"compiling {what}"):
                 compiled.append(function.lower(*args).compile())
         return compiled[0](*args)
 

@@ -9,10 +9,7 @@ import jax
 
 _CGROUP_LIMITS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    (
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-    ),
+    tuple(f"/sys/fs/cgroup/memory/memory.{name}_in_bytes" for name in ("limit", "usage")),
 )
 
 
@@ -25,11 +22,10 @@ class Available:
     is_shared: bool  # the device is a CPU: both are one memory
 
 
-def available_memory(device: jax.Device | None = None) -> Available:
+def available_memory() -> Available:
     """What the device and the host can still give."""
-    device = device or jax.local_devices()[0]
     host = _host_available()
-    stats: Mapping[str, int] = device.memory_stats() or {}
+    stats: Mapping[str, int] = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" not in stats:  # a CPU keeps no account
         return Available(device=host, host=host, is_shared=True)
     free = stats["bytes_limit"] - stats.get("bytes_in_use", 0)

@@ -23,13 +23,11 @@ class Interrupt:
         self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> "Interrupt":
-        """Watch."""
         for number in (signal.SIGINT, signal.SIGTERM):
             self._handlers[number] = signal.signal(number, self._request)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give the signals back."""
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 

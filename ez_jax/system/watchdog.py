@@ -76,14 +76,12 @@ class Watchdog:
         self._looked = time.monotonic()
 
     def __enter__(self) -> "Watchdog":
-        """Watch."""
         if self._limit:
             _Pulse.is_watched = True
             threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Watch no more."""
         self._is_over.set()
         _Pulse.is_watched = False
         _Pulse.results.clear()

@@ -241,11 +241,6 @@ def _values(override: Override) -> list[str]:
     return list(override.sweep_string_iterator())
 
 
-def is_multirun(words: Sequence[str]) -> bool:
-    """Whether the words ask for a sweep."""
-    return bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(words))
-
-
 def run_name(words: Sequence[str]) -> str:
     """A name that tells the runs of a sweep apart, from the settings of one.
 

@@ -59,15 +59,8 @@ def render(description: str) -> str:
 
 
 def _groups() -> str:
-    return "\n".join(
-        _paragraph(title, options)
-        for title, options in (
-            ("presets", presets.PRESETS),
-            ("ablations", presets.ABLATIONS),
-            ("protocols", presets.PROTOCOLS),
-            ("compat", presets.COMPAT),
-        )
-    )
+    titles = ("presets", "ablations", "protocols", "compat")
+    return "\n".join(map(_paragraph, titles, presets.SETS.values()))
 
 
 def _games() -> str:

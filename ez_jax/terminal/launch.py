@@ -80,7 +80,7 @@ def spread(chosen: Config, seeds: int) -> list[Config]:
 def _launch(run: Run, words: Sequence[str], record: str = "") -> int:
     """Have Hydra call the job once, or once for every run of a sweep; returns the exit code."""
     settings, hydras = arguments.split(words)
-    if arguments.is_multirun(words):
+    if {"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(words):
         if any(word.startswith(("--cfg", "-c", "--info")) for word in hydras):
             raise BadInput("--cfg and --info tell of one run: leave -m out")
         overrides = arguments.parse(settings, sweep=True)
@@ -149,11 +149,7 @@ def call_by_hydra(
 ) -> None:
     """Have Hydra call a job with these values, once or from a launcher for every run of a sweep.
 
-    Args:
-        job: is given the values.
-        values: what `words` may change.
-        words: flags, Hydra's own keys and what is swept.
-        folder: of a sweep.
+    `words` are flags, Hydra's own keys and what is swept; `folder` is that of the sweep.
 
     Raises:
         BadInput: Hydra refuses the words.

@@ -20,7 +20,7 @@ from rich.text import Text
 from ez_jax.storage.metrics import EVALUATION
 from ez_jax.structs import Clocks
 
-RETURN, LOSS = "rollout/return", "loss/total"
+_SHOWN = {"return": "rollout/return", "loss": "loss/total"}
 WIDEST = 300  # characters of a table in a file
 RATE_SECONDS = 20.0  # speeds are means over at least this long, and over the start before
 
@@ -156,9 +156,6 @@ class Progress:
         self._console.file.flush()
 
 
-_SHOWN = {"return": RETURN, "loss": LOSS}
-
-
 def _rate(per_second: float) -> str:
     return f"{per_second:,.0f}" if per_second >= 10 else f"{per_second:.2g}"
 
@@ -185,8 +182,6 @@ class _Speed:
             self._readings.pop(0)
 
     def per_second(self) -> tuple[float, float]:
-        if not self._readings:
-            return 0.0, 0.0
         first, last = self._readings[0], self._readings[-1]
         seconds = last.seconds - first.seconds
         if seconds <= 0:

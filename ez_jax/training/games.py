@@ -65,9 +65,8 @@ class RepeatableGames:
         self._dtype = np.min_scalar_type(self.spec.num_actions - 1)
         self._actions = bytearray()  # a row per call
         self._calls, self._reported_at = 0, 0
-        self._first = processes.mine(
-            processes.total(self.num_envs)
-        ).start  # number of the first of ours
+        own = processes.mine(processes.total(self.num_envs))
+        self._first = own.start  # number of the first of ours
         self._digest = np.arange(self.num_envs, dtype=np.uint64) + np.uint64(self._first)
         self._score = np.zeros(self.num_envs)
         self._length = np.zeros(self.num_envs, np.int64)

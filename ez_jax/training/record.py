@@ -141,9 +141,8 @@ class Record:
         limit, in_a_row = self.config.learner.max_skipped, int(train.skipped_in_a_row)
         if limit and in_a_row >= limit:
             # What was skipped has changed nothing: state and last batch show the fault again.
-            mend = (
-                f"`python -m ez_jax.replay_crash {self.folder}` makes the last again and says where"
-            )
+            replay = f"`python -m ez_jax.replay_crash {self.folder}`"
+            mend = f"{replay} makes the last again and says where"
             if not self._is_alone:
                 mend = "trained alone, without seeds=, it leaves what is needed to look into it"
             raise FloatingPointError(

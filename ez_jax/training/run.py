@@ -69,7 +69,7 @@ class Run(contextlib.AbstractContextManager["Run"]):
         progress.plan(rows, start_warnings(config, model))
         memory.check(needs, free_memory.available_memory())
         check_disk(config, needs, record.folder)
-        self._source = make_source(config, model, needs.sizes.on_host, progress)
+        self._source = make_source(config, model, needs.sizes.on_host, progress.compiling)
         opened.callback(self._source.close)
         self._make_steps()
         clocks = self._start_or_restore(has_frames=not needs.sizes.on_host)
@@ -88,9 +88,9 @@ class Run(contextlib.AbstractContextManager["Run"]):
         prepare = make_prepare(
             config, model, make_reanalyse(config, model, search), make_targets(config, model)
         )
-        self._act = announced(self.progress, "acting", make_act(model, search))
-        self._prepare = announced(self.progress, "targets", prepare)
-        self._learn = announced(self.progress, "learning", make_learn(config, model))
+        self._act = announced(self.progress.compiling, "acting", make_act(model, search))
+        self._prepare = announced(self.progress.compiling, "targets", prepare)
+        self._learn = announced(self.progress.compiling, "learning", make_learn(config, model))
         self._evaluate = make_shared_evaluate(config, model)
         group = range(config.reanalyse.updates_per_search)
         self._in_group = processes.same(tuple(np.int32(i) for i in group))
@@ -262,7 +262,6 @@ class Run(contextlib.AbstractContextManager["Run"]):
         self.progress.say(f"{told}: {stands}, {self.record.folder}")
 
     def __exit__(self, *raised: Any) -> None:
-        """Finish what is being written and let go of everything."""
         self._open.__exit__(*raised)
 
     def _leave_crash_bundle(self, kind: Any, error: BaseException | None, trace: Any) -> None:

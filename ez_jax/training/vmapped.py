@@ -130,8 +130,8 @@ class VmappedRuns(contextlib.AbstractContextManager["VmappedRuns"]):
             check_disk(config, needs, record.folder)
         eval_game = make_game(task, config.env, training=False)
         self.program = vmapped_program.make_program(config, model, game, eval_game)
-        self._advance = announced(self.progress, "advance", self.program.advance)
-        self._evaluate = announced(self.progress, "evaluate", self.program.evaluate)
+        self._advance = announced(self.progress.compiling, "advance", self.program.advance)
+        self._evaluate = announced(self.progress.compiling, "evaluate", self.program.evaluate)
         self.progress.say(f"{count} runs of {task.name} in one program")
         self.runs = self._start(configurations)
         saved = [self._restore(i, record) for i, record in enumerate(self.records)]
@@ -176,7 +176,6 @@ class VmappedRuns(contextlib.AbstractContextManager["VmappedRuns"]):
         return _take(self.runs, np.int32(i))
 
     def __exit__(self, *raised: Any) -> None:
-        """Finish what is being written and let go of everything."""
         self._open.__exit__(*raised)
 
     def is_unfinished(self) -> bool:
@@ -244,7 +243,6 @@ class VmappedRuns(contextlib.AbstractContextManager["VmappedRuns"]):
 
 
 def _has_more(record: Record) -> bool:
-    """Whether there is more to play or to learn."""
     config, clocks = record.config, record.clocks
     in_play = clocks.agent_steps < config.total_agent_steps
     return in_play or clocks.updates < config.total_updates
@@ -295,21 +293,18 @@ def _save(run: VmappedRun, checkpointer: Checkpointer, clocks: Clocks) -> None:
 
 @jax.jit
 def _take(runs: VmappedRun, i: ArrayLike) -> VmappedRun:
-    """One of the runs."""
     return jax.tree.map(lambda x: x[i], runs)
 
 
 @functools.partial(jax.jit, donate_argnums=0)
 def _put(runs: VmappedRun, i: ArrayLike, run: VmappedRun) -> VmappedRun:
-    """The inverse of the above."""
     return jax.tree.map(lambda x, one: x.at[i].set(one), runs, run)
 
 
 @functools.partial(jax.jit, donate_argnums=0)
 def _forget_sums(runs: VmappedRun, told: Bool[Array, " R"]) -> VmappedRun:
     """Begin the sums of those runs anew that have been told."""
-    forget = lambda told, x: jnp.where(told, jnp.zeros_like(x), x)  # noqa: E731
-    sums, finished = jax.tree.map(
-        lambda x: jax.vmap(forget)(told, x), (runs.run.metrics, runs.finished)
-    )
+    summed = runs.run.metrics, runs.finished
+    nothing = jax.tree.map(jnp.zeros_like, summed)
+    sums, finished = jax.vmap(vmapped_program.where)(told, nothing, summed)
     return runs.replace(run=runs.run.replace(metrics=sums), finished=finished)

@@ -83,12 +83,7 @@ def make_program(config: Config, model: Model, game: DeviceGame, eval_game: Devi
     """The program of all runs that differ in seed, name, folder and numbers alone.
 
     Nothing is compiled yet. Asked for again it is the same one, with what was compiled meanwhile.
-
-    Args:
-        config: of any of them.
-        model: of the game.
-        game: that is learned.
-        eval_game: the same as evaluations play it.
+    The configuration is that of any run; `eval_game` is the game as evaluations play it.
     """
     return _make_program(
         dataclasses.replace(config, seed=0, name="", run_dir=""), model, game, eval_game

@@ -187,9 +187,9 @@ def test_several_processes_are_refused(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     config = runs.config("run", CHANGES)
     model = preview.model_of(config)
-    make_source(config, model, False, Progress(live=False)).close()
+    make_source(config, model, False, Progress(live=False).compiling).close()
     with pytest.raises(BadInput, match=r"for one process, and this run has 2: set replay\.memory"):
-        make_source(config, model, True, Progress(live=False))
+        make_source(config, model, True, Progress(live=False).compiling)
 
 
 @pytest.mark.parametrize("where", ["host", "auto"])

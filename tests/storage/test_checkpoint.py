@@ -252,7 +252,7 @@ def test_the_best_weights_are_kept_beside_the_newest(tmp_path):
         checkpointer.wait()
         assert checkpointer.steps() == [3]
         assert checkpointer.best() == {"score": 7.5}
-        best = checkpointer.restore_best({"train": make_state()["train"]})
+        best = checkpointer.restore(checkpoint_files.BEST, {"train": make_state()["train"]})
         assert best.step == 1
         assert_same(best.state["train"], make_state(1)["train"])
         flip(tmp_path / "checkpoints" / "best" / "meta.json")

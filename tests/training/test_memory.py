@@ -17,7 +17,6 @@ from ez_jax.training.planning.memory import (
     check,
     residual_bytes,
     search_bytes,
-    with_frames_on_host,
 )
 
 GB = 10**9
@@ -76,7 +75,7 @@ def test_the_host_holds_the_rows_that_are_new_and_not_the_whole_replay():
 def test_frames_in_host_memory_are_counted_there_and_once_more_per_batch_on_the_way():
     rows = make_plan(drawn=512)
     frames, on_the_way = 100_000 * 96 * 96 * 3, 512 * 14 * 96 * 96 * 3
-    elsewhere = with_frames_on_host(rows)
+    elsewhere = rows.at(on_host=True)
     assert rows.device - elsewhere.device == frames - on_the_way
     assert elsewhere.host - rows.host == frames + on_the_way
     assert rows.replay == elsewhere.replay == rows.parts["replay"]
@@ -150,7 +149,7 @@ def test_host_memory_is_advised_where_only_the_device_is_too_small():
     available = Available(device=9 * GB, host=64 * GB, is_shared=False)
     with pytest.raises(BadInput, match=r"replay.memory=host would fit; replay.capacity=\d+ would"):
         check(plan, available)
-    check(with_frames_on_host(plan), available)
+    check(plan.at(on_host=True), available)
     for other in (
         Available(device=9 * GB, host=3 * GB, is_shared=False),
         Available(device=9 * GB, host=9 * GB, is_shared=True),

@@ -204,7 +204,7 @@ def test_the_share_of_old_policies_is_that_of_a_long_run(tiny):
 
 
 def test_needs_grow_with_the_replay_and_what_is_kept(tiny):
-    larger = memory.with_capacity(tiny.needs, 10 * tiny.needs.sizes.capacity)
+    larger = tiny.needs.at(capacity=10 * tiny.needs.sizes.capacity)
     assert larger.device > tiny.needs.device
     assert larger.host > tiny.needs.host
     before = needs.disk_bytes(tiny.config, tiny.needs)
@@ -265,7 +265,7 @@ def test_the_largest_settings_fit_and_little_more_does_not(tiny, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
     config = override(tiny.config, {"learner.start": 10**6, "replay.capacity": 10**6})
     config = validate(override(config, {"total_agent_steps": 10**6}))
-    planned = memory.with_capacity(tiny.needs, config.replay.capacity)
+    planned = tiny.needs.at(capacity=config.replay.capacity)
     available = Available(device=10**9, host=10**9, is_shared=True)
     folder = preview.configs.run_folder(config)
     told = preview.largest_settings(config, tiny.model, planned, available, folder)
@@ -315,7 +315,7 @@ def test_more_disk_than_there_is_is_refused_before_the_start(
     assert "65 MB are there for it; free some or choose another run_dir=" in told.err
     capacity = int(re.search(r"replay.capacity=(\d+) would fit", told.err)[1])
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
-    needs.check_disk(config, memory.with_capacity(tiny.needs, capacity), tmp_path / "run")
+    needs.check_disk(config, tiny.needs.at(capacity=capacity), tmp_path / "run")
 
 
 def test_what_a_resumed_run_has_written_counts_as_room(tiny, tmp_path, monkeypatch):

@@ -24,7 +24,7 @@ from ez_jax.agent.replay.ring import ring_rows
 from ez_jax.config import BadInput, Config
 from ez_jax.structs import Batch, Replay
 from ez_jax.system import processes, watchdog
-from ez_jax.system.compilation import TellsOfCompiling, announced
+from ez_jax.system.compilation import Compiling, announced
 
 # (replay, key, updates) -> what the group that begins with that update learns from, without frames.
 Draw = Callable[[Replay, Array, Any], Batch]
@@ -116,7 +116,7 @@ class DrawnAhead:
 
 
 def make_source(
-    config: Config, model: Model, on_host: bool, progress: TellsOfCompiling
+    config: Config, model: Model, on_host: bool, compiling: Compiling
 ) -> DrawnAtOnce | DrawnAhead:
     """Where the learner gets its batches from, as configured.
 
@@ -125,7 +125,7 @@ def make_source(
     """
     if not schedules.draws_ahead(config):
         return DrawnAtOnce()
-    draw = announced(progress, "drawing", jax.jit(make_draw_group(config, model)))
+    draw = announced(compiling, "drawing", jax.jit(make_draw_group(config, model)))
     if not on_host:
         return DrawnAhead(config, draw, None)
     if jax.process_count() > 1:

@@ -85,6 +85,10 @@ class MemoryNeeds:
             train=tree_bytes(train_state),
         )
 
+    def at(self, **changes: Any) -> "MemoryNeeds":
+        """The same with other `sizes`."""
+        return dataclasses.replace(self, sizes=dataclasses.replace(self.sizes, **changes))
+
     @property
     def parts(self) -> dict[str, int]:
         """Bytes on each device by purpose."""
@@ -204,17 +208,12 @@ def fits(needs: MemoryNeeds, available: Available) -> bool:
     return needs.device <= USABLE * available.device and needs.host <= USABLE * available.host
 
 
-def with_frames_on_host(needs: MemoryNeeds) -> MemoryNeeds:
-    """The same with the frames of the replay in host memory."""
-    return dataclasses.replace(needs, sizes=dataclasses.replace(needs.sizes, on_host=True))
-
-
 def _advice(needs: MemoryNeeds, available: Available) -> str:
     """The largest replay that fits; if even a small one does not, a smaller batch too.
 
     Before that, host memory, if the device has its own and that is all that is missing.
     """
-    elsewhere = with_frames_on_host(needs)
+    elsewhere = needs.at(on_host=True)
     if not available.is_shared and needs != elsewhere and fits(elsewhere, available):
         return f"replay.memory=host would fit; {_smaller(needs, available)}"
     return _smaller(needs, available)
@@ -226,8 +225,7 @@ def _smaller(needs: MemoryNeeds, available: Available) -> str:
     while batch >= 1:
         share = batch / needs.sizes.batch_size  # the roots of a search come from the batch
         roots = max(1, math.ceil(needs.sizes.roots * share))
-        sizes = dataclasses.replace(needs.sizes, batch_size=batch, roots=roots)
-        capacity = _largest_capacity(dataclasses.replace(needs, sizes=sizes), available)
+        capacity = _largest_capacity(needs.at(batch_size=batch, roots=roots), available)
         if capacity >= smallest:
             keys = [f"replay.capacity={min(capacity, needs.sizes.capacity)}"]
             keys += [f"learner.batch_size={batch}"] if share < 1 else []
@@ -237,13 +235,7 @@ def _smaller(needs: MemoryNeeds, available: Available) -> str:
 
 
 def _largest_capacity(needs: MemoryNeeds, available: Available) -> int:
-    """Agent steps of replay that fit beside the rest, rounded down to three digits."""
-    return three_digits(largest(lambda c: fits(with_capacity(needs, c), available)))
-
-
-def with_capacity(needs: MemoryNeeds, capacity: int) -> MemoryNeeds:
-    """The same with another replay."""
-    return dataclasses.replace(needs, sizes=dataclasses.replace(needs.sizes, capacity=capacity))
+    return three_digits(largest(lambda steps: fits(needs.at(capacity=steps), available)))
 
 
 def largest(is_possible: Callable[[int], bool], limit: int = MOST_STEPS) -> int:

@@ -61,7 +61,7 @@ def memory_needs(config: Config, model: Model) -> MemoryNeeds:
     available = free_memory.available_memory()
     may_move = config.replay.memory == "auto" and not available.is_shared
     if may_move and not memory.fits(needs, available):
-        return memory.with_frames_on_host(needs)
+        return needs.at(on_host=True)
     return needs
 
 
@@ -104,7 +104,8 @@ def checkpoint_bytes(needs: MemoryNeeds) -> int:
 
 def disk_free(folder: Path) -> int:
     """Bytes that the run folder can still take, beside what is in it already."""
-    return shutil.disk_usage(run_folder.nearest(folder)).free + run_folder.bytes_in(folder)
+    used = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return shutil.disk_usage(run_folder.nearest(folder)).free + used
 
 
 def check_disk(config: Config, needs: MemoryNeeds, folder: Path) -> None:
@@ -116,10 +117,7 @@ def check_disk(config: Config, needs: MemoryNeeds, folder: Path) -> None:
     need, free = disk_bytes(config, needs), disk_free(folder)
     if need <= free:
         return
-    capacity = memory.largest(
-        lambda steps: disk_bytes(config, memory.with_capacity(needs, steps)) <= free,
-        memory.MOST_STEPS,
-    )
+    capacity = memory.largest(lambda steps: disk_bytes(config, needs.at(capacity=steps)) <= free)
     smallest = min(needs.sizes.capacity, max(1_000, 4 * needs.sizes.batch_size))
     mend = "free some or choose another run_dir="
     if capacity >= smallest:

@@ -105,7 +105,7 @@ def largest_settings(
     free = disk_free(folder)
 
     def holds(capacity: int) -> bool:
-        larger = memory.with_capacity(needs, capacity)
+        larger = needs.at(capacity=capacity)
         return memory.fits(larger, available) and disk_bytes(config, larger) <= free
 
     def learns(batch: int) -> bool:

@@ -21,7 +21,7 @@ from ez_jax.agent.actor import make_eval_policy
 from ez_jax.agent.frames import init_frames
 from ez_jax.agent.model import Model
 from ez_jax.config import Config, override
-from ez_jax.envs import VectorEnv, make_env
+from ez_jax.envs import make_env
 from ez_jax.structs import NEVER, Replay
 from ez_jax.terminal.progress import Progress
 from ez_jax.training.planning.memory import MemoryNeeds
@@ -46,14 +46,7 @@ class Rates:
 
 
 def rehearse(config: Config, model: Model, needs: MemoryNeeds, say: Callable[[str], None]) -> Rates:
-    """Measure; what the configuration asks for has been checked to fit.
-
-    Args:
-      config: of the run.
-      model: its model.
-      needs: its memory.
-      say: told what is being measured.
-    """
+    """Measure a run whose needs fit; `say` is told what is being measured."""
     batch = measured_batch(config, model, jax.default_backend())
     capacity = min(needs.sizes.capacity, max(2_000, 10 * batch, RING_BYTES // needs.per_step))
     changes: dict[str, int | str] = {"learner.batch_size": batch, "replay.capacity": capacity}
@@ -61,24 +54,18 @@ def rehearse(config: Config, model: Model, needs: MemoryNeeds, say: Callable[[st
         changes["replay.memory"] = "host"  # a small one would fit on the device
     small = override(config, changes)
     scale = update_flops(config, model) / update_flops(small, model) if small != config else 1.0
-    say("measuring acting (compiling first) ...")
+    parts = {"acting": _acting, "learning": _learning, "evaluation": _evaluation}
+    timings = {}
     with _opened(small) as (run, starting):
-        acting = _repeat(_acting(run), SECONDS["acting"])
-        say("measuring learning (compiling first) ...")
-        learning = _repeat(_learning(run, small), SECONDS["learning"])
-        say("measuring evaluation (compiling first) ...")
-        with closing(_games(small)) as env:
-            evaluation = _repeat(_evaluation(run, small, env), SECONDS["evaluation"])
+        for part, works in parts.items():
+            say(f"measuring {part} (compiling first) ...")
+            with works(run) as work:
+                timings[part] = _repeat(work, SECONDS[part])
     return Rates(
-        compiling={
-            "start": starting,
-            "acting": acting.first,
-            "learning": learning.first,
-            "evaluation": evaluation.first,
-        },
-        decision=acting.each,
-        update=scale * learning.each,
-        evaluation=evaluation.each,
+        compiling={"start": starting} | {part: timing.first for part, timing in timings.items()},
+        decision=timings["acting"].each,
+        update=scale * timings["learning"].each,
+        evaluation=timings["evaluation"].each,
         batch_size=batch,
         capacity=capacity,
     )
@@ -137,7 +124,8 @@ def _repeat(
     return Timing(first=max(0.0, times[0] - each * units[0]), each=each)
 
 
-def _acting(run: Run) -> Callable[[int], int]:
+@contextmanager
+def _acting(run: Run) -> Iterator[Callable[[int], int]]:
     step = run.begin()
 
     def act(times: int) -> int:
@@ -148,10 +136,12 @@ def _acting(run: Run) -> Callable[[int], int]:
         jax.block_until_ready(run.state)
         return times
 
-    return act
+    yield act
 
 
-def _learning(run: Run, config: Config) -> Callable[[int], int]:
+@contextmanager
+def _learning(run: Run) -> Iterator[Callable[[int], int]]:
+    config = run.config
     group = config.reanalyse.updates_per_search
     refill = jax.jit(functools.partial(_as_full, share=searched_share(config)), donate_argnums=0)
     key = jax.random.key(0)
@@ -166,7 +156,7 @@ def _learning(run: Run, config: Config) -> Callable[[int], int]:
         jax.block_until_ready(run.state)
         return times * group
 
-    return learn
+    yield learn
 
 
 def _as_full(replay: Replay, key: jax.Array, updates: jax.Array, *, share: float) -> Replay:
@@ -177,9 +167,13 @@ def _as_full(replay: Replay, key: jax.Array, updates: jax.Array, *, share: float
     return Replay(rows=rows, priority=jnp.ones_like(replay.priority), count=count)
 
 
-def _evaluation(run: Run, config: Config, env: VectorEnv) -> Callable[[int], int]:
+@contextmanager
+def _evaluation(run: Run) -> Iterator[Callable[[int], int]]:
+    config = run.config
+    games, seed = min(config.eval.num_envs, config.eval.episodes), config.eval.seed
     policy = jax.jit(make_eval_policy(config, run.model), donate_argnums=1)
-    variables, frames = run.state.train.variables, init_frames(env.spec, env.num_envs)
+    variables, frames = run.state.train.variables, init_frames(run.model.spec, games)
+    env = make_env(config.game, config.env, num_envs=games, seed=seed, training=False)
     step = env.reset()
 
     def evaluate(times: int) -> int:
@@ -189,15 +183,5 @@ def _evaluation(run: Run, config: Config, env: VectorEnv) -> Callable[[int], int
             step = env.step(np.asarray(found.action))
         return times
 
-    return evaluate
-
-
-def _games(config: Config) -> VectorEnv:
-    """The games that an evaluation plays side by side."""
-    return make_env(
-        config.game,
-        config.env,
-        num_envs=min(config.eval.num_envs, config.eval.episodes),
-        seed=config.eval.seed,
-        training=False,
-    )
+    with closing(env):
+        yield evaluate
