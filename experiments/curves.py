@@ -25,7 +25,7 @@ from ez_jax.storage.safe_files import read_json
 
 KEPT = ("eval/return_mean", "eval/return_std", "eval/return_median")
 PLAYED = ("rollout/return", "rollout/games")
-LEARNT = ("value/explained", "value/spread", "norm/value_gap")
+LEARNT = ("value/explained", "value/spread", "norm/value_gap", "norm/value_gap_share")
 NOT_A_CHANGE = ("seed", "run_dir", "name")
 
 
