@@ -84,6 +84,7 @@ def test_a_run_that_was_stopped_learns_from_what_had_been_drawn(on_host, tmp_pat
     runs.assert_same_end(on_host.folder, stopped.folder)
 
 
+@pytest.mark.long
 def test_frames_past_the_capacity_of_the_device_go_to_the_host(tmp_path, monkeypatch):
     config = runs.config(tmp_path, CHANGES)
     available = small_device(config)

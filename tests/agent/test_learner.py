@@ -144,6 +144,7 @@ def assert_trees_equal(one, other) -> None:
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
+@pytest.mark.long
 def test_updates_go_on_from_a_saved_state_as_if_nothing_had_happened(learner, initial, full_replay):
     run, _ = learner
     train, replay, metrics = run(initial(), full_replay(), 3)

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.usefixtures("quick_compiling")
 
 SPEC = tiny.make_spec(3, 3, 1)
 FREE = ("sample", "layer")  # of statistics
+REST = [norm for norm in NORMS if norm not in ("batch", "sample")]
 
 
 def config_of(norm: str, **changes):
@@ -85,7 +86,9 @@ def passes(norm: str, train: bool):
     return run
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize(
+    "norm", ["batch", "sample", *(pytest.param(n, marks=pytest.mark.long) for n in REST)]
+)
 def test_only_without_statistics_acting_is_training(norm, frames):
     variables = variables_of(norm)
     acting, training = (passes(norm, train)(variables, frames) for train in (False, True))

@@ -28,7 +28,7 @@ from ez_jax.train import train
 from ez_jax.training.games import RepeatableGames
 from ez_jax.training.record import Record
 
-pytestmark = pytest.mark.usefixtures("quick_compiling")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("quick_compiling")]
 
 LIMIT = 2
 

@@ -12,10 +12,11 @@ from ez_jax.diagnosis.switches import SWITCHES, Switch, flip
 KEYS = {switch.key for switch in SWITCHES}
 
 
-# The ideas that can be ablated in every run of the tests, the rest in the longer ones.
+# The ideas of a study in every run of the tests, the rest in the longer ones.
 IDEAS = {
     f"{key}.{leaf}" if isinstance(value, dict) else key
-    for changes in presets.ABLATIONS.values()
+    for first, *_ in presets.IDEAS.values()
+    for changes in [presets.ABLATIONS[first]]
     for key, value in changes.items()
     for leaf in (value if isinstance(value, dict) else [""])
 }

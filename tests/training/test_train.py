@@ -232,6 +232,7 @@ def killed(tmp_path_factory):
     return SimpleNamespace(folder=folder, saved=saved, resumed=runs.train(folder, often))
 
 
+@pytest.mark.long
 def test_the_same_command_completes_a_run_that_was_killed(killed):
     assert killed.resumed.returncode == exits.DONE, killed.resumed.stderr
     assert 0 < killed.saved < runs.STEPS
@@ -239,6 +240,7 @@ def test_the_same_command_completes_a_run_that_was_killed(killed):
     assert_complete_without_seams(read_metrics(killed.folder))
 
 
+@pytest.mark.long
 def test_a_run_that_was_killed_ends_bit_by_bit_as_one_that_was_not(finished, killed):
     runs.assert_same_end(finished.folder, killed.folder)
 
@@ -301,6 +303,7 @@ def test_another_seed_gives_other_numbers(finished, interrupted):
         assert first != second
 
 
+@pytest.mark.long
 def test_a_fault_in_the_environment_shows_its_own_traceback_and_loses_no_checkpoint(
     tmp_path, capsys
 ):

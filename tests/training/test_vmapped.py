@@ -202,8 +202,10 @@ def test_seeds_follow_the_seed_and_have_folders_of_their_own():
     ("words", "told"),
     [
         (["game=CartPole", "seeds=2"], "only games of gymnax"),
-        ([f"game={GAME}", "seeds=0"], "at least one run"),
-        ([f"game={GAME}", "seeds=2", "plan=true"], "leave seeds= out"),
+        pytest.param([f"game={GAME}", "seeds=0"], "at least one run", marks=pytest.mark.long),
+        pytest.param(
+            [f"game={GAME}", "seeds=2", "plan=true"], "leave seeds= out", marks=pytest.mark.long
+        ),
     ],
 )
 def test_the_command_refuses_seeds_in_one_sentence(tmp_path, words, told):
