@@ -73,30 +73,32 @@ def curve(run: Path, solved: float | None) -> dict[str, Any]:
     return found
 
 
-def arm(run: dict[str, Any], runs: list[dict[str, Any]]) -> str:
-    """The settings of a run that not all of the runs have."""
-    shared = [other["changed"] for other in runs]
-    return ", ".join(
-        f"{key}={value}"
-        for key, value in run["changed"].items()
-        if any(other.get(key) != value for other in shared)
-    )
+def arms(runs: list[dict[str, Any]]) -> list[str]:
+    """For each run the settings that not all of them have in common."""
+    usual = [flatten(make_config(run["game"], run["preset"])) for run in runs]
+    keys = {key: None for run in runs for key in run["changed"]}
+    values = {
+        key: [run["changed"].get(key, preset[key]) for run, preset in zip(runs, usual, strict=True)]
+        for key in keys
+    }
+    differ = [key for key, each in values.items() if any(value != each[0] for value in each)]
+    return [", ".join(f"{key}={values[key][i]}" for key in differ) for i in range(len(runs))]
 
 
 def draw(runs: list[dict[str, Any]], lines: dict[str, float], path: Path, training: bool) -> None:
-    """One line per seed, another for its games in training, and the lines to compare with."""
+    """A line for each run, in the colour of its settings or seed, and the lines to compare with."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(6.4, 4.0), constrained_layout=True)
-    arms = [arm(run, runs) for run in runs]
-    colours = {name: f"C{i}" for i, name in enumerate(dict.fromkeys(arms))}
-    for i, run in enumerate(runs):
-        label = f"seed {run['seed']}"
-        label += f", {arms[i] or 'as the preset'}" if len(colours) > 1 else ""
-        colour = colours[arms[i]] if len(colours) > 1 else f"C{i}"
+    names = arms(runs)
+    if not any(names):
+        names = [f"seed {run['seed']}" for run in runs]
+    colours = {name: f"C{i}" for i, name in enumerate(dict.fromkeys(names))}
+    for run, label in zip(runs, names, strict=True):
+        colour = colours[label]
         steps = [point["agent_steps"] for point in run["curve"]]
         means = [point["eval/return_mean"] for point in run["curve"]]
         axes.plot(steps, means, color=colour, marker="o", markersize=3, label=label)
@@ -104,8 +106,7 @@ def draw(runs: list[dict[str, Any]], lines: dict[str, float], path: Path, traini
             played = [
                 [point[name] for point in run["training"]] for name in ("agent_steps", *PLAYED)
             ]
-            label += ", games in training"
-            axes.plot(*played[:2], ".:", color=colour, alpha=0.5, label=label)
+            axes.plot(*played[:2], ".:", color=colour, alpha=0.5, label="games in training")
     for name, value in lines.items():
         axes.axhline(value, color="grey", linestyle="--", linewidth=1)
         axes.annotate(f"{name} {value:g}".strip(), (0, value), color="grey", va="bottom")
@@ -114,7 +115,9 @@ def draw(runs: list[dict[str, Any]], lines: dict[str, float], path: Path, traini
     axes.set_xlabel("agent steps")
     axes.set_ylabel(f"mean return of {first['episodes']} evaluation games")
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
+    entries = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))  # one of each
+    place = {"loc": "outside lower center", "fontsize": "small", "ncols": min(3, len(entries))}
+    figure.legend(entries.values(), entries.keys(), **place)
     figure.savefig(path, dpi=120)
 
 
