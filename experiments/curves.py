@@ -58,6 +58,7 @@ def curve(run: Path, solved: float | None) -> dict[str, Any]:
         "total_agent_steps": config["total_agent_steps"],
         "changed": changes(config),
         "episodes": scores["episodes"],
+        "protocol": scores["protocol"],
         "final_mean": scores["mean"],
         "human_normalised": scores["human_normalised"],
         "device": scores["device"],

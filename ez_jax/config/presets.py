@@ -15,6 +15,19 @@ from ez_jax.config.settings import Config
 
 Differences = Mapping[str, Any]  # nested like the configuration
 
+
+def merge(*layers: Differences) -> dict[str, Any]:
+    """Nested dictionaries laid over each other; the last one wins."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            if isinstance(value, Mapping):
+                merged[key] = merge(merged.get(key, {}), value)
+            else:
+                merged[key] = value
+    return merged
+
+
 PRESETS: dict[str, Differences] = {
     # The published V1 settings are the defaults themselves.
     "efficientzero": {},
@@ -131,7 +144,8 @@ PRESETS_FOR: dict[tuple[str, str], Differences] = {
         "log": {"every": 5_000},
     },
     # A perceptron on the 10x10 cells: convolutions cost a CPU many times as much. With them
-    # Breakout gets 2.9 by norm=sample, 1.5 by batch (3 seeds: experiments/results/norm).
+    # Breakout got 2.9 by norm=sample, 1.5 by batch (3 seeds: experiments/results/norm; without
+    # sticky actions).
     ("small", "minatar"): {
         "updates_per_step": 0.25,
         "network": {**_SMALL_PERCEPTRON, "norm": "sample", "support": 30},
@@ -168,7 +182,8 @@ FAMILIES: dict[str, Differences] = {
     "atari": {},
     "control": {**_NOT_ATARI, "total_agent_steps": 25_000},
     "grid": {**_NOT_ATARI, "total_agent_steps": 25_000},
-    "minatar": {**_NOT_ATARI, "total_agent_steps": 100_000},
+    # Sticky actions as published (Young & Tian, 2019).
+    "minatar": merge(_NOT_ATARI, {"total_agent_steps": 100_000, "env": {"sticky_actions": 0.1}}),
     "other": _NOT_ATARI,
 }
 
@@ -219,10 +234,11 @@ IDEAS: dict[str, tuple[str, ...]] = {
     "value_target": ("td_target", "search_target"),
 }
 
-# How Atari is played; the defaults are Atari-100k.
+# How games are played; the defaults are Atari-100k, and MinAtar as published.
 PROTOCOLS: dict[str, Differences] = {
     "atari100k": {},
     "sticky": {"env": {"sticky_actions": 0.25}},
+    "no_sticky": {"env": {"sticky_actions": 0.0}},
 }
 
 # What the official code gets wrong, for those who want its numbers.
@@ -242,18 +258,6 @@ SETS: dict[str, dict[str, Differences]] = {
     "protocol": PROTOCOLS,
     "compat": COMPAT,
 }
-
-
-def merge(*layers: Differences) -> dict[str, Any]:
-    """Nested dictionaries laid over each other; the last one wins."""
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        for key, value in layer.items():
-            if isinstance(value, Mapping):
-                merged[key] = merge(merged.get(key, {}), value)
-            else:
-                merged[key] = value
-    return merged
 
 
 def named(kind: str, name: str) -> Differences:

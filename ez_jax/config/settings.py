@@ -30,7 +30,7 @@ class EnvConfig:
     noop_max: int = 30  # random no-ops at the start of a game
     episodic_life: bool = True  # in training a lost life ends the episode
     reward_clip: bool = True  # in training learn from the sign of the reward
-    sticky_actions: float = 0.0  # probability that the game repeats the last action
+    sticky_actions: float = 0.0  # probability that the game executes its last action again
     max_episode_steps: int = 3_000  # agent steps, training; longer episodes are truncated
     eval_max_episode_steps: int = 27_000  # agent steps, evaluation
 

@@ -25,6 +25,7 @@ from ez_jax.config import BadInput, EnvConfig
 from ez_jax.config.games import Task, is_atari_id
 from ez_jax.envs.action_names import action_names
 from ez_jax.envs.observations import Encoder, describe, learned_reward, make_encoder, picture
+from ez_jax.envs.sticky import StickyActions
 from ez_jax.structs import EnvSpec, TimeStep
 
 _NEVER = 2**31 - 1
@@ -41,17 +42,22 @@ class EnvpoolEnv:
         Raises:
             BadInput: actions or observations that cannot be used, or `noop_max` below 1 for Atari.
         """
+        seeds = (seed + np.arange(num_envs)) % 2**31
         with _loading(task.task_id):
             self._env: Any = envpool.make_gymnasium(
                 task.task_id,
                 num_envs=num_envs,
-                seed=[(seed + i) % 2**31 for i in range(num_envs)],
+                seed=seeds.tolist(),
                 render_mode="rgb_array",
                 **_settings(task, config),
             )
             self.spec, self._encoder = _describe(self._env, self._env.spec.config, task, config)
         self.num_envs = num_envs
+        # The Arcade Learning Environment has sticky actions of its own, frame by frame.
+        is_atari = is_atari_id(task.task_id)
+        self._sticky = StickyActions(0.0 if is_atari else config.sticky_actions, seeds)
         self._limit = config.max_episode_steps if training else config.eval_max_episode_steps
+        self.max_episode_steps = min(self._limit, self._env.spec.config.max_episode_steps)
         self._lives_matter = training and config.episodic_life
         self._clip = training and config.reward_clip
         self._observation = np.zeros((num_envs, *self.spec.observation_shape), self._encoder.dtype)
@@ -65,6 +71,7 @@ class EnvpoolEnv:
     def reset(self) -> TimeStep:
         """Start a new game everywhere."""
         raw, info = self._env.reset()
+        self._sticky.reset()
         self._observation = self._encoder.encode(raw)
         self._lives = np.array(info.get("lives", self._lives))
         self._length[:] = 0
@@ -83,6 +90,7 @@ class EnvpoolEnv:
 
     def send(self, action: np.ndarray) -> None:
         """Hand actions i32[N] to envpool's threads."""
+        action = self._sticky(action, self._is_first)
         self._sent = np.flatnonzero(~(self._rests | self._is_cut)).astype(np.int32)
         if self._sent.size:
             self._env.send(np.asarray(action, np.int32)[self._sent], self._sent)

@@ -14,6 +14,7 @@ from ez_jax.config import EnvConfig
 from ez_jax.config.games import Task
 from ez_jax.envs.action_names import action_names, checked
 from ez_jax.envs.observations import describe, learned_reward, make_encoder, picture
+from ez_jax.envs.sticky import StickyActions
 from ez_jax.structs import TimeStep
 
 
@@ -32,7 +33,8 @@ class GymnasiumEnv:
             BadInput: actions or observations that cannot be used.
         """
         limit = config.max_episode_steps if training else config.eval_max_episode_steps
-        make = functools.partial(_make, task.task_id, limit)
+        self.max_episode_steps = min(limit, gymnasium.spec(task.task_id).max_episode_steps or limit)
+        make = functools.partial(_make, task.task_id, self.max_episode_steps)
         self._env = _side_by_side([make] * num_envs)
         self._encoder = make_encoder(self._env.single_observation_space, task.task_id)
         self.num_envs = num_envs
@@ -40,6 +42,7 @@ class GymnasiumEnv:
         self._first_action = int(self._env.single_action_space.start)
         self._clip = training and config.reward_clip
         self._seeds: list[int] | None = [(seed + i) % 2**31 for i in range(num_envs)]
+        self._sticky = StickyActions(config.sticky_actions, np.array(self._seeds))
         self._is_first = np.zeros(num_envs, bool)  # of the next time step
         self._observation = np.zeros((num_envs, *self.spec.observation_shape), self._encoder.dtype)
         self._action = np.zeros(num_envs, np.int64)
@@ -48,13 +51,14 @@ class GymnasiumEnv:
         """Start a new game everywhere; only the first call seeds."""
         raw, _ = self._env.reset(seed=self._seeds)
         self._seeds = None
+        self._sticky.reset()
         nowhere = np.zeros(self.num_envs, bool)
         self._is_first = ~nowhere
         return self._time_step(raw, nowhere, nowhere, nowhere.astype(np.float32))
 
     def send(self, action: np.ndarray) -> None:
         """Keep the actions i32[N] for `recv`."""
-        self._action = np.asarray(action, np.int64) + self._first_action
+        self._action = self._sticky(action, self._is_first) + self._first_action
 
     def recv(self) -> TimeStep:
         """Step all N environments."""
@@ -108,9 +112,8 @@ def _side_by_side(make: Sequence[Callable[[], gymnasium.Env]]) -> Any:
 
 def _make(task_id: str, limit: int) -> gymnasium.Env:
     registration = gymnasium.spec(task_id)
-    own_limit = registration.max_episode_steps or limit
     options: dict[str, Any] = {"render_mode": "rgb_array"} if _can_draw(registration) else {}
-    return gymnasium.make(registration, max_episode_steps=min(limit, own_limit), **options)
+    return gymnasium.make(registration, max_episode_steps=limit, **options)
 
 
 def _can_draw(registration: Registration) -> bool:

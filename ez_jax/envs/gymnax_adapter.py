@@ -23,6 +23,10 @@ from ez_jax.envs.action_names import action_names, minatar_names
 from ez_jax.envs.observations import Encoder, describe, learned_reward, make_encoder, picture
 from ez_jax.structs import EnvSpec, TimeStep
 
+STICK = 1  # stream of a game's key: whether its last action sticks
+# gymnax cuts games of MinAtar after 1,000 steps (Freeway: 2,500); the original has this limit only.
+_LIMIT_OF_MINATAR = {"Freeway-MinAtar": 2_501}
+
 
 class GameState(flax.struct.PyTreeNode, kw_only=True):
     """One game being played."""
@@ -30,6 +34,7 @@ class GameState(flax.struct.PyTreeNode, kw_only=True):
     key: jax.Array  # of all that is random in it
     inner: Any  # gymnax's own state
     is_over: jax.Array  # bool[], the episode has ended: the next action begins another
+    last_action: jax.Array | None  # i32[], executed last; None without sticky actions
 
 
 class DeviceGame(NamedTuple):
@@ -40,6 +45,8 @@ class DeviceGame(NamedTuple):
     params: Any  # of gymnax
     encoder: Encoder
     clips: bool  # learn from the sign of the reward
+    sticky: float  # probability that the last action is executed again
+    limit: int  # agent steps after which an episode is cut
 
     def reset(self, key: Key[Array, ""]) -> tuple[GameState, TimeStep]:
         """Start a game, whose whole course follows from the key and the actions."""
@@ -48,23 +55,28 @@ class DeviceGame(NamedTuple):
         # As a step leaves it: a loop over steps wants one type, and gymnax begins with plain ints.
         stepped = jax.eval_shape(self._step_inner, reset_key, inner, jnp.int32(0))[1]
         inner = jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), inner, stepped)
-        state = GameState(key=key, inner=inner, is_over=jnp.zeros((), bool))
         over = jnp.zeros((), bool)
+        last = jnp.zeros((), jnp.int32) if self.sticky else None
+        state = GameState(key=key, inner=inner, is_over=over, last_action=last)
         return state, self._time_step(raw, jnp.zeros(()), ~over, over, over)
 
     def step(self, state: GameState, action: Int[Array, ""]) -> tuple[GameState, TimeStep]:
         """Execute an action; after a final observation begin the next episode instead."""
         key, step_key, reset_key = jax.random.split(state.key, 3)
         first, new = self.env.reset_env(reset_key, self.params)
+        begins, last = state.is_over, state.last_action
+        if last is not None:  # as `sticky.StickyActions`
+            sticks = jax.random.bernoulli(jax.random.fold_in(state.key, STICK), self.sticky)
+            action = jnp.where(sticks, last, action)
+            last = jnp.where(begins, 0, action).astype(jnp.int32)
         raw, inner, reward, terminated = self._step_inner(step_key, state.inner, action)
-        begins = state.is_over
         pick = lambda a, b: jnp.where(begins, jnp.asarray(a, b.dtype), b)  # noqa: E731
         raw, inner = jax.tree.map(pick, (first, new), (raw, inner))
         truncated = self.env.is_truncated(inner, self.params) & ~begins
         terminated = terminated & ~begins
         score = jnp.where(begins, 0.0, reward)
         is_over = terminated | truncated
-        state = GameState(key=key, inner=inner, is_over=is_over)
+        state = GameState(key=key, inner=inner, is_over=is_over, last_action=last)
         return state, self._time_step(raw, score, begins, is_over, terminated)
 
     def _step_inner(self, key: Array, inner: Any, action: Array) -> tuple[Any, Any, Array, Array]:
@@ -99,10 +111,23 @@ def make_game(task: Task, config: EnvConfig, *, training: bool) -> DeviceGame:
     actions = gymnax_space_to_gym_space(env.action_space(params))
     encoder = make_encoder(space, task.task_id)
     limit = config.max_episode_steps if training else config.eval_max_episode_steps
-    limit = int(min(limit, params.max_steps_in_episode))
-    spec = describe(task, config, encoder, actions)
-    params = params.replace(max_steps_in_episode=limit)
-    return DeviceGame(spec, env, params, encoder, training and config.reward_clip)
+    limit = int(min(limit, _own_limit(task.task_id, params) or limit))
+    return DeviceGame(
+        spec=describe(task, config, encoder, actions),
+        env=env,
+        params=params.replace(max_steps_in_episode=limit),
+        encoder=encoder,
+        clips=training and config.reward_clip,
+        sticky=config.sticky_actions,
+        limit=limit,
+    )
+
+
+def _own_limit(task_id: str, params: Any) -> int | None:
+    """Agent steps after which the rules of a game end its episodes; None if they do not."""
+    if task_id.endswith("-MinAtar"):
+        return _LIMIT_OF_MINATAR.get(task_id)
+    return params.max_steps_in_episode
 
 
 def game_keys(seed: Int[Array, ""] | int, num_envs: int) -> Key[Array, " N"]:
@@ -131,7 +156,7 @@ class GymnaxEnv:
         game = make_game(task, config, training=training)
         self.spec = game.spec
         self._positions = getattr(game.env, "action_set", None)  # MinAtar's
-        self.num_envs = num_envs
+        self.num_envs, self.max_episode_steps = num_envs, game.limit
         self._reset, self._step = _programs(task, config, training)
         # Made here and by an explicit transfer, so that the loop makes none that nobody sees.
         self._keys = jax.jit(game_keys, static_argnums=1)(jax.device_put(np.int32(seed)), num_envs)

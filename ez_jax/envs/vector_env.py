@@ -26,6 +26,7 @@ class VectorEnv(Protocol):
 
     spec: EnvSpec
     num_envs: int
+    max_episode_steps: int  # agent steps after which an episode is really cut, at the latest
 
     def reset(self) -> TimeStep:
         """Start a new game everywhere; every row has `is_first`."""

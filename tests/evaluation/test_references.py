@@ -14,7 +14,9 @@ from ez_jax.evaluation import references
 from ez_jax.evaluation.scores import RANDOM_AND_HUMAN
 
 OTHER_GAMES = ("CartPole", "Catch", "LunarLander")
-MINATAR = ("Asterix-MinAtar", "Breakout-MinAtar", "Freeway-MinAtar", "SpaceInvaders-MinAtar")
+MINATAR = tuple(
+    f"{game}-MinAtar" for game in ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
+)
 GAMES = (*ATARI_100K, *OTHER_GAMES, *MINATAR)
 ALL = [r for game in GAMES for r in (*references.scores(game), *references.curves(game))]
 
@@ -45,7 +47,8 @@ def test_every_game_of_atari_100k_has_the_scores_of_every_method(game):
 
 @pytest.mark.parametrize("game", MINATAR)
 def test_the_games_of_minatar_have_scores_of_model_free_methods(game):
-    assert len(references.scores(game)) == 5
+    # gymnax's own PPO was not run on Seaquest.
+    assert len(references.scores(game)) == 5 - (game == "Seaquest-MinAtar")
     assert min(score.agent_steps for score in references.scores(game)) == 5_000_000
 
 

@@ -38,6 +38,9 @@ SMALL = {"image_size": 24, "grayscale": True}
         ("LunarLander", {"max_episode_steps": 40}),
         ("Breakout", {**SMALL, "max_episode_steps": 30}),
         ("Seaquest", {**SMALL, "sticky_actions": 0.25}),
+        ("CartPole", {"sticky_actions": 0.25}),
+        ("gym:CartPole", {"sticky_actions": 0.25}),
+        ("gymnax:CartPole", {"sticky_actions": 0.25}),
         ("gym:ToyStarts-v0", {}),
     ],
 )
