@@ -28,7 +28,7 @@ from experiments.state_dict import read_state_dict
 from ez_jax.agent.learner import init_train_state
 from ez_jax.agent.model import make_model
 from ez_jax.agent.networks.image import downsampling
-from ez_jax.config import BadInput, Config, to_dict
+from ez_jax.config import BadInput, Config, paths, to_dict
 from ez_jax.config.presets import make_config
 from ez_jax.envs import make_env
 from ez_jax.storage import run_folder
@@ -284,7 +284,7 @@ def write_run(config: Config, spec: EnvSpec, official: Arrays) -> int:
     Raises:
       BadInput: the tensors do not fit, or the folder holds a run or cannot be written.
     """
-    folder = Path(config.run_dir).expanduser()
+    folder = paths.expanded(config.run_dir)
     if (folder / run_folder.CONFIG_FILE).exists() or Checkpointer(folder).steps():
         raise BadInput(f"{folder} holds a run already; choose another --out")
     model = make_model(config, spec)

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from ez_jax import terminal
-from ez_jax.config import BadInput, Config, errors, presets
+from ez_jax.config import BadInput, Config, errors, paths, presets
 from ez_jax.envs import make_env, runs_on_device
 from ez_jax.structs import EnvSpec
 from ez_jax.studies.designs import DESIGNS, LEAVE_ONE_OUT, SWEEP, Comparison, compare
@@ -80,7 +80,7 @@ def _open(how: dict[str, Any], words: Sequence[str], progress: Progress) -> Ledg
     sweeps = arguments.combinations(overrides, {"game": "", **ASKED, **HOW})
     is_sweep = len(sweeps) > 1 and "switches" not in given
     design = given.get("design") or (SWEEP if is_sweep else LEAVE_ONE_OUT)
-    folder = Path(how["dir"] or ROOT / (how["name"] or design)).expanduser()
+    folder = paths.expanded(how["dir"] or ROOT / (how["name"] or design))
     if how["status"] or (not words and (folder / FILE_NAME).exists()):
         return Ledger.open(folder)
     request = _request(design, given, overrides)

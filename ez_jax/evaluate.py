@@ -10,10 +10,9 @@ import ez_jax.system.allocator  # noqa: F401  # isort: skip, before others make 
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from ez_jax import terminal
-from ez_jax.config import BadInput, checks
+from ez_jax.config import BadInput, checks, paths
 from ez_jax.evaluation.by_simulations import by_simulations
 from ez_jax.evaluation.play import make_evaluate
 from ez_jax.evaluation.scores import scores, summary
@@ -46,11 +45,12 @@ def main(words: Sequence[str]) -> int:
         raise BadInput("which run? write run=DIR, such as run=runs/CartPole/default/seed0")
     if counts and values["video"]:
         raise BadInput("a video is of one number of simulations: leave out video= or simulations=")
+    run = paths.expanded(values["run"])
     check_free(changes)
     if values["episodes"]:
         changes["eval.episodes"] = values["episodes"]
     compilation.configure_jax()
-    agent = load(values["run"], best=values["best"])
+    agent = load(run, best=values["best"])
     chosen = changed(agent, changes)
     progress = Progress()
     progress.say(
@@ -60,8 +60,8 @@ def main(words: Sequence[str]) -> int:
     if counts:
         found = by_simulations(chosen, agent, counts, progress.say)
         name = run_folder.BY_SIMULATIONS_FILE
-        run_folder.write_scores(values["run"], found, agent.clocks, name)
-        progress.say(f"wrote {Path(values['run']) / name}")
+        run_folder.write_scores(run, found, agent.clocks, name)
+        progress.say(f"wrote {run / name}")
         return exits.DONE
     games = make_evaluate(chosen, agent.model)(agent.variables, film=values["video"])
     assert games is not None, "nobody stops it"
@@ -69,11 +69,9 @@ def main(words: Sequence[str]) -> int:
         progress.say(f"{name.removeprefix('eval/'):16} {value:.4g}")
     for i, pictures in enumerate(games.pictures):
         fps = 15 if chosen.env.frame_skip > 1 else 30
-        path = Path(values["run"]) / "videos" / f"step{agent.clocks.agent_steps}_game{i}.mp4"
+        path = run / "videos" / f"step{agent.clocks.agent_steps}_game{i}.mp4"
         progress.say(f"wrote {write_video(path, pictures, fps)}")
-    run_folder.write_scores(
-        values["run"], scores(chosen, agent.spec.num_actions, games), agent.clocks
-    )
+    run_folder.write_scores(run, scores(chosen, agent.spec.num_actions, games), agent.clocks)
     return exits.DONE
 
 

@@ -11,6 +11,7 @@ import ez_jax.system.allocator  # noqa: F401  # isort: skip, before others make 
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from ez_jax import terminal
 from ez_jax.config import BadInput
@@ -22,7 +23,7 @@ from ez_jax.terminal.progress import Progress
 
 def main(words: Sequence[str]) -> int:
     """Tell about one bundle."""
-    if len(words) != 1 or words[0].startswith("-"):
+    if len(words) != 1 or (words[0].startswith("-") and not Path(words[0]).is_dir()):
         raise BadInput("which one? write python -m ez_jax.replay_crash DIR, a run or a crash in it")
     bundle = crash_bundle.read(words[0])
     compilation.configure_jax()

@@ -9,11 +9,10 @@ import re
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from ez_jax import terminal
-from ez_jax.config import BadInput, errors
+from ez_jax.config import BadInput, errors, paths
 from ez_jax.system import exits
 from ez_jax.terminal import arguments
 
@@ -24,8 +23,8 @@ _LONGEST_NAME = 80
 
 def main(words: Sequence[str]) -> int:
     """Read the run folders, measure, write everything and tell the summary."""
-    folders = [word for word in words if "=" not in word and not word.startswith("-")]
-    values, changes = arguments.read([word for word in words if word not in folders], OWN_KEYS)
+    folders, others = arguments.folders(words, OWN_KEYS)
+    values, changes = arguments.read(others, OWN_KEYS)
     _check(folders, values, changes)
     # Imported late: they bring JAX and pandas along, and refusals are quick.
     from ez_jax.reports import arms, collect, figures, page, tables
@@ -37,7 +36,7 @@ def main(words: Sequence[str]) -> int:
         for folder in collect.find_runs(folders)
     ]
     panels = arms.group(runs, mix=values["mix"], partial=values["partial"])
-    out = Path(values["out"]).expanduser()
+    out = paths.expanded(values["out"])
     run_folder.make_run_dir(out, key="out")
     results = measure_all(runs, panels, _final_means(values))
     names = file_names([panel.title for panel in panels])
@@ -49,7 +48,8 @@ def main(words: Sequence[str]) -> int:
         "index.html": page.render(results, drawn, command),
     }
     for name, text in texts.items():
-        (out / name).write_text(text, encoding="utf-8")
+        # Paths may hold bytes that are no UTF-8.
+        (out / name).write_text(text, encoding="utf-8", errors="backslashreplace")
     _tell(page.summary(results))
     _tell(f"warning: {sentence}" for sentence in results.warnings)
     _tell([f"wrote {out / 'index.html'}"])

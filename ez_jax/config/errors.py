@@ -62,3 +62,14 @@ class BadInput(ValueError):
     def __init__(self, sentence: object):
         """One line, whatever the sentence quotes."""
         super().__init__(one_line(sentence))
+
+
+class Fault(RuntimeError):
+    """What ends a run though its settings are good, a game's or a disk's doing.
+
+    One sentence; the command exits with 1, and the run's crash bundle has the traceback.
+    """
+
+    def __init__(self, sentence: object):
+        """One line, whatever the sentence quotes."""
+        super().__init__(one_line(sentence))

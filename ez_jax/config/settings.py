@@ -16,6 +16,7 @@ from typing import Any
 
 from ez_jax.config import errors
 from ez_jax.config.errors import BadInput
+from ez_jax.config.paths import expanded
 
 
 @dataclass(frozen=True)
@@ -267,7 +268,7 @@ def override(config: Config, changes: Mapping[str, Any]) -> Config:
 def run_folder(config: Config) -> Path:
     """Where the run lives: `run_dir`, or `runs/<game>/<name>/seed<seed>`."""
     if config.run_dir:
-        return Path(config.run_dir).expanduser()
+        return expanded(config.run_dir)
     # A Gymnasium id may hold characters that mean something in a path.
     game = re.sub(r"[^\w.+-]+", "_", config.game)
     return Path("runs") / game / config.name / f"seed{config.seed}"

@@ -18,7 +18,7 @@ from ez_jax.agent.actor import EvalPolicy, make_eval_policy
 from ez_jax.agent.frames import init_frames
 from ez_jax.agent.learner import init_train_state
 from ez_jax.agent.model import Model, make_model
-from ez_jax.config import BadInput, Config
+from ez_jax.config import BadInput, Config, paths
 from ez_jax.envs import make_env
 from ez_jax.storage import run_folder
 from ez_jax.storage.checkpoint import Checkpointer
@@ -119,8 +119,9 @@ def load(run: str | Path, *, best: bool = False) -> Agent:
       >>> agent.clocks.agent_steps > 0
       True
     """
+    run = paths.expanded(run)
     chosen = config.validate(config.from_dict(run_folder.read_config(run)))
-    _check_module(Path(run), chosen.game)
+    _check_module(run, chosen.game)
     env = make_env(chosen.game, chosen.env, num_envs=1, seed=0, training=False)
     spec = env.spec
     env.close()

@@ -6,7 +6,7 @@ from typing import Any
 
 import ez_jax
 from ez_jax.agent.complaints import complaints
-from ez_jax.config import BadInput, Config, eval_simulations
+from ez_jax.config import BadInput, Config, eval_simulations, paths
 from ez_jax.evaluation.trained_agent import Agent, changed, check_free, load
 from ez_jax.inspection import MAX_NODES, MAX_STEPS, episode, imagined, measures, page
 from ez_jax.storage import run_folder, safe_files
@@ -48,10 +48,11 @@ def inspect_run(
     """
     changes = dict(changes or {})
     check_free(changes)
+    run = paths.expanded(run)
     _check_sizes(max_steps, depth, max_nodes)
     agent = load(run, best=best)
     config = changed(agent, changes)
-    path = _prepare(Path(out or Path(run) / run_folder.INSPECT_FILE).expanduser().absolute())
+    path = _prepare(paths.expanded(out or run / run_folder.INSPECT_FILE).absolute())
     played = episode.play(config, agent, max_steps=max_steps, max_nodes=max_nodes)
     depth = depth or config.learner.unroll_steps
     ahead = imagined.actions_ahead(played, depth)
@@ -59,7 +60,7 @@ def inspect_run(
     returns = imagined.returns_to_go(played, config.discount)
     real = imagined.real(played, returns, depth=depth, horizon=config.horizon)
     measured = measures.measure(played, returns, dreamt, real)
-    findings = [*measures.findings(played, measured), *of_training(Path(run), config)]
+    findings = [*measures.findings(played, measured), *of_training(run, config)]
     html = page.render(
         page.content(
             played, measured, dreamt, real, discount=config.discount, horizon=config.horizon

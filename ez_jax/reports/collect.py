@@ -13,7 +13,16 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from ez_jax.config import BadInput, Config, errors, flatten, from_dict, override, validate
+from ez_jax.config import (
+    BadInput,
+    Config,
+    errors,
+    flatten,
+    from_dict,
+    override,
+    paths,
+    validate,
+)
 from ez_jax.evaluation.on_track import deciding
 from ez_jax.evaluation.scores import protocol
 from ez_jax.storage import run_folder, safe_files
@@ -81,7 +90,7 @@ def find_runs(folders: Iterable[str]) -> list[Path]:
     found: dict[Path, Path] = {}
     folders = list(folders)
     for name in folders:
-        root = Path(name).expanduser()
+        root = paths.expanded(name)
         if not root.is_dir():
             raise BadInput(f"{name} is no folder; name folders that hold runs, such as runs/")
         for path in _walk(root):

@@ -19,14 +19,17 @@ import json
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ez_jax.config import BadInput
+from ez_jax.config import BadInput, paths
+from ez_jax.config.errors import Fault
 from ez_jax.storage.checkpoint_files import (
     BEST,
+    OVERHEAD,
     check_disk,
+    check_folder,
     check_shapes,
     check_sums,
     describe_content,
@@ -47,7 +50,6 @@ from ez_jax.structs import Clocks
 from ez_jax.system import watchdog
 
 _STEP = re.compile(r"0|[1-9][0-9]{0,17}")  # the name of a complete checkpoint
-_OVERHEAD = 2**26  # bytes of an item's files beside its arrays, far more than there are
 
 
 class Restored(NamedTuple):
@@ -92,7 +94,7 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
         self, run_dir: str | Path, keep: int = 1, warn: Callable[[str], None] = warnings.warn
     ):
         """`keep` (from 1 on) of the newest checkpoints stay; `warn` is told of damaged ones."""
-        self._dir = Path(run_dir).expanduser().absolute() / "checkpoints"  # orbax wants absolute
+        self._dir = paths.expanded(run_dir).absolute() / "checkpoints"  # orbax wants absolute
         self._keep = keep
         self._warn = warn
         self._is_prepared = False
@@ -125,8 +127,8 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
 
         The arrays are copied to the host before this returns, so the caller may donate them. It
         waits for the save before, and raises what went wrong there. Once the new checkpoint
-        stands, older ones beyond `keep` go, and so do later ones: a run that went back to `step`
-        has given them up.
+        stands and was read back, older ones beyond `keep` go, and so do later ones: a run that went
+        back to `step` has given them up.
 
         Args:
           step: agent steps.
@@ -142,11 +144,12 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
         content, host_state = self._prepare(step, state, meta, added)
 
         def write() -> None:
-            if rows:
-                self.journal.append(rows)
-            files = self.journal.mark(oldest_row)
-            content["journal"] = {"files": files, "oldest_row": oldest_row}
-            self._write(str(step), host_state, content)
+            with self._counting_when_read(step):
+                if rows:
+                    self.journal.append(rows)
+                files = self.journal.mark(oldest_row)
+                content["journal"] = {"files": files, "oldest_row": oldest_row}
+                self._write(str(step), host_state, content)
             self._drop_others(step)
 
         self._pending = self._executor.submit(write)
@@ -154,7 +157,12 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
     def save_best(self, step: int, state: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
         """As `save`, under the name `best`, beside the others, which all stay."""
         content, host_state = self._prepare(step, state, meta)
-        self._pending = self._executor.submit(self._write, BEST, host_state, content)
+
+        def write() -> None:
+            with self._counting_when_read(step):
+                self._write(BEST, host_state, content)
+
+        self._pending = self._executor.submit(write)
 
     def _prepare(
         self, step: int, state: Mapping[str, Any], meta: Mapping[str, Any], added: int = 0
@@ -201,7 +209,7 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
             template = template(content["meta"])
         for item, tree in template.items():
             check_shapes(folder, item, content["items"].get(item), describe(tree))
-            check_sums(folder, item, 2 * tree_bytes(tree) + _OVERHEAD)
+            check_sums(folder, item, 2 * tree_bytes(tree) + OVERHEAD)
         state = {item: restore_item(folder / item, tree) for item, tree in template.items()}
         return Restored(content["step"], state, content["meta"])
 
@@ -227,6 +235,11 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
             raise BadInput(f"no sound checkpoint is left in {self._dir}; start in a new run_dir=")
         return None
 
+    def check(self) -> None:
+        """Raise what went wrong in a save, if it is over, without waiting for it."""
+        if self._pending is not None and self._pending.done():
+            self.wait()
+
     @watchdog.at("writing the checkpoint")
     def wait(self) -> None:
         """Wait until the last save stands on the disk; raises what went wrong in it."""
@@ -245,10 +258,11 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
         self.close()
 
     def _write(self, name: str, host_state: Mapping[str, Any], content: Mapping[str, Any]) -> None:
-        """Write a complete folder, then give it its name (on the background thread)."""
+        """Write a complete folder, read it, then give it its name (on the background thread)."""
         part, final, old = (self._dir / f"{name}{end}" for end in (".part", "", ".old"))
         try:
             write_folder(part, host_state, json.dumps(content, allow_nan=False))
+            check_folder(part, host_state)
             if final.exists():
                 final.rename(old)
             part.rename(final)
@@ -257,6 +271,18 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
             shutil.rmtree(part, ignore_errors=True)
         sync(self._dir)
         shutil.rmtree(old, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _counting_when_read(self, step: int) -> Iterator[None]:
+        """Say what it means if something that was just written does not come back so."""
+        try:
+            yield
+        except (DamagedCheckpoint, DamagedJournal) as error:
+            raise Fault(
+                f"the checkpoint of {step:,} agent steps does not come back from the disk as it "
+                f"was written and does not count ({error}); see to the disk: the same command goes "
+                "on from the one before"
+            ) from error
 
     def _drop_others(self, step: int) -> None:
         """Delete the checkpoints that the one at `step` makes superfluous, and their rows."""

@@ -10,13 +10,20 @@ from typing import Any
 
 from ez_jax.config import BadInput
 from ez_jax.storage import safe_files
-from ez_jax.storage.checkpoint_items import DamagedCheckpoint, describe, save_item
+from ez_jax.storage.checkpoint_items import (
+    DamagedCheckpoint,
+    check_item,
+    describe,
+    save_item,
+    tree_bytes,
+)
 from ez_jax.storage.replay_journal import sync
 
 FORMAT = 2
 BEST = "best"
 META_FILE = "meta.json"
 SUMS_FILE = "SHA256SUMS"
+OVERHEAD = 2**26  # bytes of an item's files beside its arrays, far more than there are
 
 
 def describe_content(
@@ -37,6 +44,18 @@ def write_folder(folder: Path, host_state: Mapping[str, Any], meta_text: str) ->
     sums = "".join(f"{sha}  {name}\n" for name, sha in sorted(_sums(folder).items()))
     safe_files.write_whole(folder / SUMS_FILE, sums)
     sync(folder)
+
+
+def check_folder(folder: Path, host_state: Mapping[str, Any]) -> None:
+    """Read a checkpoint that was just written as a restore would, and compare it.
+
+    Raises:
+      DamagedCheckpoint: it does not come back as it was.
+    """
+    check_sums(folder, META_FILE, safe_files.LARGE)
+    for item, tree in host_state.items():
+        check_sums(folder, item, 2 * tree_bytes(tree) + OVERHEAD)
+        check_item(folder / item, tree)
 
 
 def check_disk(folder: Path, needed: int) -> None:

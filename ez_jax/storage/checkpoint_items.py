@@ -4,9 +4,12 @@ Orbax sees nested dictionaries of NumPy arrays, which any other program can read
 states, PyTreeNodes, random keys) come back from the caller's template.
 """
 
+import contextlib
 import gc
 import logging
 import math
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -96,12 +99,28 @@ def _orbax() -> tuple[ocp.Checkpointer, ocp.PyTreeCheckpointHandler]:
     return ocp.Checkpointer(handler, multiprocessing_options=alone), handler
 
 
+@contextlib.contextmanager
+def _plainly_named(folder: Path) -> Iterator[Path]:
+    """The same folder under a path without special characters, while the block lasts.
+
+    Orbax looks for its files by patterns in which the whole path is a part, takes `gs:` in it for a
+    bucket, and TensorStore takes UTF-8 only: what a user calls a folder must not matter to them.
+    """
+    parent = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        short = Path(f"/proc/self/fd/{parent}")
+        # Elsewhere than on Linux there is no such name.
+        yield short / folder.name if short.exists() else folder
+    finally:
+        os.close(parent)
+
+
 def save_item(folder: Path, tree: PyTree) -> None:
     """Write a tree of NumPy arrays as a new orbax folder, compressed."""
     nested = _nested(tree)
     chunks = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES), nested)
-    with _orbax()[0] as orbax:
-        orbax.save(folder, args=ocp.args.PyTreeSave(nested, save_args=chunks))
+    with _plainly_named(folder) as named, _orbax()[0] as orbax:
+        orbax.save(named, args=ocp.args.PyTreeSave(nested, save_args=chunks))
 
 
 def restore_item(folder: Path, template: PyTree) -> PyTree:
@@ -119,6 +138,23 @@ def restore_item(folder: Path, template: PyTree) -> PyTree:
     return jax.tree.unflatten(structure, arrays)
 
 
+def check_item(folder: Path, tree: PyTree) -> None:
+    """Make sure that an orbax folder holds a tree of NumPy arrays bit by bit.
+
+    Raises:
+      DamagedCheckpoint: it cannot be read, or holds something else.
+    """
+    there = jax.tree.leaves(restore_item(folder, tree))
+    for names, leaf, found in zip(_names(tree), jax.tree.leaves(tree), there, strict=True):
+        if _raw(leaf) != _raw(found):
+            raise DamagedCheckpoint(f"{folder} is damaged: {'/'.join(names)} was changed")
+
+
+def _raw(array: np.ndarray) -> memoryview:
+    """The bytes of an array, no copy if they lie in succession."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
 def _read(folder: Path, wanted: PyTree) -> PyTree:
     """The arrays of an orbax folder as NumPy, if they are as `wanted`."""
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
@@ -129,9 +165,9 @@ def _read(folder: Path, wanted: PyTree) -> PyTree:
     try:
         _check_layout(folder)
         orbax, handler = _orbax()
-        with orbax:
-            _check_stored(folder, handler.metadata(folder).tree, wanted)
-            return orbax.restore(folder, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
+        with _plainly_named(folder) as named, orbax:
+            _check_stored(folder, handler.metadata(named).tree, wanted)
+            return orbax.restore(named, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
     except (DamagedCheckpoint, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001 what was written by someone else may lead to any

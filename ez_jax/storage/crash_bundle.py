@@ -24,7 +24,7 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 
 from ez_jax import config as configs
-from ez_jax.config import BadInput, Config, search_budget
+from ez_jax.config import BadInput, Config, paths, search_budget
 from ez_jax.storage import run_folder
 from ez_jax.storage.checkpoint_items import describe, restore_item, save_item, to_host
 from ez_jax.storage.metrics import read_metrics
@@ -183,7 +183,7 @@ def read(path: str | Path) -> Bundle:
     Raises:
       BadInput: there is none, or it is damaged.
     """
-    folder = Path(path).expanduser().absolute()
+    folder = paths.expanded(path).absolute()
     if not (folder / FACTS_FILE).is_file():
         bundles = _bundles(folder)
         if not bundles:

@@ -61,7 +61,11 @@ class Journal:
         return self._files[-1]["end"] if self._files else 0
 
     def append(self, records: Sequence[Rows]) -> None:
-        """Write rows that follow those written so far, and see them safely on the disk."""
+        """Write rows that follow those written so far, and see them safely on the disk.
+
+        Raises:
+          DamagedJournal: what was written is not what can be read.
+        """
         self._folder.mkdir(exist_ok=True)
         self._drop_unknown()
         touched = set()
@@ -80,6 +84,15 @@ class Journal:
             last["end"] = record.first + len(record.fields[0])
         for path in (*touched, self._folder):
             sync(path)
+        self._check([file for file in self._files if self._folder / file["name"] in touched])
+
+    def _check(self, files: Sequence[dict[str, Any]]) -> None:
+        """Make sure that files are as they were written; the hash of the last stays."""
+        for file in files:
+            path = self._folder / file["name"]
+            self._hash = _hash(path, file["bytes"])
+            if self._hash.hexdigest() != file["sha256"]:
+                raise DamagedJournal(f"{path} is damaged: its content was changed")
 
     def _drop_unknown(self) -> None:
         """What came after the mark, by a save that was killed or on a way that was given up."""
@@ -105,11 +118,7 @@ class Journal:
             if not _is_file_of_mark(file):
                 raise DamagedJournal(f"{self._folder} is damaged: {file!r:.100} is no file of it")
         self._files = [dict(file) for file in mark]
-        for file in self._files:
-            path = self._folder / file["name"]
-            self._hash = _hash(path, file["bytes"])
-            if self._hash.hexdigest() != file["sha256"]:
-                raise DamagedJournal(f"{path} is damaged: its content was changed")
+        self._check(self._files)
 
     def read(self, like: Sequence[Any]) -> Iterator[Rows]:
         """All rows up to the mark that was gone back to, record by record.

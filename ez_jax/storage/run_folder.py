@@ -16,7 +16,7 @@ import jax
 import yaml
 from flax.traverse_util import flatten_dict
 
-from ez_jax.config import BadInput
+from ez_jax.config import BadInput, paths
 from ez_jax.storage import safe_files
 from ez_jax.structs import Clocks
 from ez_jax.system import machine
@@ -44,7 +44,7 @@ def make_run_dir(run_dir: str | Path, key: str = "run_dir") -> Path:
     Raises:
       BadInput: it cannot; `key` is what would name another one.
     """
-    path = Path(run_dir).expanduser().absolute()
+    path = paths.expanded(run_dir).absolute()
     probe = path / f".write-test-{os.getpid()}"
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -98,7 +98,7 @@ def read_config(run_dir: str | Path) -> dict[str, Any]:
     Raises:
       BadInput: this is no run folder, or the file in it is damaged.
     """
-    path = Path(run_dir).expanduser().absolute() / CONFIG_FILE
+    path = paths.expanded(run_dir).absolute() / CONFIG_FILE
     try:
         check_links(path.parent)
         return safe_files.read_yaml(path)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ez_jax import config
-from ez_jax.config import BadInput, Config
+from ez_jax.config import BadInput, Config, paths
 from ez_jax.storage import lock, run_folder, safe_files, shared_lock
 from ez_jax.storage.checkpoint import Checkpointer
 from ez_jax.storage.checkpoint_files import read_meta
@@ -83,7 +83,7 @@ class Ledger:
         Raises:
           BadInput: it is not, or it is damaged.
         """
-        folder = folder.expanduser().absolute()
+        folder = paths.expanded(folder).absolute()
         return cls(folder, study.read(folder))
 
     @classmethod

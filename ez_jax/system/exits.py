@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable
 
 from ez_jax.config import BadInput
+from ez_jax.config.errors import Fault
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -27,6 +28,11 @@ def guarded(action: Callable[[], int | None], *, full_errors: bool = FULL_ERRORS
             traceback.print_exc()
         sys.stderr.write(f"error: {error}\n")
         return BAD_INPUT
+    except Fault as error:
+        if full_errors:
+            traceback.print_exc()
+        sys.stderr.write(f"error: {error}\n")
+        return FAILED
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return INTERRUPTED

@@ -1,5 +1,6 @@
 """What is typed and seen: launching, arguments, sweeps, the help page, progress."""
 
+import io
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -10,6 +11,9 @@ from ez_jax.system import exits
 def start(main: Callable[[list[str]], int | None], help_text: str | Callable[[], str]) -> NoReturn:
     """Run a command and end the process with its exit code; `--help` prints the help instead."""
     words = sys.argv[1:]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a path may have what the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
     if {"-h", "--help"} & set(words):
         sys.stdout.write(help_text if isinstance(help_text, str) else help_text())
         sys.exit(exits.DONE)

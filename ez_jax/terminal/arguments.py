@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ez_jax import config
-from ez_jax.config import BadInput, Config, errors, presets
+from ez_jax.config import BadInput, Config, errors, paths, presets
 
 DEFAULT_GAME = "CartPole"
 # Of the training command itself, no settings of a run: whether to plan it only, and how many seeds
@@ -30,6 +30,7 @@ _TEXT_KEYS = ("name", "run_dir")
 # What tells the runs of a sweep apart in the path already, or names the path itself.
 _NOT_IN_RUN_NAME = ("game", "seed", "name", "run_dir")
 _LONGEST_NAME = 100
+_INTERPOLATION = "; ${key} stands for another setting, \\${ for these characters themselves"
 
 
 def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -80,7 +81,7 @@ def _parse_setting(word: str, sweep: bool, own: Iterable[str]) -> Override:
     key, text = _key_and_text(word)
     if key != "game" and key not in presets.SETS and key not in config.dotted_keys():
         raise BadInput(_unknown(key, [*own, *presets.SETS]))
-    if key in _TEXT_KEYS and not sweep and text[:1] not in ("'", '"'):
+    if key in _TEXT_KEYS and not sweep and not _is_quoted(text):
         text = _quoted(text)
     override = _parse(f"{key}={text}")
     has_several = override.is_sweep_override()
@@ -117,7 +118,10 @@ def configuration(overrides: Iterable[Override]) -> DictConfig:
             changes[key] = override.value()
     node = OmegaConf.create(presets.compose(game, preset, chosen))
     for key, value in changes.items():
-        OmegaConf.update(node, key, value)
+        try:
+            OmegaConf.update(node, key, value)
+        except OmegaConfBaseException as error:
+            raise BadInput(first_line(error) + _INTERPOLATION) from error
     return node
 
 
@@ -132,7 +136,7 @@ def finish(node: DictConfig, name: str = "") -> Config:
     try:
         values = OmegaConf.to_container(node, resolve=True)
     except OmegaConfBaseException as error:
-        raise BadInput(first_line(error)) from error
+        raise BadInput(first_line(error) + _INTERPOLATION) from error
     assert isinstance(values, dict)
     return config.validate(config.from_dict(values))
 
@@ -194,6 +198,25 @@ def read(words: Sequence[str], own: Mapping[str, Any]) -> tuple[dict[str, Any], 
             raise BadInput(_unknown(key, own))
         changes[key] = text if key in _TEXT_KEYS else _parse(f"{key}={text}").value()
     return {**own, **taken}, changes
+
+
+def folders(words: Sequence[str], own: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The words that name folders, and the others.
+
+    A folder that exists is one whatever it is called, `lr=0.1` or `-o`, unless the word sets an own
+    key of the command; nor does any key have a slash in it.
+    """
+    own = tuple(own)
+
+    def is_folder(word: str) -> bool:
+        key, equals, _ = word.partition("=")
+        if equals and key in own:
+            return False
+        is_key = bool(equals) and "/" not in key
+        return not (is_key or word.startswith("-")) or paths.expanded(word).is_dir()
+
+    named = [word for word in words if is_folder(word)]
+    return named, [word for word in words if word not in named]
 
 
 def listed(key: str, text: str) -> list[str]:
@@ -281,6 +304,10 @@ def _quoted(text: str) -> str:
     """Text as Hydra reads it whatever it holds."""
     # Hydra takes a backslash for an escape only where a quote follows.
     return "'" + re.sub(r"(\\*)('|\Z)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), text) + "'"
+
+
+def _is_quoted(text: str) -> bool:
+    return len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
 
 
 def _items(override: Override) -> list[Any]:

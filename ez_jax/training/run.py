@@ -198,6 +198,7 @@ class Run(contextlib.AbstractContextManager["Run"]):
 
     def report(self) -> None:
         """Log, evaluate and save, each when it is due."""
+        self.record.checkpointer.check()
         self._do(self.record.due())
         requested, overdue = self.interrupt.requested, bool(self.record.overdue())
         self.is_stopped, overdue = processes.agreed(requested, overdue)

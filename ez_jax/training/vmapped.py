@@ -190,6 +190,8 @@ class VmappedRuns(contextlib.AbstractContextManager["VmappedRuns"]):
 
     def report(self) -> None:
         """Log, evaluate and save, each in the runs where it is due."""
+        for record in self.records:
+            record.checkpointer.check()
         fetched = self._fetch()
         for record, run in zip(self.records, fetched, strict=True):
             record.set_clocks(int(run.agent_steps), int(run.run.train.updates))

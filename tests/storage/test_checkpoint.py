@@ -1,3 +1,4 @@
+import concurrent.futures
 import json
 import os
 import shutil
@@ -12,7 +13,8 @@ import optax
 import pytest
 
 from ez_jax.config import BadInput, Config, to_dict
-from ez_jax.storage import checkpoint_files
+from ez_jax.config.errors import Fault
+from ez_jax.storage import checkpoint_files, replay_journal
 from ez_jax.storage.checkpoint import Checkpointer, DamagedCheckpoint
 from ez_jax.storage.replay_journal import Rows
 from ez_jax.storage.run_folder import (
@@ -381,3 +383,79 @@ def test_scores_carry_clocks_and_provenance(tmp_path):
     assert scores["versions"]["jax"] == jax.__version__
     assert scores["device"].startswith(jax.default_backend())
     assert provenance().keys() <= scores.keys()
+
+
+ODD_NAMES = (
+    *("a[1]b", "a]b", "**", "?", "back\\slash", "{process_index}", "%20", "lr=0.1", "a,b", " a b "),
+    *("it's", 'a"b', "line\nbreak", "gs:", "file:", "naïve☃", "-o", "~", "${x}", "\udcff"),
+)
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_folder_may_have_any_name(tmp_path, name):
+    save_all(tmp_path / name, 7)
+    restored = Checkpointer(tmp_path / name).restore_newest(make_state(0))
+    assert_same(restored.state, make_state(7))
+
+
+def damaging(monkeypatch, damage):
+    """From now on a disk that damages an item once it is written."""
+    save_item = checkpoint_files.save_item
+
+    def save(folder, tree):
+        save_item(folder, tree)
+        damage(folder)
+
+    monkeypatch.setattr(checkpoint_files, "save_item", save)
+
+
+def lose_index(folder):
+    (folder / "manifest.ocdbt").unlink()
+
+
+def flip_a_bit(folder):
+    flip(max((folder / "d").iterdir(), key=lambda path: path.stat().st_size))
+
+
+@pytest.mark.parametrize("damage", [lose_index, flip_a_bit])
+def test_a_checkpoint_that_cannot_be_read_does_not_count(tmp_path, monkeypatch, damage):
+    save_all(tmp_path, 3, keep=1)
+    damaging(monkeypatch, damage)
+    checkpointer = Checkpointer(tmp_path, keep=1)
+    checkpointer.save(7, make_state(7), {"agent_steps": 7})
+    with pytest.raises(Fault, match="checkpoint of 7 agent steps does not come back"):
+        checkpointer.close()
+    assert checkpointer.steps() == [3]
+    assert_same(checkpointer.restore_newest(make_state()).state, make_state(3))
+
+
+def test_best_weights_that_cannot_be_read_leave_those_before(tmp_path, monkeypatch):
+    with Checkpointer(tmp_path) as checkpointer:
+        checkpointer.save_best(3, make_state(3), {"score": 1.0})
+    damaging(monkeypatch, flip_a_bit)
+    checkpointer = Checkpointer(tmp_path)
+    checkpointer.save_best(7, make_state(7), {"score": 2.0})
+    with pytest.raises(Fault, match="does not come back"):
+        checkpointer.close()
+    assert checkpointer.best() == {"score": 1.0}
+
+
+def test_what_went_wrong_in_a_save_is_told_without_waiting(tmp_path, monkeypatch):
+    damaging(monkeypatch, flip_a_bit)
+    checkpointer = Checkpointer(tmp_path)
+    checkpointer.check()  # there is none
+    checkpointer.save(7, make_state(7), {"agent_steps": 7})
+    concurrent.futures.wait([checkpointer._pending])
+    with pytest.raises(Fault, match="7 agent steps"):
+        checkpointer.check()
+    checkpointer.close()
+
+
+def test_rows_that_cannot_be_read_do_not_count(tmp_path, monkeypatch):
+    rows = [Rows(0, (np.arange(6, dtype=np.float32).reshape(3, 2),))]
+    monkeypatch.setattr(replay_journal, "sync", lambda path: path.is_file() and flip(path, -1))
+    checkpointer = Checkpointer(tmp_path)
+    checkpointer.save(7, make_state(7), {"agent_steps": 7}, rows)
+    with pytest.raises(Fault, match=r"rows is damaged"):
+        checkpointer.close()
+    assert checkpointer.steps() == []

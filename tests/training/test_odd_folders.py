@@ -1,0 +1,64 @@
+"""A run lies where its user wants it: no character of a path means anything to us."""
+
+import os
+import sys
+
+import pytest
+import runs
+
+from ez_jax.config import BadInput, Config, paths, run_folder
+from ez_jax.terminal import arguments
+
+# Patterns, quotes, escapes, addresses, flags, what no terminal shows and no UTF-8 is.
+NAME = "-o [1]** ?{process_index}%20lr=0.1,a\\b 'q\" gs:\nñ☃\udcff"
+
+
+@pytest.mark.long
+def test_a_whole_run_lives_in_a_folder_of_any_name(tmp_path):
+    folder = tmp_path / NAME
+    for _ in range(2):  # the second finds it complete
+        done = runs.train(folder)
+        assert done.returncode == 0, done.stderr
+    assert "this run is complete" in done.stdout
+    words = [f"run={folder}", "episodes=1"]
+    for module, more in {
+        "ez_jax.evaluate": [*words, "video=1", "best=true"],
+        "ez_jax.inspect": [f"run={folder}", "max_steps=3"],
+        "ez_jax.report": [os.fspath(folder), f"out={folder}/lr=1"],
+    }.items():
+        done = runs.wait(runs.start(module, *more))
+        assert done.returncode == 0, done.stderr
+    files = set(runs.contents(folder))
+    assert {"scores.json", "inspect.html", "lr=1/index.html"} <= files
+    assert any(name.startswith("videos/") for name in files)
+
+
+@pytest.mark.parametrize("name", ["'", '"', "'a", "~no one", "a\\", "[1]", "null", NAME])
+def test_run_dir_is_taken_as_it_is_written(name):
+    assert run_folder(arguments.compose([f"run_dir={name}"])) == paths.Path(name)
+
+
+@pytest.mark.parametrize("text", ["${", "a${x}"])
+def test_what_stands_for_another_setting_has_to_be_one(text):
+    with pytest.raises(BadInput, match=r"stands for another setting"):
+        arguments.compose([f"run_dir={text}"])
+
+
+def test_the_home_folder_of_nobody(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert run_folder(Config(run_dir="~/a")) == tmp_path / "a"
+    monkeypatch.delenv("HOME")
+    monkeypatch.setitem(sys.modules, "pwd", None)  # as where the user has no entry
+    assert paths.expanded("~no one/a") == paths.Path("~no one/a")
+    with pytest.raises(BadInput, match="set HOME"):
+        paths.expanded("~/a")
+
+
+def test_a_folder_that_exists_is_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("lr=0.1", "-o", "plain", "out=here"):
+        (tmp_path / name).mkdir()
+    words = ["lr=0.1", "-o", "plain", "out=here", "-x", "none", "runs/lr=0.2", "last=1", "seed=3"]
+    named, others = arguments.folders(words, {"out": "", "last": 1})
+    assert named == ["lr=0.1", "-o", "plain", "none", "runs/lr=0.2"]
+    assert others == ["out=here", "-x", "last=1", "seed=3"]
