@@ -20,6 +20,13 @@ class Complaint(NamedTuple):
     sentence: Callable[[Metrics, Config], str]  # what is seen, and what to try
 
 
+def _less_collapse(config: Config) -> str:
+    if config.network.patch and config.learner.augment:
+        # Measured on Breakout: experiments/results/augmentation.
+        return "a shift changes every patch of a patch stem, so learner.augment=false is the fix"
+    return "a smaller loss.consistency or learner.learning_rate is what to try first"
+
+
 COMPLAINTS = (
     Complaint(
         "prefix/spread",
@@ -49,7 +56,7 @@ COMPLAINTS = (
             "the network acts otherwise than it was trained: on the same observations its values "
             f"are {seen['norm/value_gap']:.3g} apart, {seen['norm/value_gap_share']:.0%} of the "
             "spread between observations, because running statistics stand for the batch's; "
-            "network.norm=sample has none"
+            "network.norm=sample has none, for images that are mostly empty"
         ),
     ),
     Complaint(
@@ -66,8 +73,8 @@ COMPLAINTS = (
         lambda seen: seen["consistency/alike"] > 0.95,
         lambda seen, config: (
             "the projections of different observations are the same (mean cosine "
-            f"{seen['consistency/alike']:.2f}), so the consistency loss teaches nothing; a smaller "
-            "loss.consistency or learner.learning_rate is what to try first"
+            f"{seen['consistency/alike']:.2f}), so the consistency loss teaches nothing; "
+            + _less_collapse(config)
         ),
     ),
     Complaint(
