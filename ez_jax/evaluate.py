@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from ez_jax import terminal
 from ez_jax.config import BadInput, checks, paths
+from ez_jax.evaluation import on_track
 from ez_jax.evaluation.by_simulations import by_simulations
 from ez_jax.evaluation.play import make_evaluate
 from ez_jax.evaluation.scores import scores, summary
@@ -38,7 +39,7 @@ def _read_counts(text: str) -> list[int]:
 
 
 def main(words: Sequence[str]) -> int:
-    """Evaluate the weights of a run folder, print the score and write scores.json."""
+    """Evaluate the weights of a run folder, print the score and write it into the folder."""
     values, changes = arguments.read(words, OWN_KEYS)
     counts = _read_counts(values["simulations"]) if values["simulations"] else []
     if not values["run"]:
@@ -65,20 +66,24 @@ def main(words: Sequence[str]) -> int:
         return exits.DONE
     games = make_evaluate(chosen, agent.model)(agent.variables, film=values["video"])
     assert games is not None, "nobody stops it"
-    for name, value in summary(chosen, games).items():
+    measured = summary(chosen, games)
+    remark = on_track.published(chosen, agent.clocks.agent_steps)
+    progress.evaluation(agent.clocks, measured, remark)
+    for name, value in measured.items():
         progress.say(f"{name.removeprefix('eval/'):16} {value:.4g}")
     for i, pictures in enumerate(games.pictures):
         fps = 15 if chosen.env.frame_skip > 1 else 30
         path = run / "videos" / f"step{agent.clocks.agent_steps}_game{i}.mp4"
         progress.say(f"wrote {write_video(path, pictures, fps)}")
-    run_folder.write_scores(run, scores(chosen, agent.spec.num_actions, games), agent.clocks)
+    found = scores(chosen, agent.spec.num_actions, games)
+    progress.say(f"wrote {run_folder.write_evaluation(run, found, agent.clocks)}")
     return exits.DONE
 
 
 HELP = """usage: python -m ez_jax.evaluate run=DIR [episodes=N] [video=N] [KEY=VALUE ...]
 
 Plays full games with the newest weights of a run, without noise, from seeds of their own.
-  run=DIR                      the run folder
+  run=DIR                      the run folder; the scores go to DIR/evaluations/<time>.json
   episodes=32                  games (default: eval.episodes of the run)
   best=true                    the weights of the best evaluation instead of the newest
   video=3                      film the first games into DIR/videos

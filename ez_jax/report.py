@@ -69,7 +69,10 @@ def _check(folders: Sequence[str], values: Mapping[str, Any], changes: Mapping[s
 
 def _final_means(values: Mapping[str, Any]) -> str:
     if values["final"] == "scores":
-        return "The final score of a run is the mean return in its scores.json."
+        return (
+            "The final score of a run is the mean return of its newest evaluation by "
+            "ez_jax.evaluate, else of the last one of its training (scores.json)."
+        )
     last = values["last"]
     which = "last evaluation" if last == 1 else f"last {last} evaluations"
     return f"The final score of a run is the mean return of the {which} of its training."
@@ -97,7 +100,7 @@ Finds all runs below the folders, groups them by game and by the settings in whi
 writes learning curves, aggregates, the effect of every switch and one page, index.html.
   out=report           where to
   last=1               the final score is the mean of so many evaluations at the end of a run
-  final=training       or scores: the final score is the one in scores.json (ez_jax.evaluate)
+  final=training       or scores: of the newest file of ez_jax.evaluate, else of scores.json
   partial=true         counts runs that are not finished, as far as they are
   mix=true             shows results of different protocols side by side instead of refusing them
 exit codes: 0 done, 1 failure, 2 bad input, 130 interrupted

@@ -1,7 +1,8 @@
 """Run folders as records: settings, evaluations, protocol, and whether the run is finished.
 
 What a final score is stands here, once: the mean return over the last `last` evaluations of a run
-(`final=training`), or the mean in its scores.json (`final=scores`).
+(`final=training`), or the mean of its newest evaluation by `ez_jax.evaluate`, else of its own
+scores.json (`final=scores`).
 """
 
 import dataclasses
@@ -30,7 +31,12 @@ from ez_jax.storage.metrics import FILE_NAME, read_metrics
 
 RETURN = "eval/return_mean"
 LARGEST_RETURN = 1e12  # sums of squares stay far from what a float holds
-NOT_BELOW = ("checkpoints", "videos", "crashes")  # folders of a run in which no other run lies
+NOT_BELOW = (
+    "checkpoints",
+    "videos",
+    "crashes",
+    run_folder.EVALUATIONS,
+)  # folders of a run in which no other run lies
 ABLATION_FILE = "ablation.json"  # what an ablation was asked for, in a folder above its runs
 LARGEST_ABLATION = 2**27  # bytes
 BASELINE = "baseline"
@@ -64,6 +70,7 @@ class RunRecord:
     is_finished: bool
     progress: str  # in words: how far it is
     scores: dict[str, Any]  # of scores.json; empty where there is none
+    evaluated: tuple[tuple[str, dict[str, Any]], ...]  # name and content of evaluations/*.json
     by_simulations: dict[str, Any]  # of scores_by_simulations.json; likewise
     notes: tuple[str, ...]  # what should be known of it, a sentence each
 
@@ -131,12 +138,16 @@ def read_run(folder: Path, *, last: int, final: str) -> RunRecord:
     scores = _read_optional(folder / run_folder.SCORES_FILE)
     played = protocol(config) | {"episodes": config.eval.episodes}
     score = float(evaluations.returns[-last:].mean()) if len(evaluations) else None
+    evaluated = tuple((p.name, _read_optional(p)) for p in run_folder.evaluation_files(folder))
+    newest = (run_folder.SCORES_FILE, scores)
+    if evaluated:
+        newest = (f"{run_folder.EVALUATIONS}/{evaluated[-1][0]}", evaluated[-1][1])
     if final == "scores":
-        played, score = _from_scores(folder, scores)
+        played, score = _from_scores(folder, *newest)
     simulations = _read_optional(folder / run_folder.BY_SIMULATIONS_FILE)
     used = {run_folder.BY_SIMULATIONS_FILE: simulations}
     if final == "scores":
-        used[run_folder.SCORES_FILE] = scores
+        used |= dict([newest])
     return RunRecord(
         folder=folder,
         config=config,
@@ -147,6 +158,7 @@ def read_run(folder: Path, *, last: int, final: str) -> RunRecord:
         is_finished=_is_finished(config, evaluations),
         progress=_progress(config, lines),
         scores=scores,
+        evaluated=evaluated,
         by_simulations=simulations,
         notes=tuple(_of_other_weights(folder, evaluations, used)),
     )
@@ -191,11 +203,11 @@ def _of_other_weights(
             yield f"{folder / name} is of other weights than those at the end of the run"
 
 
-def _from_scores(folder: Path, scores: dict[str, Any]) -> tuple[dict[str, Any], float]:
+def _from_scores(folder: Path, name: str, scores: dict[str, Any]) -> tuple[dict[str, Any], float]:
     played, mean, episodes = (scores.get(name) for name in ("protocol", "mean", "episodes"))
     if not (isinstance(played, dict) and is_number(mean) and type(episodes) is int):
         raise BadInput(
-            f"{folder} has no score and protocol in {run_folder.SCORES_FILE}: "
+            f"{folder} has no score and protocol in {name}: "
             f"play with python -m ez_jax.evaluate run={folder}, or leave out final=scores"
         )
     return played | {"episodes": episodes}, float(mean)

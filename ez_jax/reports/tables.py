@@ -28,7 +28,8 @@ class Table:
 def tables(results: Results) -> tuple[Table, ...]:
     """What the page shows and a paper would: scores, aggregates, effects, references."""
     found = [_scores(results), _aggregates(results), _effects(results), _simulations(results)]
-    return tuple(table for table in [*found, _references(results)] if table.rows)
+    found += [_evaluated(results), _references(results)]
+    return tuple(table for table in found if table.rows)
 
 
 def _scores(results: Results) -> Table:
@@ -75,6 +76,28 @@ def _simulations(results: Results) -> Table:
     )
     head = ("game", "arm", "how", "simulations", "score", "seeds")
     return Table("simulations", "Score against the number of simulations", head, rows)
+
+
+def _evaluated(results: Results) -> Table:
+    """Evaluations after training, of `ez_jax.evaluate`."""
+    rows = []
+    for panel in results.panels:
+        for arm in panel.arms:
+            for run in arm.all_runs:
+                for name, content in run.evaluated:
+                    played = content.get("protocol")
+                    played = played if isinstance(played, dict) else {}
+                    cells = (
+                        content.get("time", name),
+                        content.get("agent_steps"),
+                        content.get("episodes"),
+                        played.get("num_simulations"),
+                        content.get("mean"),
+                    )
+                    seed = str(run.config.seed)
+                    rows.append((panel.title, arm.name, seed, *map(value_text, cells)))
+    head = ("game", "arm", "seed", "time", "weights of agent steps", "episodes", "simulations")
+    return Table("evaluations", "Evaluations after training", (*head, "mean return"), tuple(rows))
 
 
 def _references(results: Results) -> Table:

@@ -4,6 +4,7 @@ Everything here is YAML or JSON, written whole or not at all, and read as data o
 """
 
 import dataclasses
+import datetime
 import functools
 import json
 import os
@@ -25,6 +26,7 @@ CONFIG_FILE = "config.yaml"
 SCORES_FILE = "scores.json"
 BY_SIMULATIONS_FILE = "scores_by_simulations.json"
 INSPECT_FILE = "inspect.html"
+EVALUATIONS = "evaluations"  # of `ez_jax.evaluate`, one file each; SCORES_FILE is training's own
 
 CHECKPOINTS = "checkpoints"
 # What is read and written in a run folder beside its checkpoints; the rest is not ours.
@@ -82,7 +84,7 @@ def check_links(run_dir: Path) -> None:
     names = [name + end for name in OWN_FILES for end in ("", ".part")]
     checkpoints = run_dir / CHECKPOINTS
     inside = list(checkpoints.iterdir()) if checkpoints.is_dir() else []
-    own = [run_dir / name for name in (CHECKPOINTS, "videos", *names)]
+    own = [run_dir / name for name in (CHECKPOINTS, "videos", EVALUATIONS, *names)]
     safe_files.check_links(run_dir, [*own, *inside])
 
 
@@ -149,6 +151,21 @@ def write_scores(
     content = dict(scores) | dataclasses.asdict(clocks) | provenance()
     text = json.dumps(content, indent=2, allow_nan=False)
     safe_files.write_whole(Path(run_dir) / name, text + "\n")
+
+
+def write_evaluation(run_dir: str | Path, scores: Mapping[str, Any], clocks: Clocks) -> Path:
+    """Write an evaluation after training beside the earlier ones: `evaluations/<UTC time>.json`."""
+    folder = Path(run_dir) / EVALUATIONS
+    folder.mkdir(exist_ok=True)
+    now = datetime.datetime.now(datetime.UTC)
+    path = folder / f"{now:%Y-%m-%dT%H-%M-%S.%f}.json"
+    write_scores(folder, dict(scores) | {"time": f"{now:%Y-%m-%d %H:%M:%S} UTC"}, clocks, path.name)
+    return path
+
+
+def evaluation_files(run_dir: str | Path) -> list[Path]:
+    """Those files, the oldest first."""
+    return sorted((Path(run_dir) / EVALUATIONS).glob("*.json"))
 
 
 @functools.cache

@@ -14,6 +14,8 @@ import ez_jax
 from ez_jax import evaluate
 from ez_jax.config import override
 from ez_jax.evaluation import play
+from ez_jax.reports import collect
+from ez_jax.storage import run_folder
 from ez_jax.storage.metrics import read_metrics
 from ez_jax.system import exits
 
@@ -36,16 +38,22 @@ def evaluated(monkeypatch, *words):
     return exits.guarded(lambda: evaluate.main(list(map(str, words))))
 
 
+def evaluated_last(run):
+    """What the newest evaluation wrote."""
+    return json.loads(run_folder.evaluation_files(run)[-1].read_text())
+
+
 def test_the_command_writes_scores_and_a_video_that_can_be_watched(run):
     words = [f"run={run}", "episodes=4", "video=1", "search.num_simulations=3"]
     done = runs.wait(runs.start("ez_jax.evaluate", *words))
     assert (done.returncode, done.stderr) == (exits.DONE, "")
-    scores = json.loads((run / "scores.json").read_text())
+    scores = evaluated_last(run)
     assert scores["episodes"] == len(scores["returns"]) == 4
     assert scores["mean"] == np.mean(scores["returns"])
     assert scores["protocol"]["num_simulations"] == 3
     assert scores["agent_steps"] == runs.latest_checkpoint(run)
     assert f"return_mean      {scores['mean']:.4g}" in done.stdout
+    assert f"evaluation at {scores['agent_steps']:,}: {scores['mean']:.1f}" in done.stdout
     (video,) = run.glob("videos/*.mp4")
     # One picture before every step of the first game, whose every step is worth 1.
     assert imageio_ffmpeg.count_frames_and_secs(str(video))[0] == scores["returns"][0]
@@ -56,7 +64,7 @@ def test_the_weights_of_the_best_evaluation_can_be_evaluated_again(run, monkeypa
     lines = [line for line in read_metrics(run) if "eval/return_mean" in line]
     best = max(lines, key=lambda line: line["eval/return_mean"])  # the first of equal ones
     assert evaluated(monkeypatch, f"run={run}", "best=true") == exits.DONE
-    scores = json.loads((run / "scores.json").read_text())
+    scores = evaluated_last(run)
     assert (scores["agent_steps"], scores["updates"]) == (best["agent_steps"], best["updates"])
     assert scores["mean"] == best["eval/return_mean"]
     shutil.rmtree(run / "checkpoints" / "best")
@@ -68,9 +76,22 @@ def test_evaluation_of_the_last_checkpoint_gives_the_training_logs_number(run, m
     logged = read_metrics(run)[-1]["eval/return_mean"]
     before = json.loads((run / "scores.json").read_text())
     assert evaluated(monkeypatch, f"run={run}") == exits.DONE
-    after = json.loads((run / "scores.json").read_text())
+    after = evaluated_last(run)
     assert after["mean"] == logged
+    del after["time"]
     assert after | {"seconds": before["seconds"]} == before
+
+
+def test_evaluations_leave_the_runs_own_scores_and_each_other_alone(run, monkeypatch):
+    own = (run / "scores.json").read_bytes()
+    for episodes in (1, 2):
+        assert evaluated(monkeypatch, f"run={run}", f"episodes={episodes}") == exits.DONE
+    assert (run / "scores.json").read_bytes() == own
+    found = [json.loads(path.read_text()) for path in run_folder.evaluation_files(run)]
+    assert [scores["episodes"] for scores in found] == [1, 2]
+    record = collect.read_run(run, last=1, final="scores")
+    assert (record.final, record.protocol["episodes"]) == (found[1]["mean"], 2)
+    assert record.scores == json.loads(own)
 
 
 def test_each_game_has_its_own_seed_however_many_run_side_by_side(agent):

@@ -107,7 +107,9 @@ def test_a_game_names_a_module_or_nothing(tmp_path, game):
 # The folder.
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "metrics.jsonl", "scores.json.part", "videos"])
+@pytest.mark.parametrize(
+    "name", ["config.yaml", "metrics.jsonl", "scores.json.part", "videos", "evaluations"]
+)
 def test_nothing_is_written_or_read_through_a_link(tmp_path, name):
     outside, folder = tmp_path / "outside", tmp_path / "run"
     outside.write_text("mine")
