@@ -5,6 +5,7 @@
 The same command again goes on where it stopped; more games, seeds or switches extend the study.
 """
 
+import time
 import uuid
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ from ez_jax.studies.study import FILE_NAME, Request, Study
 from ez_jax.studies.workers import Orders, Worker, launch, stop_file
 from ez_jax.system import exits
 from ez_jax.terminal import arguments
-from ez_jax.terminal.progress import Progress
+from ez_jax.terminal.progress import Progress, duration
 
 # What is asked, and how it is gone about.
 ASKED = {"game": "", "design": "", "switches": "", "seeds": "", "pack": True}
@@ -46,7 +47,7 @@ def main(words: Sequence[str]) -> int:
     how, words = arguments.take(words, HOW)
     how = HOW | how
     _check(how, hydras)
-    progress = Progress()
+    progress, began = Progress(), time.perf_counter()
     ledger = _open(how, words, progress)
     if how["status"]:
         return _tell_status(ledger, progress)
@@ -59,7 +60,9 @@ def main(words: Sequence[str]) -> int:
             is_interrupted = Worker(ledger, orders, progress).work()
     finally:
         stop_file(ledger, orders).unlink(missing_ok=True)
-    return exits.INTERRUPTED if is_interrupted else _tell_end(ledger, progress)
+    if is_interrupted:
+        return exits.INTERRUPTED
+    return _tell_end(ledger, progress, time.perf_counter() - began)
 
 
 def _check(how: dict[str, Any], hydras: Sequence[str]) -> None:
@@ -160,7 +163,8 @@ def _tell_study(ledger: Ledger, progress: Progress) -> None:
     rows, left_out = {"study": f"{study.request.design}, {ledger.folder}"}, []
     for game, compared in study.comparisons.items():
         together = ", all seeds in one program" if game in study.packed else ""
-        rows[game] = f"{len(compared.arms)} arms with {seeds} seeds each{together}"
+        arms, each = len(compared.arms), f"{seeds} seed{'s' * (seeds != 1)}"
+        rows[game] = f"{arms} arm{'s' * (arms != 1)} with {each} each{together}"
         left_out += [f"left out of {game}: {why}" for why in compared.left_out]
     progress.plan(rows, left_out)
 
@@ -174,15 +178,16 @@ def _tell_status(ledger: Ledger, progress: Progress) -> int:
     return exits.DONE
 
 
-def _tell_end(ledger: Ledger, progress: Progress) -> int:
+def _tell_end(ledger: Ledger, progress: Progress, seconds: float) -> int:
     """The scores where everything is done, else what is missing."""
     rows = arm_statuses(ledger)
     if all(row.seeds["done"] == row.seeds.total() for row in rows):
         progress.table(score_table(rows))
+        progress.say(f"done in {duration(seconds)}")
         progress.say(f"next: python -m ez_jax.report {ledger.folder}")
         return exits.DONE
     _tell_status(ledger, progress)
-    progress.say("not everything is done; the same command again goes on")
+    progress.say("not everything is done; the same command again resumes it")
     return exits.FAILED
 
 

@@ -169,6 +169,24 @@ def seconds_spent(chosen: Config) -> float:
     return max((line.get("seconds", 0.0) for line in lines), default=0.0)
 
 
+def how_far(run: StudyRun) -> str:
+    """How far a run is, in words: that of its seeds which is furthest behind, and its score."""
+    furthest_behind = min((_last_lines(chosen) for chosen in run.configs()), key=lambda two: two[0])
+    steps, score = furthest_behind
+    told = f"{steps:,} of {run.config.total_agent_steps:,} agent steps"
+    return f"{told}, last evaluation {score:.5g}" if score is not None else told
+
+
+def _last_lines(chosen: Config) -> tuple[int, float | None]:
+    """Agent steps of the last line of a run's metrics, and the score of its last evaluation."""
+    try:
+        lines = read_metrics(chosen.run_dir)
+    except BadInput:  # not begun yet
+        return 0, None
+    scores = [line[EVALUATION] for line in lines if EVALUATION in line]
+    return int(lines[-1]["agent_steps"]) if lines else 0, scores[-1] if scores else None
+
+
 def _is_end(chosen: Config, agent_steps: float, updates: float) -> bool:
     return agent_steps >= chosen.total_agent_steps and updates >= chosen.total_updates
 

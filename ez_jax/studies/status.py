@@ -24,7 +24,7 @@ class ArmStatus:
     against: str
     seeds: Counter[str] = dataclasses.field(default_factory=Counter)  # by status
     scores: list[float] = dataclasses.field(default_factory=list)
-    seconds: float = 0.0
+    seconds: float = 0.0  # on the clock: seeds in one program take their time together
     failures: list[str] = dataclasses.field(default_factory=list)  # a sentence per failed run
 
     @property
@@ -43,8 +43,9 @@ def arm_statuses(ledger: Ledger) -> list[ArmStatus]:
     for run in ledger.runs():
         row = found[run.config.game, run.config.name]
         missing = ledger.missing(run)
+        spent = [seconds_spent(chosen) for chosen in run.configs()]
+        row.seconds += max(spent) if run.together else sum(spent)
         for chosen in run.configs():
-            row.seconds += seconds_spent(chosen)
             score = None if chosen.seed in missing else final_score(chosen)
             row.scores += [] if score is None else [score]
         row.seeds["done"] += len(run.seeds) - len(missing)
@@ -75,24 +76,29 @@ def score_table(rows: Sequence[ArmStatus]) -> Table:
     means = {(row.game, row.arm): row.mean for row in rows}
 
     def texts(row: ArmStatus) -> list[str]:
+        time = duration(row.seconds) if row.seconds else ""
         if row.mean is None:
-            return ["0", "", "", ""]
+            return ["0", "", "", "", time]
         spread = f"{statistics.stdev(row.scores):.4g}" if len(row.scores) > 1 else ""
         other = means[row.game, row.against]
         difference = "" if other is None else f"{row.mean - other:+.4g}"
         if row.against == row.arm:
             difference = ""
-        return [str(len(row.scores)), f"{row.mean:.5g}", spread, difference]
+        return [str(len(row.scores)), f"{row.mean:.5g}", spread, difference, time]
 
     compared = sorted({row.against for row in rows}, key=[row.arm for row in rows].index)
     against = compared[0] if len(compared) == 1 else "its baseline"
-    return _table(["seeds", "mean score", "std", f"against {against}"], rows, texts)
+    return _table(["seeds", "mean score", "std", f"against {against}", "time"], rows, texts)
 
 
 def _table(
     titles: Sequence[str], rows: Sequence[ArmStatus], texts: Callable[[ArmStatus], list[str]]
 ) -> Table:
-    table = Table("game", "arm", box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    # Names stay whole, however narrow the terminal: the numbers break first.
+    for title, names in (("game", [row.game for row in rows]), ("arm", [row.arm for row in rows])):
+        longest = max(map(len, [title, *names]))
+        table.add_column(title, no_wrap=True, min_width=longest)
     for title in titles:
         table.add_column(title, justify="right")
     previous = ""

@@ -24,16 +24,18 @@ from ez_jax.studies.ledger import (
     Ledger,
     StudyRun,
     final_score,
+    how_far,
     read_attempt,
     write_attempt,
 )
 from ez_jax.system import exits, signals
 from ez_jax.system.signals import Interrupt
 from ez_jax.terminal.launch import call_by_hydra
-from ez_jax.terminal.progress import Progress
+from ez_jax.terminal.progress import Progress, duration
 
 LAST_LINES, LONGEST_TAIL = 20, 2**14  # of the output of a failed run: lines, bytes
 WAIT, POLL = 2.0, 0.2  # seconds between two looks at the ledger, and at a run
+TELL = 30.0  # seconds between two lines on how far a run is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,9 +129,12 @@ class Worker:
             stderr=subprocess.STDOUT,
             pass_fds=(file,),
         )
-        asked = False
+        asked, told = False, time.monotonic()
         try:
             while process.poll() is None:
+                if time.monotonic() - told >= TELL:
+                    self._progress.say(f"{run}: {how_far(run)}")
+                    told = time.monotonic()
                 if self._is_stopped() and not asked:
                     process.terminate()  # it saves
                     asked = True
@@ -156,11 +161,11 @@ class Worker:
     def _tell(self, run: StudyRun, attempt: Attempt, seconds: float) -> None:
         if attempt.status == "done":
             scores = ", ".join(f"{final_score(one):.5g}" for one in run.configs())
-            self._progress.say(f"{run}: {scores} ({seconds:.0f} s)")
+            self._progress.say(f"{run}: {scores} ({duration(seconds)})")
         elif attempt.status == "failed":
             self._progress.warn(f"{run} failed: {attempt.reason} ({run.file('log')})")
         else:
-            self._progress.say(f"{run}: stopped, to be continued")
+            self._progress.say(f"{run}: stopped; the same command resumes it")
 
 
 def stop_file(ledger: Ledger, orders: Orders) -> Path:

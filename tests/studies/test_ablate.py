@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 import signal
 import sys
 import time
@@ -37,10 +38,12 @@ def test_a_study_ends_with_its_scores_and_what_to_type_next(command, tmp_path):
     code, told, _ = command(*STUDY)
     assert code == 0
     folder = tmp_path / "runs" / "ablations" / "leave_one_out"
-    assert told.splitlines()[-4:] == [
-        "game      arm             seeds  mean score     std  against baseline",
-        "CartPole  baseline            2        10.5  0.7071                  ",
-        "          no_consistency      2         7.5  0.7071                -3",
+    lines = told.splitlines()
+    assert re.fullmatch(r"done in \d+ s", lines.pop(-2))
+    assert lines[-4:] == [
+        "game      arm             seeds  mean score     std  against baseline  time",
+        "CartPole  baseline            2        10.5  0.7071                     4 s",
+        "          no_consistency      2         7.5  0.7071                -3   4 s",
         f"next: python -m ez_jax.report {folder}",
     ]
     assert "left out" not in told
@@ -62,7 +65,7 @@ def test_a_failure_is_told_and_the_status_shows_it(command, tmp_path):
     (tmp_path / "fail_baseline").write_text("2")
     code, told, _ = command(*STUDY, f"dir={tmp_path}", "retries=0", "fail_fast=true")
     assert code == 1
-    assert "not everything is done; the same command again goes on" in told
+    assert "not everything is done; the same command again resumes it" in told
     code, told, _ = command(f"dir={tmp_path}", "status=true")
     assert code == 0
     lines = told.splitlines()
