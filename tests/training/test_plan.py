@@ -157,10 +157,12 @@ def test_what_was_not_measured_is_said():
     config = runs.config("run")
     assert preview.caveats(config, RATES, load=0.1, cores=2) == {}
     smaller = dataclasses.replace(RATES, batch_size=2, capacity=50)
-    told = preview.caveats(config, smaller, load=4.0, cores=2)["estimated"]
+    rows = preview.caveats(config, smaller, load=4.0, cores=2)
+    told = rows["estimated"]
     assert "2 were measured" in told
     assert "a replay of 50 agent steps" in told
-    assert "load 4.0 on 2 cores" in told
+    assert "load 4.0 on 2 cores" in rows["busy"]
+    assert set(preview.caveats(config, RATES, load=4.0, cores=2)) == {"busy"}
 
 
 # What is measured.

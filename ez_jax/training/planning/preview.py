@@ -47,7 +47,7 @@ def show_plan(config: Config, progress: Progress) -> None:
         run_folder.check_same_config(folder, configs.to_dict(config))
     model = model_of(config)
     needs, available = memory_needs(config, model), free_memory.available_memory()
-    rows = start_rows(config, model, needs, folder, None)
+    rows = start_rows(config, model, needs, folder)
     rows |= need_rows(config, needs, available, folder)
     rows["folder"] = f"{folder}" + (
         ", which holds this run already; the plan is for all of it, from its start"
@@ -119,11 +119,14 @@ def largest_settings(
         return memory.fits(larger, available)
 
     capacity = max(needs.sizes.capacity, memory.three_digits(memory.largest(holds)))
-    batch = memory.largest(learns, needs.sizes.capacity)  # no more can be drawn
-    batch = max(needs.sizes.batch_size, memory.three_digits(batch))
     enough = " (more than the run plays)" if capacity > config.total_agent_steps else ""
+    most = memory.largest(learns, needs.sizes.capacity)  # no more can be drawn
+    batch, why = memory.three_digits(most), ""
+    if any(checks.problems(configs.override(config, {"learner.batch_size": most + 1}))):
+        batch, why = most, f" (all that learner.start={config.learner.start} fills)"
+    batch = max(needs.sizes.batch_size, batch)
     return (
-        f"replay.capacity={capacity}{enough} or learner.batch_size={batch} would still fit, "
+        f"replay.capacity={capacity}{enough} or learner.batch_size={batch}{why} would still fit, "
         "each with the other as it is"
     )
 
@@ -184,11 +187,11 @@ def caveats(config: Config, rates: Rates, load: float, cores: int) -> dict[str, 
         )
     if rates.capacity < config.replay.capacity:
         told.append(f"measured with a replay of {rates.capacity:,} agent steps, not the whole one")
+    rows = {"estimated": "; ".join(told)} if told else {}
     if load > cores / 2:
-        told.append(
-            f"this machine was busy already (load {load:.1f} on {cores} cores), which slows it"
-        )
-    return {"estimated": "; ".join(told)} if told else {}
+        busy = f"load {load:.1f} on {cores} cores before this plan"
+        rows["busy"] = f"{busy}: the times above may be longer than on an idle machine"
+    return rows
 
 
 def _short(each: float) -> str:
