@@ -1,7 +1,7 @@
-"""Whether a run is where others were after as many agent steps, in words and as curves.
+"""Where others were after as many agent steps, in words and as curves.
 
-`run.py` says it after each evaluation and draws it in TensorBoard; `experiments/reproduce.py` asks
-the same. Scores of another protocol are told as such and never called too low or too high.
+Training says it after each evaluation and draws it in TensorBoard. In words only published scores
+of the same protocol are given; curves of another protocol are drawn under `other_settings/`.
 """
 
 import re
@@ -16,40 +16,33 @@ from ez_jax.storage.metrics import Series
 from ez_jax.storage.run_folder import is_free
 
 OURS = "ez_jax"  # the method of what this code itself reached
-MOST_NAMED = 3  # settings that differ, in a sentence
 
 
-def compare(config: Config, agent_steps: int, score: float) -> str | None:
-    """What is to be said of a score of a run; None where nobody has published one of this game.
+def published(config: Config, agent_steps: int) -> str | None:
+    """Published scores that fit a run, after as many agent steps; None where there are none.
 
-    Args:
-        config: of the run.
-        agent_steps: of training so far.
-        score: mean return of the evaluation.
+    One trained method, with the run's own preset first and a curve before a final score, and human
+    and random play. What was measured under another protocol does not compare and is left out.
     """
-    trained = nearest(config)
-    parts = [_beside_trained(trained, config, agent_steps, score)] if trained else []
-    untrained = [known for known in references.scores(config.game) if known.agent_steps is None]
-    if untrained:
-        named = ", ".join(f"{known.method} {number(known.score)}" for known in reversed(untrained))
-        differing = differences(config, untrained[0])
-        parts.append(f"{named} (with {_few(differing)})" if differing else named)
-    return "; ".join(parts) or None
+    # Environments side by side may play a few steps more than the run was given.
+    steps = min(agent_steps, config.total_agent_steps)
+    known: list[Curve | Score] = [*references.curves(config.game), *references.scores(config.game)]
+    fitting = [one for one in known if one.method != OURS and not differences(config, one)]
+    trained = [(one, text) for one in fitting if (text := _there(one, steps, config))]
+    trained.sort(key=lambda pair: pair[0].settings.get("preset") != config.preset)
+    untrained = [one for one in fitting if isinstance(one, Score) and one.agent_steps is None]
+    told = [text for _, text in trained[:1]]
+    told += [f"{one.method} {number(one.score)}" for one in reversed(untrained)]
+    return f"published: {', '.join(told)}" if told else None
 
 
-def nearest(config: Config) -> Curve | Score | None:
-    """What a run is best compared with: its own preset first, then any preset, then any method.
-
-    A curve is better than a final score, and the fewer settings differ the better.
-    """
-    finals = [known for known in references.scores(config.game) if known.agent_steps is not None]
-
-    def distance(reference: Curve | Score) -> tuple[bool, bool, int]:
-        preset = reference.settings.get("preset")
-        return preset != config.preset, preset is None, len(differences(config, reference))
-
-    known: list[Curve | Score] = [*references.curves(config.game), *finals]
-    return min(known, key=distance, default=None)
+def _there(reference: Curve | Score, agent_steps: int, config: Config) -> str:
+    """What a trained method has after so many agent steps, or at its end; else nothing."""
+    if now := references.at(reference, agent_steps):
+        return f"{reference.method} {number(now.score)}" if now.agent_steps is not None else ""
+    if not isinstance(reference, Score) or (reference.agent_steps or 0) > config.total_agent_steps:
+        return ""
+    return f"{reference.method} {number(reference.score)} at {reference.agent_steps:,}"
 
 
 def differences(config: Config, reference: Curve | Score) -> list[str]:
@@ -112,42 +105,6 @@ def _series(
         name = f"other_settings/{name}"
     within = [(steps, score) for steps, score in points if steps <= config.total_agent_steps]
     return Series(name, within, "; ".join(told))
-
-
-def _beside_trained(
-    reference: Curve | Score, config: Config, agent_steps: int, score: float
-) -> str:
-    """What one reference says of a score."""
-    whose = f"{reference.method}'s {'own' if reference.method == OURS else 'published'}"
-    differing = differences(config, reference)
-    # Environments side by side may play a few steps more than the run was given.
-    there = references.at(reference, min(agent_steps, config.total_agent_steps))
-    if there is None:
-        known = _elsewhere(reference, whose)
-        return f"{known} (with {_few(differing)})" if differing else known
-    low, high, has_band = there.score, there.score, False
-    if there.low is not None and there.high is not None:
-        low, high, has_band = there.low, there.high, True
-    told = " to ".join(dict.fromkeys((number(low), number(high))))
-    if differing:
-        return f"not to be compared with {whose} {told} there, which has {_few(differing)}"
-    side = "below" if score < low else "above" if score > high else "within" if has_band else "as"
-    return f"{side} {whose} {told}" + ("" if has_band else " there (spread unknown)")
-
-
-def _elsewhere(reference: Curve | Score, whose: str) -> str:
-    """Where a reference has something to say, for a point where it has not."""
-    if isinstance(reference, Score):
-        end = f"{number(reference.score)} at {reference.agent_steps:,} steps"
-        return f"no curve to compare with; {whose} final score is {end}"
-    first, last = ((reference.agent_steps[i], reference.scores[i]) for i in (0, -1))
-    span = " to ".join(f"{number(score)} at {steps:,} steps" for steps, score in (first, last))
-    return f"nothing to compare with here; {whose} curve goes from {span}"
-
-
-def _few(differing: list[str]) -> str:
-    rest = len(differing) - MOST_NAMED
-    return ", ".join(differing[:MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def number(score: float) -> str:

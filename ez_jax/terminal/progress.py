@@ -6,6 +6,9 @@ characters.
 """
 
 import contextlib
+import io
+import math
+import sys
 import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +23,10 @@ from rich.text import Text
 from ez_jax.storage.metrics import EVALUATION
 from ez_jax.structs import Clocks
 
-_SHOWN = {"return": "rollout/return", "loss": "loss/total"}
+TOTAL, PART = "loss/total", "loss/"
+WHY_NEGATIVE = (
+    "the loss may be negative: its consistency term is minus a similarity (best: negative)"
+)
 WIDEST = 300  # characters of a table in a file
 RATE_SECONDS = 20.0  # speeds are means over at least this long, and over the start before
 
@@ -32,6 +38,8 @@ class Progress:
 
     def __init__(self, *, live: bool = True, silent: bool = False, stream: TextIO | None = None):
         """`live=False` gives plain lines on a terminal too; `stream` is stdout by default."""
+        if stream is None and isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # a character it lacks must not end a run
         self._console = Console(file=stream, highlight=False, quiet=silent)
         is_screen = self._console.is_terminal and not self._console.is_dumb_terminal
         self._is_live = live and is_screen and not self._console.is_jupyter
@@ -39,6 +47,7 @@ class Progress:
         self._speed = _Speed()
         self._totals = (0, 0)  # agent steps, updates
         self._seen: dict[str, float] = {}
+        self._was_negative = False  # the loss, so that it was explained
 
     def plan(
         self, rows: Mapping[str, str], warnings: Sequence[str] = (), width: int | None = None
@@ -107,37 +116,53 @@ class Progress:
                 self._bar.refresh()
                 self._bar = None
 
-    def update(
-        self, clocks: Clocks, metrics: Mapping[str, float] | None = None, remark: str | None = None
-    ) -> None:
-        """Move the bar; with `metrics`, of a log interval or an evaluation, show these too.
-
-        `remark` says how the return of an evaluation compares.
-        """
+    def update(self, clocks: Clocks, metrics: Mapping[str, float] | None = None) -> None:
+        """Move the bar; with `metrics` of a log interval show these, too."""
         self._speed.add(clocks)
         self._seen |= metrics or {}
+        clock_facts, found = self._clock_facts(clocks), self._metric_facts()
         left = self._left(clocks)
         if self._bar is not None:
             done = clocks.agent_steps + clocks.updates
-            self._bar.facts = self._facts(clocks)
+            self._bar.facts = "\n".join(", ".join(facts) for facts in (clock_facts, found) if facts)
             self._bar.update(self._bar.task_ids[0], completed=done, left=f", {left}")
         if metrics is None:
             return
-        if EVALUATION in metrics:
-            score = f"{metrics[EVALUATION]:.5g}"
-            told = f"evaluation at {clocks.agent_steps:,} steps: return {score}"
-            self.say(f"{told}, {remark}" if remark else told)
-        elif self._bar is None:
-            self.say(f"{self._facts(clocks)}, {left}")
+        if self._bar is None:
+            self.say(", ".join([clock_facts[0], *found, *clock_facts[1:], left]))
+        if metrics.get(TOTAL, 0.0) < 0 and not self._was_negative:
+            self._was_negative = True
+            self.say(WHY_NEGATIVE)
 
-    def _facts(self, clocks: Clocks) -> str:
+    def evaluation(
+        self,
+        clocks: Clocks,
+        metrics: Mapping[str, float],
+        remark: str | None = None,
+        unit: str = "episode",
+    ) -> None:
+        """Say what an evaluation came to; `remark` is what others got."""
+        self.update(clocks)
+        told = f"evaluation at {clocks.agent_steps:,}: {score_text(metrics, unit)}"
+        self.say(f"{told}; {remark}" if remark else told)
+
+    def _clock_facts(self, clocks: Clocks) -> list[str]:
         steps_per_s, updates_per_s = self._speed.per_second()
-        facts = [f"{clocks.agent_steps:,}/{self._totals[0]:,} steps"]
-        if clocks.agent_steps >= self._totals[0]:
-            facts = [f"{clocks.updates:,}/{self._totals[1]:,} updates"]
-        facts += [f"{n} {self._seen[k]:.4g}" for n, k in _SHOWN.items() if k in self._seen]
-        facts += [f"{_rate(steps_per_s)} steps/s", f"{_rate(updates_per_s)} updates/s"]
-        return ", ".join(facts)
+        counts = zip((clocks.agent_steps, clocks.updates), self._totals, strict=True)
+        steps, updates = (f"{done:,}/{total:,}" for done, total in counts)
+        rates = f"{_rate(steps_per_s)} steps/s, {_rate(updates_per_s)} updates/s"
+        return [f"{steps} steps, {updates} updates", rates]
+
+    def _metric_facts(self) -> list[str]:
+        seen, found = self._seen, []
+        if "rollout/return" in seen:  # of games with exploration, unlike those of an evaluation
+            found = [f"training return {seen['rollout/return']:.4g}"]
+        if TOTAL in seen:
+            parts = {k.removeprefix(PART): v for k, v in seen.items() if k.startswith(PART)}
+            total = parts.pop("total")
+            told = ", ".join(f"{k.replace('_', ' ')} {v:.3g}" for k, v in parts.items())
+            found.append(f"loss {total:.4g}" + (f" ({told})" if told and total < 0 else ""))
+        return found
 
     def _left(self, clocks: Clocks) -> str:
         steps_per_s, updates_per_s = self._speed.per_second()
@@ -161,13 +186,30 @@ def _rate(per_second: float) -> str:
 
 
 class _Bar(RichProgress):
-    """The bar, and the facts below it: together they fit 80 columns."""
+    """The bar, and the facts below it: each line fits 80 columns."""
 
     facts = ""
 
     def get_renderables(self) -> Iterator[RenderableType]:
         yield from super().get_renderables()
         yield Text(self.facts, no_wrap=True, overflow="ellipsis")
+
+
+def score_text(metrics: Mapping[str, float], unit: str = "episode") -> str:
+    """Mean and standard error of an evaluation: `495.0 ± 3.1 (20 episodes)`.
+
+    Args:
+        metrics: mean, standard deviation and number of episodes, by the names of `summary`.
+        unit: what was counted.
+    """
+    mean, count = metrics[EVALUATION], round(metrics["eval/episodes"])
+    counted = f"({count} {unit}{'s' * (count != 1)})"
+    if count < 2:
+        return f"{mean:,.1f} {counted}" if abs(mean) >= 10 else f"{mean:.3g} {counted}"
+    # The deviation is that of the episodes themselves, divided by their number.
+    error = metrics["eval/return_std"] / math.sqrt(count - 1)
+    digits = min(4, max(0, 1 - math.floor(math.log10(error)))) if error > 0 else 1
+    return f"{mean:,.{digits}f} ± {error:,.{digits}f} {counted}"
 
 
 class _Speed:

@@ -7,6 +7,7 @@ ask their `Record` what is due.
 import contextlib
 import dataclasses
 import functools
+import shlex
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Set
@@ -25,7 +26,7 @@ from ez_jax.storage.lock import RunLock
 from ez_jax.storage.metrics import EVALUATION, MetricsWriter, last_written, means
 from ez_jax.structs import Clocks, EnvSpec, Sums, TrainState
 from ez_jax.system import processes
-from ez_jax.terminal.progress import Progress
+from ez_jax.terminal.progress import Progress, duration, score_text
 from ez_jax.training import saving
 
 LOG, EVALUATE, SAVE = "log", "evaluate", "save"  # what is done again and again, in this order
@@ -52,22 +53,23 @@ class Record:
         """
         self.config, self.clocks = config, Clocks()
         self._is_alone, self._warn = is_alone, progress.warn
+        self._measured: dict[str, float] = {}  # by the last evaluation of this process
         keep = config.checkpoint.keep
         self.checkpointer = Checkpointer(configs.run_folder(config), keep, progress.warn)
         opened.callback(self.checkpointer.close)
-        self._is_new, self.saved_steps = processes.by_first(self._take_folder, opened)
+        self._is_new = processes.by_first(self._take_folder, opened)
         if not processes.is_first():
             self.folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
 
-    def _take_folder(self, opened: contextlib.ExitStack) -> tuple[bool, int | None]:
-        """Whether the folder is new, and the agent steps at which something is saved there."""
+    def _take_folder(self, opened: contextlib.ExitStack) -> bool:
+        """Whether the folder is new."""
         self.folder = run_folder.make_run_dir(configs.run_folder(self.config))
         opened.enter_context(RunLock(self.folder, self._warn))
         is_new = run_folder.is_new(self.folder)
         if not is_new:
             run_folder.check_same_config(self.folder, configs.to_dict(self.config))
         self.checkpointer.tidy_up()
-        return is_new, self.checkpointer.latest()
+        return is_new
 
     def open(self, spec: EnvSpec, saved: Clocks | None, opened: contextlib.ExitStack) -> None:
         """Begin to write: after what was saved at these clocks, else at the beginning."""
@@ -158,8 +160,16 @@ class Record:
         if self.config.checkpoint.keep_best:
             saving.save_best(self.checkpointer, train, self.now(), measured[EVALUATION])
         self.writer.write(self.now(), measured)  # last: the line says that it was done
-        self._done_at[EVALUATE] = self.clocks
+        self._done_at[EVALUATE], self._measured = self.clocks, measured
         return measured
+
+    def stands(self) -> str:
+        """How far the run has come, in words: the score after its last step, clocks, seconds."""
+        clocks = self.now()
+        is_new = self._measured and self._done_at[EVALUATE].counts == clocks.counts
+        score = f"{score_text(self._measured)} after " if is_new else ""
+        steps, updates = f"{clocks.agent_steps:,} agent steps", f"{clocks.updates:,} updates"
+        return f"{score}{steps}, {updates}, {duration(clocks.seconds)}"
 
     def save(self, write: Callable[[Checkpointer, Clocks], None]) -> None:
         """Have everything saved by `write`; the writing goes on in the background."""
@@ -169,6 +179,11 @@ class Record:
 
     def _say(self, sentence: str) -> None:
         self._warn(sentence if self._is_alone else f"{self.folder}: {sentence}")
+
+
+def next_command(folder: Path) -> str:
+    """What a person would type after a run."""
+    return f"python -m ez_jax.inspect run={shlex.quote(str(folder))}"
 
 
 def periods(config: Config) -> dict[str, int]:

@@ -25,7 +25,6 @@ from ez_jax.config import Config
 from ez_jax.evaluation import on_track
 from ez_jax.evaluation.across_processes import make_shared_evaluate
 from ez_jax.storage import crash_bundle
-from ez_jax.storage.metrics import EVALUATION
 from ez_jax.structs import Clocks, TimeStep
 from ez_jax.system import devices, free_memory, processes, watchdog
 from ez_jax.system.compilation import announced
@@ -35,7 +34,7 @@ from ez_jax.training import saving
 from ez_jax.training.games import SavedGames, training_games
 from ez_jax.training.planning import memory
 from ez_jax.training.planning.needs import check_disk, memory_needs, start_rows, start_warnings
-from ez_jax.training.record import EVALUATE, LOG, SAVE, Record
+from ez_jax.training.record import EVALUATE, LOG, SAVE, Record, next_command
 
 
 class Run(contextlib.AbstractContextManager["Run"]):
@@ -65,7 +64,7 @@ class Run(contextlib.AbstractContextManager["Run"]):
         self.model = model = make_model(config, self.games.spec)
         opened.enter_context(jax.set_mesh(devices.make_mesh(processes.choose_devices(config))))
         needs = memory_needs(config, model)
-        rows = start_rows(config, model, needs, record.folder, record.saved_steps)
+        rows = start_rows(config, model, needs, record.folder)
         progress.plan(rows, start_warnings(config, model))
         memory.check(needs, free_memory.available_memory())
         check_disk(config, needs, record.folder)
@@ -234,8 +233,8 @@ class Run(contextlib.AbstractContextManager["Run"]):
         if games is None:
             return
         measured = self.record.evaluate(games, train)
-        remark = on_track.compare(self.config, self.clocks.agent_steps, measured[EVALUATION])
-        self.progress.update(self.record.now(), measured, remark)
+        remark = on_track.published(self.config, self.clocks.agent_steps)
+        self.progress.evaluation(self.record.now(), measured, remark)
 
     def save(self) -> None:
         """Save everything; the writing goes on in the background."""
@@ -257,10 +256,13 @@ class Run(contextlib.AbstractContextManager["Run"]):
         self._do(missing)
         self.record.checkpointer.wait()
         # A signal may have come during the last evaluation.
-        (self.is_stopped,), clocks = processes.agreed(self.interrupt.requested), self.clocks
-        told = "stopped; the same command goes on from here" if self.is_stopped else "done"
-        stands = f"{clocks.agent_steps:,} agent steps, {clocks.updates:,} updates"
-        self.progress.say(f"{told}: {stands}, {self.record.folder}")
+        (self.is_stopped,) = processes.agreed(self.interrupt.requested)
+        stands, folder = self.record.stands(), self.record.folder
+        if self.is_stopped:
+            self.progress.say(f"stopped; the same command resumes it: {stands}, {folder}")
+        else:
+            self.progress.say(f"done: {stands}, {folder}")
+            self.progress.say(f"next: {next_command(folder)}")
 
     def __exit__(self, *raised: Any) -> None:
         self._open.__exit__(*raised)

@@ -39,7 +39,7 @@ from ez_jax.training import vmapped_program
 from ez_jax.training.games import seed_of_games
 from ez_jax.training.planning import memory
 from ez_jax.training.planning.needs import check_disk, memory_needs
-from ez_jax.training.record import EVALUATE, LOG, SAVE, Record, periods
+from ez_jax.training.record import EVALUATE, LOG, SAVE, Record, next_command, periods
 from ez_jax.training.vmapped_program import VmappedRun
 
 ITEM = "lane"  # of a checkpoint: what a run needs to go on beside others, named as at first
@@ -204,9 +204,11 @@ class VmappedRuns(contextlib.AbstractContextManager["VmappedRuns"]):
         self._do([record.missing(wanted) for record in self.records], self._fetch())
         for record in self.records:
             record.checkpointer.wait()
-        told = "stopped; the same command goes on from here" if stopped else "done"
-        folders = ", ".join(str(record.folder) for record in self.records)
-        self.progress.say(f"{told}: {folders}")
+        told = "stopped; the same command resumes it" if stopped else "done"
+        for record in self.records:
+            self.progress.say(f"{told}: {record.stands()}, {record.folder}")
+        if not stopped:
+            self.progress.say(f"next: {next_command(self.records[0].folder)}")
 
     def _fetch(self) -> list[VmappedRun]:
         """Clocks and sums of every run, on the host; nothing large."""
@@ -219,7 +221,8 @@ class VmappedRuns(contextlib.AbstractContextManager["VmappedRuns"]):
     def _do(self, due: Sequence[set[str]], fetched: Sequence[VmappedRun]) -> None:
         is_due = lambda what: [i for i, those in enumerate(due) if what in those]  # noqa: E731
         if logging := is_due(LOG):
-            self._tell([_log(self.records[i], fetched[i]) for i in logging], logging)
+            lines = [_log(self.records[i], fetched[i]) for i in logging]
+            self.progress.update(self._slowest(logging).now(), _mean(lines))
             told = np.isin(np.arange(len(self.records)), logging)
             self.runs = _forget_sums(self.runs, told)
         if evaluating := is_due(EVALUATE):
@@ -230,18 +233,19 @@ class VmappedRuns(contextlib.AbstractContextManager["VmappedRuns"]):
                 self.records[i].evaluate(played, self._run(i).run.train)
                 for i, played in zip(evaluating, games, strict=True)
             ]
-            self._tell(measured, evaluating)
+            self._tell_scores(measured, evaluating)
         for i in is_due(SAVE):
             self.records[i].save(functools.partial(_save, self._run(i)))
 
-    def _tell(self, metrics: Sequence[Mapping[str, float]], which: Sequence[int]) -> None:
-        """Show the mean over the runs that have something to tell."""
-        names = set.intersection(*(set(line) for line in metrics))
-        mean = {name: float(np.mean([line[name] for line in metrics])) for name in names}
-        slowest = min((self.records[i] for i in which), key=lambda one: one.clocks.counts)
-        score, steps = mean.get(EVALUATION), slowest.clocks.agent_steps
-        remark = None if score is None else on_track.compare(slowest.config, steps, score)
-        self.progress.update(slowest.now(), mean, remark)
+    def _tell_scores(self, measured: Sequence[Mapping[str, float]], which: Sequence[int]) -> None:
+        """Show the mean over the runs that were evaluated; its error is that between them."""
+        means, slowest = [each[EVALUATION] for each in measured], self._slowest(which)
+        spread = {"eval/return_std": float(np.std(means)), "eval/episodes": len(means)}
+        remark = on_track.published(slowest.config, slowest.clocks.agent_steps)
+        self.progress.evaluation(slowest.now(), _mean(measured) | spread, remark, unit="run")
+
+    def _slowest(self, which: Sequence[int]) -> Record:
+        return min((self.records[i] for i in which), key=lambda one: one.clocks.counts)
 
 
 def _has_more(record: Record) -> bool:
@@ -277,6 +281,12 @@ def _log(record: Record, run: VmappedRun) -> dict[str, float]:
     metrics = record.log(run.run.metrics, games, run.run.train)
     record.check(metrics, run.run.train)
     return metrics
+
+
+def _mean(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Over the runs that have something to tell."""
+    names = set.intersection(*(set(line) for line in metrics))
+    return {name: float(np.mean([line[name] for line in metrics])) for name in names}
 
 
 def _items(run: VmappedRun) -> dict[str, Any]:

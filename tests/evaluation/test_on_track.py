@@ -1,13 +1,11 @@
-"""What is said of a score beside published ones: numbers, bands and other protocols."""
-
-import dataclasses
+"""What is said of published scores beside a run's own: numbers, bands and other protocols."""
 
 import numpy as np
 import pytest
 
 from ez_jax.config.presets import make_config
 from ez_jax.evaluation import references
-from ez_jax.evaluation.on_track import compare, differences, nearest, series
+from ez_jax.evaluation.on_track import differences, published, series
 
 
 def test_curves_and_bands_are_linear_between_their_points():
@@ -37,81 +35,54 @@ def test_a_final_score_says_nothing_of_the_time_before_it():
     assert references.at(final, 100_000) is final
 
 
-@pytest.mark.parametrize(
-    ("score", "said"),
-    [(100.0, "below ez_jax's own 176 to 500"), (300.0, "within"), (501.0, "above")],
-)
-def test_a_score_is_below_within_or_above_a_band(score, said):
-    sentence = compare(make_config("CartPole"), 3_000, score)
-    assert sentence.startswith(said)
+def test_what_was_published_for_the_same_protocol_is_said():
+    told = published(make_config("Breakout"), 38_000)
+    assert told == "published: EfficientZero 127, human 30.5, random 1.7"
 
 
 def test_the_few_steps_that_environments_play_too_many_are_forgiven():
-    assert "within ez_jax's own 500" in compare(make_config("CartPole"), 10_003, 500.0)
+    assert "EfficientZero 808," in published(make_config("Alien"), 100_003)
 
 
-def test_a_curve_without_a_band_is_said_to_have_none():
-    sentence = compare(make_config("Breakout"), 38_000, 112.0)
-    assert sentence == (
-        "below EfficientZero's published 127 there (spread unknown); human 30.5, random 1.7"
-    )
-
-
-def test_where_there_is_no_curve_only_what_is_known_is_said():
-    early = compare(make_config("Alien"), 40_000, 600.0)
-    assert "no curve to compare with" in early
-    assert "808 at 100,000 steps; human 7,128, random 228" in early
-    assert "below EfficientZero's published 808 there" in compare(
-        make_config("Alien"), 100_000, 600.0
-    )
-    late = compare(make_config("CartPole"), 500, 20.0)
-    assert "nothing to compare with here" in late
+def test_where_there_is_no_curve_a_final_score_is_said_with_its_steps():
+    early = published(make_config("Alien"), 40_000)
+    assert early == "published: EfficientZero 808 at 100,000, human 7,128, random 228"
+    ends_before = make_config("Alien", changes={"total_agent_steps": 50_000})
+    assert published(ends_before, 50_000) == "published: human 7,128, random 228"
 
 
 @pytest.mark.parametrize(
-    ("preset", "changes", "told"),
-    [
-        ("", {"env.sticky_actions": 0.25}, "env.sticky_actions=0.0 instead of 0.25"),
-        ("", {"total_agent_steps": 50_000}, "total_agent_steps=100000 instead of 50000"),
-        ("", {"consistency": False}, "consistency=True instead of False"),
-        ("small", {}, "preset=efficientzero instead of small"),
-    ],
+    "changes",
+    [{"total_agent_steps": 50_000}, {"consistency": False}, {"env.frame_skip": 3}],
 )
-def test_another_protocol_is_told_and_not_judged(preset, changes, told):
-    sentence = compare(make_config("Breakout", preset, changes=changes), 38_000, 5.0)
-    assert told in sentence
-    assert "not to be compared with EfficientZero's published 127 there" in sentence
-    assert "below" not in sentence
+def test_a_method_under_other_settings_is_not_compared_with(changes):
+    told = published(make_config("Breakout", changes=changes), 38_000) or ""
+    assert "EfficientZero" not in told
 
 
 def test_human_and_random_play_have_a_protocol_too():
-    sticky = make_config("Breakout", changes={"env.sticky_actions": 0.25})
-    assert compare(sticky, 100, 1.0).endswith(
-        "random 1.7 (with env.sticky_actions=0.0 instead of 0.25)"
-    )
+    assert published(make_config("Breakout", changes={"env.sticky_actions": 0.1}), 100) is None
+
+
+def test_what_this_code_reached_itself_was_not_published():
+    assert references.curves("CartPole")
+    assert published(make_config("CartPole"), 3_000) is None
 
 
 def test_settings_that_decide_nothing_do_not_count():
     changes = {"seed": 3, "eval.every": 7, "log.every": 9, "checkpoint.keep": 5, "name": "x"}
-    config = make_config("Breakout", changes=changes)
-    assert differences(config, nearest(config)) == []
+    (curve,) = references.curves("Breakout")
+    assert differences(make_config("Breakout", changes=changes), curve) == []
 
 
 def test_a_run_is_compared_with_its_own_preset():
-    assert nearest(make_config("Breakout")).method == "EfficientZero"
-    assert nearest(make_config("Breakout", "efficientzero_v2")).method == "EfficientZero V2"
-    assert nearest(make_config("CartPole")).method == "ez_jax"
-
-
-def test_minatar_is_compared_with_the_method_of_the_same_protocol():
-    config = dataclasses.replace(make_config("CartPole"), game="gymnax:Breakout-MinAtar")
-    assert nearest(config).method == "PPO (gymnax)"
-    assert "28 at 10,000,000 steps" in compare(config, 5_000, 3.0)
+    told = published(make_config("Breakout", "efficientzero_v2"), 100_000)
+    assert told.startswith("published: EfficientZero V2 ")
 
 
 def test_of_a_game_that_nobody_played_nothing_is_said():
     config = make_config("Acrobot")
-    assert compare(config, 1_000, -100.0) is None
+    assert published(config, 1_000) is None
     assert series(config) == []
 
 

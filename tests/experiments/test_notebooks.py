@@ -112,5 +112,5 @@ def test_a_notebook_runs_from_top_to_bottom(name, tmp_path):
     if name in notebooks.ACCELERATED:
         told = "\n".join(texts(notebook))
         assert "the processor stands in for it" in told
-        assert "stopped; the same command goes on from here" in told
+        assert "stopped; the same command resumes it" in told
         assert re.search(r"resumed at \d+ (agent )?steps", told)

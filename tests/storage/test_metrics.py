@@ -8,10 +8,14 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.layout_pb2 import Layout
 
 from ez_jax.config import BadInput
+from ez_jax.config.presets import make_config
+from ez_jax.evaluation.scores import Games, summary
 from ez_jax.storage.metrics import MetricsWriter, Series, read_metrics
 from ez_jax.structs import Clocks
-from ez_jax.terminal.progress import Progress, duration
+from ez_jax.terminal.progress import Progress, duration, score_text
 from ez_jax.training.planning.needs import cpu_warning
+
+EVALUATED = {"eval/return_mean": 33.0, "eval/return_std": 6.0, "eval/episodes": 10}
 
 
 def clocks(step, updates=0):
@@ -160,7 +164,7 @@ def shown(**kwargs):
     with progress.running("CartPole", 100, 50):
         progress.update(Clocks())
         progress.update(Clocks(40, 40, 10, 2.0), {"rollout/return": 21.5, "loss/total": 2.25})
-        progress.update(Clocks(40, 40, 10, 2.0), {"eval/return_mean": 33.0})
+        progress.evaluation(Clocks(40, 40, 10, 2.0), EVALUATED)
     return stream.getvalue()
 
 
@@ -174,15 +178,50 @@ def test_a_file_gets_plain_lines_without_control_characters():
     assert lines[3] == "compiling the search ..."
     assert lines[4].startswith("compiled the search in 0.0 s")
     assert lines[5:] == [
-        "40/100 steps, return 21.5, loss 2.25, 20 steps/s, 5 updates/s, 8 s left",
-        "evaluation at 40 steps: return 33",
+        "40/100 steps, 10/50 updates, training return 21.5, loss 2.25, 20 steps/s, 5 updates/s, "
+        "8 s left",
+        "evaluation at 40: 33.0 \N{PLUS-MINUS SIGN} 2.0 (10 episodes)",
     ]
 
 
-def test_how_an_evaluation_compares_stands_beside_it():
+def test_what_others_got_stands_beside_an_evaluation():
     stream = io.StringIO()
-    Progress(stream=stream).update(Clocks(1_500), {"eval/return_mean": 9.0}, "below 10 to 12")
-    assert stream.getvalue() == "evaluation at 1,500 steps: return 9, below 10 to 12\n"
+    Progress(stream=stream).evaluation(Clocks(1_500), EVALUATED, "published: human 7", "run")
+    told = "evaluation at 1,500: 33.0 \N{PLUS-MINUS SIGN} 2.0 (10 runs); published: human 7\n"
+    assert stream.getvalue() == told
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "episodes", "text"),
+    [
+        (0.25, 0.43, 20, "0.250 \N{PLUS-MINUS SIGN} 0.099 (20 episodes)"),
+        (500.0, 0.0, 20, "500.0 \N{PLUS-MINUS SIGN} 0.0 (20 episodes)"),
+        (25_310.4, 2_410.0, 32, "25,310 \N{PLUS-MINUS SIGN} 433 (32 episodes)"),
+        (-20.7, 0.0, 1, "-20.7 (1 episode)"),
+        (0.5, 0.0, 1, "0.5 (1 episode)"),
+    ],
+)
+def test_a_score_has_its_standard_error_and_as_many_digits_as_that_tells(mean, std, episodes, text):
+    measured = {"eval/return_mean": mean, "eval/return_std": std, "eval/episodes": episodes}
+    assert score_text(measured) == text
+
+
+def test_a_standard_error_is_that_of_the_mean():
+    returns = np.array([3.0, 5.0, 10.0, 1.0])
+    found = summary(make_config("CartPole"), Games(returns, np.ones(4, int)))
+    expected = returns.std(ddof=1) / np.sqrt(4)
+    assert score_text(found) == f"4.8 \N{PLUS-MINUS SIGN} {expected:.1f} (4 episodes)"
+
+
+def test_a_negative_loss_comes_with_its_parts_and_is_explained_once():
+    stream = io.StringIO()
+    progress = Progress(stream=stream)
+    losses = {"loss/total": -0.5, "loss/value_prefix": 0.25, "loss/consistency": -0.75}
+    for steps in (1, 2):
+        progress.update(Clocks(steps), losses)
+    told = stream.getvalue()
+    assert told.count("loss -0.5 (value prefix 0.25, consistency -0.75)") == 2
+    assert told.count("minus a similarity") == 1
 
 
 def test_time_left_is_unknown_before_the_first_update():

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import math
+import re
 import shutil
 import signal
 import time
@@ -19,11 +20,11 @@ from ez_jax.agent import schedules
 from ez_jax.config import to_dict
 from ez_jax.diagnosis import crash_replay
 from ez_jax.storage import crash_bundle
-from ez_jax.storage.metrics import read_metrics
+from ez_jax.storage.metrics import EVALUATION, read_metrics
 from ez_jax.structs import Clocks, TimeStep
 from ez_jax.system import exits
 from ez_jax.system.signals import Interrupt
-from ez_jax.terminal.progress import Progress
+from ez_jax.terminal.progress import Progress, score_text
 from ez_jax.train import train
 from ez_jax.training.run import Run
 
@@ -193,17 +194,19 @@ def test_without_a_terminal_the_output_is_plain_lines_that_tell_the_whole_story(
     lines = finished.stdout.splitlines()
     assert all(character.isprintable() for line in lines for character in line)
     story = ["game ", "device ", "memory ", "folder ", "compiling acting", "compiled acting"]
-    story += ["compiling learning", "evaluation at", "done:"]
+    story += ["compiling learning", "evaluation at", "done:", "next: python -m ez_jax.inspect"]
     positions = [next(i for i, line in enumerate(lines) if told in line) for told in story]
     assert positions == sorted(positions)
 
 
-def test_after_each_evaluation_stands_how_it_compares(finished):
-    told = [line for line in finished.stdout.splitlines() if line.startswith("evaluation at")]
-    assert len(told) == sum("eval/return_mean" in line for line in read_metrics(finished.folder))
-    for line in told:
-        assert ", nothing to compare with here; ez_jax's own curve goes from 231 at 1,000" in line
-        assert "total_agent_steps=10000 instead of 160" in line
+def test_each_evaluation_is_told_with_its_error_and_the_end_with_score_and_time(finished):
+    lines = finished.stdout.splitlines()
+    told = [line.partition(": ")[2] for line in lines if line.startswith("evaluation at")]
+    evaluations = [line for line in read_metrics(finished.folder) if EVALUATION in line]
+    assert told == [score_text(line) for line in evaluations]
+    (done,) = (line for line in lines if line.startswith("done:"))
+    assert done.startswith(f"done: {told[-1]} after {evaluations[-1]['agent_steps']:,} agent steps")
+    assert re.search(r" updates, [\dmin ]+ s, /.*finished$", done)
 
 
 def test_the_same_command_on_a_complete_run_says_so_and_changes_nothing(finished, capsys):
@@ -265,7 +268,7 @@ def interrupted(tmp_path_factory):
 def test_ctrl_c_does_not_wait_for_an_evaluation_which_is_made_first_when_resumed(interrupted):
     folder, code, told = interrupted
     assert code == exits.INTERRUPTED
-    assert "stopped; the same command goes on from here" in told
+    assert "stopped; the same command resumes it" in told
     saved, lines = runs.latest_checkpoint(folder), read_metrics(folder)
     assert runs.EVAL_EVERY <= saved < runs.EVAL_EVERY + 2
     assert not any(is_evaluation(line) for line in lines)

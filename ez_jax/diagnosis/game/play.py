@@ -109,7 +109,7 @@ class Game:
         from ez_jax.training.planning.needs import memory_needs, start_rows
 
         needs = memory_needs(self.config, self.model)
-        rows = start_rows(self.config, self.model, needs, run_folder(self.config), None)
+        rows = start_rows(self.config, self.model, needs, run_folder(self.config))
         return {name: text for name, text in rows.items() if name != "folder"}
 
 

@@ -190,9 +190,7 @@ def _flops(function: Any, *shapes: Any) -> float:
     return costs["flops"]
 
 
-def start_rows(
-    config: Config, model: Model, needs: MemoryNeeds, folder: Path, saved: int | None
-) -> dict[str, str]:
+def start_rows(config: Config, model: Model, needs: MemoryNeeds, folder: Path) -> dict[str, str]:
     """What a person is told at the start, by name."""
     spec = model.spec
     params = _shapes(config, model)[0].variables["params"]
@@ -200,7 +198,7 @@ def start_rows(
     stack = f", {spec.frame_stack} frames stacked" if spec.frame_stack > 1 else ""
     shape = "x".join(map(str, spec.observation_shape))
     frames = config.total_agent_steps * spec.frame_skip
-    rows = {
+    return {
         "game": f"{config.game} ({spec.task_id}, {spec.backend}), {spec.num_actions} actions, "
         f"observation {shape} {spec.observation_dtype}{stack}",
         "preset": f"{config.preset}, seed {config.seed}, {config.search.policy} search with "
@@ -214,7 +212,6 @@ def start_rows(
         "folder": f"{folder}: config.yaml, metrics.jsonl, scores.json, checkpoints/, "
         "TensorBoard events",
     }
-    return rows | ({"resumes": f"at {saved:,} agent steps"} if saved is not None else {})
 
 
 def _devices(config: Config) -> str:
