@@ -4,9 +4,8 @@
 
 writes `cartpole.json` (per run: the points of the curve, when the threshold was reached, settings
 that were changed, device, versions, commit) and `cartpole.png`; runs that differ in settings have a
-colour for each. `--solved 475` sets the threshold,
-`--training` draws the scores of the games played in training, too, `--random` what random play gets
-(`experiments.random_play`).
+colour for each. `--solved 475` sets the threshold, `--random` what random play gets
+(`experiments.random_play`). `experiments.figures` draws the committed ones again.
 Needs matplotlib (`pip install -e ".[notebooks]"`).
 """
 
@@ -17,6 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from experiments import figures
 from ez_jax.config import flatten, from_dict
 from ez_jax.config.presets import make_config
 from ez_jax.storage.metrics import read_metrics
@@ -86,42 +86,6 @@ def arms(runs: list[dict[str, Any]]) -> list[str]:
     return [", ".join(f"{key}={values[key][i]}" for key in differ) for i in range(len(runs))]
 
 
-def draw(runs: list[dict[str, Any]], lines: dict[str, float], path: Path, training: bool) -> None:
-    """A line for each run, in the colour of its settings or seed, and the lines to compare with."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(6.4, 4.0), constrained_layout=True)
-    names = arms(runs)
-    if not any(names):
-        names = [f"seed {run['seed']}" for run in runs]
-    colours = {name: f"C{i}" for i, name in enumerate(dict.fromkeys(names))}
-    for run, label in zip(runs, names, strict=True):
-        colour = colours[label]
-        steps = [point["agent_steps"] for point in run["curve"]]
-        means = [point["eval/return_mean"] for point in run["curve"]]
-        axes.plot(steps, means, color=colour, marker="o", markersize=3, label=label)
-        if training:
-            played = [
-                [point[name] for point in run["training"]] for name in ("agent_steps", *PLAYED)
-            ]
-            axes.plot(*played[:2], ".:", color=colour, alpha=0.5, label="games in training")
-    for name, value in lines.items():
-        axes.axhline(value, color="grey", linestyle="--", linewidth=1)
-        axes.annotate(f"{name} {value:g}".strip(), (0, value), color="grey", va="bottom")
-    first = runs[0]
-    axes.set_title(f"{first['game']}, preset={first['preset']}, {first['device']}")
-    axes.set_xlabel("agent steps")
-    axes.set_ylabel(f"mean return of {first['episodes']} evaluation games")
-    axes.grid(alpha=0.3)
-    entries = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))  # one of each
-    place = {"loc": "outside lower center", "fontsize": "small", "ncols": min(3, len(entries))}
-    figure.legend(entries.values(), entries.keys(), **place)
-    figure.savefig(path, dpi=120)
-
-
 def main(words: list[str]) -> None:
     """Read the run folders, write the JSON and the figure, print the table."""
     parser = argparse.ArgumentParser(
@@ -131,19 +95,19 @@ def main(words: list[str]) -> None:
     parser.add_argument("runs", type=Path, nargs="+", help="run folders")
     parser.add_argument("--solved", type=float, help="return that counts as solved")
     parser.add_argument("--random", type=float, help="what random play gets")
-    parser.add_argument("--training", action="store_true", help="draw games in training, too")
     arguments = parser.parse_args(words)
     runs = [curve(run, arguments.solved) for run in arguments.runs]
     runs.sort(key=lambda run: run["seed"])
     command = f"python -m ez_jax.train game={runs[0]['game']} preset={runs[0]['preset']} seed=SEED"
     command += "".join(f" {key}={value}" for key, value in runs[0]["changed"].items())
-    lines = {"": arguments.solved, "random play": arguments.random}
-    lines = {name: value for name, value in lines.items() if value is not None}
     content = {"command": command, "solved": arguments.solved, "random": arguments.random}
     content["runs"] = runs
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.with_suffix(".json").write_text(json.dumps(content, indent=1), encoding="utf-8")
-    draw(runs, lines, arguments.out.with_suffix(".png"), arguments.training)
+    by_arm: dict[str, list[dict[str, Any]]] = {}
+    for name, run in zip(arms(runs), runs, strict=True):
+        by_arm.setdefault(name, []).append(run)
+    figures.draw(by_arm, figures.lines_of(content), arguments.out.with_suffix(".png"))
     for run in runs:
         reached = run.get("solved_at")
         when = (
