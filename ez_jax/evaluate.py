@@ -10,16 +10,18 @@ import ez_jax.system.allocator  # noqa: F401  # isort: skip, before others make 
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from ez_jax import terminal
 from ez_jax.config import BadInput, checks, paths
 from ez_jax.evaluation import on_track
 from ez_jax.evaluation.by_simulations import by_simulations
 from ez_jax.evaluation.play import make_evaluate
-from ez_jax.evaluation.scores import scores, summary
+from ez_jax.evaluation.scores import Games, scores, summary
 from ez_jax.evaluation.trained_agent import changed, check_free, load
 from ez_jax.evaluation.video import write_video
 from ez_jax.storage import run_folder
+from ez_jax.storage.weights_and_biases import WandbWriter
 from ez_jax.system import compilation, exits
 from ez_jax.terminal import arguments
 from ez_jax.terminal.progress import Progress
@@ -71,13 +73,29 @@ def main(words: Sequence[str]) -> int:
     progress.evaluation(agent.clocks, measured, remark)
     for name, value in measured.items():
         progress.say(f"{name.removeprefix('eval/'):16} {value:.4g}")
+    videos = []
     for i, pictures in enumerate(games.pictures):
         fps = 15 if chosen.env.frame_skip > 1 else 30
         path = run / "videos" / f"step{agent.clocks.agent_steps}_game{i}.mp4"
-        progress.say(f"wrote {write_video(path, pictures, fps)}")
+        videos.append(write_video(path, pictures, fps))
+        progress.say(f"wrote {videos[-1]}")
+    if agent.config.log.wandb:
+        _send(run, agent.clocks.agent_steps, games, videos, progress)
     found = scores(chosen, agent.spec.num_actions, games)
     progress.say(f"wrote {run_folder.write_evaluation(run, found, agent.clocks)}")
     return exits.DONE
+
+
+def _send(
+    run: Path, agent_steps: int, games: Games, videos: Sequence[Path], progress: Progress
+) -> None:
+    """Send an evaluation to the W&B run of a folder."""
+    writer = WandbWriter(run, progress.warn)
+    rows = list(zip(games.returns.tolist(), games.lengths.tolist(), strict=True))
+    writer.write_table("after_training/games", ("return", "length"), rows)
+    for i, path in enumerate(videos):
+        writer.write_video(f"after_training/game{i}", path, agent_steps)
+    writer.close()
 
 
 HELP = """usage: python -m ez_jax.evaluate run=DIR [episodes=N] [video=N] [KEY=VALUE ...]

@@ -182,6 +182,7 @@ class LogConfig:
 
     every: int = 1_000  # agent steps
     tensorboard: bool = True  # events beside metrics.jsonl
+    wandb: bool = False  # to Weights & Biases as well: pip install "ez_jax[wandb]"
     progress: bool = True  # a live bar where there is a terminal; false: plain lines
     watchdog: float = 1_800.0  # seconds without a sign of life, then the process ends; 0: never
 

@@ -35,6 +35,7 @@ NOT_BELOW = (
     "checkpoints",
     "videos",
     "crashes",
+    "wandb",
     run_folder.EVALUATIONS,
 )  # folders of a run in which no other run lies
 ABLATION_FILE = "ablation.json"  # what an ablation was asked for, in a folder above its runs

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from ez_jax.config import BadInput
 from ez_jax.storage import safe_files
+from ez_jax.storage.weights_and_biases import WandbWriter
 from ez_jax.structs import Clocks, Sums
 
 FILE_NAME = "metrics.jsonl"
@@ -51,8 +52,12 @@ class Series(NamedTuple):
 class MetricsWriter(contextlib.AbstractContextManager["MetricsWriter"]):
     """Appends to `metrics.jsonl` and to the TensorBoard events of one run folder."""
 
-    def __init__(self, run_dir: str | Path, *, tensorboard: bool):
-        """Open the run folder, which must exist; existing lines are kept."""
+    def __init__(self, run_dir: str | Path, *, tensorboard: bool, wandb: WandbWriter | None = None):
+        """Open the run folder, which must exist; existing lines are kept.
+
+        `wandb` is sent the same numbers and closed with the rest.
+        """
+        self._wandb = wandb
         self._run_dir = Path(run_dir).absolute()
         self._path = self._run_dir / FILE_NAME
         self._use_tensorboard = tensorboard
@@ -73,6 +78,8 @@ class MetricsWriter(contextlib.AbstractContextManager["MetricsWriter"]):
                 raise FloatingPointError(f"{name} is {value} at {clocks}")
         line = dataclasses.asdict(clocks) | values
         self._file.write(json.dumps(line).encode() + b"\n")
+        if self._wandb is not None:
+            self._wandb.write(line)
         if self._use_tensorboard:
             values |= {"time/env_frames": clocks.env_frames, "time/updates": clocks.updates}
             for name, value in values.items():
@@ -85,12 +92,23 @@ class MetricsWriter(contextlib.AbstractContextManager["MetricsWriter"]):
             indented = "\n".join("    " + line for line in text.splitlines())
             self._events().add_text("config", indented, global_step=0)
 
+    def write_episodes(
+        self, clocks: Clocks, returns: Sequence[float], lengths: Sequence[int]
+    ) -> None:
+        """Show the episodes of an evaluation as a table; only Weights & Biases has tables."""
+        if self._wandb is not None:
+            rows = [(clocks.agent_steps, *row) for row in zip(returns, lengths, strict=True)]
+            self._wandb.write_table("eval/games", ("agent_steps", "return", "length"), rows)
+
     def write_references(self, lines: Sequence[Series], after: int = -1) -> None:
-        """Draw what the evaluations compare with, on TensorBoard only; call it once per process.
+        """Draw what the evaluations compare with; call it once per process.
 
         A resumed run draws what is `after` its agent steps: TensorBoard forgets that part, as
         everything later than the point where a run goes on.
         """
+        if self._wandb is not None and lines and after < 0:
+            drawn = {line.name: line.points for line in lines}
+            self._wandb.write_lines("references", drawn, "evaluation return of others")
         if not self._use_tensorboard:
             return
         for line in lines:
@@ -127,6 +145,8 @@ class MetricsWriter(contextlib.AbstractContextManager["MetricsWriter"]):
     def close(self) -> None:
         """Write out what TensorBoard still holds back and close the files."""
         self._file.close()
+        if self._wandb is not None:
+            self._wandb.close()
         if self._tensorboard is not None:
             self._tensorboard.close()
             self._tensorboard = None

@@ -30,7 +30,9 @@ EVALUATIONS = "evaluations"  # of `ez_jax.evaluate`, one file each; SCORES_FILE 
 
 CHECKPOINTS = "checkpoints"
 # What is read and written in a run folder beside its checkpoints; the rest is not ours.
-OWN_FILES = (CONFIG_FILE, SCORES_FILE, BY_SIMULATIONS_FILE, INSPECT_FILE, "metrics.jsonl")
+OWN_FILES = (
+    *(CONFIG_FILE, SCORES_FILE, BY_SIMULATIONS_FILE, INSPECT_FILE, "metrics.jsonl", "wandb.json"),
+)
 
 # Keys that may change when a run is resumed, because what is learned does not depend on them:
 # where the folder lies, the name of the preset (its numbers are compared one by one), when the run
@@ -84,7 +86,7 @@ def check_links(run_dir: Path) -> None:
     names = [name + end for name in OWN_FILES for end in ("", ".part")]
     checkpoints = run_dir / CHECKPOINTS
     inside = list(checkpoints.iterdir()) if checkpoints.is_dir() else []
-    own = [run_dir / name for name in (CHECKPOINTS, "videos", EVALUATIONS, *names)]
+    own = [run_dir / name for name in (CHECKPOINTS, "videos", "wandb", EVALUATIONS, *names)]
     safe_files.check_links(run_dir, [*own, *inside])
 
 

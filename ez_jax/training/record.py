@@ -20,10 +20,11 @@ from ez_jax.agent import complaints, diagnostics, schedules
 from ez_jax.config import Config
 from ez_jax.evaluation import on_track
 from ez_jax.evaluation.scores import Games, scores, summary
-from ez_jax.storage import run_folder
+from ez_jax.storage import run_folder, weights_and_biases
 from ez_jax.storage.checkpoint import Checkpointer
 from ez_jax.storage.lock import RunLock
 from ez_jax.storage.metrics import EVALUATION, MetricsWriter, last_written, means
+from ez_jax.storage.weights_and_biases import WandbWriter
 from ez_jax.structs import Clocks, EnvSpec, Sums, TrainState
 from ez_jax.system import processes
 from ez_jax.terminal.progress import Progress, duration, score_text
@@ -51,6 +52,8 @@ class Record:
         Raises:
           BadInput: another process has it, or it holds another configuration.
         """
+        if config.log.wandb:
+            weights_and_biases.check_installed()
         self.config, self.clocks = config, Clocks()
         self._is_alone, self._warn = is_alone, progress.warn
         self._measured: dict[str, float] = {}  # by the last evaluation of this process
@@ -77,8 +80,10 @@ class Record:
         self._spec, self.clocks = spec, saved or Clocks()
         if self._is_new:
             run_folder.write_config(self.folder, as_given)
-        is_drawn = config.log.tensorboard and processes.is_first()
-        self.writer = MetricsWriter(self.folder, tensorboard=is_drawn)
+        is_first, log = processes.is_first(), config.log
+        wandb = WandbWriter(self.folder, self._say, as_given) if log.wandb and is_first else None
+        is_drawn = log.tensorboard and is_first
+        self.writer = MetricsWriter(self.folder, tensorboard=is_drawn, wandb=wandb)
         opened.callback(self.writer.close)
         # Lines of a run that never saved anything go.
         dropped = self.writer.truncate_after(saved or Clocks(agent_steps=-1))
@@ -159,6 +164,7 @@ class Record:
         measured = summary(self.config, games)
         if self.config.checkpoint.keep_best:
             saving.save_best(self.checkpointer, train, self.now(), measured[EVALUATION])
+        self.writer.write_episodes(self.now(), games.returns.tolist(), games.lengths.tolist())
         self.writer.write(self.now(), measured)  # last: the line says that it was done
         self._done_at[EVALUATE], self._measured = self.clocks, measured
         return measured

@@ -109,6 +109,7 @@ OURS = {
         "checkpoint.minutes",
         "log.every",
         "log.tensorboard",
+        "log.wandb",
         "log.progress",
     ),
     *("log.watchdog", "learner.max_skipped"),

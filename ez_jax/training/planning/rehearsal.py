@@ -91,6 +91,7 @@ def _opened(config: Config) -> Iterator[tuple[Run, float]]:
             "run_dir": folder,
             "actor.random_start": False,  # every decision is a search
             "log.tensorboard": False,
+            "log.wandb": False,
             **{f"{part}.every": 0 for part in ("log", "eval", "checkpoint")},
         }
         began = time.perf_counter()
