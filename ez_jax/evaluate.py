@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ez_jax import terminal
-from ez_jax.config import BadInput, checks, paths
+from ez_jax.config import BadInput, Config, checks, paths
 from ez_jax.evaluation import on_track
 from ez_jax.evaluation.by_simulations import by_simulations
 from ez_jax.evaluation.play import make_evaluate
@@ -73,17 +73,24 @@ def main(words: Sequence[str]) -> int:
     progress.evaluation(agent.clocks, measured, remark)
     for name, value in measured.items():
         progress.say(f"{name.removeprefix('eval/'):16} {value:.4g}")
-    videos = []
-    for i, pictures in enumerate(games.pictures):
-        fps = 15 if chosen.env.frame_skip > 1 else 30
-        path = run / "videos" / f"step{agent.clocks.agent_steps}_game{i}.mp4"
-        videos.append(write_video(path, pictures, fps))
-        progress.say(f"wrote {videos[-1]}")
+    videos = _write_videos(run, chosen, agent.clocks.agent_steps, games)
+    for path in videos:
+        progress.say(f"wrote {path}")
     if agent.config.log.wandb:
         _send(run, agent.clocks.agent_steps, games, videos, progress)
     found = scores(chosen, agent.spec.num_actions, games)
     progress.say(f"wrote {run_folder.write_evaluation(run, found, agent.clocks)}")
     return exits.DONE
+
+
+def _write_videos(run: Path, config: Config, agent_steps: int, games: Games) -> list[Path]:
+    """Write what was filmed into a run folder."""
+    fps = 15 if config.env.frame_skip > 1 else 30
+    names = (f"step{agent_steps}_game{i}.mp4" for i in range(len(games.pictures)))
+    return [
+        write_video(run / "videos" / name, pictures, fps)
+        for name, pictures in zip(names, games.pictures, strict=True)
+    ]
 
 
 def _send(

@@ -5,6 +5,7 @@ that a resumed run continues the same one. W&B's own variables hold: WANDB_MODE=
 WANDB_PROJECT, WANDB_ENTITY, WANDB_API_KEY. Whatever fails here is warned of once and stops nothing.
 """
 
+import importlib
 import importlib.util
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 from ez_jax.config import BadInput
 from ez_jax.storage import safe_files
 
+PACKAGE = "wandb"  # an extra, so it is imported only where it is used
 ID_FILE = "wandb.json"
 STEP = "agent_steps"  # W&B's own step cannot go back to a checkpoint
 SETTINGS = {"console": "off", "silent": True, "init_timeout": 30.0}
@@ -26,7 +28,7 @@ def check_installed() -> None:
     Raises:
       BadInput: it is not there.
     """
-    if importlib.util.find_spec("wandb") is None:
+    if importlib.util.find_spec(PACKAGE) is None:
         raise BadInput(
             "log.wandb=true needs the package wandb: pip install wandb, or leave log.wandb out"
         )
@@ -37,14 +39,13 @@ class WandbWriter:
 
     def __init__(self, run_dir: str | Path, warn: Warn, config: Mapping[str, Any] | None = None):
         """Open the W&B run of a folder, a new one the first time; `config` is shown there."""
-        self._warn, self._run = warn, None
+        self._warn = warn
+        self._run: Any = None
         self._attempt(lambda: self._open(Path(run_dir).absolute(), config))
 
     def _open(self, run_dir: Path, config: Mapping[str, Any] | None) -> None:
-        import wandb
-
-        config = config or {}
-        self._run = wandb.init(
+        config, wandb = config or {}, importlib.import_module(PACKAGE)
+        run = wandb.init(
             id=run_id(run_dir),
             dir=run_dir,
             config=dict(config) or None,
@@ -55,8 +56,9 @@ class WandbWriter:
             reinit="create_new",  # several runs in one program
             settings=wandb.Settings(**SETTINGS),
         )
-        self._run.define_metric(STEP)
-        self._run.define_metric("*", step_metric=STEP)
+        run.define_metric(STEP)
+        run.define_metric("*", step_metric=STEP)
+        self._run = run
 
     def write(self, values: Mapping[str, float]) -> None:
         """Numbers by name; agent_steps is among them."""
@@ -96,9 +98,7 @@ class WandbWriter:
         run = self._run
         if run is None:
             return
-        import wandb
-
-        self._attempt(lambda: run.log(make(wandb)))
+        self._attempt(lambda: run.log(make(importlib.import_module(PACKAGE))))
 
     def _attempt(self, action: Callable[[], object]) -> None:
         """Do it; if it fails, say so once and do without W&B from then on."""
