@@ -1,4 +1,4 @@
-"""Evaluation: full games, no noise, own seeds.
+"""Evaluation: full games, own seeds, without noise unless `eval.epsilon` says so.
 
     python -m ez_jax.evaluate run=DIR episodes=32 search.num_simulations=50 video=3
 
@@ -12,10 +12,10 @@ import re
 from collections.abc import Sequence
 
 from ez_jax import terminal
-from ez_jax.config import BadInput, checks, paths
+from ez_jax.config import BadInput, Config, checks, paths
 from ez_jax.evaluation.by_simulations import by_simulations
 from ez_jax.evaluation.play import make_evaluate
-from ez_jax.evaluation.scores import scores, summary
+from ez_jax.evaluation.scores import protocol, scores, summary
 from ez_jax.evaluation.trained_agent import changed, check_free, load
 from ez_jax.evaluation.video import write_video
 from ez_jax.storage import run_folder
@@ -65,24 +65,43 @@ def main(words: Sequence[str]) -> int:
         return exits.DONE
     games = make_evaluate(chosen, agent.model)(agent.variables, film=values["video"])
     assert games is not None, "nobody stops it"
+    progress.say(f"{len(games.returns)} episodes, {games.distinct} distinct")
     for name, value in summary(chosen, games).items():
         progress.say(f"{name.removeprefix('eval/'):16} {value:.4g}")
     for i, pictures in enumerate(games.pictures):
         fps = 15 if chosen.env.frame_skip > 1 else 30
         path = run / "videos" / f"step{agent.clocks.agent_steps}_game{i}.mp4"
         progress.say(f"wrote {write_video(path, pictures, fps)}")
-    run_folder.write_scores(run, scores(chosen, agent.spec.num_actions, games), agent.clocks)
+    found = scores(chosen, agent.spec.num_actions, games)
+    name, remark = _where(agent.config, chosen)
+    run_folder.write_scores(run, found, agent.clocks, name)
+    progress.say(f"wrote {run / name}{remark}")
     return exits.DONE
+
+
+def _where(trained: Config, chosen: Config) -> tuple[str, str]:
+    """The file for scores, and what is to be said of it.
+
+    Those with another share of random actions than the run's own never come in its place.
+    """
+    own, other = protocol(trained), protocol(chosen)
+    differing = ", ".join(f"{key}={other[key]}" for key in own if own[key] != other[key])
+    if trained.eval.epsilon == chosen.eval.epsilon:
+        remark = f", of another protocol than the run's own: {differing}" if differing else ""
+        return run_folder.SCORES_FILE, remark
+    name = f"scores_epsilon_{chosen.eval.epsilon:g}.json"
+    return name, f" beside {run_folder.SCORES_FILE}, because the protocol is another: {differing}"
 
 
 HELP = """usage: python -m ez_jax.evaluate run=DIR [episodes=N] [video=N] [KEY=VALUE ...]
 
-Plays full games with the newest weights of a run, without noise, from seeds of their own.
+Plays full games with the newest weights of a run, from seeds of their own.
   run=DIR                      the run folder
   episodes=32                  games (default: eval.episodes of the run)
   best=true                    the weights of the best evaluation instead of the newest
   video=3                      film the first games into DIR/videos
   simulations=1,4,16,50        the same games with each, into DIR/scores_by_simulations.json
+  eval.epsilon=0.05            a share of random actions, into DIR/scores_epsilon_0.05.json
   search.num_simulations=50    any key of search, eval and env
 exit codes: 0 done, 1 failure, 2 bad input, 130 interrupted
 """

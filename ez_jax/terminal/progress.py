@@ -125,7 +125,7 @@ class Progress:
             return
         if EVALUATION in metrics:
             score = f"{metrics[EVALUATION]:.5g}"
-            told = f"evaluation at {clocks.agent_steps:,} steps: return {score}"
+            told = f"evaluation at {clocks.agent_steps:,} steps: return {score}{_games(metrics)}"
             self.say(f"{told}, {remark}" if remark else told)
         elif self._bar is None:
             self.say(f"{self._facts(clocks)}, {left}")
@@ -154,6 +154,13 @@ class Progress:
         # soft_wrap: a line of a log file stays one line.
         self._console.print(text, soft_wrap=True)
         self._console.file.flush()
+
+
+def _games(metrics: Mapping[str, float]) -> str:
+    """How many games of an evaluation there were, and how many different ones."""
+    if not {"eval/episodes", "eval/distinct"} <= metrics.keys():
+        return ""
+    return f" ({metrics['eval/episodes']:g} episodes, {metrics['eval/distinct']:g} distinct)"
 
 
 def _rate(per_second: float) -> str:

@@ -72,6 +72,7 @@ def test_where_there_is_no_curve_only_what_is_known_is_said():
     ("preset", "changes", "told"),
     [
         ("", {"env.sticky_actions": 0.25}, "env.sticky_actions=0.0 instead of 0.25"),
+        ("", {"eval.epsilon": 0.05}, "eval.epsilon=0.0 instead of 0.05"),
         ("", {"total_agent_steps": 50_000}, "total_agent_steps=100000 instead of 50000"),
         ("", {"consistency": False}, "consistency=True instead of False"),
         ("small", {}, "preset=efficientzero instead of small"),
