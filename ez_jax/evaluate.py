@@ -1,4 +1,4 @@
-"""Evaluation: full games, no noise, own seeds.
+"""Evaluation: full games, own seeds, without noise unless `eval.epsilon` says so.
 
     python -m ez_jax.evaluate run=DIR episodes=32 search.num_simulations=50 video=3
 
@@ -17,8 +17,8 @@ from ez_jax.config import BadInput, Config, checks, paths
 from ez_jax.evaluation import on_track
 from ez_jax.evaluation.by_simulations import by_simulations
 from ez_jax.evaluation.play import make_evaluate
-from ez_jax.evaluation.scores import Games, scores, summary
-from ez_jax.evaluation.trained_agent import changed, check_free, load
+from ez_jax.evaluation.scores import Games, protocol, scores, summary
+from ez_jax.evaluation.trained_agent import Agent, changed, check_free, load
 from ez_jax.evaluation.video import write_video
 from ez_jax.storage import run_folder
 from ez_jax.storage.weights_and_biases import WandbWriter
@@ -66,21 +66,34 @@ def main(words: Sequence[str]) -> int:
         run_folder.write_scores(run, found, agent.clocks, name)
         progress.say(f"wrote {run / name}")
         return exits.DONE
-    games = make_evaluate(chosen, agent.model)(agent.variables, film=values["video"])
+    _play(run, agent, chosen, values["video"], progress)
+    return exits.DONE
+
+
+def _play(run: Path, agent: Agent, chosen: Config, film: int, progress: Progress) -> None:
+    """Play the games, say and write what came of them; the scores come before anything else."""
+    games = make_evaluate(chosen, agent.model)(agent.variables, film=film)
     assert games is not None, "nobody stops it"
     measured = summary(chosen, games)
     remark = on_track.published(chosen, agent.clocks.agent_steps)
     progress.evaluation(agent.clocks, measured, remark)
     for name, value in measured.items():
         progress.say(f"{name.removeprefix('eval/'):16} {value:.4g}")
+    found = scores(chosen, agent.spec.num_actions, games)
+    written = run_folder.write_evaluation(run, found, agent.clocks)
+    progress.say(f"wrote {written}{_another_protocol(agent.config, chosen)}")
     videos = _write_videos(run, chosen, agent.clocks.agent_steps, games)
     for path in videos:
         progress.say(f"wrote {path}")
     if agent.config.log.wandb:
         _send(run, agent.clocks.agent_steps, games, videos, progress)
-    found = scores(chosen, agent.spec.num_actions, games)
-    progress.say(f"wrote {run_folder.write_evaluation(run, found, agent.clocks)}")
-    return exits.DONE
+
+
+def _another_protocol(trained: Config, chosen: Config) -> str:
+    """What to say of scores that do not compare with the run's own."""
+    own, other = protocol(trained), protocol(chosen)
+    differing = ", ".join(f"{key}={other[key]}" for key in own if own[key] != other[key])
+    return f", of another protocol than the run's own: {differing}" if differing else ""
 
 
 def _write_videos(run: Path, config: Config, agent_steps: int, games: Games) -> list[Path]:
@@ -107,12 +120,13 @@ def _send(
 
 HELP = """usage: python -m ez_jax.evaluate run=DIR [episodes=N] [video=N] [KEY=VALUE ...]
 
-Plays full games with the newest weights of a run, without noise, from seeds of their own.
+Plays full games with the newest weights of a run, from seeds of their own.
   run=DIR                      the run folder; the scores go to DIR/evaluations/<time>.json
   episodes=32                  games (default: eval.episodes of the run)
   best=true                    the weights of the best evaluation instead of the newest
   video=3                      film the first games into DIR/videos
   simulations=1,4,16,50        the same games with each, into DIR/scores_by_simulations.json
+  eval.epsilon=0.05            a share of random actions, another protocol
   search.num_simulations=50    any key of search, eval and env
 exit codes: 0 done, 1 failure, 2 bad input, 130 interrupted
 """

@@ -3,27 +3,64 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import mctx
-from jaxtyping import Array
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Int, Key
 
 from ez_jax.agent import diagnostics
-from ez_jax.agent.frames import push_frame
+from ez_jax.agent.frames import init_frames, push_frame
 from ez_jax.agent.model import Model
 from ez_jax.agent.replay import ring
 from ez_jax.agent.search import SearchFn, make_tree_search
 from ez_jax.config import Config
-from ez_jax.structs import NEVER, Replay, Row, SearchOutput, TimeStep, Variables
+from ez_jax.structs import NEVER, EnvSpec, Replay, Row, SearchOutput, TimeStep, Variables
 from ez_jax.system import devices
 
 Found = TypeVar("Found")  # what a search returns
-# (variables, frames, step) -> what was found, frames
-EvalPolicy = Callable[[Variables, Array, TimeStep], tuple[Found, Array]]
+DECIDE, EPSILON = 1_000, 1  # streams of a game's seed, and of one of its decisions
+
+
+class Playing(flax.struct.PyTreeNode, kw_only=True):
+    """What the policy of evaluation knows of the games that it plays."""
+
+    frames: Array  # dtype[N, F, *obs], the stacks
+    seed: Int[ArrayLike, " N"]  # of each game
+    step: Int[ArrayLike, " N"]  # decisions in the episode before this one
+
+
+# (variables, playing, step) -> what was found, playing
+EvalPolicy = Callable[[Variables, Playing, TimeStep], tuple[Found, Playing]]
+
+
+def init_playing(spec: EnvSpec, seed: int, num_envs: int) -> Playing:
+    """Games about to begin, game i from seed + i."""
+    seeds = (seed + np.arange(num_envs)) % 2**31
+    return Playing(
+        frames=init_frames(spec, num_envs),
+        seed=seeds.astype(np.int32),
+        step=np.zeros(num_envs, np.int32),
+    )
+
+
+def decision_keys(playing: Playing) -> Key[Array, " N"]:
+    """Keys that follow from the seed of the game and the step in the episode alone."""
+
+    def of_one(seed: Array, step: Array) -> Array:
+        stream = jax.random.fold_in(jax.random.key(seed), DECIDE)
+        return jax.random.fold_in(stream, step)
+
+    return jax.vmap(of_one)(jnp.asarray(playing.seed), jnp.asarray(playing.step))
 
 
 def make_policy(model: Model, search: SearchFn[Found]) -> Callable[..., tuple[Found, Array]]:
-    """Observe and search: `(variables, frames, step, key, temperature) -> (found, frames)`."""
+    """Observe and search: `(variables, frames, step, key, temperature) -> (found, frames)`.
+
+    The key is one of each root, key[N], or one from which they are made.
+    """
 
     def think(variables: Variables, temperature: Array, rows: tuple[Array, Array]) -> Found:
         frames, keys = rows
@@ -33,7 +70,7 @@ def make_policy(model: Model, search: SearchFn[Found]) -> Callable[..., tuple[Fo
         variables: Variables, frames: Array, step: TimeStep, key: Array, temperature: Array
     ) -> tuple[Found, Array]:
         frames = push_frame(frames, step)
-        rows = frames, jax.random.split(key, len(frames))
+        rows = frames, key if key.ndim else jax.random.split(key, len(frames))
         return devices.spread(think, variables, temperature, rows=rows), frames
 
     return policy
@@ -42,26 +79,41 @@ def make_policy(model: Model, search: SearchFn[Found]) -> Callable[..., tuple[Fo
 def make_eval_policy(
     config: Config, model: Model, num_simulations: int | None = None
 ) -> EvalPolicy[SearchOutput]:
-    """The policy of evaluation, without noise.
+    """The policy of evaluation: the search's choice but for a share `eval.epsilon` of random ones.
+
+    What it draws follows from the seed of the game and the step, whatever games are beside it.
 
     Args:
       config: of the run.
       model: of the game.
       num_simulations: instead of `eval.num_simulations`; 0 means as in training.
     """
-    policy = make_eval_tree_policy(config, model, num_simulations)
+    policy, epsilon = make_eval_tree_policy(config, model, num_simulations), config.eval.epsilon
 
-    def without_tree(variables: Variables, frames: Array, step: TimeStep):
-        (found, _), frames = policy(variables, frames, step)
-        return found, frames
+    def perhaps_random(key: Array, action: Array) -> Array:
+        which, what = jax.random.split(jax.random.fold_in(key, EPSILON))
+        random = jax.random.randint(what, (), 0, model.spec.num_actions, action.dtype)
+        return jnp.where(jax.random.bernoulli(which, epsilon), random, action)
+
+    def without_tree(variables: Variables, playing: Playing, step: TimeStep):
+        keys = decision_keys(_begun(playing, step))
+        (found, _), playing = policy(variables, playing, step)
+        if epsilon:
+            found = found.replace(action=jax.vmap(perhaps_random)(keys, found.action))
+        return found, playing
 
     return without_tree
+
+
+def _begun(playing: Playing, step: TimeStep) -> Playing:
+    """With the decisions counted anew where an episode begins."""
+    return playing.replace(step=jnp.where(step.is_first, 0, playing.step))
 
 
 def make_eval_tree_policy(
     config: Config, model: Model, num_simulations: int | None = None
 ) -> EvalPolicy[tuple[SearchOutput, mctx.Tree]]:
-    """As `make_eval_policy`, and the tree beside what was found in it."""
+    """As `make_eval_policy` without epsilon, and the tree beside what was found in it."""
     search = make_tree_search(
         config.search,
         model,
@@ -70,8 +122,16 @@ def make_eval_tree_policy(
         num_simulations=config.eval.num_simulations if num_simulations is None else num_simulations,
     )
     policy = make_policy(model, search)
-    # Neither is used without noise.
-    return lambda *given: policy(*given, jax.random.key(0), jnp.zeros(()))
+
+    def with_tree(variables: Variables, playing: Playing, step: TimeStep):
+        # Deviates (ties in evaluation, V1): drawn from the game's seed and the step.
+        playing = _begun(playing, step)
+        no_temperature = jnp.zeros(())  # none is used without noise
+        keys = decision_keys(playing)
+        found, frames = policy(variables, playing.frames, step, keys, no_temperature)
+        return found, playing.replace(frames=frames, step=playing.step + 1)
+
+    return with_tree
 
 
 class Decided(NamedTuple):

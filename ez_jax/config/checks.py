@@ -39,8 +39,8 @@ AT_LEAST_ONE = (
     "checkpoint.keep", "log.every",
 )  # fmt: skip
 SHARES = (
-    "discount", "env.sticky_actions", "search.dirichlet_fraction", "reanalyse.ratio",
-    "replay.priority_exponent", "replay.importance_exponent",
+    "discount", "env.sticky_actions", "eval.epsilon", "search.dirichlet_fraction",
+    "reanalyse.ratio", "replay.priority_exponent", "replay.importance_exponent",
     "replay.importance_exponent_final", "replay.min_weight", "learner.decay_rate",
     "learner.momentum",
 )  # fmt: skip

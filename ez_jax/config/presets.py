@@ -179,7 +179,7 @@ _NOT_ATARI: Differences = {
     },
 }
 FAMILIES: dict[str, Differences] = {
-    "atari": {},
+    "atari": {"eval": {"max_episode_steps": 3_000}},  # as published; the last one is whole
     "control": {**_NOT_ATARI, "total_agent_steps": 25_000},
     "grid": {**_NOT_ATARI, "total_agent_steps": 25_000},
     # Sticky actions as published (Young & Tian, 2019).

@@ -33,7 +33,7 @@ class EnvConfig:
     reward_clip: bool = True  # in training learn from the sign of the reward
     sticky_actions: float = 0.0  # probability that the game executes its last action again
     max_episode_steps: int = 3_000  # agent steps, training; longer episodes are truncated
-    eval_max_episode_steps: int = 27_000  # agent steps, evaluation
+    eval_max_episode_steps: int = 27_000  # agent steps, evaluation, of which the last one has this
 
 
 @dataclass(frozen=True)
@@ -160,13 +160,15 @@ class LearnerConfig:
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """Evaluation: full games, no noise, own seeds."""
+    """Evaluation: full games, without noise unless `epsilon` says so, own seeds."""
 
     every: int = 10_000  # agent steps; 0: only at the end
     episodes: int = 32  # games per evaluation
     num_envs: int = 32  # games played side by side
     num_simulations: int = 0  # 0: as in training
     seed: int = 1_000_000  # game i uses eval.seed + i
+    epsilon: float = 0.0  # share of actions that are uniformly random: another protocol
+    max_episode_steps: int = 0  # agent steps, during training; 0: env.eval_max_episode_steps
 
 
 @dataclass(frozen=True)

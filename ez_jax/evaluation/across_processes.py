@@ -38,7 +38,7 @@ def make_shared_evaluate(config: Config, model: Model) -> EvaluateFn:
             here = NamedSharding(mesh, devices.WHOLE)
             parts_here = jax.tree.map(lambda x: x.addressable_data(0), variables)  # all are whole
             variables = jax.device_put(parts_here, here)
-            games = play(variables, stop=stop, **given) if count > 0 else Games(*np.zeros((2, 0)))
+            games = play(variables, stop=stop, **given) if count > 0 else _no_games()
         if any(processes.agreed(games is None)) or games is None:
             return None
         return _of_all(games, share, config.eval.episodes)
@@ -53,4 +53,15 @@ def _of_all(games: Games, share: int, episodes: int) -> Games:
         padded = np.pad(values, (0, share - len(values)))
         return np.concatenate(processes.exchange(padded))[:episodes]
 
-    return Games(joined(games.returns), joined(games.lengths.astype(np.int64)), games.pictures)
+    assert games.digests is not None
+    return Games(
+        returns=joined(games.returns),
+        lengths=joined(games.lengths.astype(np.int64)),
+        pictures=games.pictures,
+        digests=joined(games.digests.view(np.int64)),
+        limit=int(max(one.max() for one in processes.exchange(np.array([games.limit])))),
+    )
+
+
+def _no_games() -> Games:
+    return Games(returns=np.zeros(0), lengths=np.zeros(0), digests=np.zeros(0, np.uint64))

@@ -13,17 +13,17 @@ def by_simulations(
     config: Config, agent: Agent, counts: Sequence[int], say: Callable[[str], None]
 ) -> dict[str, Any]:
     """The content of scores_by_simulations.json, told by `say` as it comes."""
-    rows = []
+    rows, limit = [], 0
     say(f"{'simulations':>11} {'mean':>10} {'std':>10}")
     for count in counts:
         chosen = override(config, {"eval.num_simulations": count})
         games = make_evaluate(chosen, agent.model)(agent.variables)
         assert games is not None, "nobody stops it"
-        returns = games.returns
+        returns, limit = games.returns, games.limit
         row = {"num_simulations": count, "mean": float(returns.mean()), "std": float(returns.std())}
         say(f"{count:11} {row['mean']:10.4g} {row['std']:10.4g}")
         rows.append(row | {"returns": returns.tolist()})
-    played = protocol(config)
+    played = protocol(config, limit)
     del played["num_simulations"]
     about = {"seed": config.seed, "preset": config.preset, "episodes": config.eval.episodes}
     return {"protocol": played, **about, "rows": rows}

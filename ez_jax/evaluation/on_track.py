@@ -49,8 +49,13 @@ def differences(config: Config, reference: Curve | Score) -> list[str]:
     """Settings of a reference that a run does not have: `env.sticky_actions=0.0 instead of 0.25`.
 
     Where both have one preset, every setting that decides what is learned counts; else those that
-    the reference names.
+    the reference names; and the noise of evaluations in any case.
     """
+    noise = {"eval.epsilon": reference.settings.get("eval.epsilon", 0.0)}
+    return _unlike(flatten(config), noise) + _learned_otherwise(config, reference)
+
+
+def _learned_otherwise(config: Config, reference: Curve | Score) -> list[str]:
     if reference.settings.get("preset") == config.preset:
         changes = {key: value for key, value in reference.settings.items() if key != "preset"}
         theirs = make_config(reference.game, config.preset, changes=changes)

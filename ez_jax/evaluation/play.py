@@ -1,7 +1,8 @@
-"""Playing full games without noise, to see how good an agent is.
+"""Playing full games, to see how good an agent is.
 
-Game i is played from `eval.seed + i`, so a score does not depend on how many games run side by
-side. Training and `ez_jax.evaluate` call the same functions.
+Game i is played from `eval.seed + i`, which decides all that is drawn in it, by the game and by the
+agent; so a score does not depend on how many games run side by side. Training and
+`ez_jax.evaluate` call the same functions.
 """
 
 from collections.abc import Callable
@@ -10,12 +11,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from ez_jax.agent.actor import EvalPolicy, make_eval_policy
-from ez_jax.agent.frames import init_frames
+from ez_jax.agent.actor import EvalPolicy, Playing, init_playing, make_eval_policy
 from ez_jax.agent.model import Model
 from ez_jax.config import Config
 from ez_jax.envs import VectorEnv, make_env
-from ez_jax.evaluation.scores import Games
+from ez_jax.evaluation.scores import Games, while_training
 from ez_jax.structs import SearchOutput, Variables
 from ez_jax.system import devices, watchdog
 
@@ -23,28 +23,29 @@ EvaluateFn = Callable[..., Games | None]  # None: it was stopped
 
 
 def make_evaluate(config: Config, model: Model) -> EvaluateFn:
-    """`evaluate(variables, film=0, stop)` plays `eval.episodes` games; the first `film` are filmed.
+    """`evaluate(variables, film=0, stop, is_final)` plays `eval.episodes` games.
 
-    None if `stop()` became true meanwhile.
+    The first `film` are filmed. They are as long as those of evaluations during training unless
+    `is_final`. None if `stop()` became true meanwhile.
     """
     policy = jax.jit(make_eval_policy(config, model), donate_argnums=1)
     num_envs = min(config.eval.num_envs, config.eval.episodes)
 
     @watchdog.at("evaluating")
     def evaluate(
-        variables: Variables, film: int = 0, stop: Callable[[], bool] = lambda: False
+        variables: Variables,
+        film: int = 0,
+        stop: Callable[[], bool] = lambda: False,
+        *,
+        is_final: bool = True,
     ) -> Games | None:
-        waves = []
+        waves, limits = [], config if is_final else while_training(config)
         for first in range(0, config.eval.episodes, num_envs):
-            env = make_env(
-                config.game,
-                config.env,
-                num_envs=num_envs,
-                seed=config.eval.seed + first,
-                training=False,
-            )
+            seed = config.eval.seed + first
+            env = make_env(config.game, limits.env, num_envs=num_envs, seed=seed, training=False)
+            playing = init_playing(env.spec, seed, num_envs)
             try:
-                games = _play(policy, variables, env, film=max(0, film - first), stop=stop)
+                games = _play(policy, variables, env, playing, film=max(0, film - first), stop=stop)
             finally:
                 env.close()
             if games is None:
@@ -55,6 +56,8 @@ def make_evaluate(config: Config, model: Model) -> EvaluateFn:
             returns=np.concatenate([games.returns for games in waves])[:count],
             lengths=np.concatenate([games.lengths for games in waves])[:count],
             pictures=sum((games.pictures for games in waves), ())[:film],
+            digests=np.concatenate([games.digests for games in waves])[:count],
+            limit=waves[0].limit,
         )
 
     return evaluate
@@ -64,6 +67,7 @@ def _play(
     policy: EvalPolicy[SearchOutput],
     variables: Variables,
     env: VectorEnv,
+    begun: Playing,
     *,
     film: int,
     stop: Callable[[], bool],
@@ -71,22 +75,35 @@ def _play(
     """One game in each environment, until the last is over; None if stopped."""
     num_envs = env.num_envs
     returns, lengths = np.zeros(num_envs), np.zeros(num_envs, np.int64)
-    playing = np.ones(num_envs, bool)
+    playing, digests = np.ones(num_envs, bool), np.zeros(num_envs, np.uint64)
     pictures: list[list[np.ndarray]] = [[] for _ in range(min(film, num_envs))]
-    frames = jax.device_put(init_frames(env.spec, num_envs), devices.everywhere())
+    memory = jax.device_put(begun, devices.everywhere())
     step = env.reset()
     while playing.any():
         if stop():
             return None
         _film(pictures, env, playing)
-        found, frames = policy(variables, frames, step)
+        found, memory = policy(variables, memory, step)
         acted = playing & ~step.is_last  # after a lost life an action is swallowed
-        step = env.step(np.asarray(found.action))
+        action = np.asarray(found.action)
+        step = env.step(action)
         watchdog.beat()
         returns += step.score * playing
         lengths += acted
+        digests = np.where(playing, digested(digests, action, step.score), digests)
         playing &= ~step.game_over
-    return Games(returns, lengths, tuple(np.stack(film) for film in pictures))
+    films = tuple(np.stack(film) for film in pictures)
+    return Games(returns, lengths, films, digests, env.max_episode_steps)
+
+
+def digested(digest: np.ndarray, action: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """Digests u64[N] of games after one more action i32[N] and its reward f32[N]."""
+    told = score.astype(np.float32).view(np.uint32).astype(np.uint64) + np.uint64(1)
+    told = told * _ODD + action.astype(np.uint64)
+    return (digest ^ (digest >> np.uint64(29)) ^ told) * _STEP
+
+
+_STEP, _ODD = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9)
 
 
 def _film(pictures: list[list[np.ndarray]], env: Any, playing: np.ndarray) -> None:

@@ -8,6 +8,8 @@ import numpy as np
 
 from ez_jax.config import Config, eval_simulations
 
+LIMIT = "eval/max_episode_steps"  # agent steps after which the games of an evaluation were cut
+
 
 @dataclasses.dataclass(frozen=True)
 class Games:
@@ -16,6 +18,14 @@ class Games:
     returns: np.ndarray  # f64[episodes], the game's own score
     lengths: np.ndarray  # i64[episodes], agent steps
     pictures: tuple[np.ndarray, ...] = ()  # u8[t, H, W, 3] of the games that were filmed
+    digests: np.ndarray | None = None  # u64[episodes], equal where actions and rewards are
+    limit: int = 0  # agent steps after which a game was really cut; 0: as configured
+
+    @property
+    def distinct(self) -> int:
+        """How many different games there are among them."""
+        known = np.arange(len(self.returns)) if self.digests is None else self.digests
+        return len(np.unique(known))
 
 
 # Random and human score per game: Wang et al. (2016), "Dueling network architectures", the table
@@ -68,21 +78,47 @@ def human_normalised(game: str, score: float) -> float | None:
     return (score - random) / (human - random)
 
 
-def protocol(config: Config) -> dict[str, Any]:
-    """How the games of an evaluation were played; scores of different protocols do not compare."""
+def while_training(config: Config) -> Config:
+    """With the limit of evaluations during training in the place of the final one's."""
+    limit = config.eval.max_episode_steps or config.env.eval_max_episode_steps
+    limit = min(limit, config.env.eval_max_episode_steps)
+    env = dataclasses.replace(config.env, eval_max_episode_steps=limit)
+    return dataclasses.replace(config, env=env)
+
+
+def protocol(config: Config, limit: int = 0) -> dict[str, Any]:
+    """How the games of an evaluation were played; scores of different protocols do not compare.
+
+    Args:
+        config: of the evaluation.
+        limit: agent steps after which its games were really cut; 0: as configured.
+    """
     env = config.env
     return {
         "game": config.game,
         "frame_skip": env.frame_skip,
         "sticky_actions": env.sticky_actions,
         "noop_max": env.noop_max,
-        "max_episode_steps": env.eval_max_episode_steps,
+        "max_episode_steps": limit or env.eval_max_episode_steps,
         "episodic_life": False,
         "reward_clip": False,
         "search": config.search.policy,
         "num_simulations": config.eval.num_simulations or config.search.num_simulations,
         "first_seed": config.eval.seed,
+        "epsilon": config.eval.epsilon,
     }
+
+
+def protocol_name(config: Config) -> str:
+    """A protocol in a word or two, by what makes scores differ most.
+
+    Examples:
+        >>> protocol_name(make_config("Breakout-MinAtar", changes={"eval.epsilon": 0.05}))
+        'sticky actions 0.1, epsilon 0.05'
+    """
+    sticky, epsilon = config.env.sticky_actions, config.eval.epsilon
+    parts = [f"sticky actions {sticky:g}" if sticky else "no sticky actions"]
+    return ", ".join(parts + ([f"epsilon {epsilon:g}"] if epsilon else []))
 
 
 def summary(config: Config, games: Games) -> dict[str, float]:
@@ -94,6 +130,8 @@ def summary(config: Config, games: Games) -> dict[str, float]:
         "eval/return_median": float(np.median(games.returns)),
         "eval/length_mean": float(games.lengths.mean()),
         "eval/episodes": len(games.returns),
+        "eval/distinct": games.distinct,
+        LIMIT: games.limit or config.env.eval_max_episode_steps,
     }
     normalised = human_normalised(config.game, mean)
     return metrics if normalised is None else metrics | {"eval/human_normalised": normalised}
@@ -103,11 +141,16 @@ def scores(config: Config, num_actions: int, games: Games) -> dict[str, Any]:
     """The content of scores.json, apart from clocks and versions."""
     mean = float(games.returns.mean())
     played = {"num_simulations": eval_simulations(config, num_actions)}
+    how = protocol(config, games.limit) | played
+    limit = how["max_episode_steps"]
     return {
-        "protocol": protocol(config) | played,
+        "protocol": how,
+        "protocol_name": protocol_name(config),
+        "limit": {"agent_steps": limit, "env_frames": limit * config.env.frame_skip},
         "seed": config.seed,
         "preset": config.preset,
         "episodes": len(games.returns),
+        "distinct": games.distinct,
         "returns": games.returns.tolist(),
         "mean": mean,
         "human_normalised": human_normalised(config.game, mean),

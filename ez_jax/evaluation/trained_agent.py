@@ -14,8 +14,7 @@ import jax
 import numpy as np
 
 from ez_jax import config
-from ez_jax.agent.actor import EvalPolicy, make_eval_policy
-from ez_jax.agent.frames import init_frames
+from ez_jax.agent.actor import EvalPolicy, init_playing, make_eval_policy
 from ez_jax.agent.learner import init_train_state
 from ez_jax.agent.model import Model, make_model
 from ez_jax.config import BadInput, Config, paths
@@ -40,9 +39,14 @@ class Agent:
         self._policies: dict[int, EvalPolicy[SearchOutput]] = {}
         self.reset()
 
-    def reset(self) -> None:
-        """Forget the last episode: the next observation begins a new one."""
-        self._frames = init_frames(self.spec, 1)
+    def reset(self, seed: int = 0) -> None:
+        """Forget the last episode: the next observation begins a new one.
+
+        Args:
+          seed: with the step it decides between actions that the search finds equal; as
+            `eval.seed` does in an evaluation.
+        """
+        self._playing = init_playing(self.spec, seed, 1)
         self._is_first = True
 
     def act(self, observation: np.ndarray, num_simulations: int = 0) -> int:
@@ -82,13 +86,14 @@ class Agent:
             is_last=np.array([False]),
             game_over=np.array([False]),
         )
-        self.found, self._frames = policy(self.variables, self._frames, step)
+        self.found, self._playing = policy(self.variables, self._playing, step)
         self._is_first = False
         return int(self.found.action[0])
 
     def _policy(self, num_simulations: int) -> EvalPolicy[SearchOutput]:
         if num_simulations not in self._policies:
-            policy = make_eval_policy(self.config, self.model, num_simulations)
+            quiet = config.override(self.config, {"eval.epsilon": 0.0})
+            policy = make_eval_policy(quiet, self.model, num_simulations)
             self._policies[num_simulations] = jax.jit(policy)
         return self._policies[num_simulations]
 

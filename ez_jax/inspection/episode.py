@@ -13,8 +13,7 @@ import jax
 import mctx
 import numpy as np
 
-from ez_jax.agent.actor import make_eval_tree_policy
-from ez_jax.agent.frames import init_frames
+from ez_jax.agent.actor import Playing, init_playing, make_eval_tree_policy
 from ez_jax.agent.model import Model
 from ez_jax.agent.search.tree import qs_with_mixed_value
 from ez_jax.config import BadInput, Config
@@ -61,19 +60,19 @@ class Episode:
     action_names: tuple[str, ...]
 
 
-def make_look(config: Config, model: Model) -> Callable[..., tuple[Thought, jax.Array]]:
-    """The policy of evaluation, jitted: `(variables, frames, step) -> (thought, frames)`."""
+def make_look(config: Config, model: Model) -> Callable[..., tuple[Thought, Playing]]:
+    """The policy of evaluation, jitted: `(variables, playing, step) -> (thought, playing)`."""
     policy = make_eval_tree_policy(config, model)
 
-    def look(variables: Variables, frames: jax.Array, step: TimeStep) -> tuple[Thought, jax.Array]:
-        (found, tree), frames = policy(variables, frames, step)
+    def look(variables: Variables, playing: Playing, step: TimeStep) -> tuple[Thought, Playing]:
+        (found, tree), playing = policy(variables, playing, step)
         thought = Thought(
             found=found,
             tree=tree.replace(embeddings=None, extra_data=None),
             qs=jax.vmap(lambda one: qs_with_mixed_value(one, ROOT))(tree),
             root=jax.tree.map(lambda x: x[:, ROOT], tree.embeddings),
         )
-        return thought, frames
+        return thought, playing
 
     return jax.jit(look, donate_argnums=1)
 
@@ -111,12 +110,12 @@ def _check_same(agent: Agent, env: VectorEnv) -> None:
 
 
 def _play(config: Config, agent: Agent, env: VectorEnv, max_steps: int, max_nodes: int) -> Episode:
-    look, frames = make_look(config, agent.model), init_frames(env.spec, 1)
+    look, playing = make_look(config, agent.model), init_playing(env.spec, config.eval.seed, 1)
     step, lives = env.reset(), env.lives()[0]
     film, no_pictures = Film(), _why_no_pictures(env)
     rows: list[dict[str, Any]] = []
     while True:
-        thought, frames = look(agent.variables, frames, step)
+        thought, playing = look(agent.variables, playing, step)
         if step.game_over[0] or len(rows) == max_steps:
             break
         thought = jax.device_get(thought)

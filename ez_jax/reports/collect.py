@@ -25,7 +25,7 @@ from ez_jax.config import (
     validate,
 )
 from ez_jax.evaluation.on_track import deciding
-from ez_jax.evaluation.scores import protocol
+from ez_jax.evaluation.scores import LIMIT, protocol
 from ez_jax.storage import run_folder, safe_files
 from ez_jax.storage.metrics import FILE_NAME, read_metrics
 
@@ -137,14 +137,15 @@ def read_run(folder: Path, *, last: int, final: str) -> RunRecord:
     if np.any(np.abs(evaluations.returns) > LARGEST_RETURN):
         raise BadInput(f"{folder / FILE_NAME} is damaged: no game has returns that large")
     scores = _read_optional(folder / run_folder.SCORES_FILE)
-    played = protocol(config) | {"episodes": config.eval.episodes}
+    played = protocol(config, _limit_by_hand(config)) | {"episodes": config.eval.episodes}
+    played |= _limits(lines, last)
     score = float(evaluations.returns[-last:].mean()) if len(evaluations) else None
     evaluated = tuple((p.name, _read_optional(p)) for p in run_folder.evaluation_files(folder))
     newest = (run_folder.SCORES_FILE, scores)
     if evaluated:
         newest = (f"{run_folder.EVALUATIONS}/{evaluated[-1][0]}", evaluated[-1][1])
     if final == "scores":
-        played, score = _from_scores(folder, *newest)
+        played, score = _from_scores(folder, config, *newest)
     simulations = _read_optional(folder / run_folder.BY_SIMULATIONS_FILE)
     used = {run_folder.BY_SIMULATIONS_FILE: simulations}
     if final == "scores":
@@ -204,13 +205,32 @@ def _of_other_weights(
             yield f"{folder / name} is of other weights than those at the end of the run"
 
 
-def _from_scores(folder: Path, name: str, scores: dict[str, Any]) -> tuple[dict[str, Any], float]:
+def _limits(lines: list[dict[str, float]], last: int) -> dict[str, Any]:
+    """After how many agent steps games of the last evaluations were cut, where they say so."""
+    told = [int(line[LIMIT]) for line in lines if RETURN in line and LIMIT in line][-last:]
+    limits = sorted(set(told))
+    return {"max_episode_steps": limits if limits[1:] else limits[0]} if limits else {}
+
+
+def _limit_by_hand(config: Config) -> int:
+    """That limit where nobody wrote it down: MinAtar was cut by gymnax."""
+    limit = config.env.eval_max_episode_steps
+    if not config.game.endswith("-MinAtar"):
+        return limit
+    return min(limit, 2_500 if "Freeway" in config.game else 1_000)
+
+
+def _from_scores(
+    folder: Path, config: Config, name: str, scores: dict[str, Any]
+) -> tuple[dict[str, Any], float]:
     played, mean, episodes = (scores.get(name) for name in ("protocol", "mean", "episodes"))
     if not (isinstance(played, dict) and is_number(mean) and type(episodes) is int):
         raise BadInput(
             f"{folder} has no score and protocol in {name}: "
             f"play with python -m ez_jax.evaluate run={folder}, or leave out final=scores"
         )
+    if "limit" not in scores:  # of before it was measured, and before there was noise
+        played = played | {"max_episode_steps": _limit_by_hand(config), "epsilon": 0.0}
     return played | {"episodes": episodes}, float(mean)
 
 

@@ -196,14 +196,15 @@ class _Bar(RichProgress):
 
 
 def score_text(metrics: Mapping[str, float], unit: str = "episode") -> str:
-    """Mean and standard error of an evaluation: `495.0 ± 3.1 (20 episodes)`.
+    """Mean and standard error of an evaluation: `495.0 ± 3.1 (20 episodes, 20 distinct)`.
 
     Args:
         metrics: mean, standard deviation and number of episodes, by the names of `summary`.
         unit: what was counted.
     """
     mean, count = metrics[EVALUATION], round(metrics["eval/episodes"])
-    counted = f"({count} {unit}{'s' * (count != 1)})"
+    distinct = f", {metrics['eval/distinct']:g} distinct" if "eval/distinct" in metrics else ""
+    counted = f"({count} {unit}{'s' * (count != 1)}{distinct})"
     if count < 2:
         return f"{mean:,.1f} {counted}" if abs(mean) >= 10 else f"{mean:.3g} {counted}"
     # The deviation is that of the episodes themselves, divided by their number.

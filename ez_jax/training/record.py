@@ -19,7 +19,7 @@ from ez_jax import config as configs
 from ez_jax.agent import complaints, diagnostics, schedules
 from ez_jax.config import Config
 from ez_jax.evaluation import on_track
-from ez_jax.evaluation.scores import Games, scores, summary
+from ez_jax.evaluation.scores import Games, scores, summary, while_training
 from ez_jax.storage import run_folder, weights_and_biases
 from ez_jax.storage.checkpoint import Checkpointer
 from ez_jax.storage.lock import RunLock
@@ -111,6 +111,19 @@ class Record:
     def now(self) -> Clocks:
         """The clocks with the seconds until now."""
         return dataclasses.replace(self.clocks, seconds=time.perf_counter() - self._began)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all is played and learned: what is evaluated now is what the run ends with."""
+        config, clocks = self.config, self.clocks
+        is_played = clocks.agent_steps >= config.total_agent_steps
+        return is_played and clocks.updates >= config.total_updates
+
+    @property
+    def limit(self) -> int:
+        """Agent steps of a game in an evaluation now, as configured."""
+        config = self.config if self.is_complete else while_training(self.config)
+        return config.env.eval_max_episode_steps
 
     def due(self) -> set[str]:
         """What is due since it was last done: an evaluation that a signal cut off still is."""

@@ -227,9 +227,10 @@ class Run(contextlib.AbstractContextManager["Run"]):
         self.record.check(metrics, self.state.train)
 
     def evaluate(self) -> None:
-        """Play full games without noise; write the score. Asked to stop, it leaves off."""
-        train = self.state.train
-        games = self._evaluate(train.variables, stop=lambda: self.interrupt.requested)
+        """Play full games; write the score. Asked to stop, it leaves off."""
+        train, is_final = self.state.train, self.record.is_complete
+        stop = lambda: self.interrupt.requested  # noqa: E731
+        games = self._evaluate(train.variables, stop=stop, is_final=is_final)
         if games is None:
             return
         measured = self.record.evaluate(games, train)

@@ -129,6 +129,7 @@ class VmappedRuns(contextlib.AbstractContextManager["VmappedRuns"]):
         for record in self.records:
             check_disk(config, needs, record.folder)
         eval_game = make_game(task, config.env, training=False)
+        self._limit = eval_game.limit
         self.program = vmapped_program.make_program(config, model, game, eval_game)
         self._advance = announced(self.progress.compiling, "advance", self.program.advance)
         self._evaluate = announced(self.progress.compiling, "evaluate", self.program.evaluate)
@@ -180,11 +181,12 @@ class VmappedRuns(contextlib.AbstractContextManager["VmappedRuns"]):
 
     def is_unfinished(self) -> bool:
         """Whether a run has more to do, and nobody asked to stop."""
-        return not self.interrupt.requested and any(map(_has_more, self.records))
+        return not self.interrupt.requested and not all(one.is_complete for one in self.records)
 
     def advance(self) -> None:
         """Play and learn until something is due in the run that is furthest behind."""
-        steps, updates = map(np.int32, min(map(next_stop, filter(_has_more, self.records))))
+        unfinished = [record for record in self.records if not record.is_complete]
+        steps, updates = map(np.int32, min(map(next_stop, unfinished)))
         with watchdog.at("running the program"):
             self.runs = jax.block_until_ready(self._advance(self.runs, steps, updates))
 
@@ -227,8 +229,13 @@ class VmappedRuns(contextlib.AbstractContextManager["VmappedRuns"]):
             self.runs = _forget_sums(self.runs, told)
         if evaluating := is_due(EVALUATE):
             with watchdog.at("evaluating"):
-                returns, lengths = jax.device_get(self._evaluate(self.runs))
-            games = [Games(returns[i].astype(float), lengths[i]) for i in evaluating]
+                limits = [min(record.limit, self._limit) for record in self.records]
+                played = jax.device_get(self._evaluate(self.runs, np.array(limits, np.int32)))
+            returns, lengths, digests = played
+            games = [
+                Games(returns[i].astype(float), lengths[i], (), digests[i], limits[i])
+                for i in evaluating
+            ]
             measured = [
                 self.records[i].evaluate(played, self._run(i).run.train)
                 for i, played in zip(evaluating, games, strict=True)
@@ -246,12 +253,6 @@ class VmappedRuns(contextlib.AbstractContextManager["VmappedRuns"]):
 
     def _slowest(self, which: Sequence[int]) -> Record:
         return min((self.records[i] for i in which), key=lambda one: one.clocks.counts)
-
-
-def _has_more(record: Record) -> bool:
-    config, clocks = record.config, record.clocks
-    in_play = clocks.agent_steps < config.total_agent_steps
-    return in_play or clocks.updates < config.total_updates
 
 
 def next_stop(record: Record) -> tuple[int, int]:

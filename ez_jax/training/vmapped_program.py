@@ -17,11 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from ez_jax.agent import schedules
-from ez_jax.agent.actor import make_decide, make_eval_policy
-from ez_jax.agent.frames import init_frames
+from ez_jax.agent.actor import init_playing, make_decide, make_eval_policy
 from ez_jax.agent.learner import make_learn, make_prepare
 from ez_jax.agent.model import Model
 from ez_jax.agent.reanalyse import make_reanalyse
@@ -75,8 +74,9 @@ class Program(NamedTuple):
     # (runs, agent steps, updates): all play and learn up to the former, then only learn up to the
     # latter, which counts nothing where it is less than the data is owed
     advance: Callable[[VmappedRun, ArrayLike, ArrayLike], VmappedRun]
-    # runs -> scores f32[R, E] and lengths i32[R, E] of one game from each seed from eval.seed on
-    evaluate: Callable[[VmappedRun], tuple[Array, Array]]
+    # runs, limits i32[R] of their games in agent steps -> scores f32[R, E], lengths i32[R, E] and
+    # digests u32[R, E] of one game from each seed from eval.seed on
+    evaluate: Callable[[VmappedRun, ArrayLike], tuple[Array, Array, Array]]
 
 
 def make_program(config: Config, model: Model, game: DeviceGame, eval_game: DeviceGame) -> Program:
@@ -98,7 +98,9 @@ def _make_program(config: Config, model: Model, game: DeviceGame, eval_game: Dev
     return Program(
         start=jax.jit(jax.vmap(start)),
         advance=jax.jit(advance, donate_argnums=0),
-        evaluate=jax.jit(jax.vmap(lambda one: evaluate(one.run.train.variables, one.numbers))),
+        evaluate=jax.jit(
+            jax.vmap(lambda one, limit: evaluate(one.run.train.variables, one.numbers, limit))
+        ),
     )
 
 
@@ -266,22 +268,37 @@ def _run_where(chosen: Bool[Array, ""], yes: RunState, no: RunState) -> RunState
 
 
 def _evaluate(
-    config: Config, model: Model, game: DeviceGame, variables: Any, numbers: Mapping[str, Array]
-) -> tuple[Float[Array, " E"], Int[Array, " E"]]:
-    """Full games without noise, one per environment, as `evaluate.make_evaluate` plays them."""
+    config: Config,
+    model: Model,
+    game: DeviceGame,
+    variables: Any,
+    numbers: Mapping[str, Array],
+    limit: Int[Array, ""],
+) -> tuple[Float[Array, " E"], Int[Array, " E"], UInt32[Array, " E"]]:
+    """Full games, one per environment, as `evaluate.make_evaluate` plays them."""
+    game = game._replace(params=game.params.replace(max_steps_in_episode=limit))
     chosen, count = with_numbers(config, numbers), config.eval.episodes
     policy = make_eval_policy(chosen, model)
 
     def move(state: tuple) -> tuple:
-        games, step, frames, score, length, playing = state
-        found, frames = policy(variables, frames, step)
+        games, step, memory, score, length, digest, playing = state
+        found, memory = policy(variables, memory, step)
         acted = playing & ~step.is_last
         games, step = jax.vmap(game.step)(games, found.action)
         score, length = score + step.score * playing, length + acted
-        return games, step, frames, score, length, playing & ~step.game_over
+        digest = jnp.where(playing, _digested(digest, found.action, step.score), digest)
+        return games, step, memory, score, length, digest, playing & ~step.game_over
 
     games, step = jax.vmap(game.reset)(game_keys(config.eval.seed, count))
-    nothing = jnp.zeros(count), jnp.zeros(count, jnp.int32), jnp.ones(count, bool)
-    start = games, step, init_frames(model.spec, count), *nothing
-    *_, score, length, _ = jax.lax.while_loop(lambda state: jnp.any(state[-1]), move, start)
-    return score, length
+    nothing = jnp.zeros(count), jnp.zeros(count, jnp.int32), jnp.zeros(count, jnp.uint32)
+    memory = jax.tree.map(jnp.asarray, init_playing(model.spec, config.eval.seed, count))
+    start = games, step, memory, *nothing, jnp.ones(count, bool)
+    *_, score, length, digest, _ = jax.lax.while_loop(lambda state: jnp.any(state[-1]), move, start)
+    return score, length, digest
+
+
+def _digested(digest: Array, action: Array, score: ArrayLike) -> UInt32[Array, " E"]:
+    """Digests of games after one more action and its reward, as `evaluation.play.digested`."""
+    told = jax.lax.bitcast_convert_type(jnp.asarray(score), jnp.uint32) + jnp.uint32(1)
+    told = told * jnp.uint32(0x85EBCA6B) + action.astype(jnp.uint32)
+    return (digest ^ (digest >> 15) ^ told) * jnp.uint32(0x9E3779B1)

@@ -28,6 +28,8 @@ PUBLISHED = {
     "env.sticky_actions": 0.0,
     "env.max_episode_steps": 3_000,
     "env.eval_max_episode_steps": 27_000,
+    "eval.max_episode_steps": 3_000,  # of V1; nothing is known of V2
+    "eval.epsilon": 0.0,
     "network.channels": 64,
     "network.blocks": 1,
     "network.norm": "batch",

@@ -180,3 +180,47 @@ def test_an_observation_of_another_shape_is_refused_with_both_shapes(agent, obse
     with pytest.raises(ez_jax.BadInput, match=r"shape \(4,\), but this one is") as caught:
         agent.act(observation)
     assert str(np.shape(observation)) in str(caught.value)
+
+
+def test_noise_is_a_protocol_of_its_own_and_leaves_the_runs_own_scores(run, monkeypatch, capsys):
+    before = (run / "scores.json").read_bytes()
+    assert evaluated(monkeypatch, f"run={run}", "eval.epsilon=0.5") == exits.DONE
+    assert (run / "scores.json").read_bytes() == before
+    noisy = json.loads(run_folder.evaluation_files(run)[-1].read_text())
+    assert noisy["protocol"]["epsilon"] == 0.5
+    assert noisy["protocol_name"] == "no sticky actions, epsilon 0.5"
+    assert noisy["returns"] != json.loads(before)["returns"]
+    told = capsys.readouterr().out
+    assert "of another protocol than the run's own: epsilon=0.5" in told
+    assert f"({noisy['episodes']} episodes, {noisy['distinct']} distinct)" in told
+
+
+@pytest.mark.long
+def test_scores_of_another_protocol_are_told_as_such(run, monkeypatch, capsys):
+    words = [f"run={run}", "env.sticky_actions=0.25", "eval.episodes=2"]
+    assert evaluated(monkeypatch, *words) == exits.DONE
+    told = capsys.readouterr().out
+    assert "of another protocol than the run's own: sticky_actions=0.25" in told
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("epsilon", [0.0, 0.3])
+def test_a_game_is_the_same_alone_and_among_others(agent, epsilon):
+    def games(**changes):
+        changes = {"eval.epsilon": epsilon} | {f"eval.{k}": v for k, v in changes.items()}
+        return play.make_evaluate(override(agent.config, changes), agent.model)(agent.variables)
+
+    together, alone = games(episodes=4, num_envs=20), games(episodes=4, num_envs=1)
+    np.testing.assert_array_equal(together.returns, alone.returns)
+    np.testing.assert_array_equal(together.digests, alone.digests)
+    assert together.distinct == len(set(together.digests.tolist())) > 1
+
+
+def test_evaluations_during_training_are_cut_earlier(agent):
+    config = override(agent.config, {"eval.max_episode_steps": 5, "eval.episodes": 2})
+    evaluate_games = play.make_evaluate(config, agent.model)
+    during = evaluate_games(agent.variables, is_final=False)
+    final = evaluate_games(agent.variables)
+    assert (during.limit, during.lengths.max()) == (5, 5)
+    assert final.limit == agent.config.env.eval_max_episode_steps == 30
+    assert final.lengths.max() > 5

@@ -53,7 +53,13 @@ def test_where_there_is_no_curve_a_final_score_is_said_with_its_steps():
 
 @pytest.mark.parametrize(
     "changes",
-    [{"total_agent_steps": 50_000}, {"consistency": False}, {"env.frame_skip": 3}],
+    [
+        {"total_agent_steps": 50_000},
+        {"consistency": False},
+        {"env.frame_skip": 3},
+        {"env.sticky_actions": 0.25},
+        {"eval.epsilon": 0.05},
+    ],
 )
 def test_a_method_under_other_settings_is_not_compared_with(changes):
     told = published(make_config("Breakout", changes=changes), 38_000) or ""

@@ -98,7 +98,12 @@ def test_the_scores_are_those_of_the_last_evaluation_with_their_provenance(finis
         "search": "gumbel",
         "num_simulations": 2,
         "first_seed": 1_000_000,
+        "epsilon": 0.0,
     }
+    assert scores["protocol_name"] == "no sticky actions"
+    assert scores["limit"] == {"agent_steps": 30, "env_frames": 30}
+    assert 1 <= scores["distinct"] == last["eval/distinct"] <= 3
+    assert last["eval/max_episode_steps"] == 30
     assert scores["device"].startswith(jax.devices()[0].platform)
     assert scores["versions"]["jax"] == jax.__version__
     assert scores["human_normalised"] is None

@@ -2,7 +2,7 @@
 
 A search policy is one function in `SEARCHES`: from a root to the action to execute, the improved
 policy and the value of the root. Noise belongs to exploring (acting while training and
-reanalysis); without it a search is deterministic.
+reanalysis); without it a search draws nothing but what breaks ties.
 """
 
 from collections.abc import Callable
@@ -109,7 +109,7 @@ def make_search(
       model: what is searched in; only its `dynamics` and `predict` are called.
       discount: γ per agent step.
       explore: whether noise is added to the root and, with PUCT, actions are drawn from the visits.
-        Without, a search is deterministic: ties are broken in the same way everywhere and always.
+        Without, the keys decide nothing but ties.
       num_simulations: instead of the configured number; 0 keeps that.
 
     Returns:
@@ -157,8 +157,6 @@ def make_tree_search(
         budget = search_budget(config, root.policy_logits.shape[1])
         if not keys.ndim:
             keys = jax.random.split(keys, len(root.value))
-        if not explore:
-            keys = jnp.broadcast_to(jax.random.key(0), keys.shape)
         return policy(
             SearchInput(
                 variables=variables,

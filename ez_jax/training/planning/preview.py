@@ -13,6 +13,7 @@ from ez_jax import config as configs
 from ez_jax.agent.model import Model, make_model
 from ez_jax.config import Config, checks
 from ez_jax.envs import make_env
+from ez_jax.evaluation.scores import while_training
 from ez_jax.storage import run_folder
 from ez_jax.system import free_memory
 from ez_jax.system.free_memory import Available, gigabytes
@@ -142,7 +143,9 @@ def num_evaluations(config: Config) -> int:
 def seconds(config: Config, rates: Rates) -> dict[str, float]:
     """Seconds of the parts of the whole run, one after another; evaluation is an upper bound."""
     waves = math.ceil(config.eval.episodes / config.eval.num_envs)
-    steps = num_evaluations(config) * waves * config.env.eval_max_episode_steps
+    before = while_training(config).env.eval_max_episode_steps
+    last = config.env.eval_max_episode_steps
+    steps = waves * ((num_evaluations(config) - 1) * before + last)
     return {
         "compiling": sum(rates.compiling.values()),
         "acting": config.total_agent_steps / config.actor.num_envs * rates.decision,
@@ -164,7 +167,7 @@ def time_rows(config: Config, rates: Rates) -> dict[str, str]:
         "learning": f"{shown['learning']}: {config.total_updates:,} updates of {size} samples, "
         f"{_short(rates.update)} each with their targets",
         "evaluation": f"at most {shown['evaluation']}: {num_evaluations(config)} x {games} games, "
-        f"if each lasted {config.env.eval_max_episode_steps:,} steps, {_short(rates.evaluation)} "
+        f"if each lasted {_limits(config)} steps, {_short(rates.evaluation)} "
         f"for a step of {min(games, config.eval.num_envs)} games",
     }
     total = sum(parts.values())
@@ -174,6 +177,11 @@ def time_rows(config: Config, rates: Rates) -> dict[str, str]:
         f"{span}; less where games and learning overlap, more where others use this machine"
     )
     return rows
+
+
+def _limits(config: Config) -> str:
+    limits = [one.env.eval_max_episode_steps for one in (while_training(config), config)]
+    return " and at last ".join(f"{limit:,}" for limit in dict.fromkeys(limits))
 
 
 def caveats(config: Config, rates: Rates, load: float, cores: int) -> dict[str, str]:

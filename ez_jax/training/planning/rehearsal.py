@@ -17,8 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ez_jax.agent.actor import make_eval_policy
-from ez_jax.agent.frames import init_frames
+from ez_jax.agent.actor import init_playing, make_eval_policy
 from ez_jax.agent.model import Model
 from ez_jax.config import Config, override
 from ez_jax.envs import make_env
@@ -173,14 +172,14 @@ def _evaluation(run: Run) -> Iterator[Callable[[int], int]]:
     config = run.config
     games, seed = min(config.eval.num_envs, config.eval.episodes), config.eval.seed
     policy = jax.jit(make_eval_policy(config, run.model), donate_argnums=1)
-    variables, frames = run.state.train.variables, init_frames(run.model.spec, games)
+    variables, playing = run.state.train.variables, init_playing(run.model.spec, seed, games)
     env = make_env(config.game, config.env, num_envs=games, seed=seed, training=False)
     step = env.reset()
 
     def evaluate(times: int) -> int:
-        nonlocal frames, step
+        nonlocal playing, step
         for _ in range(times):
-            found, frames = policy(variables, frames, step)
+            found, playing = policy(variables, playing, step)
             step = env.step(np.asarray(found.action))
         return times
 
