@@ -215,7 +215,6 @@ def _draw_effects(results: Results) -> Any:
         seeds = count_text({count for effect in rows for count in effect.estimate.seeds})
         ax.set_title(wrapped(f"{title}, {seeds}", 60), loc="left")
         ax.set_xlabel(f"change of the {rows[0].measure}")
-    figure.get_layout_engine().set(h_pad=0.08)  # between the label of one and the next title
     figure.supxlabel(
         "circle: a clear effect, blue up, orange down; grey diamond: no clear effect; "
         "bar: 95 % interval",
