@@ -161,7 +161,7 @@ def make_tree_search(
             keys = jnp.broadcast_to(jax.random.key(0), keys.shape)
         return policy(
             SearchInput(
-                variables=variables,
+                variables=model.rounded(variables) if isinstance(model, Model) else variables,
                 recurrent_fn=recurrent_fn,
                 num_simulations=num_simulations or budget.num_simulations,
                 root=mctx.RootFnOutput(
