@@ -20,6 +20,7 @@ CHOICES = {
     "network.norm": ("batch", "batch_per_depth", "sample", "layer"),
     "network.head_activation": ("relu", "elu"),
     "search.policy": ("puct_ez", "puct", "gumbel"),
+    "search.tree": ("auto", "mctx", "flat"),
     "search.minmax": ("parent", "official"),
     "replay.memory": ("device", "host", "auto"),
     "reanalyse.mode": ("batch", "buffer", "none"),

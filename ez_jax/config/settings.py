@@ -63,6 +63,7 @@ class SearchConfig:
     """Monte-Carlo tree search in the learned model (mctx)."""
 
     policy: str = "puct_ez"  # puct_ez (published V1) | puct (mctx's MuZero) | gumbel
+    tree: str = "auto"  # mctx | flat (without loops of unknown length) | auto (flat but on a CPU)
     num_simulations: int = 50  # gumbel: 0 for as many as V2 for the number of actions
     min_q_range: float = 0.01  # puct_ez, gumbel: a smaller range of the tree's Qs is not stretched
     minmax: str = "parent"  # puct_ez: rewards in the tree's bounds since the parent | official
