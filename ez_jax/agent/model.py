@@ -57,7 +57,9 @@ class Model:
         variables = dict(self.network.init(key, self._inputs(frames)))
         if not self.depths:
             return variables
-        stats = jax.tree.map(lambda x: jnp.tile(x, (self.depths, 1)), variables["batch_stats"])
+        stats = jax.tree.map(
+            lambda x: jnp.tile(x, (self.depths, *(1,) * x.ndim)), variables["batch_stats"]
+        )
         return {**variables, "batch_stats": stats}
 
     def rounded(self, variables: Variables) -> Variables:

@@ -43,7 +43,7 @@ SHARES = (
     "discount", "env.sticky_actions", "eval.epsilon", "search.dirichlet_fraction",
     "reanalyse.ratio", "replay.priority_exponent", "replay.importance_exponent",
     "replay.importance_exponent_final", "replay.min_weight", "learner.decay_rate",
-    "learner.momentum",
+    "learner.momentum", "network.norm_momentum",
 )  # fmt: skip
 POSITIVE = (
     "discount", "search.dirichlet_alpha", "search.pb_c_base", "search.min_q_range",
