@@ -21,6 +21,8 @@ memory     what the compiled programs want, and what the plan says
 scaling    FLOPs and bytes sent by 1, 2, 4 ... up_to=8 devices, and what that predicts for others
            (CPU devices by force; timed=false leaves out what is run and not only compiled;
            topology=v5e:4x4 counts what the compiler for TPUs makes, if libtpu is installed)
+gpu        kernels, bytes and FLOPs of acting, targets and learning on an H100, counted without one,
+           and what they predict (compiler=DIR: a folder with JAX's CUDA plugin, see for_gpu.py)
 
 Any key of the configuration may be set; game=Breakout with its published preset otherwise.
 repeats=N after a first call that is not timed; batches=1,16 instead of the workload's own.
@@ -43,6 +45,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from experiments.bench import for_gpu
 from experiments.bench.measure import Case, rows_of
 from experiments.bench.parts import PARTS, Setting, make_setting
 from experiments.bench.scaling import notes, on_topology, scaling
@@ -55,6 +58,7 @@ from ez_jax.terminal import arguments, start
 
 CEILINGS = ("matrix_gflop_per_s", "copy_gbyte_per_s")  # the same in all rows
 OWN_KEYS = {"repeats": 5, "batches": "", "steps": 400, "up_to": 8, "timed": True, "topology": ""}
+OWN_KEYS |= {"compiler": ""}
 
 
 def _in_torch(workload: str) -> Callable[[Setting], Iterator[Case]]:
@@ -96,7 +100,7 @@ def _without_table(row: dict[str, Any]) -> dict[str, Any]:
 
 def main(words: list[str]) -> int:
     """Measure one workload."""
-    workloads = (*TIMED, *WHOLES, "scaling")
+    workloads = (*TIMED, *WHOLES, "scaling", "gpu")
     if not words or words[0] not in workloads:
         raise BadInput(f"which workload? choose {' or '.join(workloads)}")
     workload, *settings = words
@@ -111,13 +115,16 @@ def main(words: list[str]) -> int:
         shape = values["topology"]
         given = values["up_to"], values["timed"], values["repeats"]
         rows = list(on_topology(setting, shape) if shape else scaling(setting, *given))
+    elif workload == "gpu":
+        rows = list(for_gpu.for_gpu(setting, values["compiler"]))
     else:
         rows = list(WHOLES[workload](setting, values["steps"]))
     title = f"{workload}: {config.game}, preset={config.preset}, {jax.devices()[0].device_kind}"
     for name, part in itertools.groupby(rows, lambda row: row.get("table", "")):
         show(f"{title}, {name}" if name else title, [_without_table(row) for row in part])
-    if workload == "scaling":
-        sys.stdout.write("\n".join([*notes(), ""]))
+    below = {"scaling": notes, "gpu": for_gpu.notes}
+    if workload in below:
+        sys.stdout.write("\n".join([*below[workload](), ""]))
     command = " ".join(["python -m experiments.bench", *words])
     for row in rows:
         found = {"workload": workload, "command": command, **row, **provenance()}

@@ -19,9 +19,9 @@ _BITS = {"pred": 8, "token": 0, "opaque": 0}  # other names tell them: f32, bf16
 _HEAD = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\) -> .* \{$")
 _LINE = re.compile(r"^\s+(ROOT )?%?([\w.-]+) = (.*)$")
 _SHAPE = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
-_CALLED = re.compile(r"\b(?:calls|to_apply|called_computations)=\{?%?([\w.-]+)")
+CALLED = re.compile(r"\b(?:calls|to_apply|called_computations)=\{?%?([\w.-]+)")
 _BRANCHES = re.compile(r"\b(?:branch_computations=\{([^}]*)\}|(?:true|false)_computation=([^,]*))")
-_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +83,9 @@ class Counts:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Instruction:
+class Instruction:
+    """A line of a computation."""
+
     name: str
     shape: str  # text of its result
     opcode: str
@@ -91,14 +93,15 @@ class _Instruction:
     rest: str  # attributes
 
 
-class _Program:
+class Program:
     """A module's computations by name."""
 
     def __init__(self, text: str):
+        """Read the optimised HLO text of a module."""
         self.entry = ""
         self.partitions = int((re.search(r"num_partitions=(\d+)", text) or [0, 1])[1])
-        self.computations: dict[str, dict[str, _Instruction]] = {}
-        inside: dict[str, _Instruction] | None = None
+        self.computations: dict[str, dict[str, Instruction]] = {}
+        inside: dict[str, Instruction] | None = None
         for line in text.splitlines():
             if head := _HEAD.match(line):
                 inside = self.computations.setdefault(head[2], {})
@@ -120,7 +123,7 @@ class _Program:
             done = done + own
         return dataclasses.replace(done, chain=max(depth.values(), default=0.0))
 
-    def _own(self, each: _Instruction, inside: dict[str, _Instruction]) -> Counts:
+    def _own(self, each: Instruction, inside: dict[str, Instruction]) -> Counts:
         kind = each.opcode.removesuffix("-start")
         if kind in KINDS:
             return Counts(collectives=(self._collective(kind, each, inside),), chain=1.0)
@@ -131,19 +134,21 @@ class _Program:
         if each.opcode == "while":
             return self._loop(each)
         if each.opcode == "conditional":
-            branches = [self.counts(name) for name in _branches(each.rest)]
+            branches = [self.counts(name) for name in branches_of(each.rest)]
             return max(branches, key=lambda counts: (counts.sent(), counts.flops))
+        if each.opcode == "custom-call" and "__cudnn$conv" in each.rest:
+            return Counts(flops=_cudnn_flops(each, inside))
         if each.opcode in ("fusion", "call", "custom-call", "async-start"):
-            names = [name for name in _CALLED.findall(each.rest) if name in self.computations]
+            names = [name for name in CALLED.findall(each.rest) if name in self.computations]
             return sum(map(self.counts, names), Counts())
         return Counts()
 
-    def _loop(self, each: _Instruction) -> Counts:
+    def _loop(self, each: Instruction) -> Counts:
         names = [
             re.search(rf"\b{part}=%?([\w.-]+)", each.rest)[1] for part in ("condition", "body")
         ]
         turn = self.counts(names[0]) + self.counts(names[1])
-        trips = _TRIPS.search(each.rest)
+        trips = TRIPS.search(each.rest)
         if trips:
             return turn.repeated(int(trips[1]))
         is_idle = not turn.flops and not turn.collectives
@@ -151,27 +156,27 @@ class _Program:
         return turn if is_idle else dataclasses.replace(turn, open_loops=turn.open_loops + 1)
 
     def _collective(
-        self, kind: str, each: _Instruction, inside: dict[str, _Instruction]
+        self, kind: str, each: Instruction, inside: dict[str, Instruction]
     ) -> Collective:
-        given = sum(_bytes(inside[operand].shape) for operand in each.operands)
+        given = sum(bytes_of(inside[operand].shape) for operand in each.operands)
         devices = _group_size(each.rest) or self.partitions
         return Collective(kind, given * (devices if kind == "all-gather" else 1), devices)
 
 
 def count(text: str) -> Counts:
     """What the program of an optimised HLO text does on one device."""
-    program = _Program(text)
+    program = Program(text)
     return program.counts(program.entry)
 
 
-def _instruction(name: str, text: str) -> _Instruction:
+def _instruction(name: str, text: str) -> Instruction:
     """`f32[4]{0} add(%a, %b), rest` in its parts."""
     end = _closing(text, 0) + 1 if text.startswith("(") else text.index(" ")
     shape, after = text[:end], text[end:].lstrip()
     opened = after.index("(")
     closed = _closing(after, opened)
     operands = re.findall(r"%([\w.-]+)", after[opened:closed])
-    return _Instruction(name, shape, after[:opened], tuple(operands), after[closed + 1 :])
+    return Instruction(name, shape, after[:opened], tuple(operands), after[closed + 1 :])
 
 
 def _closing(text: str, opened: int) -> int:
@@ -183,7 +188,8 @@ def _closing(text: str, opened: int) -> int:
     raise ValueError(f"no end of {text[opened : opened + 80]}")
 
 
-def _branches(rest: str) -> Iterator[str]:
+def branches_of(rest: str) -> Iterator[str]:
+    """Names of the computations that a condition chooses from, of its attributes."""
     for many, one in _BRANCHES.findall(rest):
         yield from (name.strip().lstrip("%") for name in (many or one).split(","))
 
@@ -204,7 +210,7 @@ def _dims(shape: str) -> list[int]:
     return [int(size) for size in _SHAPE.search(shape)[2].split(",") if size]
 
 
-def _bytes(shape: str) -> float:
+def bytes_of(shape: str) -> float:
     """Of an array, or of all arrays of a tuple."""
     return sum(
         math.prod(int(size) for size in sizes.split(",") if size) * _bits(kind) / 8
@@ -216,17 +222,30 @@ def _bits(kind: str) -> int:
     return _BITS[kind] if kind in _BITS else int(re.search(r"\d+", kind)[0])
 
 
-def _dot_flops(each: _Instruction, inside: dict[str, _Instruction]) -> float:
+def _dot_flops(each: Instruction, inside: dict[str, Instruction]) -> float:
     left = _dims(inside[each.operands[0]].shape)
     axes = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", each.rest)
     summed = [left[int(axis)] for axis in axes[1].split(",") if axis] if axes else []
     return 2.0 * math.prod(_dims(each.shape)) * math.prod(summed)
 
 
-def _convolution_flops(each: _Instruction, inside: dict[str, _Instruction]) -> float:
+def _convolution_flops(each: Instruction, inside: dict[str, Instruction]) -> float:
     kernel = _dims(inside[each.operands[1]].shape)
     outputs = re.search(r"dim_labels=\w+_(\w+)->", each.rest)[1].index("o")
     # Zeros between the inputs (gradients of strides) are not computed with.
     spread = re.search(r"lhs_dilate=([\dx]+)", each.rest)
     zeros = math.prod(int(size) for size in spread[1].split("x")) if spread else 1
     return 2.0 * math.prod(_dims(each.shape)) * math.prod(kernel) / kernel[outputs] / zeros
+
+
+def _cudnn_flops(each: Instruction, inside: dict[str, Instruction]) -> float:
+    """Of a convolution that XLA for GPUs hands to cuDNN, forward or a gradient."""
+    first, second = (_dims(inside[operand].shape) for operand in each.operands[:2])
+    result = _dims(each.shape)
+    images, kernel = result, second
+    if "convBackwardInput" in each.rest:
+        images = first
+    elif "convBackwardFilter" in each.rest:
+        images, kernel = second, result
+    outputs = re.search(r"dim_labels=\w+_(\w+)->", each.rest)[1].index("o")
+    return 2.0 * math.prod(images) * math.prod(kernel) / kernel[outputs]

@@ -108,7 +108,7 @@ def _value_gap(
 
     Zero where acting has no statistics: only the consistency loss may have some.
     """
-    if variables.get("batch_stats", {}).keys() <= {"projector", "predictor"}:
+    if variables.get("batch_stats", {}).keys() <= {"projector", "predictor", "center"}:
         return jnp.zeros(())
     frozen, some = jax.lax.stop_gradient(variables), slice(None, None, GAP_EVERY)
     return jnp.mean(jnp.abs(model.root(frozen, frames[some]).value - trained[some]))

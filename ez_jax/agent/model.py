@@ -19,6 +19,9 @@ from ez_jax.agent.networks import make_network, normalise_state
 from ez_jax.config import Config
 from ez_jax.structs import Embedding, EnvSpec, Root, Variables
 
+# Names of layers that compute in float32, some of them: last of a head, first of vectors.
+WHOLE_LAYERS = ("out", "linear", "linear1")
+
 
 def scale_gradient(x: Array, scale: float) -> Array:
     """The identity, whose gradient is multiplied by `scale`."""
@@ -54,8 +57,26 @@ class Model:
         variables = dict(self.network.init(key, self._inputs(frames)))
         if not self.depths:
             return variables
-        stats = jax.tree.map(lambda x: jnp.tile(x, (self.depths, 1)), variables["batch_stats"])
+        stats = jax.tree.map(
+            lambda x: jnp.tile(x, (self.depths, *(1,) * x.ndim)), variables["batch_stats"]
+        )
         return {**variables, "batch_stats": stats}
+
+    def rounded(self, variables: Variables) -> Variables:
+        """Weights as the layers take them, which saves rounding them anew in every simulation.
+
+        Where layers compute in float32 they stay whole. For acting: training wants all digits.
+        """
+        dtype = getattr(self.network, "dtype", jnp.float32)
+        if dtype == jnp.float32:
+            return variables
+
+        def as_taken(path: tuple[Any, ...], x: Array) -> Array:
+            *_, layer, kind = (step.key for step in path)
+            return x.astype(dtype) if kind == "kernel" and layer not in WHOLE_LAYERS else x
+
+        params = jax.tree_util.tree_map_with_path(as_taken, variables["params"])
+        return {**variables, "params": params}
 
     def represent(self, variables: Variables, frames: Shaped[Array, "B F *obs"]) -> Embedding:
         """Encode F stacked frames, oldest first; images as uint8 0..255, vectors as float32."""

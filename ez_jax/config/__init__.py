@@ -5,6 +5,7 @@ Nothing here imports JAX or another part of the package.
 
 from ez_jax.config.checks import validate
 from ez_jax.config.errors import BadInput
+from ez_jax.config.paths import run_folder
 from ez_jax.config.search_budget import SearchBudget, eval_simulations, search_budget
 from ez_jax.config.settings import (
     Config,
@@ -17,7 +18,6 @@ from ez_jax.config.settings import (
     flatten,
     from_dict,
     override,
-    run_folder,
     to_dict,
     unknown_key,
 )

@@ -20,6 +20,7 @@ CHOICES = {
     "network.norm": ("batch", "batch_per_depth", "sample", "layer"),
     "network.head_activation": ("relu", "elu"),
     "search.policy": ("puct_ez", "puct", "gumbel"),
+    "search.tree": ("auto", "mctx", "flat"),
     "search.minmax": ("parent", "official"),
     "replay.memory": ("device", "host", "auto"),
     "reanalyse.mode": ("batch", "buffer", "none"),
@@ -42,7 +43,7 @@ SHARES = (
     "discount", "env.sticky_actions", "eval.epsilon", "search.dirichlet_fraction",
     "reanalyse.ratio", "replay.priority_exponent", "replay.importance_exponent",
     "replay.importance_exponent_final", "replay.min_weight", "learner.decay_rate",
-    "learner.momentum",
+    "learner.momentum", "network.norm_momentum",
 )  # fmt: skip
 POSITIVE = (
     "discount", "search.dirichlet_alpha", "search.pb_c_base", "search.min_q_range",

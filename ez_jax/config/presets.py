@@ -113,6 +113,7 @@ PRESETS: dict[str, Differences] = {
 _SMALL_PERCEPTRON: Differences = {"kind": "vector", "vector_width": 64, "vector_blocks": 1}
 _SLOWER: Differences = {"learning_rate": 1e-3, "target_period": 100}
 _SAVED_SELDOM: Differences = {"checkpoint": {"every": 10_000}, "log": {"every": 1_000}}
+_STATIC_SCREEN = {"norm": "batch_per_depth", "norm_momentum": 0.5, "center": True}
 _OFTEN_REUSED: Differences = {"reanalyse": {"mode": "buffer", "max_age": 200, "chunk": 64}}
 
 # What a preset sets for one family of games or for one game, on top of the above.
@@ -122,7 +123,7 @@ PRESETS_FOR: dict[tuple[str, str], Differences] = {
     ("small", "atari"): {
         "updates_per_step": 0.35,
         "env": {"image_size": 84, "grayscale": True},
-        "network": {"patch": 6, "channels": 32, "norm": "batch_per_depth", "support": 50},
+        "network": {"patch": 6, "channels": 32, "support": 50, **_STATIC_SCREEN},
         "reanalyse": {"mode": "buffer", "max_age": 2_000, "chunk": 128},
         "learner": {"start": 2_000, **_SLOWER, "decay_every": 27_000, "augment": False},
         "eval": {"every": 10_000, "episodes": 10, "num_envs": 10},

@@ -8,15 +8,12 @@ frame skip) and `updates` (optimiser steps).
 
 import dataclasses
 import functools
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from ez_jax.config import errors
 from ez_jax.config.errors import BadInput
-from ez_jax.config.paths import expanded
 
 
 @dataclass(frozen=True)
@@ -45,6 +42,8 @@ class NetworkConfig:
     patch: int = 0  # large images: 0 for the published stem, or pixels per side of patches
     blocks: int = 1  # residual blocks at the latent resolution
     norm: str = "batch"  # images: batch | batch_per_depth | sample | layer; vectors: always layer
+    norm_momentum: float = 0.9  # batch*: of the running statistics; torch calls it 0.1
+    center: bool = False  # images: less their running mean image, for screens that hardly change
     action_channels: int = 0  # images: width of an embedding of the action plane, V2: 16; 0: none
     head_channels: int = 16  # 1x1 convolution in front of each head
     head_hidden: int = 32  # hidden width of the value, policy and prefix heads
@@ -63,6 +62,7 @@ class SearchConfig:
     """Monte-Carlo tree search in the learned model (mctx)."""
 
     policy: str = "puct_ez"  # puct_ez (published V1) | puct (mctx's MuZero) | gumbel
+    tree: str = "auto"  # mctx | flat (without loops of unknown length) | auto (flat but on a CPU)
     num_simulations: int = 50  # gumbel: 0 for as many as V2 for the number of actions
     min_q_range: float = 0.01  # puct_ez, gumbel: a smaller range of the tree's Qs is not stretched
     minmax: str = "parent"  # puct_ez: rewards in the tree's bounds since the parent | official
@@ -269,15 +269,6 @@ def override(config: Config, changes: Mapping[str, Any]) -> Config:
             node = node[section]
         node[leaf] = value
     return from_dict(values)
-
-
-def run_folder(config: Config) -> Path:
-    """Where the run lives: `run_dir`, or `runs/<game>/<name>/seed<seed>`."""
-    if config.run_dir:
-        return expanded(config.run_dir)
-    # A Gymnasium id may hold characters that mean something in a path.
-    game = re.sub(r"[^\w.+-]+", "_", config.game)
-    return Path("runs") / game / config.name / f"seed{config.seed}"
 
 
 @functools.cache

@@ -30,6 +30,12 @@ def make_mesh(devices: Any) -> Mesh:
     return jax.make_mesh((len(devices),), (AXIS,), (AxisType.Auto,), devices=devices)
 
 
+def platform() -> str:
+    """`cpu`, `gpu` or `tpu`: the devices of the ambient mesh, else those that JAX found."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return jax.default_backend() if mesh.empty else mesh.abstract_device.platform
+
+
 def count() -> int:
     """Devices of the ambient mesh."""
     mesh = jax.sharding.get_abstract_mesh()

@@ -457,8 +457,8 @@ def test_schedules_are_equal(golden):
 # --- search ---------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def search_tree(golden):
+@pytest.fixture(scope="module", params=["mctx", pytest.param("flat", marks=pytest.mark.long)])
+def search_tree(golden, request):
     """Return run(case, num_simulations, minmax) -> the tree of `puct_ez`, lowest action at ties."""
 
     @functools.cache
@@ -478,6 +478,7 @@ def search_tree(golden):
             embedding=embedding,
         )
         config = SearchConfig(
+            tree=request.param,
             minmax=minmax,
             min_q_range=settings["value_delta_max"],
             pb_c_init=settings["pb_c_init"],

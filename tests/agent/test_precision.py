@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 from golden_parts import loss_batch, loss_config
 
 from ez_jax.agent.losses import unroll_terms
+from ez_jax.agent.model import make_model
 from ez_jax.agent.search import make_search
 from ez_jax.config import override
 
@@ -65,3 +67,21 @@ def test_states_are_bfloat16_and_everything_a_search_compares_is_float32(run):
     compared = (root.value, root.policy_logits, root.embedding.value_prefix)
     for array in (*compared, found.value, found.policy):
         assert array.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("shape", [(12, 12, 2), (3,)], ids=["image", "vector"])
+def test_weights_that_are_rounded_beforehand_change_nothing(shape):
+    config = tiny.make_config({"precision": "bfloat16", "network.norm": "sample"})
+    model = make_model(config, tiny.make_spec(*shape))
+    frames = jnp.ones((2, 1, *shape), model.spec.observation_dtype)
+
+    @jax.jit
+    def step(variables):
+        root = model.root(variables, frames)
+        embedding, reward = model.dynamics(variables, root.embedding, jnp.ones(2, jnp.int32))
+        return root, reward, model.predict(variables, embedding)
+
+    variables = tiny.init(model)
+    rounded = model.rounded(variables)
+    assert {x.dtype.name for x in jax.tree.leaves(rounded)} == {"bfloat16", "float32"}
+    jax.tree.map(np.testing.assert_array_equal, step(variables), step(rounded))

@@ -48,14 +48,14 @@ def root(pays: np.ndarray) -> Root:
     return Root(embedding=embedding, policy_logits=jnp.zeros((size, ARMS)), value=jnp.zeros(size))
 
 
-@pytest.fixture(scope="module")
-def run():
+@pytest.fixture(scope="module", params=["mctx", pytest.param("flat", marks=pytest.mark.long)])
+def run(request):
     """Return run(policy, explore, pays=, seed=, temperature=, invalid=) -> SearchOutput."""
 
     @functools.cache
     def compiled(policy, explore, num_simulations):
         search = make_search(
-            SearchConfig(policy=policy, num_simulations=SIMULATIONS),
+            SearchConfig(policy=policy, num_simulations=SIMULATIONS, tree=request.param),
             Bandit(),
             discount=0.9,
             explore=explore,

@@ -33,6 +33,8 @@ PUBLISHED = {
     "network.channels": 64,
     "network.blocks": 1,
     "network.norm": "batch",
+    "network.norm_momentum": 0.9,
+    "network.center": False,
     "network.action_channels": (0, 16),
     "network.head_channels": 16,
     "network.head_hidden": 32,
@@ -114,7 +116,7 @@ OURS = {
         "log.wandb",
         "log.progress",
     ),
-    *("log.watchdog", "learner.max_skipped"),
+    *("log.watchdog", "learner.max_skipped", "search.tree"),
 }
 # Up to how many actions: simulations, actions considered at the root.
 BUDGETS = {2: (4, 2), 3: (4, 2), 4: (16, 4), 15: (16, 4), 16: (16, 8), 18: (16, 8)}

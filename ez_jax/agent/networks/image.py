@@ -10,12 +10,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ez_jax.agent.networks.layers import (
-    NORMS,
     Dtype,
     LayerNorm,
     Linear,
     ResidualBlock,
     convolution,
+    norm_of,
 )
 from ez_jax.agent.networks.network import Network, State, Tower
 from ez_jax.agent.networks.stems import PatchStem, Stem
@@ -35,8 +35,28 @@ def downsampling(height: int, width: int) -> int:
     return 4 if longer > 16 else 1
 
 
+CENTER_MOMENTUM = 0.99
+
+
+class Center(nn.Module):
+    """What differs from the mean image: most of an image of Atari never changes.
+
+    Not published. The running mean stands for itself in training, too, so that acting and training
+    are the same function.
+    """
+
+    @nn.compact
+    def __call__(self, image: Float[Array, "B H W c"], train: bool) -> Float[Array, "B H W c"]:
+        """Return the images less the running mean image."""
+        mean = self.variable("batch_stats", "mean", jnp.zeros, image.shape[1:])
+        centered = image - mean.value
+        if train and not self.is_initializing():
+            mean.value += (1 - CENTER_MOMENTUM) * centered.mean(0)
+        return centered
+
+
 def _image_tower(config: NetworkConfig, dtype: Dtype, name: str | None = None) -> Tower:
-    block = functools.partial(ResidualBlock, norm=NORMS[config.norm])
+    block = functools.partial(ResidualBlock, norm=norm_of(config))
     return Tower(block, config.blocks, config.channels, dtype, name=name)
 
 
@@ -53,9 +73,9 @@ class ImageRepresentation(nn.Module):
         c = self.config
         stem: nn.Module
         if c.patch and self.downsample == 16:
-            stem = PatchStem(c.channels, c.patch, self.dtype, NORMS[c.norm], name="stem")
+            stem = PatchStem(c.channels, c.patch, self.dtype, norm_of(c), name="stem")
         else:
-            stem = Stem(c.channels, self.downsample, self.dtype, NORMS[c.norm], name="stem")
+            stem = Stem(c.channels, self.downsample, self.dtype, norm_of(c), name="stem")
         return _image_tower(c, self.dtype, "tower")(stem(observation, train), train)
 
 
@@ -91,7 +111,7 @@ class ImageDynamics(nn.Module):
             planes = ActionEmbedding(c.action_channels, self.dtype, name="action")(planes, train)
         x = jnp.concatenate([state.astype(self.dtype), planes], axis=-1)
         x = convolution(c.channels, 1, self.dtype, "conv")(x)
-        x = nn.relu(NORMS[c.norm](self.dtype, name="norm")(x, train) + state)
+        x = nn.relu(norm_of(c)(self.dtype, name="norm")(x, train) + state)
         return _image_tower(c, self.dtype, "tower")(x, train)
 
 
@@ -105,7 +125,7 @@ class ImageNeck(nn.Module):
     def __call__(self, state: State, train: bool) -> Float[Array, "B features"]:
         """Return one vector per sample, in the order h, w, channel."""
         x = Linear(self.config.head_channels, self.dtype, name="reduce")(state)
-        x = nn.relu(NORMS[self.config.norm](self.dtype, name="norm")(x, train))
+        x = nn.relu(norm_of(self.config)(self.dtype, name="norm")(x, train))
         return x.reshape(x.shape[0], -1)
 
 
@@ -120,9 +140,16 @@ class ImageNetwork(Network):
         """Make all parts."""
         super().setup()
         c = self.config
+        self.center = Center()
         self.representation = ImageRepresentation(c, self.downsample, self.dtype)
         self.dynamics = ImageDynamics(c, self.num_actions, self.dtype)
         self.prediction_tower = _image_tower(c, self.dtype)
+
+    def represent(self, observation: Float[Array, "B H W stacked"], train: bool) -> State:
+        """Encode stacked images in 0..1, oldest first."""
+        if self.config.center:
+            observation = self.center(observation, train)
+        return self.representation(observation, train)
 
 
 def make_image_network(config: NetworkConfig, spec: EnvSpec, dtype: Dtype) -> ImageNetwork:

@@ -5,7 +5,9 @@ in three of them: initialisation, padding of strided convolutions, running varia
 statistics are float32; `dtype` is the type in which a layer computes and what it returns.
 """
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -14,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ez_jax.agent.networks import winograd
+from ez_jax.config import NetworkConfig
 
 Carry = tuple[Float[Array, "B L"], Float[Array, "B L"]]  # LSTM (cell, hidden)
 Dtype = Any  # jnp.float32 or jnp.bfloat16
@@ -38,6 +41,7 @@ class Linear(nn.Module):
     features: int
     dtype: Dtype = jnp.float32
     bound: float | None = None  # of the uniform initialisation; None: 1/sqrt(fan_in); 0: zeros
+    bias: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b in"]) -> Float[Array, "*b out"]:
@@ -45,8 +49,10 @@ class Linear(nn.Module):
         fan_in = x.shape[-1]
         init = uniform_init(1 / math.sqrt(fan_in) if self.bound is None else self.bound)
         kernel = self.param("kernel", init, (fan_in, self.features)).astype(self.dtype)
-        bias = self.param("bias", init, (self.features,)).astype(self.dtype)
         y = x.astype(self.dtype) @ kernel
+        if not self.bias:
+            return y
+        bias = self.param("bias", init, (self.features,)).astype(self.dtype)
         return y + jnp.broadcast_to(bias, y.shape)
 
 
@@ -77,6 +83,7 @@ class BatchNorm(nn.Module):
     """
 
     dtype: Dtype = jnp.float32
+    momentum: float = BATCH_NORM_MOMENTUM
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b c"], train: bool) -> Float[Array, "*b c"]:
@@ -91,7 +98,7 @@ class BatchNorm(nn.Module):
             mean, var = _moments(x, axes, jax.lax.stop_gradient(mean))
             unbiased = var * (count / max(count - 1, 1))
             if not self.is_initializing():
-                keep = BATCH_NORM_MOMENTUM
+                keep = self.momentum
                 running_mean.value = keep * running_mean.value + (1 - keep) * mean
                 running_var.value = keep * running_var.value + (1 - keep) * unbiased
         elif mean.ndim > 1:  # of every sample, by its depth
@@ -139,14 +146,21 @@ class SampleNorm(nn.Module):
         return _standardise(self, x, mean, var).astype(self.dtype)
 
 
-Norm = type[BatchNorm] | type[LayerNorm] | type[SampleNorm]
+Norm = Callable[..., nn.Module]  # a dtype and a name to a module
 # What `network.norm` chooses from, for images.
-NORMS: dict[str, Norm] = {
+NORMS: dict[str, type[nn.Module]] = {
     "batch": BatchNorm,
     "batch_per_depth": BatchNorm,  # `model.py` hands it the statistics of a depth
     "sample": SampleNorm,
     "layer": LayerNorm,
 }
+
+
+def norm_of(config: NetworkConfig) -> Norm:
+    """The normalisation of an image network, as `network.norm` and `network.norm_momentum` say."""
+    if NORMS[config.norm] is BatchNorm:
+        return functools.partial(BatchNorm, momentum=config.norm_momentum)
+    return NORMS[config.norm]
 
 
 def _standardise(module: nn.Module, x: Array, mean: Array, var: Array) -> Array:

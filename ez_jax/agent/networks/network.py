@@ -16,7 +16,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ez_jax.agent.networks.layers import (
-    NORMS,
     Carry,
     Dtype,
     Head,
@@ -24,6 +23,7 @@ from ez_jax.agent.networks.layers import (
     Predictor,
     PrefixHead,
     Projector,
+    norm_of,
 )
 from ez_jax.config import NetworkConfig
 
@@ -77,7 +77,7 @@ class Network(nn.Module):
     @property
     def norm(self) -> Norm:
         """As `network.norm` says; the consistency loss is batch-normalised in any case."""
-        return NORMS[self.config.norm]
+        return norm_of(self.config)
 
     def setup(self) -> None:
         """Make the heads and the SimSiam networks; subclasses make representation and dynamics."""

@@ -61,7 +61,7 @@ class PatchStem(nn.Module):
         self, x: Float[Array, "B H W stacked"], train: bool
     ) -> Float[Array, "B h w channels"]:
         """Return the feature planes."""
-        x = Linear(self.channels, self.dtype, name="patches")(_patches(x, self.patch))
+        x = Linear(self.channels, self.dtype, bias=False, name="patches")(_patches(x, self.patch))
         x = nn.relu(self.norm(self.dtype, name="norm")(x, train))
         block = functools.partial(ResidualBlock, self.channels, self.dtype, norm=self.norm)
         for name in ("block", "half_block"):

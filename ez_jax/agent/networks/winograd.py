@@ -20,6 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ez_jax.system import devices
+
 # Below these the transforms cost more than they save (`python -m experiments.bench convolution`).
 MIN_CHANNELS, MIN_OUTPUTS = 32, 2048
 PART = 4_000_000  # entries of a part: 16 MB
@@ -51,7 +53,7 @@ def convolve(
     x: Images, kernel: Kernel, strides: Sequence[int], padding: Any, **options: Any
 ) -> Images:
     """`jax.lax.conv_general_dilated` for 3x3 kernels padded by 1, by the quicker of two ways."""
-    if jax.default_backend() == "cpu" and _pays(x, kernel, strides):
+    if devices.platform() == "cpu" and _pays(x, kernel, strides):
         return in_parts(x, kernel)
     return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import mctx
 from jaxtyping import Array, Float
 
+from ez_jax.agent.search import flat
 from ez_jax.agent.search.tree import (
     NEVER_TAKEN,
     Found,
@@ -89,14 +90,17 @@ def make_gumbel(config: SearchConfig, explore: bool) -> PolicyFn:
         draw = lambda key: jax.random.gumbel(key, logits.shape[1:], logits.dtype)  # noqa: E731
         noise = jax.vmap(draw)(given.keys)
         noise = config.gumbel_scale * noise if explore else jnp.zeros_like(noise)
+        select = selection(given.num_simulations, considered, qtransform)
+        loop = flat.loop(given.variables, given.recurrent_fn, flat.everywhere(*select.values()))
         tree = mctx.search(
             *(given.variables, given.keys[0]),  # nothing else is drawn
             root=root,
             recurrent_fn=given.recurrent_fn,
-            **selection(given.num_simulations, considered, qtransform),
+            **select,
             num_simulations=given.num_simulations,
             invalid_actions=invalid,
             extra_data=mctx.GumbelMuZeroExtraData(root_gumbel=noise),
+            loop_fn=loop if flat.is_chosen(config) else jax.lax.fori_loop,
         )
         summary = tree.summary()
         improved = logits + jax.vmap(qtransform, (0, None))(tree, mctx.Tree.ROOT_INDEX)

@@ -6,6 +6,7 @@ import jax
 import mctx
 from jaxtyping import Array
 
+from ez_jax.agent.search import flat
 from ez_jax.agent.search.tree import Found, PolicyFn, SearchInput, found_in_tree
 from ez_jax.config import SearchConfig
 
@@ -20,7 +21,14 @@ def make_puct(config: SearchConfig, explore: bool) -> PolicyFn:
         pb_c_base=config.pb_c_base,
     )
 
+    select = functools.partial(
+        mctx.muzero_action_selection, pb_c_init=config.pb_c_init, pb_c_base=config.pb_c_base
+    )
+    choose = flat.everywhere(functools.partial(select, depth=0), select)
+
     def policy(given: SearchInput) -> Found:
+        loop = flat.loop(given.variables, given.recurrent_fn, choose)
+
         def search_one(key: Array, root: mctx.RootFnOutput, invalid: Array | None) -> Found:
             """A batch of one: mctx knows one key for all, and draws at every node."""
             one = lambda tree: jax.tree.map(lambda x: x[None], tree)  # noqa: E731
@@ -28,6 +36,7 @@ def make_puct(config: SearchConfig, explore: bool) -> PolicyFn:
                 *(given.variables, key, one(root), given.recurrent_fn, given.num_simulations),
                 invalid_actions=one(invalid),
                 temperature=given.temperature if explore else 0.0,
+                loop_fn=loop if flat.is_chosen(config) else jax.lax.fori_loop,
             )
             found = found_in_tree(
                 *(one(root), output.search_tree),

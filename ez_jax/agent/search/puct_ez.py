@@ -21,10 +21,12 @@ import jax.numpy as jnp
 import mctx
 from jaxtyping import Array, Bool, Float, Int
 
+from ez_jax.agent.search import flat
 from ez_jax.agent.search.tree import Found, PolicyFn, SearchInput, edge_qs, found_in_tree
 from ez_jax.config import SearchConfig
 
 TIE = 1e-6  # scores this close to the best are equal
+NO_UNDERFLOW = 100  # nodes of a tree whose shares, 2^-nodes at least, can be divided by each other
 
 
 class Guide(flax.struct.PyTreeNode, kw_only=True):
@@ -49,12 +51,15 @@ def _doubling(step: Callable[[Any], Any], start: Any) -> Any:
     return jax.lax.fori_loop(0, num_nodes.bit_length(), lambda _, state: step(state), start)
 
 
-def inherited_q(tree: mctx.Tree, qs: Float[Array, "B M A"]) -> Float[Array, "B M"]:
+def inherited_q(
+    tree: mctx.Tree, qs: Float[Array, "B M A"], above: flat.Above | None = None
+) -> Float[Array, "B M"]:
     """What a child of each node counts before its first visit.
 
     At the root the mean Q of its visited children, 0 if there is none; below,
     m(node) = (m(parent) + Σ visited Q) / (1 + number of visited). This is linear in m(parent), so
-    chains of any depth are composed by pointer doubling.
+    chains of any depth are composed by pointer doubling, or in one sum where it is known who is
+    `above` whom.
     """
     visited = tree.children_visits > 0
     number = jnp.sum(visited, axis=-1)
@@ -63,6 +68,11 @@ def inherited_q(tree: mctx.Tree, qs: Float[Array, "B M A"]) -> Float[Array, "B M
     # m(node) = offset + slope * m(parent)
     slope = jnp.where(is_root, 0.0, 1 / (1 + number))
     offset = total / jnp.where(is_root, jnp.maximum(number, 1), 1 + number)
+    if above is not None and len(is_root) <= NO_UNDERFLOW:
+        # m(node) = Σ over a above it of offset(a) * product of the slopes below a
+        slope = jnp.where(is_root, 1.0, slope)
+        share = jnp.prod(jnp.where(above, slope[:, None], 1.0), axis=-1)
+        return share * jnp.sum(jnp.where(above, (offset / share)[:, None], 0.0), axis=-1)
     parent = jnp.maximum(tree.parents, mctx.Tree.ROOT_INDEX)
 
     def compose(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
@@ -143,10 +153,11 @@ def choices(
     pb_c_base: float,
     min_q_range: float,
     bounds: Callable[[mctx.Tree, Array], Bounds],
+    above: flat.Above | None = None,
 ) -> Int[Array, "B M"]:
     """The action that maximises PUCT at every node (MuZero appendix B, with the changes above)."""
     qs, visits = edge_qs(tree), tree.children_visits
-    completed = jnp.where(visits > 0, qs, inherited_q(tree, qs)[..., None])
+    completed = jnp.where(visits > 0, qs, inherited_q(tree, qs, above)[..., None])
     low, high = bounds(tree, qs)
     scaled = (completed - low) / jnp.maximum(high - low, min_q_range)
     value = jnp.clip(jnp.where(high > low, scaled, completed), 0.0, 1.0)
@@ -203,10 +214,15 @@ def search(
 
         return jax.lax.fori_loop(first, end, body, start)
 
+    def choose_all(key: Array, tree: mctx.Tree, above: flat.Above) -> Array:
+        del key
+        return choose(tree, tree.extra_data.tie_break, above=above)
+
     def look_up(key: Array, tree: mctx.Tree, node: Array, depth: Array | None = None) -> Array:
         del key, depth
         return tree.extra_data.choice[node]
 
+    is_flat = flat.is_chosen(config)
     nothing = jnp.zeros(tie_break.shape[:2], jnp.int32)
     return mctx.search(
         params,
@@ -218,7 +234,7 @@ def search(
         num_simulations=num_simulations,
         invalid_actions=invalid_actions,
         extra_data=Guide(choice=nothing, tie_break=tie_break),
-        loop_fn=simulate_all,
+        loop_fn=flat.loop(params, recurrent_fn, choose_all) if is_flat else simulate_all,
     )
 
 

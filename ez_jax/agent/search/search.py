@@ -159,7 +159,7 @@ def make_tree_search(
             keys = jax.random.split(keys, len(root.value))
         return policy(
             SearchInput(
-                variables=variables,
+                variables=model.rounded(variables) if isinstance(model, Model) else variables,
                 recurrent_fn=recurrent_fn,
                 num_simulations=num_simulations or budget.num_simulations,
                 root=mctx.RootFnOutput(
