@@ -44,6 +44,7 @@ class Reproduction:
     source: str  # of what is expected
     status: str  # reproduced, not yet, measured once, or differs by how much
     results: str = ""  # the JSON file of `experiments.curves`, from the root of the repository
+    own_band: bool = False  # whether the band was made from these results, so it cannot judge them
 
     def words(self, seed: int) -> list[str]:
         """The words that follow `python -m ez_jax.train`."""
@@ -76,14 +77,15 @@ def tell(reproduction: Reproduction) -> str:
     lines = [reproduction.command, f"expected {', '.join(at)}: {reproduction.source}"]
     if reproduction.results:
         runs = safe_files.read_json(ROOT / reproduction.results)["runs"]
-        # The band may come from these very runs, so that they are not judged by it.
         found = means(reproduction, [run["curve"] for run in runs])
         told = [
             f"{number(mean)} at {steps:,} steps"
             for steps, mean in found.items()
             if mean is not None
         ]
-        lines.append(f"measured {', '.join(told)} ({_seeds(runs)}): {reproduction.results}")
+        band_from = ", from which the band was made" if reproduction.own_band else ""
+        measured = f"{', '.join(told)} ({_seeds(runs)}){band_from}"
+        lines.append(f"measured {measured}: {reproduction.results}")
     lines.append(f"time: {reproduction.time}")
     return "\n    ".join([f"{reproduction.name}: {reproduction.status}", *lines])
 

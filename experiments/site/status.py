@@ -46,11 +46,18 @@ def overview() -> str:
                     NOTHING if ours is None else number(ours),
                     len(scores) or NOTHING,
                     NOTHING if ours is None else f"{ours / ((low + high) / 2):.2f}",
-                    "**not measured**" if ours is None else reproduce.side(ours, ends),
+                    _verdict(each, ours, ends),
                 ]
             )
     heads = ["result", "game", "agent steps", "expected", "ours", "seeds", "ratio", "verdict"]
     return table(heads, rows)
+
+
+def _verdict(each: Reproduction, ours: float | None, ends: Sequence[float]) -> str:
+    """How a result compares with its band, where that is not made from it."""
+    if ours is None:
+        return "**not measured**"
+    return "the band is its own" if each.own_band else reproduce.side(ours, ends)
 
 
 def scores_at(each: Reproduction, steps: int) -> list[float]:

@@ -149,3 +149,11 @@ def test_a_command_that_fails_or_is_stopped_ends_it_with_the_same_code(monkeypat
 
 def test_the_code_of_a_command_is_passed_on():
     assert reproduce.wait([sys.executable, "-c", "raise SystemExit(7)"]) == 7
+
+
+def test_a_band_made_from_our_own_runs_does_not_judge_them():
+    own = {each.name for each in ALL if each.own_band}
+    assert own == {each.name for each in ALL if " our " in f" {each.source}"}
+    told = reproduce.tell(reproduce.load("crazyclimber_small"))
+    assert "(1 seed), from which the band was made" in told
+    assert "within" not in told
