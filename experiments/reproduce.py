@@ -76,8 +76,14 @@ def tell(reproduction: Reproduction) -> str:
     lines = [reproduction.command, f"expected {', '.join(at)}: {reproduction.source}"]
     if reproduction.results:
         runs = safe_files.read_json(ROOT / reproduction.results)["runs"]
-        sentence, _ = judge(reproduction, [run["curve"] for run in runs])
-        lines.append(f"measured {sentence}: {reproduction.results}")
+        # The band may come from these very runs, so that they are not judged by it.
+        found = means(reproduction, [run["curve"] for run in runs])
+        told = [
+            f"{number(mean)} at {steps:,} steps"
+            for steps, mean in found.items()
+            if mean is not None
+        ]
+        lines.append(f"measured {', '.join(told)} ({_seeds(runs)}): {reproduction.results}")
     lines.append(f"time: {reproduction.time}")
     return "\n    ".join([f"{reproduction.name}: {reproduction.status}", *lines])
 
@@ -85,19 +91,31 @@ def tell(reproduction: Reproduction) -> str:
 def judge(reproduction: Reproduction, curves: Sequence[Sequence[Line]]) -> tuple[str, bool]:
     """What the evaluations of some seeds come to, in words, and whether it is within the band."""
     parts, is_within = [], True
-    count = "1 seed" if len(curves) == 1 else f"mean of {len(curves)} seeds"
+    found = means(reproduction, curves)
     for steps, ends in reproduction.expected.items():
-        scores = [score_at(curve, steps) for curve in curves]
-        if not scores or None in scores:
+        if (mean := found[steps]) is None:
             parts.append(f"not at {steps:,} steps yet")
             is_within = False
             continue
-        mean = statistics.fmean(scores)
         parts.append(
-            f"{number(mean)} at {steps:,} steps ({count}), {side(mean, ends)} {band(ends)}"
+            f"{number(mean)} at {steps:,} steps ({_seeds(curves)}), {side(mean, ends)} {band(ends)}"
         )
         is_within &= side(mean, ends) == "within"
     return "; ".join(parts), is_within
+
+
+def means(reproduction: Reproduction, curves: Sequence[Sequence[Line]]) -> dict[int, float | None]:
+    """The mean over some seeds at each of the expected agent steps; None where one is not there."""
+    found: dict[int, float | None] = {}
+    for steps in reproduction.expected:
+        scores = [score for curve in curves if (score := score_at(curve, steps)) is not None]
+        is_whole = scores and len(scores) == len(curves)
+        found[steps] = statistics.fmean(scores) if is_whole else None
+    return found
+
+
+def _seeds(runs: Sequence[Any]) -> str:
+    return "1 seed" if len(runs) == 1 else f"mean of {len(runs)} seeds"
 
 
 def score_at(curve: Sequence[Line], steps: int) -> float | None:

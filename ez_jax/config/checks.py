@@ -115,7 +115,7 @@ def _numbers(value: Any) -> tuple[float, ...]:
 def _out_of_range(values: dict[str, Any]) -> Iterator[str]:
     for key, value in values.items():
         for number in _numbers(value):
-            if not 0 <= number < math.inf:
+            if not 0 <= number < math.inf and (key not in AT_LEAST_ONE or number > 0):
                 yield f"{key} is {number}: it must be finite and not negative"
     limits = (
         (AT_LEAST_ONE, lambda number: number >= 1, "it must be at least 1"),
@@ -145,7 +145,7 @@ def _bad_schedules(config: Config) -> Iterator[str]:
     if list(fractions) != sorted(fractions) or any(fraction > 1 for fraction in fractions):
         yield (
             f"search.temperature_fractions is {list(fractions)}: "
-            "give rising shares of total_agent_steps between 0 and 1"
+            "give rising shares of the run's updates between 0 and 1"
         )
     if replay.importance_exponent > replay.importance_exponent_final:
         yield (

@@ -75,7 +75,10 @@ class SearchConfig:
     value_scale: float = 0.1  # gumbel: weight of the values in the improved policy (c_scale)
     maxvisit_init: float = 50.0  # gumbel: c_visit
     temperatures: tuple[float, ...] = (1.0, 0.5, 0.25)  # puct*: acting temperature by phase
-    temperature_fractions: tuple[float, ...] = (0.5, 0.75)  # of total_agent_steps, phase starts
+    temperature_fractions: tuple[float, ...] = (
+        0.5,
+        0.75,
+    )  # where phases begin: shares of the updates
 
 
 @dataclass(frozen=True)

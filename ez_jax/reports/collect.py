@@ -142,8 +142,9 @@ def read_run(folder: Path, *, last: int, final: str) -> RunRecord:
     score = float(evaluations.returns[-last:].mean()) if len(evaluations) else None
     evaluated = tuple((p.name, _read_optional(p)) for p in run_folder.evaluation_files(folder))
     newest = (run_folder.SCORES_FILE, scores)
-    if evaluated:
-        newest = (f"{run_folder.EVALUATIONS}/{evaluated[-1][0]}", evaluated[-1][1])
+    for name, content in evaluated:
+        if _epsilon(content) == config.eval.epsilon:  # with another it is no score of the run
+            newest = (f"{run_folder.EVALUATIONS}/{name}", content)
     if final == "scores":
         played, score = _from_scores(folder, config, *newest)
     simulations = _read_optional(folder / run_folder.BY_SIMULATIONS_FILE)
@@ -164,6 +165,12 @@ def read_run(folder: Path, *, last: int, final: str) -> RunRecord:
         by_simulations=simulations,
         notes=tuple(_of_other_weights(folder, evaluations, used)),
     )
+
+
+def _epsilon(scores: dict[str, Any]) -> Any:
+    """The share of random actions with which scores were played."""
+    played = scores.get("protocol")
+    return played.get("epsilon", 0.0) if isinstance(played, dict) else 0.0
 
 
 def _evaluations(lines: list[dict[str, float]]) -> Evaluations:

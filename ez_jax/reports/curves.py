@@ -31,8 +31,10 @@ class ArmCurve:
     updates: np.ndarray  # f64[T], median over runs
     seconds: np.ndarray  # f64[T], likewise
     returns: np.ndarray  # f64[seeds, T]
+    mean: np.ndarray  # f64[T]
+    mean_bounds: np.ndarray | None  # f64[2, T]; None where seeds are too few
     median: np.ndarray  # f64[T]
-    median_bounds: np.ndarray | None  # f64[2, T]; None where seeds are too few
+    median_bounds: np.ndarray | None  # f64[2, T]
     iqm: np.ndarray  # f64[T]
     iqm_bounds: np.ndarray | None  # f64[2, T]
 
@@ -49,17 +51,19 @@ def arm_curve(arm: Arm) -> ArmCurve | None:
     inside = longest.agent_steps[(longest.agent_steps > first) & (longest.agent_steps < last)]
     grid = np.unique([first, *inside, last])
     returns = np.stack([np.interp(grid, run.agent_steps, run.returns) for run in own])
-    (median, iqm), bounds = _middle(returns)
+    (mean, median, iqm), bounds = _middle(returns)
     return ArmCurve(
         arm=arm,
         agent_steps=grid,
         updates=np.median([np.interp(grid, run.agent_steps, run.updates) for run in own], axis=0),
         seconds=np.median([np.interp(grid, run.agent_steps, run.seconds) for run in own], axis=0),
         returns=returns,
+        mean=mean,
+        mean_bounds=None if bounds is None else bounds[:, 0],
         median=median,
-        median_bounds=None if bounds is None else bounds[:, 0],
+        median_bounds=None if bounds is None else bounds[:, 1],
         iqm=iqm,
-        iqm_bounds=None if bounds is None else bounds[:, 1],
+        iqm_bounds=None if bounds is None else bounds[:, 2],
     )
 
 
@@ -96,9 +100,8 @@ def _shared(runs: Sequence[Evaluations]) -> tuple[int, int]:
 
 
 def _middle(returns: Float[np.ndarray, "seeds T"]) -> tuple[np.ndarray, np.ndarray | None]:
-    """Median and interquartile mean [2, T], and the bounds of their intervals [2, 2, T]."""
-    both = lambda sample: np.concatenate(  # noqa: E731
-        [np.median(sample[:, 0], axis=0), estimates.iqm(sample[:, 0])]
-    )
-    values, bounds = estimates.interval([returns[:, None]], both)
-    return values.reshape(2, -1), None if bounds is None else bounds.reshape(2, 2, -1)
+    """Mean, median, interquartile mean [3, T], and the bounds of their intervals [2, 3, T]."""
+    middle = (lambda x: np.mean(x, axis=0), lambda x: np.median(x, axis=0), estimates.iqm)
+    together = lambda sample: np.concatenate([of(sample[:, 0]) for of in middle])  # noqa: E731
+    values, bounds = estimates.interval([returns[:, None]], together)
+    return values.reshape(3, -1), None if bounds is None else bounds.reshape(2, 3, -1)

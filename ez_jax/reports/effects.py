@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from ez_jax.evaluation import on_track
-from ez_jax.reports import estimates
+from ez_jax.reports import estimates, words
 from ez_jax.reports.arms import Panel, value_text
 from ez_jax.reports.estimates import Estimate, count_text
 from ez_jax.reports.normalise import normaliser
@@ -83,15 +83,16 @@ class Effect:
         told = f"({self.seeds}{over}); {self.verdict}"
         size = self.estimate if self.estimate.value >= 0 else self.estimate.scaled(-1)
         by = f"{number(size.value)}{bracket(size)}"
+        name = words.of_keys(self.switch)
         if self.is_interaction:
             more = "more" if size is self.estimate else "less"
             return (
-                f"{self.switch}: both changes together give {by} {more} {self.measure} "
+                f"{name}: both changes together give {by} {more} {self.measure} "
                 f"than each by itself adds up to {told}"
             )
         verb = "raises" if size is self.estimate else "lowers"
         verb = "changes" if number(size.value) == "0" else verb
-        return f"{self.switch}: {self.change} {verb} the {self.measure} by {by} {told}"
+        return f"{name}: {self.change} {verb} the {self.measure} by {by} {told}"
 
 
 def effects(

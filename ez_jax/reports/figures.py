@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ez_jax.reports import words
 from ez_jax.reports.aggregates import IMPROVES, MEASURES, Aggregate
 from ez_jax.reports.arms import Panel
 from ez_jax.reports.curves import ArmCurve
@@ -26,7 +27,7 @@ from ez_jax.reports.drawing import (
     wrapped,
 )
 from ez_jax.reports.effects import FINAL, Effect, number
-from ez_jax.reports.estimates import count_text
+from ez_jax.reports.estimates import Estimate, count_text
 from ez_jax.reports.results import Results
 from ez_jax.reports.simulations import TRAINED, Line
 
@@ -79,16 +80,21 @@ def _draw_curves(results: Results, panel: Panel, styles: Styles) -> Any:
             _draw_published_scores(results, panel, ax)
         if not is_one:
             ax.set_title(wrapped(_with_seeds(group[-1]), 44), fontsize=9, loc="left")
+        ax.tick_params(labelbottom=True)  # also above the place of the legend
+        ax.locator_params(axis="x", nbins=4)
         if i >= len(groups) - columns:
             ax.set_xlabel("agent steps")
-            ax.tick_params(labelbottom=True)
         if i % columns == 0:
             ax.set_ylabel("evaluation return")
         ax.xaxis.set_major_formatter("{x:,.0f}")
     title = wrapped(f"{panel.title}, {count_text({len(curve.arm.runs) for curve in curves})}", 70)
     figure.suptitle(title, x=0.02, ha="left", fontweight="bold")
-    note = {"title": _what_is_drawn(curves), "title_fontsize": 7.5}
-    figure.legend(*_legend(axes), loc="outside lower center", ncols=2, **note)
+    drawn, size = _what_is_drawn(curves), {"title_fontsize": 7.5}
+    if len(axes) % columns:  # a place is left over
+        left_over, drawn = figure.axes[len(axes)], drawn.replace("; ", "\n")
+        left_over.legend(*_legend(axes), loc="center", title=drawn, **size)
+    else:
+        figure.legend(*_legend(axes), loc="outside lower center", ncols=2, title=drawn, **size)
     return figure
 
 
@@ -101,21 +107,20 @@ def _legend(axes: Sequence[Any]) -> tuple[list[Any], list[str]]:
 
 
 def _draw_arm(ax: Any, curve: ArmCurve, styles: Styles, *, in_legend: bool) -> None:
-    """IQM with its band and median; of arms with too few seeds every seed as a thin line."""
+    """Mean with its interval; of arms with too few seeds every seed as a thin line."""
     (colour, marker), steps = styles[curve.arm.name], curve.agent_steps
     ax.plot(
-        *(steps, curve.iqm),
+        *(steps, curve.mean),
         color=colour,
         marker=marker if len(steps) <= 20 else None,
         markersize=3.5,
         linewidth=1.6,
         label=wrapped(_with_seeds(curve), 52) if in_legend else None,
     )
-    ax.plot(steps, curve.median, color=colour, linewidth=0.9, linestyle=":")
-    if curve.iqm_bounds is None:
+    if curve.mean_bounds is None:
         ax.plot(steps, curve.returns.T, color=colour, linewidth=0.6, alpha=0.5)
     else:
-        ax.fill_between(steps, *curve.iqm_bounds, color=colour, alpha=0.16, linewidth=0)
+        ax.fill_between(steps, *curve.mean_bounds, color=colour, alpha=0.16, linewidth=0)
 
 
 def _draw_published(results: Results, panel: Panel, ax: Any, curves: Sequence[ArmCurve]) -> None:
@@ -158,11 +163,12 @@ def _draw_aggregates(rows: Sequence[Aggregate], styles: Styles) -> Any:
     names = [name for name in (*MEASURES, IMPROVES) if any(name in row.measures for row in rows)]
     longest = max(len(row.arm) + len(row.label) for row in rows)
     figure, axes = grid(len(names), 2, 0.7 + (0.24 + 0.13 * min(3, longest // 28)) * len(rows))
+    span = _span([row.measures[name] for row in rows for name in MEASURES if name in row.measures])
     for name, ax in zip(names, axes, strict=True):
         shown = [row for row in rows if name in row.measures]
         for i, row in enumerate(shown):
             whisker(ax, i, row.measures[name], *styles[row.arm])
-        labels = [row.title for row in shown]
+        labels = [words.of_arm(row.title) for row in shown]
         ax.set_yticks(range(len(shown)), [wrapped(label, 30) for label in labels])
         ax.set_ylim(len(shown) - 0.5, -0.5)
         ax.set_title(name, loc="left")
@@ -170,6 +176,8 @@ def _draw_aggregates(rows: Sequence[Aggregate], styles: Styles) -> Any:
             ax.set_title(f"{name} over the baseline", loc="left")
             ax.axvline(0.5, color=INK, linewidth=0.8, alpha=0.6)
             ax.set_xlim(-0.05, 1.05)
+        else:
+            ax.set_xlim(*span)
     games = len(rows[0].games)
     figure.supxlabel(
         f"normalised score, {games} game{'s' * (games != 1)}; "
@@ -180,6 +188,13 @@ def _draw_aggregates(rows: Sequence[Aggregate], styles: Styles) -> Any:
     return figure
 
 
+def _span(found: Sequence[Estimate]) -> tuple[float, float]:
+    """The range that all estimates with their intervals need, with a margin."""
+    ends = [end for e in found for end in (e.value, e.low, e.high) if end is not None]
+    margin = 0.05 * (max(ends) - min(ends)) or 0.05
+    return min(ends) - margin, max(ends) + margin
+
+
 def _draw_effects(results: Results) -> Any:
     """Main effects on the final score: one pair of axes for all games together, one per game."""
     groups: dict[str, list[Effect]] = {}
@@ -187,7 +202,7 @@ def _draw_effects(results: Results) -> Any:
         if FINAL in effect.measure and not effect.is_interaction:
             groups.setdefault(OVER_GAMES if effect.games > 1 else effect.game, []).append(effect)
     ordered = sorted(groups.items(), key=lambda item: item[0] != OVER_GAMES)
-    heights = [0.8 + 0.24 * len(rows) for _, rows in ordered]
+    heights = [1.2 + 0.24 * len(rows) for _, rows in ordered]
     figure, axes = grid(len(ordered), 1, sum(heights) / len(heights), ratios=heights)
     for (title, rows), ax in zip(ordered, axes, strict=True):
         for i, effect in enumerate(rows):
@@ -200,13 +215,17 @@ def _draw_effects(results: Results) -> Any:
         seeds = count_text({count for effect in rows for count in effect.estimate.seeds})
         ax.set_title(wrapped(f"{title}, {seeds}", 60), loc="left")
         ax.set_xlabel(f"change of the {rows[0].measure}")
-    figure.supxlabel("coloured: clear; grey: not; bars: 95 % intervals", fontsize=7.5)
+    figure.supxlabel(
+        "circle: a clear effect, blue up, orange down; grey diamond: no clear effect; "
+        "bar: 95 % interval",
+        fontsize=7.5,
+    )
     return figure
 
 
 def _effect_name(effect: Effect) -> str:
     games = f" ({effect.game})" if effect.games > 1 else ""
-    return f"{effect.switch}: {effect.change}{games}"
+    return f"{words.of_keys(effect.switch)}: {effect.change}{games}"
 
 
 def _draw_simulations(lines: Sequence[Line], styles: Styles) -> Any:
@@ -219,7 +238,7 @@ def _draw_simulations(lines: Sequence[Line], styles: Styles) -> Any:
             colour, marker = styles[line.arm]
             values = [estimate.value for estimate in line.scores]
             seeds = {count for estimate in line.scores for count in estimate.seeds}
-            label = wrapped(f"{line.arm} ({count_text(seeds)})", 40)
+            label = wrapped(f"{words.of_arm(line.arm)} ({count_text(seeds)})", 40)
             ax.plot(line.counts, values, color=colour, marker=marker, markersize=4, label=label)
             bounded = [
                 (c, e) for c, e in zip(line.counts, line.scores, strict=True) if e.low is not None
@@ -240,13 +259,13 @@ def _draw_simulations(lines: Sequence[Line], styles: Styles) -> Any:
 
 
 def _with_seeds(curve: ArmCurve) -> str:
-    return f"{curve.arm.name} ({count_text({len(curve.arm.runs)})})"
+    return f"{words.of_arm(curve.arm.name)} ({count_text({len(curve.arm.runs)})})"
 
 
 def _what_is_drawn(curves: Sequence[ArmCurve]) -> str:
-    bands = any(curve.iqm_bounds is not None for curve in curves)
-    lines = any(curve.iqm_bounds is None for curve in curves)
-    parts = ["solid: interquartile mean over seeds; dotted: median"]
-    parts += ["band: 95 % interval of the former"] * bands
+    bands = any(curve.mean_bounds is not None for curve in curves)
+    lines = any(curve.mean_bounds is None for curve in curves)
+    parts = ["line: mean over seeds"]
+    parts += ["band: its 95 % interval"] * bands
     parts += ["thin lines: single seeds"] * lines
     return "; ".join(parts)

@@ -10,12 +10,12 @@ from html import escape
 
 import ez_jax
 from ez_jax.config import errors
-from ez_jax.reports import curves, effects
+from ez_jax.reports import curves, effects, words
 from ez_jax.reports.arms import Panel, value_text
 from ez_jax.reports.drawing import INK
 from ez_jax.reports.effects import FINAL
 from ez_jax.reports.estimates import REPETITIONS, count_text
-from ez_jax.reports.results import Results
+from ez_jax.reports.results import ArmScore, Results
 from ez_jax.reports.tables import Table, common_settings, settings_table, tables
 
 _STYLE = """
@@ -83,17 +83,29 @@ def summary(results: Results) -> list[str]:
         if not rows:
             told.append(f"{panel.title}: no run counts yet.")
             continue
-        best = max(rows, key=lambda row: row.estimate.value)
-        others = len(panel.arms)
-        told.append(
-            f"{panel.title}: {sum(len(arm.runs) for arm in panel.arms)} runs in {others} "
-            f"arm{'s' * (others != 1)}; the highest mean final score is "
-            f"{effects.number(best.estimate.value)}{effects.bracket(best.estimate)}, of {best.arm} "
-            f"({count_text(best.estimate.seeds)})."
-        )
+        told.append(_lead(results, panel, rows))
     joint = [e for e in results.effects if FINAL in e.measure and e.games > 1]
     shown = joint or [effect for effect in results.effects if effect.measure == FINAL]
     return told + [f"{effect.game}, {effect.sentence}." for effect in shown]
+
+
+def _lead(results: Results, panel: Panel, rows: Sequence[ArmScore]) -> str:
+    """How many runs there are, the baseline's score, and how many effects are clear.
+
+    No arm is called the best: the highest of several means is high by chance as well.
+    """
+    arms, runs = len(panel.arms), sum(len(arm.runs) for arm in panel.arms)
+    counted = f"{runs} run{'s' * (runs != 1)} in {arms} arm{'s' * (arms != 1)}"
+    row = next((row for row in rows if row.arm == panel.baseline.name), rows[0])
+    score = f"{effects.number(row.estimate.value)}{effects.bracket(row.estimate)}"
+    told = f"{panel.title}: {counted}; mean final score of {words.of_arm(row.arm)} {score} "
+    told += f"({count_text(row.estimate.seeds)})"
+    found = [e for e in results.effects if e.game == panel.title and e.measure == FINAL]
+    if not found:
+        return f"{told}."
+    clear = sum(effect.estimate.is_clear for effect in found)
+    verb = "is" if clear < 2 else "are"
+    return f"{told}; {clear or 'none'} of {len(found)} effects on it {verb} clear."
 
 
 def _method(results: Results) -> list[str]:

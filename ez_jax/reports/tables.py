@@ -174,7 +174,11 @@ def _curve_rows(results: Results) -> Iterable[dict[str, Any]]:
     for panel, curves in results.curves.items():
         for curve in curves:
             for t, steps in enumerate(curve.agent_steps):
-                bounds = {"median": curve.median_bounds, "iqm": curve.iqm_bounds}
+                bounds = {
+                    "mean": curve.mean_bounds,
+                    "median": curve.median_bounds,
+                    "iqm": curve.iqm_bounds,
+                }
                 yield {
                     "game": panel.title,
                     "arm": curve.arm.name,
@@ -182,7 +186,7 @@ def _curve_rows(results: Results) -> Iterable[dict[str, Any]]:
                     "updates": curve.updates[t],
                     "seconds": curve.seconds[t],
                     "seeds": len(curve.arm.runs),
-                    "mean": curve.returns[:, t].mean(),
+                    "mean": curve.mean[t],
                     "median": curve.median[t],
                     "iqm": curve.iqm[t],
                     **{

@@ -34,14 +34,14 @@ keys that matter (every other one: --cfg job, explained in ez_jax/config/setting
   total_agent_steps=N      decisions of the agent in the whole run
   updates_per_step=X       optimiser steps per agent step
   learner.batch_size=N     sequences per update          learner.unroll_steps=N  model steps
-  targets.td_steps=N       n of the n-step value         targets.value=td|search
+  targets.td_steps=N       n of the n-step value         targets.value=td|search|mixed
   search.policy=P          puct_ez|puct|gumbel           search.num_simulations=N
   actor.num_envs=N         environments side by side     replay.capacity=N       agent steps kept
   eval.every=N             agent steps (0: at the end)   eval.episodes=N
   checkpoint.every=N       agent steps (0: at the end)   precision=float32|bfloat16
 
 switches of the ideas (or as ablation=NAME)
-  value_prefix=false  consistency=false  off_policy_correction=false  reanalyse.ratio=0
+  value_prefix=false  consistency=false  off_policy_correction=false  reanalyse.mode=none
   prioritised=false   learner.augment=false
 """
 

@@ -203,7 +203,9 @@ def score_text(metrics: Mapping[str, float], unit: str = "episode") -> str:
         unit: what was counted.
     """
     mean, count = metrics[EVALUATION], round(metrics["eval/episodes"])
-    distinct = f", {metrics['eval/distinct']:g} distinct" if "eval/distinct" in metrics else ""
+    distinct = ""
+    if unit == "episode" and "eval/distinct" in metrics:
+        distinct = f", {metrics['eval/distinct']:g} distinct"
     counted = f"({count} {unit}{'s' * (count != 1)}{distinct})"
     if count < 2:
         return f"{mean:,.1f} {counted}" if abs(mean) >= 10 else f"{mean:.3g} {counted}"

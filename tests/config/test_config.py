@@ -108,6 +108,7 @@ def test_wrong_keys_and_types_are_refused_by_name(values, message):
         ({"replay.min_weight": 2}, "it must lie between 0 and 1"),
         ({"network.head_activation": "gelu"}, "choose relu or elu"),
         ({"learner.unroll_steps": 0}, "it must be at least 1"),
+        ({"learner.batch_size": -3}, "learner.batch_size is -3: it must be at least 1"),
         ({"search.temperatures": [1.0]}, "give 3 temperatures"),
         ({"search.temperature_fractions": [0.7, 0.5]}, "give rising shares"),
         ({"learner.momentum": 1}, "it must be below 1"),

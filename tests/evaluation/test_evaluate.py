@@ -190,6 +190,8 @@ def test_noise_is_a_protocol_of_its_own_and_leaves_the_runs_own_scores(run, monk
     assert noisy["protocol"]["epsilon"] == 0.5
     assert noisy["protocol_name"] == "no sticky actions, epsilon 0.5"
     assert noisy["returns"] != json.loads(before)["returns"]
+    record = collect.read_run(run, last=1, final="scores")
+    assert (record.final, len(record.evaluated)) == (json.loads(before)["mean"], 1)
     told = capsys.readouterr().out
     assert "of another protocol than the run's own: epsilon=0.5" in told
     assert f"({noisy['episodes']} episodes, {noisy['distinct']} distinct)" in told

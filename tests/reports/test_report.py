@@ -89,7 +89,8 @@ def test_the_page_stands_alone_and_says_how_it_was_made(study, out):
     outside = re.sub(r'xmlns(:\w+)?="[^"]*"', "", page)
     assert not re.search(r'(src|href)\s*=\s*"(?!#)|@import|<script|<link|https?:', outside)
     assert f"python -m ez_jax.report {study} out={out}" in page
-    assert "CartPole: 8 runs in 2 arms; the highest mean final score is 400 [" in page
+    assert "CartPole: 8 runs in 2 arms; mean final score of baseline 400 [" in page
+    assert "effects on it is clear" in page
     assert "2 games, consistency: turning it off lowers the normalised final score by" in page
     for part in ("cpu: made", "jax 0", "abc", "search.policy=gumbel", "0, 1, 2, 3", "frame_skip"):
         assert part in page

@@ -210,7 +210,7 @@ def test_a_standard_error_is_that_of_the_mean():
     returns = np.array([3.0, 5.0, 10.0, 1.0])
     found = summary(make_config("CartPole"), Games(returns, np.ones(4, int)))
     expected = returns.std(ddof=1) / np.sqrt(4)
-    assert score_text(found) == f"4.8 \N{PLUS-MINUS SIGN} {expected:.1f} (4 episodes)"
+    assert score_text(found) == f"4.8 \N{PLUS-MINUS SIGN} {expected:.1f} (4 episodes, 4 distinct)"
 
 
 def test_a_negative_loss_comes_with_its_parts_and_is_explained_once():

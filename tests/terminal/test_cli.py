@@ -6,6 +6,7 @@ Configurations are composed inside this process; a few real processes test what 
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -15,9 +16,9 @@ from print_config import command
 from runs import ROOT
 
 from ez_jax import config
-from ez_jax.config import BadInput, presets
+from ez_jax.config import BadInput, checks, presets
 from ez_jax.system import exits
-from ez_jax.terminal import arguments
+from ez_jax.terminal import arguments, help_page
 
 
 def composed(*words):
@@ -242,6 +243,18 @@ def test_help_names_games_presets_and_ablations(tmp_path):
     for word in ("Prints the configuration.", "Breakout", "LunarLander", *presets.ABLATIONS):
         assert word in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 100
+
+
+def test_what_help_says_of_switches_and_choices_is_true():
+    switches = help_page._KEYS.partition("switches of the ideas")[2].splitlines()[1:]
+    words = [word for line in switches for word in line.split()]
+    assert len(words) == 6
+    for word in words:
+        assert arguments.compose([word]) != arguments.compose([])  # alone, on the default run
+    listed = re.findall(r"([\w.]+)=(?:P +)?(\w+(?:\|\w+)+)", help_page._KEYS)
+    assert len(listed) == 3
+    for key, choices in listed:
+        assert set(choices.split("|")) == set(checks.CHOICES[key])
 
 
 def test_a_full_disk_is_told_with_its_traceback_and_a_fix(capsys):
