@@ -22,7 +22,7 @@ class Complaint(NamedTuple):
 
 def _less_collapse(config: Config) -> str:
     if config.network.patch and config.learner.augment:
-        # Measured on Breakout: experiments/results/augmentation.
+        # Measured on Breakout: experiments/results/static_screens.
         return "a shift changes every patch of a patch stem, so learner.augment=false is the fix"
     return "a smaller loss.consistency or learner.learning_rate is what to try first"
 

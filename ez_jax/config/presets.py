@@ -119,7 +119,7 @@ _OFTEN_REUSED: Differences = {"reanalyse": {"mode": "buffer", "max_age": 200, "c
 # What a preset sets for one family of games or for one game, on top of the above.
 PRESETS_FOR: dict[tuple[str, str], Differences] = {
     # Not augmented, because a shift changes what every patch holds: with it neither rewards nor
-    # values of Breakout are learned (experiments/results/augmentation).
+    # values of Breakout are learned (experiments/results/static_screens).
     ("small", "atari"): {
         "updates_per_step": 0.35,
         "env": {"image_size": 84, "grayscale": True},

@@ -1,5 +1,6 @@
 """Normalisations of the image network: plain numpy, and acting beside training."""
 
+import dataclasses
 import functools
 
 import jax
@@ -10,14 +11,17 @@ import tiny
 
 from ez_jax.agent.losses import GAP_EVERY, unroll_terms
 from ez_jax.agent.model import make_model
+from ez_jax.agent.networks.image import Center
 from ez_jax.agent.networks.layers import (
     BATCH_NORM_MOMENTUM,
     NORM_EPSILON,
     NORMS,
     LayerNorm,
     SampleNorm,
+    norm_of,
 )
 from ez_jax.agent.targets import make_targets
+from ez_jax.config import Config
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")
 
@@ -187,3 +191,40 @@ def test_the_value_gap_is_that_of_some_samples_when_acting():
     gaps = [abs(float(acting[b] - found.value[0, b])) for b in (0, GAP_EVERY)]
     assert float(found.value_gap) == pytest.approx(np.mean(gaps), rel=1e-3)
     assert min(gaps) > 1e-3
+
+
+@pytest.mark.parametrize("momentum", [0.9, 0.5])
+def test_running_statistics_keep_as_much_as_the_momentum_says(momentum):
+    config = dataclasses.replace(Config().network, norm="batch", norm_momentum=momentum)
+    norm, x = norm_of(config)(jnp.float32), jax.random.normal(jax.random.key(0), (8, 3)) * 2 + 1
+    variables = norm.init(jax.random.key(1), x, False)
+    _, after = norm.apply(variables, x, True, mutable=["batch_stats"])
+    kept = (1 - momentum) * np.asarray(x).mean(0)
+    np.testing.assert_allclose(after["batch_stats"]["mean"], kept, rtol=1e-5)
+
+
+def test_the_mean_image_is_taken_away_and_runs_in_training_alone():
+    images = jax.random.uniform(jax.random.key(0), (6, 5, 4, 2))
+    images = images.at[:, 0].set(0.75)  # a row that never changes
+    center = Center()
+    variables = center.init(jax.random.key(1), images, True)
+    np.testing.assert_array_equal(center.apply(variables, images, False), images)
+    for _ in range(1_000):
+        _, variables = center.apply(variables, images, True, mutable=["batch_stats"])
+    seen, unchanged = center.apply(variables, images, False, mutable=["batch_stats"])
+    np.testing.assert_allclose(seen, images - images.mean(0), atol=1e-4)
+    np.testing.assert_allclose(seen[:, 0], 0, atol=1e-4)
+    np.testing.assert_array_equal(
+        unchanged["batch_stats"]["mean"], variables["batch_stats"]["mean"]
+    )
+
+
+def test_with_a_mean_image_acting_is_training():
+    model = make_model(config_of("sample", **{"network.center": True}), SPEC)
+    variables = tiny.init(model)
+    assert set(variables["batch_stats"]) == {"projector", "predictor", "center"}
+    frames = jax.random.uniform(jax.random.key(2), (4, 1, *SPEC.observation_shape))
+    acting, _ = model.encode(variables, frames)
+    trained, after = model.encode(variables, frames, train=True)
+    np.testing.assert_array_equal(acting.state, trained.state)
+    assert np.abs(after["batch_stats"]["center"]["mean"]).max() > 0
