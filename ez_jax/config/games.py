@@ -193,6 +193,11 @@ def _import(module: str, game: str) -> None:
         raise BadInput(f"'{module}', named by game '{game}', is no name of a Python module")
     try:
         importlib.import_module(module)
+    except SystemExit as error:
+        raise BadInput(
+            f"'{module}', named by game '{game}', ends the process where it is imported: keep what "
+            'a script does under `if __name__ == "__main__":`'
+        ) from error
     except ModuleNotFoundError as error:
         # A module missing inside the user's own code is for the user to see as it is.
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):

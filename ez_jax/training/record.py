@@ -190,6 +190,10 @@ class Record:
         steps, updates = f"{clocks.agent_steps:,} agent steps", f"{clocks.updates:,} updates"
         return f"{score}{steps}, {updates}, {duration(clocks.seconds)}"
 
+    def leave_out(self, what: str) -> None:
+        """As if it had been done at these clocks."""
+        self._done_at[what] = self.clocks
+
     def save(self, write: Callable[[Checkpointer, Clocks], None]) -> None:
         """Have everything saved by `write`; the writing goes on in the background."""
         self.writer.sync()
