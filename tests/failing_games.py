@@ -49,7 +49,7 @@ def showing(value):
 
 
 def raising(error):
-    def fail(self):
+    def fail(*_, **__):
         raise error
 
     return fail

@@ -66,7 +66,10 @@ class Record:
 
     def _take_folder(self, opened: contextlib.ExitStack) -> bool:
         """Whether the folder is new."""
-        self.folder = run_folder.make_run_dir(configs.run_folder(self.config))
+        folder = configs.run_folder(self.config).absolute()
+        made = [path for path in (folder, *folder.parents) if not path.exists()]
+        opened.callback(run_folder.drop_empty, made)  # of a run that is refused nothing stays
+        self.folder = run_folder.make_run_dir(folder)
         opened.enter_context(RunLock(self.folder, self._warn))
         is_new = run_folder.is_new(self.folder)
         if not is_new:
