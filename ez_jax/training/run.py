@@ -130,6 +130,9 @@ class Run(contextlib.AbstractContextManager["Run"]):
         return self.games.begin()  # nobody plays these
 
     def _bring_games_back(self, saved: SavedGames) -> TimeStep:
+        if not len(saved.actions):  # those before have failed, or there were none
+            self.games_to_come = None
+            return self.games.begin_anew(self.clocks.agent_steps)
         self.progress.say(f"playing the {saved.actions.size:,} actions so far again ...")
         step = self.games.bring_back(saved)
         if step is None:
@@ -188,15 +191,14 @@ class Run(contextlib.AbstractContextManager["Run"]):
         """Save with new games in the place of those that failed."""
         if jax.process_count() > 1:
             return
+        # Nothing is asked of the games any more: they may be beyond it.
+        self.games_to_come = self.games.save_new(self.clocks.agent_steps)
         try:
-            self.games.begin_anew(self.clocks.agent_steps)
             self.save()
             self.record.checkpointer.wait()
             said = "all that was learned is saved, and the same command goes on with new games"
-        except Exception as another:  # noqa: BLE001 told, and the error that matters follows
-            said = (
-                f"the same command goes on from the last checkpoint, as the game fails ({another})"
-            )
+        except Exception as error:  # noqa: BLE001 told, and the error that matters follows
+            said = f"nothing could be saved ({error}): the last checkpoint counts"
         self.progress.warn(said)
 
     def updates_due(self) -> int:
