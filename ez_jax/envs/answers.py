@@ -28,7 +28,7 @@ class Answering:
     def __init__(self, game: str, make: Callable[[], Any]):
         """Build the environments by `make`."""
         self._game, self._calls = game, 0
-        with _kept_alive(self._say):
+        with kept_alive(self._say):
             self._env = make()
 
     def __getattr__(self, name: str) -> Any:
@@ -36,18 +36,18 @@ class Answering:
 
     def reset(self) -> TimeStep:
         """Start a new game everywhere."""
-        with _kept_alive(self._say):
+        with kept_alive(self._say):
             return self._checked(self._env.reset())
 
     def send(self, action: np.ndarray) -> None:
         """Hand over actions i32[N]."""
         self._calls += 1
-        with _kept_alive(self._say):
+        with kept_alive(self._say):
             self._env.send(action)
 
     def recv(self) -> TimeStep:
         """Wait for what they led to."""
-        with _kept_alive(self._say):
+        with kept_alive(self._say):
             return self._checked(self._env.recv())
 
     def step(self, action: np.ndarray) -> TimeStep:
@@ -57,12 +57,12 @@ class Answering:
 
     def render(self) -> np.ndarray:
         """Pictures u8[N, H, W, 3]."""
-        with _kept_alive(self._say):
+        with kept_alive(self._say):
             return self._env.render()
 
     def close(self) -> None:
         """Release what the environments hold."""
-        with _kept_alive(self._say):
+        with kept_alive(self._say):
             self._env.close()
 
     def _say(self, what: str) -> Fault:
@@ -92,7 +92,7 @@ def _odd(array: np.ndarray) -> float:
 
 
 @contextlib.contextmanager
-def _kept_alive(say: Callable[[str], Fault]) -> Iterator[None]:
+def kept_alive(say: Callable[[str], Fault]) -> Iterator[None]:
     """Take a game's end of the process for a fault of the game."""
     process, leave = os.getpid(), os._exit
 

@@ -7,10 +7,12 @@ import failing_games
 import numpy as np
 import pytest
 
+from ez_jax import doctor
 from ez_jax.config import BadInput, EnvConfig
 from ez_jax.config.errors import Fault
 from ez_jax.config.games import find_task
 from ez_jax.envs import make_env
+from ez_jax.system import exits
 
 
 def play(game, *, clip=False, steps=60):
@@ -73,6 +75,14 @@ def test_a_module_that_ends_the_process_is_refused(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(BadInput, match="ends the process where it is imported"):
         find_task("script_of_mine:X-v0")
+
+
+@pytest.mark.parametrize("game", ["QuitsWhenMade", "QuitsInReset", "Leaves"])
+def test_the_doctor_says_that_a_game_ends_the_process(game, monkeypatch, capsys):
+    monkeypatch.setattr(failing_games, "SOUND", 0 if game == "QuitsInReset" else 30)
+    getattr(failing_games, game).calls = 1
+    assert doctor.main([f"env=failing_games:{game}-v0", "quick=true"]) == exits.FAILED
+    assert "ended the process" in capsys.readouterr().out
 
 
 def test_an_interrupt_of_the_user_is_none_of_the_game(monkeypatch):
