@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments import long_run
 from ez_jax.reports import estimates
 from ez_jax.reports.drawing import COLOURS, INK, PUBLISHED_COLOUR, RC
 from ez_jax.reports.estimates import count_text
@@ -158,6 +159,9 @@ def main(words: Sequence[str]) -> None:
     for name in FIGURES:
         if not words or name.startswith(tuple(words)):
             sys.stdout.write(f"wrote {redraw(name)}\n")
+    if not words or "long_run" in words:
+        long_run.redraw(RESULTS / "long_run")
+        sys.stdout.write(f"wrote {RESULTS / 'long_run.png'}\n")
 
 
 if __name__ == "__main__":

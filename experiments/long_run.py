@@ -27,6 +27,7 @@ import numpy as np
 from scipy import stats
 
 from ez_jax.config.presets import make_config
+from ez_jax.reports.drawing import COLOURS, PUBLISHED_COLOUR, RC
 from ez_jax.storage.run_folder import provenance
 from ez_jax.structs import Clocks
 from ez_jax.terminal.progress import Progress
@@ -143,25 +144,37 @@ def draw(samples: list[dict[str, float]], title: str, path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(4, 2, figsize=(9.0, 9.0), sharex=True, constrained_layout=True)
-    panels = axes.flatten()
-    steps = [sample["agent_steps"] / 1_000 for sample in samples]
-    for panel, (name, (label, unit, factor)) in zip(panels, MEASURED.items(), strict=False):
-        panel.plot(steps, [factor * sample[name] for sample in samples], marker=".", markersize=3)
-        panel.axvspan(0, WARM_UP / 1_000, color="grey", alpha=0.15)
-        panel.set_ylim(bottom=0)
-        panel.set_title(f"{label} ({unit})" if unit else label, fontsize=10)
-        panel.grid(alpha=0.3)
-    parts = panels[-1]
-    for name in ("metrics", "events", "checkpoints"):
-        parts.plot(steps, [1e-6 * sample[name] for sample in samples], label=name)
-    parts.set_title("run folder by part (MB)", fontsize=10)
-    parts.legend()
-    parts.grid(alpha=0.3)
-    for panel in axes[-1]:
-        panel.set_xlabel("agent steps (thousands)")
-    figure.suptitle(title)
-    figure.savefig(path, dpi=100)
+    with mpl.rc_context(RC):
+        figure, axes = pyplot.subplots(4, 2, figsize=(9.0, 9.0), sharex=True)
+        panels = axes.flatten()
+        steps = [sample["agent_steps"] for sample in samples]
+        for panel, (name, (label, unit, factor)) in zip(panels, MEASURED.items(), strict=False):
+            values = [factor * sample[name] for sample in samples]
+            panel.plot(steps, values, color=COLOURS[1], marker=".", markersize=3)
+            panel.axvspan(0, WARM_UP, color=PUBLISHED_COLOUR, alpha=0.15, linewidth=0)
+            panel.set_ylim(0, 1.08 * max(values))
+            panel.set_title(f"{label} ({unit})" if unit else label, loc="left")
+        parts = panels[-1]
+        for name, colour in zip(("checkpoints", "metrics", "events"), COLOURS, strict=False):
+            parts.plot(steps, [1e-6 * sample[name] for sample in samples], color=colour, label=name)
+        parts.set_title("run folder by part (MB)", loc="left")
+        parts.legend()
+        for panel in panels:
+            panel.grid(True)
+            panel.locator_params(axis="x", nbins=4)
+            panel.xaxis.set_major_formatter("{x:,.0f}")
+        for panel in axes[-1]:
+            panel.set_xlabel("agent steps (grey: compiling and filling the replay)")
+        figure.suptitle(title, fontweight="bold")
+        figure.savefig(path, dpi=100, facecolor="white")
+        pyplot.close(figure)
+
+
+def redraw(out: Path) -> None:
+    """Draw what the JSON file holds."""
+    samples = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))["samples"]
+    steps = round(samples[-1]["agent_steps"], -3)
+    draw(samples, f"CartPole, {steps:,} agent steps in one process", out.with_suffix(".png"))
 
 
 def main(words: list[str]) -> None:
@@ -192,7 +205,7 @@ def main(words: list[str]) -> None:
     }
     chosen.out.parent.mkdir(parents=True, exist_ok=True)
     chosen.out.with_suffix(".json").write_text(json.dumps(content, indent=1), encoding="utf-8")
-    draw(samples, f"CartPole, {chosen.steps:,} agent steps", chosen.out.with_suffix(".png"))
+    redraw(chosen.out)
     for name, (label, unit, factor) in MEASURED.items():
         mean, slope, rise = (
             found[name][key] for key in ("mean", "per_100k_steps", "rise_as_share_of_mean")
