@@ -1,7 +1,7 @@
 """`ez_jax COMMAND ...` and `python -m ez_jax COMMAND ...`: the commands under one name.
 
-`ez_jax train game=Catch` is `python -m ez_jax.train game=Catch`: the same words, the same exit codes.
-Nothing is imported before a command is chosen, so that `--help` and mistakes are answered at once.
+`ez_jax train game=Catch` is `python -m ez_jax.train game=Catch`: same words, same exit codes.
+Nothing is imported before a command is chosen, so that help and mistakes are answered at once.
 """
 
 import runpy
