@@ -65,10 +65,12 @@ def background(runs: Sequence[Path], title: str, random: float | None) -> Image.
         axes.plot(curves[0][0][:shortest], mean, color="C0", linewidth=2)
     if random is not None:
         axes.axhline(random, color="grey", linestyle="--", linewidth=1)
-        axes.annotate("random play", (0, random), color="grey", fontsize=9, va="bottom")
+        place = {"xycoords": axes.get_yaxis_transform(), "ha": "right", "va": "bottom"}
+        axes.annotate("random play", (1, random), color="grey", fontsize=9, **place)
     axes.set_xlabel("agent steps")
     axes.set_ylabel("mean evaluation return")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if value else "0")
+    axes.set_xlim(left=0)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     buffer = io.BytesIO()

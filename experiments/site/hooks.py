@@ -18,13 +18,25 @@ from mkdocs.structure.pages import Page
 # Before an installed copy: what is shown is this working tree. `experiments` is not installed.
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
-from experiments.site import formulas, links, notebooks, places, readme, sentences, settings, status
+from experiments.site import (
+    formulas,
+    hyperparameters,
+    links,
+    notebooks,
+    places,
+    readme,
+    sentences,
+    settings,
+    status,
+)
 
 MACROS = {
     "address": places.address,  # of a file or folder in the repository
     "readme": readme.section,  # what stands below a heading of README.md
     "notebooks": notebooks.table,
     "refusals": sentences.refusals,
+    "presets_on": hyperparameters.presets_on,
+    "names": hyperparameters.names,
     "settings": settings.reference,
     "groups": settings.groups,
     "reproductions": status.overview,

@@ -7,20 +7,36 @@ from experiments.site import links, places
 
 _REFUSALS = ("BadInput", "Busy")
 SHORTEST = 12  # letters; what is shorter is put together elsewhere
+# What a message is about, by the folder whose code says it.
+TOPICS = {
+    "Settings and commands": ("config", "terminal", "structs", "train", "evaluate"),
+    "Games and environments": ("envs", "diagnosis", "doctor"),
+    "Run folders, checkpoints and resuming": ("storage", "training"),
+    "Memory, devices and processes": ("system",),
+    "Agent, evaluation and inspection": ("agent", "evaluation", "inspection", "inspect"),
+    "Ablations and reports": ("studies", "ablate", "reports", "report"),
+    "Other": (),
+}
 
 
 def refusals() -> str:
-    """A list per file: each sentence, linked to the line that says it."""
-    parts = []
+    """A list per topic, in alphabetical order: each message, linked to the line that says it."""
+    lists: dict[str, dict[str, str]] = {topic: {} for topic in TOPICS}
+    topic_of = {folder: topic for topic, folders in TOPICS.items() for folder in folders}
     for path in sorted((places.ROOT / "ez_jax").rglob("*.py")):
         name = path.relative_to(places.ROOT).as_posix()
-        rows = [
-            f"- {text} {links.line(name, number)}"
-            for number, text in dict(_found(places.parse(name), name)).items()
-        ]
-        if rows:
-            parts.append("\n".join([f"### `{name}` {{ #{name.replace('/', '-')} }}", "", *rows]))
-    return "\n\n".join(parts)
+        messages = lists[topic_of.get(name.split("/")[1].removesuffix(".py"), "Other")]
+        for number, text in _found(places.parse(name), name):
+            messages.setdefault(text, links.line(name, number))
+    return "\n\n".join(
+        f"### {topic}\n\n" + "\n".join(f"- {text} {link}" for text, link in _sorted(messages))
+        for topic, messages in lists.items()
+        if messages
+    )
+
+
+def _sorted(messages: dict[str, str]) -> list[tuple[str, str]]:
+    return sorted(messages.items(), key=lambda item: item[0].lstrip("…&#;0123456789 '").lower())
 
 
 def _found(tree: ast.Module, name: str) -> Iterator[tuple[int, str]]:

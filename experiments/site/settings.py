@@ -19,7 +19,7 @@ SECTIONS = [item.name for item in dataclasses.fields(Config) if dataclasses.is_d
 def reference() -> str:
     """A section per dataclass with a table of its keys."""
     told = comments()
-    parts = [_section("The whole run", Config, "", told)]
+    parts = [_section("The run", Config, "", told)]
     for item in dataclasses.fields(Config):
         if dataclasses.is_dataclass(item.type):
             parts.append(_section(item.name, item.type, f"{item.name}.", told))
@@ -38,10 +38,10 @@ def _section(title: str, kind: type, prefix: str, told: Mapping[tuple[str, str],
         key = f"{prefix}{item.name}"
         name = f'<a id="{key}" href="#{key}"><code>{key}</code></a>'
         others = "".join(
-            f'<span class="differs">{who}: <code>{_text(value)}</code></span>'
+            f'<span class="differs">{who}: <code>{typed(value)}</code></span>'
             for who, value in differing.get(key, {}).items()
         )
-        default = f"`{_text(item.default)}`<span class='allowed'>{allowed(key, item.type)}</span>"
+        default = f"`{typed(item.default)}`<span class='allowed'>{allowed(key, item.type)}</span>"
         text = _plain(told[kind.__name__, item.name])
         lines.append(f"| {name} | {default} | {text}{others} |")
     return "\n".join(lines)
@@ -86,12 +86,12 @@ def allowed(key: str, kind: Any) -> str:
     return f"{whole}{least}" + (f", at most {most:,}" if most else "")
 
 
-def _text(value: Any) -> str:
+def typed(value: Any) -> str:
     """A value as it is written on a command line."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple | list):
-        return "[" + ",".join(map(_text, value)) + "]"
+        return "[" + ",".join(map(typed, value)) + "]"
     if isinstance(value, float):
         return f"{value:.6g}"
     return f"{value:,}".replace(",", "_") if isinstance(value, int) else str(value) or '""'
@@ -136,7 +136,7 @@ def groups() -> str:
     ):
         rows = [f"| `{title}=` | is the same as |", "|---|---|"]
         for name, differences in group.items():
-            words = " ".join(f"`{key}={_text(value)}`" for key, value in flat(differences))
+            words = " ".join(f"`{key}={typed(value)}`" for key, value in flat(differences))
             rows.append(f"| `{name}` | {words or 'nothing: the defaults'} |")
         parts.append("\n".join(rows))
     return "\n\n".join(parts)

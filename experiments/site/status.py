@@ -95,13 +95,18 @@ def details() -> str:
 def pictures() -> dict[str, Path]:
     """The figures that the page shows, by their address in the site."""
     return {f"results/{path.name}": path for path in sorted(RESULTS.glob("*.png"))} | {
-        "results/effects.png": RESULTS / "small_games" / "effects.png"
+        "results/effects.png": RESULTS / "small_games" / "effects.png",
+        "results/inspect.png": RESULTS / "inspect" / "cartpole.png",
     }
 
 
 def atari() -> str:
     """The 26 games of Atari-100k: published scores, and ours where a whole run was measured."""
     measured = gpu_runs()
+    if not measured:  # no columns without a number
+        names = ["random", "human", *PUBLISHED]
+        rows = [[game, *(number(known[name]) for name in names)] for game, known in atari_games()]
+        return table(["game", *names], rows)
     rows = []
     for game, known in atari_games():
         row = [game, number(known["random"]), number(known["human"])]
@@ -150,7 +155,9 @@ def gpu_notice() -> str:
 
 
 def gpu_items() -> str:
-    """What waits for a GPU, with the figures of what was measured."""
+    """What was measured on a GPU, or, before anything was, a sentence."""
+    if not any((RESULTS / "gpu").glob("*.json")):
+        return f"Nothing yet; {len(gpu.ITEMS)} measurements are prepared (`--list` names them)."
     rows = []
     for item in gpu.ITEMS:
         path = RESULTS / "gpu" / f"{item.name}.json"
@@ -177,7 +184,7 @@ def evaluations() -> str:
 def small_games() -> str:
     """The study of small games: the mean of every arm with its interval."""
     arms = pd.read_csv(RESULTS / "small_games" / "arms.csv").query("measure == 'final score'")
-    ends = arms[["value", "low", "high"]].map(number)
+    ends = arms[["value", "low", "high"]].round(9).add(0.0).map(number)  # no -9e-18
     arms = arms.assign(shown=ends["value"] + " [" + ends["low"] + ", " + ends["high"] + "]")
     cells = arms.pivot(index="arm", columns="game", values="shown").fillna(NOTHING)
     cells = cells.loc[arms["arm"].unique(), arms["game"].unique()]

@@ -9,6 +9,7 @@ import runs
 from runs import ROOT
 
 from experiments import reproduce
+from experiments.site import status
 from ez_jax.config import BadInput, to_dict
 from ez_jax.config.presets import PRESETS
 from ez_jax.storage.run_folder import write_config
@@ -59,16 +60,22 @@ def test_what_is_called_measured_lies_within_its_band(each):
         assert reproduce.judge(each, [run["curve"] for run in found])[1]
 
 
-@pytest.mark.parametrize("each", [e for e in ALL if e.results], ids=lambda each: each.name)
-def test_the_readme_has_the_same_command_and_seeds(each):
-    row = next(
-        line for line in (ROOT / "README.md").read_text().splitlines() if each.results in line
-    )
-    cells = [cell.strip() for cell in row.split("|")]
-    seeds = f"{each.seeds[0]}-{each.seeds[-1]}" if len(each.seeds) > 1 else f"{each.seeds[0]}"
-    assert seeds in cells
-    # Of one seed, 0, the README need not name it.
-    assert each.command.removesuffix(" seed=SEED") in row
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "each", [e for e in ALL if f"| `{e.name}` |" in README], ids=lambda e: e.name
+)
+def test_the_readme_has_the_same_seeds_and_scores(each):
+    row = next(line for line in README.splitlines() if line.startswith(f"| `{each.name}` |"))
+    _, _, seeds, told, steps, figure, _ = (cell.strip() for cell in row.split("|"))
+    assert seeds == (f"{each.seeds[0]}-{each.seeds[-1]}" if len(each.seeds) > 1 else "0")
+    last = max(each.expected)
+    assert int(steps.replace(",", "")) == last
+    scores = [round(score, 1) for score in status.scores_at(each, last)]
+    shown = [float(number) for number in re.findall(r"\d+\.\d", told)]
+    assert scores == shown[: len(scores)] or set(scores) == {shown[0]}
+    assert each.results.removesuffix(".json") in figure
 
 
 def test_the_list_tells_every_reproduction_with_its_status(capsys):
