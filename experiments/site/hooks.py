@@ -32,6 +32,7 @@ from experiments.site import (
 
 MACROS = {
     "address": places.address,  # of a file or folder in the repository
+    "repository_url": lambda: places.repository()[0],
     "readme": readme.section,  # what stands below a heading of README.md
     "notebooks": notebooks.table,
     "refusals": sentences.refusals,

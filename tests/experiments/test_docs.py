@@ -90,6 +90,12 @@ def test_nothing_is_loaded_from_elsewhere(site):
         assert not re.search(r"url\(['\"]?(?:\w+:)?//|@import", sheet.read_text()), sheet.name
 
 
+def test_no_page_asks_for_the_stars_of_the_repository(site):
+    page = site.page("index.html")
+    assert 'class="md-source"' in page
+    assert 'class="md-source" data-md-component="source"' not in page
+
+
 def test_every_link_leads_to_a_page_and_a_place_in_it(site):
     texts = {page: page.read_text() for page in pages(site)}
     places_in = {page: set(re.findall(r'\bid="([^"]+)"', text)) for page, text in texts.items()}
