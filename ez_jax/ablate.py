@@ -44,8 +44,10 @@ def main(words: Sequence[str]) -> int:
     """Begin a study, extend it or go on with it, to the end; returns the exit code."""
     hydras = [word for word in words if word.lstrip("+").startswith("hydra")]
     words = [word for word in words if word not in hydras]
-    how, words = arguments.take(words, HOW)
-    how = HOW | how
+    given, words = arguments.take(words, HOW)
+    if given.get("workers") == 0:
+        raise BadInput("workers=0 would train nothing: leave it out to train in this process")
+    how = HOW | given
     _check(how, hydras)
     progress, began = Progress(), time.perf_counter()
     ledger = _open(how, words, progress)

@@ -7,6 +7,7 @@ The last part flips every switch of the algorithm and looks whether exactly what
 does (see `switches.py`).
 """
 
+import dataclasses
 import functools
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -88,11 +89,23 @@ def _check_game(verdicts: Verdicts, values: Mapping[str, Any], changes: Mapping[
         warnings.simplefilter("ignore")  # one of the checks tells them
         for checks in stages(game):
             # Each part needs what the one before looked at.
-            if not all([verdicts.check(check) for check in checks]):
+            if not all([verdicts.check(_alive(check)) for check in checks]):
                 return verdicts.conclude()
     verdicts.section("what it would get")
     verdicts.rows(game.would_get())
     return verdicts.conclude()
+
+
+def _alive(check: machine_checks.Check) -> machine_checks.Check:
+    """A check that survives a game which ends the process."""
+    from ez_jax.config.errors import Fault
+    from ez_jax.envs.answers import kept_alive
+
+    def run() -> "str | machine_checks.Note | None":
+        with kept_alive(lambda what: Fault(f"the game {what}")):
+            return check.run()
+
+    return dataclasses.replace(check, run=run)
 
 
 def _as_key(word: str) -> str:

@@ -48,6 +48,9 @@ def main(words: Sequence[str]) -> int:
         raise BadInput("which run? write run=DIR, such as run=runs/CartPole/default/seed0")
     if counts and values["video"]:
         raise BadInput("a video is of one number of simulations: leave out video= or simulations=")
+    for key in ("episodes", "video"):
+        if values[key] < 0:
+            raise BadInput(f"{key} is {values[key]}: write how many games, such as {key}=3")
     run = paths.expanded(values["run"])
     check_free(changes)
     if values["episodes"]:
@@ -128,6 +131,8 @@ Plays full games with the newest weights of a run, from seeds of their own.
   simulations=1,4,16,50        the same games with each, into DIR/scores_by_simulations.json
   eval.epsilon=0.05            a share of random actions, another protocol
   search.num_simulations=50    any key of search, eval and env
+                               but what the weights fix (env.frame_stack, image_size, grayscale)
+                               and what is of training alone (its noise, env.max_episode_steps)
 exit codes: 0 done, 1 failure, 2 bad input, 130 interrupted
 """
 

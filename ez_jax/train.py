@@ -31,8 +31,9 @@ from ez_jax.training.run import Run
 
 def train(config: Config) -> int:
     """Train to the end, or go on with the run that its folder holds; returns the exit code."""
-    compilation.configure_jax()
+    compilation.configure_jax(alone=False)
     processes.join(config)
+    compilation.check_device()
     progress = Progress(live=config.log.progress, silent=not processes.is_first())
     folder = run_folder(config)
     with (
@@ -45,7 +46,7 @@ def train(config: Config) -> int:
             while run.collects():
                 run.games.send(run.decide(step))  # 1. search; the games begin to step
                 run.learn(run.updates_due())  # 2. draw, reanalyse, unroll, update
-                step = run.games.recv()  # 3. observe
+                step = run.observe()  # 3. observe
                 run.report()  # 4. log, evaluate, save
             while run.updates_left():
                 run.learn(run.updates_left())  # 5. past the data

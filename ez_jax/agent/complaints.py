@@ -8,6 +8,7 @@ from ez_jax.agent.support import EPSILON
 from ez_jax.config import Config
 
 PATIENCE = 2  # lines of metrics in a row
+ENOUGH = 500  # updates; heads begin at zero, and before nothing can be told of them
 
 Metrics = Mapping[str, float]
 
@@ -116,9 +117,12 @@ class Watch:
     """Says once what has looked broken in `PATIENCE` lines of metrics in a row."""
 
     def __init__(self, config: Config):
-        """Silent during the first tenth of the updates, in which everything looks broken."""
+        """Silent during the first tenth of the updates, in which everything looks broken.
+
+        And until there are enough of them.
+        """
         self._config = config
-        self._quiet_until = config.total_updates / 10
+        self._quiet_until = max(config.total_updates / 10, ENOUGH)
         self._in_a_row: dict[str, int] = {}
 
     def __call__(self, updates: int, metrics: Metrics) -> list[str]:

@@ -103,6 +103,9 @@ def _wrong_choices(values: dict[str, Any]) -> Iterator[str]:
         yield f"devices is {shown(values['devices'])}: write a number, all or local"
     if not values["name"].strip():
         yield "name is empty: give the run a name, such as name=first"
+    parts = values["name"].split("/")
+    if parts[0] in ("", "~") or {".", ".."} & set(parts):
+        yield f"name is {shown(values['name'])}: a folder elsewhere is named by run_dir="
 
 
 def _numbers(value: Any) -> tuple[float, ...]:

@@ -85,6 +85,18 @@ def find_task(game: str, backend: str = "auto") -> Task:
     raise BadInput(_unknown(game, _suggestible()))
 
 
+def as_written(name: str, task: Task) -> str:
+    """The proper name of a game; with prefix and version where it was written so.
+
+    `gym:CartPole-v1` asks for Gymnasium: the proper name alone would not.
+    """
+    prefix, _, bare = name.rpartition(":")
+    if not prefix or task.backend != "gymnasium":
+        return task.name
+    proper = (task.task_id, task.name.rpartition(":")[2])
+    return name if bare in proper else f"{prefix}:{task.task_id}"
+
+
 def is_atari(game: str) -> bool:
     """Whether a name, in any spelling `find_task` takes, is that of an Atari game of envpool."""
     if ":" in game:
@@ -175,7 +187,9 @@ def _resolve_gymnax(game: str, name: str) -> Task:
 
 
 def _resolve_gymnasium(game: str, name: str) -> Task:
-    module, _, bare = name.rpartition(":")
+    module, colon, bare = name.rpartition(":")
+    if colon and not module:
+        raise BadInput(f"'{game}' names no module: write my_package:MyEnv-v0, or the id alone")
     if module:
         _import(module, game)
     ids = _gymnasium_ids()
@@ -189,10 +203,18 @@ def _resolve_gymnasium(game: str, name: str) -> Task:
 
 
 def _import(module: str, game: str) -> None:
+    if module.endswith(".py"):
+        fix = game.replace(f"{module}:", f"{module.removesuffix('.py').replace('/', '.')}:")
+        raise BadInput(f"'{game}' names a file: write the module, game={fix.lstrip('.')}")
     if not all(part.isidentifier() for part in module.split(".")):
         raise BadInput(f"'{module}', named by game '{game}', is no name of a Python module")
     try:
         importlib.import_module(module)
+    except SystemExit as error:
+        raise BadInput(
+            f"'{module}', named by game '{game}', ends the process where it is imported: keep what "
+            'a script does under `if __name__ == "__main__":`'
+        ) from error
     except ModuleNotFoundError as error:
         # A module missing inside the user's own code is for the user to see as it is.
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
@@ -264,7 +286,11 @@ def _gymnasium_names() -> list[str]:
 
 def _unknown(game: str, known: Iterable[str]) -> str:
     spelling = {_key(name): name for name in reversed(list(known))}
-    near = difflib.get_close_matches(_key(game.rpartition(":")[2]), spelling, n=3, cutoff=0.6)
+    wanted = _key(game.rpartition(":")[2])
+    near = difflib.get_close_matches(wanted, spelling, n=3, cutoff=0.6)
+    # BreakoutDeterministic-v4, Pong-ram: a known name with something behind it.
+    begun = [key for key in spelling if len(key) > 3 and wanted.startswith(key)]
+    near = near or sorted(begun, key=len)[-1:]
     if near:
         names = " or ".join(spelling[key] for key in near)
         return f"unknown game '{game}'; did you mean {names}?"

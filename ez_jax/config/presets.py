@@ -340,7 +340,7 @@ def name_and_family(name: str) -> tuple[str, str]:
         # Looking a name up costs an import of the environments: only for those not known here.
         # `gym:CartPole-v1` asks for Gymnasium: the proper name alone would not.
         task = games.find_task(name)
-        game = name if ":" in name and task.backend == "gymnasium" else task.name
+        game = games.as_written(name, task)
         if games.is_atari(game):
             return game, "atari"
     if game in GAMES:

@@ -11,13 +11,15 @@ adapters differ, what they return does not:
 - Nothing returned is written to again.
 """
 
+import functools
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 
 from ez_jax.config import EnvConfig
 from ez_jax.config.games import find_task
+from ez_jax.envs.answers import Answering
 from ez_jax.structs import EnvSpec, TimeStep
 
 
@@ -80,6 +82,7 @@ def make_env(
     Raises:
         BadInput: an unknown game, actions that are not a finite set, or observations of a kind
             that no network takes.
+        Fault: where a game ends the process, or returns what is not finite, now and later.
 
     Examples:
         >>> env = ez_jax.make_env("CartPole", config.env, num_envs=2, seed=0, training=True)
@@ -91,7 +94,8 @@ def make_env(
     """
     task = find_task(game, config.backend)
     adapter = _adapter(task.backend)
-    return adapter(task, config, num_envs=num_envs, seed=seed, training=training)
+    make = functools.partial(adapter, task, config, num_envs=num_envs, seed=seed, training=training)
+    return cast(VectorEnv, Answering(game, make))
 
 
 def _adapter(backend: str) -> Callable[..., VectorEnv]:

@@ -145,6 +145,19 @@ def load(run: str | Path, *, best: bool = False) -> Agent:
 
 
 FREE_SECTIONS = ("search.", "eval.", "env.")  # what may differ from the training run
+_WEIGHTS = (
+    "is what the weights were trained for, and cannot be changed afterwards: train anew with it"
+)
+_TRAINING = "is of training alone and changes nothing here; leave it out"
+# Keys of these sections that may not.
+NOT_FREE = {
+    **dict.fromkeys(("env.frame_stack", "env.image_size", "env.grayscale"), _WEIGHTS),
+    "env.max_episode_steps": "cuts episodes of training alone; write env.eval_max_episode_steps",
+    **dict.fromkeys(("env.episodic_life", "env.reward_clip", "eval.every"), _TRAINING),
+    **dict.fromkeys(("search.dirichlet_fraction", "search.dirichlet_alpha"), _TRAINING),
+    **dict.fromkeys(("search.temperatures", "search.temperature_fractions"), _TRAINING),
+    "search.gumbel_scale": _TRAINING,
+}
 
 
 def check_free(keys: Iterable[str]) -> None:
@@ -156,12 +169,26 @@ def check_free(keys: Iterable[str]) -> None:
     for key in keys:
         if not key.startswith(FREE_SECTIONS):
             raise BadInput(f"{key} belongs to the training run; only search, eval and env may vary")
+        if key in NOT_FREE:
+            raise BadInput(f"{key} {NOT_FREE[key]}")
 
 
 def changed(agent: Agent, changes: Mapping[str, Any]) -> Config:
     """The configuration of a trained agent with some values changed, by dotted key.
 
     Raises:
-      BadInput: an unknown key, or a value that is not possible.
+      BadInput: an unknown key, a value that is not possible, or a game that the weights do not fit.
     """
-    return config.validate(config.override(agent.config, changes))
+    if "search.num_simulations" in changes:  # a number of its own for evaluation would win
+        changes = {"eval.num_simulations": 0, **changes}
+    chosen = config.validate(config.override(agent.config, changes))
+    if chosen.env != agent.config.env:
+        env = make_env(chosen.game, chosen.env, num_envs=1, seed=0, training=False)
+        seen = [(s.observation_shape, s.num_actions) for s in (env.spec, agent.spec)]
+        env.close()
+        if seen[0] != seen[1]:
+            raise BadInput(
+                f"with these settings of env {chosen.game} has observations {seen[0][0]} and "
+                f"{seen[0][1]} actions, but the weights are for {seen[1][0]} and {seen[1][1]}"
+            )
+    return chosen

@@ -58,6 +58,8 @@ beside what came.
   depth=10                     steps imagined from each frame (default: as in training)
   max_nodes={MAX_NODES}                 kept of each search tree, the most visited
   search.num_simulations=50    any key of search, eval and env
+                               but what the weights fix (env.frame_stack, image_size, grayscale)
+                               and what is of training alone (its noise, env.max_episode_steps)
 exit codes: 0 done, 1 failure, 2 bad input, 130 interrupted
 """
 

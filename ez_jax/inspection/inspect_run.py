@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import ez_jax
-from ez_jax.agent.complaints import complaints
+from ez_jax.agent.complaints import ENOUGH, complaints
 from ez_jax.config import BadInput, Config, eval_simulations, paths
 from ez_jax.evaluation.trained_agent import Agent, changed, check_free, load
 from ez_jax.inspection import MAX_NODES, MAX_STEPS, episode, imagined, measures, page
@@ -80,7 +80,8 @@ def of_training(run: Path, config: Config) -> list[measures.Finding]:
     """What the last line of metrics complains of, where there is one."""
     path = run / FILE_NAME
     lines = [line for line in read_metrics(path) if "loss/total" in line] if path.is_file() else []
-    said = complaints(lines[-1], config).values() if lines else ()
+    is_early = not lines or lines[-1]["updates"] < ENOUGH
+    said = () if is_early else complaints(lines[-1], config).values()
     return [measures.Finding("warning", f"When it was trained last, {each}.") for each in said]
 
 

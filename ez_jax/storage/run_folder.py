@@ -3,13 +3,14 @@
 Everything here is YAML or JSON, written whole or not at all, and read as data only.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import functools
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,13 @@ def make_run_dir(run_dir: str | Path, key: str = "run_dir") -> Path:
         reason = getattr(error, "strerror", error)
         raise BadInput(f"{path} cannot be written ({reason}); choose another {key}=") from error
     return path
+
+
+def drop_empty(folders: Iterable[Path]) -> None:
+    """Remove folders, the innermost first, as far as there is nothing in them."""
+    with contextlib.suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def check_writable(run_dir: Path) -> None:

@@ -1,12 +1,18 @@
 """Settings of JAX, and compiling, which takes long enough to be told of."""
 
 import os
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
+from ez_jax.config import BadInput, paths
 from ez_jax.system import watchdog
+
+NO_CACHE = (
+    "compiled programs are not kept, as nobody knows the home folder: every start compiles anew; "
+    "set HOME or JAX_COMPILATION_CACHE_DIR"
+)
 
 Compiling = Callable[[str], AbstractContextManager[None]]  # as `terminal.progress` has it
 
@@ -24,16 +30,50 @@ def announced(compiling: Compiling, what: str, function: Any) -> Callable[..., A
     return call
 
 
-def configure_jax() -> None:
+def configure_jax(*, alone: bool = True) -> None:
     """Settings of JAX itself; call it before the first computation.
 
     Compiled programs are kept in `~/.cache/ez_jax/xla`, or where JAX_COMPILATION_CACHE_DIR says
     (an empty value switches the cache off). The user's own JAX_* and XLA_* variables win.
+
+    Args:
+      alone: whether no other process has to be met first; then the device is looked for.
+
+    Raises:
+      BadInput: there is no such device as JAX_PLATFORMS asks for.
     """
     import jax
 
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache/ez_jax/xla"))
+        try:
+            folder = paths.expanded("~/.cache/ez_jax/xla")
+        except BadInput:  # a container whose user has no name
+            sys.stderr.write(f"warning: {NO_CACHE}\n")
+        else:
+            jax.config.update("jax_compilation_cache_dir", str(folder))
     # A small network is many small programs: keep those too.
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    if alone:
+        check_device()
+
+
+def check_device() -> None:
+    """Have JAX find its devices.
+
+    Raises:
+      BadInput: it cannot.
+    """
+    import jax
+
+    try:
+        jax.devices()
+    except Exception as error:  # what JAX raises depends on the plugin; some assert
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        wish = f"what JAX_PLATFORMS={asked} asks for" if asked else "any device"
+        told = str(error).partition("\n")[0].partition(" (set JAX_PLATFORMS")[0]
+        why = f" ({told})" if told else ""
+        raise BadInput(
+            f"JAX cannot use {wish}{why}: unset JAX_PLATFORMS, or set it to cpu for the processor; "
+            "`python -m ez_jax.doctor` looks at the installation"
+        ) from error

@@ -130,9 +130,12 @@ def _devices() -> str:
 
 def _cache() -> str:
     jax = _jax()
+    from ez_jax.system import compilation
+
     folder = jax.config.jax_compilation_cache_dir
     if not folder or not jax.config.jax_enable_compilation_cache:
-        return "not kept: every start compiles anew"
+        is_asked = "JAX_COMPILATION_CACHE_DIR" in os.environ
+        return "not kept: every start compiles anew" if is_asked else compilation.NO_CACHE
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

@@ -117,6 +117,11 @@ class RepeatableGames:
             reported_at=self._reported_at,
         )
 
+    def save_new(self, agent_steps: int) -> SavedGames:
+        """In the place of games that have failed: new ones at this point of the run."""
+        none = np.empty((0, processes.total(self.num_envs)), self._dtype)
+        return SavedGames(none, made_at=agent_steps, checksum=0, unreported=0, reported_at=0)
+
     def _checksum(self) -> int:
         """Of the environments of all processes, whoever steps which."""
         return processes.total(int(np.sum(self._digest))) % 2**32

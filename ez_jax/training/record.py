@@ -66,7 +66,10 @@ class Record:
 
     def _take_folder(self, opened: contextlib.ExitStack) -> bool:
         """Whether the folder is new."""
-        self.folder = run_folder.make_run_dir(configs.run_folder(self.config))
+        folder = configs.run_folder(self.config).absolute()
+        made = [path for path in (folder, *folder.parents) if not path.exists()]
+        opened.callback(run_folder.drop_empty, made)  # of a run that is refused nothing stays
+        self.folder = run_folder.make_run_dir(folder)
         opened.enter_context(RunLock(self.folder, self._warn))
         is_new = run_folder.is_new(self.folder)
         if not is_new:
@@ -189,6 +192,10 @@ class Record:
         score = f"{score_text(self._measured)} after " if is_new else ""
         steps, updates = f"{clocks.agent_steps:,} agent steps", f"{clocks.updates:,} updates"
         return f"{score}{steps}, {updates}, {duration(clocks.seconds)}"
+
+    def leave_out(self, what: str) -> None:
+        """As if it had been done at these clocks."""
+        self._done_at[what] = self.clocks
 
     def save(self, write: Callable[[Checkpointer, Clocks], None]) -> None:
         """Have everything saved by `write`; the writing goes on in the background."""

@@ -22,6 +22,7 @@ from ez_jax.agent.search import make_search
 from ez_jax.agent.state import ACT, LEARN, init_run_state, start_run_state
 from ez_jax.agent.targets import make_targets
 from ez_jax.config import Config
+from ez_jax.config.errors import Fault
 from ez_jax.evaluation import on_track
 from ez_jax.evaluation.across_processes import make_shared_evaluate
 from ez_jax.storage import crash_bundle
@@ -49,6 +50,7 @@ class Run(contextlib.AbstractContextManager["Run"]):
         self.config, self.progress = config, progress
         self.interrupt, self.is_stopped = interrupt or Interrupt(), False
         self.games_to_come: SavedGames | None = None  # those that have to be brought back
+        self._no_score: Fault | None = None  # what the last evaluation failed of
         self._last_update: crash_bundle.LastUpdate | None = None
         with contextlib.ExitStack() as opened:  # closes what is open if something is refused
             self._build(opened)
@@ -128,6 +130,9 @@ class Run(contextlib.AbstractContextManager["Run"]):
         return self.games.begin()  # nobody plays these
 
     def _bring_games_back(self, saved: SavedGames) -> TimeStep:
+        if not len(saved.actions):  # those before have failed, or there were none
+            self.games_to_come = None
+            return self.games.begin_anew(self.clocks.agent_steps)
         self.progress.say(f"playing the {saved.actions.size:,} actions so far again ...")
         step = self.games.bring_back(saved)
         if step is None:
@@ -164,6 +169,37 @@ class Run(contextlib.AbstractContextManager["Run"]):
         # Deviates (100k steps): what was played counts, not what was stored.
         self.record.set_clocks(clocks.agent_steps + played, clocks.updates)
         return jax.device_get(action)[processes.mine(len(action))]
+
+    def observe(self) -> TimeStep:
+        """Wait for what the actions led to; where the game fails, all that was learned is saved.
+
+        Told the same actions again it would fail again: the same command goes on with new games.
+        """
+        try:
+            return self.games.recv()
+        except Exception:
+            self._save_without_games()
+            raise
+        except KeyboardInterrupt as error:
+            if self.interrupt.requested:
+                raise
+            fault = Fault(f"'{self.config.game}' raised KeyboardInterrupt, which nobody asked for")
+            self._save_without_games()
+            raise fault from error
+
+    def _save_without_games(self) -> None:
+        """Save with new games in the place of those that failed."""
+        if jax.process_count() > 1:
+            return
+        # Nothing is asked of the games any more: they may be beyond it.
+        self.games_to_come = self.games.save_new(self.clocks.agent_steps)
+        try:
+            self.save()
+            self.record.checkpointer.wait()
+            said = "all that was learned is saved, and the same command goes on with new games"
+        except Exception as error:  # noqa: BLE001 told, and the error that matters follows
+            said = f"nothing could be saved ({error}): the last checkpoint counts"
+        self.progress.warn(said)
 
     def updates_due(self) -> int:
         """Updates that the data collected so far is owed."""
@@ -227,12 +263,24 @@ class Run(contextlib.AbstractContextManager["Run"]):
         self.record.check(metrics, self.state.train)
 
     def evaluate(self) -> None:
-        """Play full games; write the score. Asked to stop, it leaves off."""
+        """Play full games; write the score. Asked to stop, it leaves off.
+
+        Where the game is at fault, there is no score, and what is learned does not suffer.
+        """
         train, is_final = self.state.train, self.record.is_complete
         stop = lambda: self.interrupt.requested  # noqa: E731
-        games = self._evaluate(train.variables, stop=stop, is_final=is_final)
+        try:
+            games = self._evaluate(train.variables, stop=stop, is_final=is_final)
+        except Fault as fault:
+            if jax.process_count() > 1:
+                raise
+            self._no_score = fault
+            self.record.leave_out(EVALUATE)
+            self.progress.warn(f"no score at {self.clocks.agent_steps:,} agent steps: {fault}")
+            return
         if games is None:
             return
+        self._no_score = None
         measured = self.record.evaluate(games, train)
         remark = on_track.published(self.config, self.clocks.agent_steps)
         self.progress.evaluation(self.record.now(), measured, remark)
@@ -263,6 +311,8 @@ class Run(contextlib.AbstractContextManager["Run"]):
             self.progress.say(f"stopped; the same command resumes it: {stands}, {folder}")
         else:
             self.progress.say(f"done: {stands}, {folder}")
+            if self._no_score is not None:
+                raise Fault(f"the run is complete but has no last score: {self._no_score}")
             self.progress.say(f"next: {next_command(folder)}")
 
     def __exit__(self, *raised: Any) -> None:

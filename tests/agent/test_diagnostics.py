@@ -8,7 +8,7 @@ import runs
 import tiny
 
 from ez_jax.agent import diagnostics, support
-from ez_jax.agent.complaints import PATIENCE, Watch, complaints, support_end
+from ez_jax.agent.complaints import ENOUGH, PATIENCE, Watch, complaints, support_end
 from ez_jax.agent.diagnostics import measure, readings
 from ez_jax.agent.losses import mean_cosine
 from ez_jax.storage.metrics import means, read_metrics
@@ -192,7 +192,7 @@ HEALTHY = {
 )
 def test_each_number_that_is_broken_is_said_once_and_with_a_mend(broken, words):
     assert complaints(HEALTHY, CONFIG) == {}
-    watch, late = Watch(CONFIG), CONFIG.total_updates
+    watch, late = Watch(CONFIG), max(CONFIG.total_updates, ENOUGH)
     sick = HEALTHY | broken
     told = [watch(late, sick) for _ in range(PATIENCE + 3)]
     assert [len(sentences) for sentences in told] == [0] * (PATIENCE - 1) + [1] + [0] * 3
@@ -202,7 +202,8 @@ def test_each_number_that_is_broken_is_said_once_and_with_a_mend(broken, words):
 def test_at_the_beginning_and_after_a_single_line_nothing_is_said():
     watch, sick = Watch(CONFIG), HEALTHY | {"value/explained": -1.0}
     assert [watch(0, sick) for _ in range(5)] == [[]] * 5
-    late = CONFIG.total_updates
+    assert [watch(ENOUGH - 1, sick) for _ in range(5)] == [[]] * 5  # however short the run is
+    late = max(CONFIG.total_updates, ENOUGH)
     assert [watch(late, line) for line in (sick, HEALTHY, sick, HEALTHY)] == [[]] * 4
 
 

@@ -1,5 +1,6 @@
 """Evaluation of a run folder by the command line, and its agent in somebody else's code."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -12,8 +13,8 @@ import runs
 
 import ez_jax
 from ez_jax import evaluate
-from ez_jax.config import override
-from ez_jax.evaluation import play
+from ez_jax.config import BadInput, eval_simulations, override
+from ez_jax.evaluation import play, trained_agent
 from ez_jax.reports import collect
 from ez_jax.storage import run_folder
 from ez_jax.storage.metrics import read_metrics
@@ -128,6 +129,14 @@ def test_the_same_games_are_played_with_several_numbers_of_simulations(
         ([], "which run? write run=DIR"),
         (["run=/nowhere/at/all"], "is no run folder"),
         (["run={run}", "learner.batch_size=8"], "learner.batch_size belongs to the training run"),
+        (["run={run}", "env.frame_stack=3"], "what the weights were trained for"),
+        (["run={run}", "env.image_size=48"], "what the weights were trained for"),
+        (["run={run}", "env.grayscale=true"], "what the weights were trained for"),
+        (["run={run}", "env.max_episode_steps=9"], "write env.eval_max_episode_steps"),
+        (["run={run}", "env.reward_clip=false"], "of training alone"),
+        (["run={run}", "search.gumbel_scale=0"], "of training alone"),
+        (["run={run}", "video=-1"], "video is -1"),
+        (["run={run}", "episodes=-1"], "episodes is -1"),
         (["run={run}", "epsodes=8"], "did you mean episodes"),
         (["run={run}", "eval.num_envs=0"], "eval.num_envs"),
         (["run={run}", "simulations=1,0"], "write whole numbers"),
@@ -226,3 +235,18 @@ def test_evaluations_during_training_are_cut_earlier(agent):
     assert (during.limit, during.lengths.max()) == (5, 5)
     assert final.limit == agent.config.env.eval_max_episode_steps == 30
     assert final.lengths.max() > 5
+
+
+def test_a_game_that_the_weights_do_not_fit_is_refused(agent, monkeypatch):
+    other = dataclasses.replace(agent.spec, observation_shape=(5,))
+    monkeypatch.setattr(agent, "spec", other)
+    assert trained_agent.changed(agent, {"env.frame_skip": agent.config.env.frame_skip})
+    with pytest.raises(BadInput, match=r"observations \(4,\) and 2 actions, but the weights are"):
+        trained_agent.changed(agent, {"env.noop_max": 7})
+
+
+def test_simulations_that_are_asked_for_win_over_those_of_the_run(agent, monkeypatch):
+    own = override(agent.config, {"eval.num_simulations": 3})
+    monkeypatch.setattr(agent, "config", own)
+    chosen = trained_agent.changed(agent, {"search.num_simulations": 5})
+    assert eval_simulations(chosen, 2) == 5

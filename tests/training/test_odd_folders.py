@@ -5,9 +5,13 @@ import sys
 
 import pytest
 import runs
+import tiny
+from failing_games import raising
 
 from ez_jax.config import BadInput, Config, paths, run_folder
 from ez_jax.terminal import arguments
+from ez_jax.terminal.progress import Progress
+from ez_jax.training import run as run_module
 
 # Patterns, quotes, escapes, addresses, flags, what no terminal shows and no UTF-8 is.
 NAME = "-o [1]** ?{process_index}%20lr=0.1,a\\b 'q\" gs:\nñ☃\udcff"
@@ -62,3 +66,11 @@ def test_a_folder_that_exists_is_one(tmp_path, monkeypatch):
     named, others = arguments.folders(words, {"out": "", "last": 1})
     assert named == ["lr=0.1", "-o", "plain", "none", "runs/lr=0.2"]
     assert others == ["out=here", "-x", "last=1", "seed=3"]
+
+
+def test_a_run_that_is_refused_leaves_no_folder(tmp_path, monkeypatch):
+    config = tiny.make_config({"run_dir": str(tmp_path / "a" / "b"), "game": "CartPole"})
+    monkeypatch.setattr(run_module.memory, "check", raising(BadInput("too large")))
+    with pytest.raises(BadInput, match="too large"):
+        run_module.Run(config, Progress(live=False))
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,111 @@
+"""What comes from a game, looked at where it arrives: whatever library steps it, whoever plays.
+
+A number that is not finite would spoil every mean and every weight that it reaches, and a game that
+ends the process would end the run without a word.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+import numpy as np
+
+from ez_jax.config.errors import Fault
+from ez_jax.structs import TimeStep
+
+# Rewards beyond it are none to learn from: the squares of their sums do not fit float32.
+LARGEST_REWARD = 1e15
+
+
+class Answering:
+    """A `VectorEnv` whose answers are checked; everything else of it is as it was.
+
+    Raises `Fault`, in a sentence, for an observation or reward that is not finite, and where the
+    game's code ends the process.
+    """
+
+    def __init__(self, game: str, make: Callable[[], Any]):
+        """Build the environments by `make`."""
+        self._game, self._calls = game, 0
+        with kept_alive(self._say):
+            self._env = make()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._env, name)
+
+    def reset(self) -> TimeStep:
+        """Start a new game everywhere."""
+        with kept_alive(self._say):
+            return self._checked(self._env.reset())
+
+    def send(self, action: np.ndarray) -> None:
+        """Hand over actions i32[N]."""
+        self._calls += 1
+        with kept_alive(self._say):
+            self._env.send(action)
+
+    def recv(self) -> TimeStep:
+        """Wait for what they led to."""
+        with kept_alive(self._say):
+            return self._checked(self._env.recv())
+
+    def step(self, action: np.ndarray) -> TimeStep:
+        """Send and receive."""
+        self.send(action)
+        return self.recv()
+
+    def render(self) -> np.ndarray:
+        """Pictures u8[N, H, W, 3]."""
+        with kept_alive(self._say):
+            return self._env.render()
+
+    def close(self) -> None:
+        """Release what the environments hold."""
+        with kept_alive(self._say):
+            self._env.close()
+
+    def _say(self, what: str) -> Fault:
+        return Fault(
+            f"'{self._game}' {what} at step {self._calls:,}; "
+            f"`python -m ez_jax.doctor env={self._game}` looks at the game by itself"
+        )
+
+    def _checked(self, step: TimeStep) -> TimeStep:
+        observation = step.observation
+        if not np.isfinite(step.score).all():
+            raise self._say(f"returned a reward that is not finite ({_odd(step.score)} in float32)")
+        if np.abs(step.reward).max() > LARGEST_REWARD:
+            reward = step.reward[np.abs(step.reward).argmax()]
+            raise self._say(
+                f"returned a reward of {reward:.3g}, too large to learn from: make it smaller"
+            )
+        if observation.dtype.kind == "f" and not np.isfinite(observation).all():
+            value = _odd(observation)
+            raise self._say(f"returned an observation that is not finite ({value} in float32)")
+        return step
+
+
+def _odd(array: np.ndarray) -> float:
+    """The first value that is not finite."""
+    return array[~np.isfinite(array)][0]
+
+
+@contextlib.contextmanager
+def kept_alive(say: Callable[[str], Fault]) -> Iterator[None]:
+    """Take a game's end of the process for a fault of the game."""
+    process, leave = os.getpid(), os._exit
+
+    def refuse(code: int) -> NoReturn:
+        if os.getpid() != process:  # a child that the game has started may end
+            leave(code)
+        raise SystemExit(code)
+
+    os._exit = refuse
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):  # said in our own words
+            yield
+    except SystemExit as error:
+        raise say(f"ended the process (exit code {error.code or 0})") from error
+    finally:
+        os._exit = leave

@@ -1,0 +1,91 @@
+"""What a game returns is looked at where it arrives, and its end is not the end of the process."""
+
+import os
+import signal
+
+import failing_games
+import numpy as np
+import pytest
+
+from ez_jax import doctor
+from ez_jax.config import BadInput, EnvConfig
+from ez_jax.config.errors import Fault
+from ez_jax.config.games import find_task
+from ez_jax.envs import make_env
+from ez_jax.system import exits
+
+
+def play(game, *, clip=False, steps=60):
+    for case in failing_games.CASES:
+        getattr(failing_games, case).calls = 0
+    config = EnvConfig(reward_clip=clip)
+    env = make_env(f"failing_games:{game}-v0", config, num_envs=2, seed=0, training=True)
+    env.reset()
+    for i in range(steps):
+        env.step(np.array([i % 2, i % 3 == 0], np.int32))
+
+
+@pytest.mark.parametrize(
+    ("game", "said"),
+    [
+        ("NanReward", "reward that is not finite"),
+        ("InfiniteReward", "reward that is not finite"),
+        ("Overflow", "reward that is not finite .inf in float32."),
+        ("Huge", "reward of 3e.38, too large to learn from"),
+        ("NoReward", "reward"),
+        ("NanSeen", "observation that is not finite"),
+        ("InfinitySeen", "observation that is not finite"),
+        ("Quits", "ended the process .exit code 0."),
+        ("QuitsWithWords", "ended the process .exit code window closed."),
+        ("Leaves", "ended the process .exit code 0."),
+        ("QuitsInReset", "ended the process .exit code 3."),
+        ("QuitsWhenMade", "ended the process"),
+    ],
+)
+def test_what_a_game_must_not_do_is_told_with_its_step(game, said):
+    leave = os._exit
+    with pytest.raises(Fault, match=f"'failing_games:{game}-v0'.*{said}.* step [0-9]+"):
+        play(game)
+    assert os._exit is leave
+
+
+def test_a_clipped_reward_may_be_huge_but_must_be_finite():
+    play("Huge", clip=True)
+    with pytest.raises(Fault, match="not finite"):
+        play("InfiniteReward", clip=True)
+
+
+def test_a_sound_game_is_left_alone():
+    play("Sound")
+
+
+def test_a_child_of_a_game_may_end(monkeypatch):
+    def fail(self):
+        child = os.fork()
+        if not child:
+            os._exit(7)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+    monkeypatch.setattr(failing_games.Sound, "fail", fail)
+    play("Sound", steps=20)
+
+
+def test_a_module_that_ends_the_process_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "script_of_mine.py").write_text("import sys\nsys.exit()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(BadInput, match="ends the process where it is imported"):
+        find_task("script_of_mine:X-v0")
+
+
+@pytest.mark.parametrize("game", ["QuitsWhenMade", "QuitsInReset", "Leaves"])
+def test_the_doctor_says_that_a_game_ends_the_process(game, monkeypatch, capsys):
+    monkeypatch.setattr(failing_games, "SOUND", 0 if game == "QuitsInReset" else 30)
+    getattr(failing_games, game).calls = 1
+    assert doctor.main([f"env=failing_games:{game}-v0", "quick=true"]) == exits.FAILED
+    assert "ended the process" in capsys.readouterr().out
+
+
+def test_an_interrupt_of_the_user_is_none_of_the_game(monkeypatch):
+    monkeypatch.setattr(failing_games.Sound, "fail", lambda self: signal.raise_signal(2))
+    with pytest.raises(KeyboardInterrupt):
+        play("Sound")

@@ -1,0 +1,59 @@
+"""Machines that are not as usual: nobody's home, devices that are not there."""
+
+import os
+import sys
+
+import jax
+import pytest
+import runs
+
+from ez_jax.config import BadInput
+from ez_jax.system import compilation, machine
+
+
+@pytest.fixture
+def nobody(monkeypatch):
+    """A user of a container: no HOME, no entry among the users."""
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setitem(sys.modules, "pwd", None)
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", None)
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+@pytest.mark.usefixtures("nobody")
+def test_without_a_home_nothing_is_kept_and_a_warning_says_so(capsys):
+    compilation.configure_jax()
+    assert jax.config.jax_compilation_cache_dir is None
+    assert capsys.readouterr().err == f"warning: {compilation.NO_CACHE}\n"
+    assert machine.facts()["compiled programs"] == compilation.NO_CACHE
+
+
+@pytest.mark.parametrize("error", [AssertionError(), RuntimeError("Unable to initialize x\nmore")])
+def test_a_device_that_is_not_there_is_bad_input(monkeypatch, error):
+    def devices():
+        raise error
+
+    monkeypatch.setattr(jax, "devices", devices)
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    reason = f" ({error})".partition("\n")[0].rstrip(")") + ")" if str(error) else ""
+    with pytest.raises(BadInput) as raised:
+        compilation.configure_jax()
+    said = f"JAX cannot use what JAX_PLATFORMS=cuda asks for{reason}: unset JAX_PLATFORMS"
+    assert str(raised.value).startswith(said)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("module", ["ez_jax.train", "ez_jax.evaluate"])
+def test_a_platform_that_jax_does_not_know(tmp_path, finished, module):
+    words = {
+        "ez_jax.train": [f"run_dir={tmp_path}/a"],
+        "ez_jax.evaluate": [f"run={finished.folder}"],
+    }
+    done = runs.wait(runs.start(module, *words[module], variables={"JAX_PLATFORMS": "nonsense"}))
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: JAX cannot use what JAX_PLATFORMS=nonsense asks for")
+    assert done.stderr.count("\n") == 1
+    assert not os.listdir(tmp_path)

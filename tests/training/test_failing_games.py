@@ -1,0 +1,62 @@
+"""A game that fails takes nothing along: what was learned is saved, and the run gets past it."""
+
+import json
+
+import failing_games
+import numpy as np
+import pytest
+import runs
+import tiny
+
+from ez_jax.config import from_dict, override
+from ez_jax.config.errors import Fault
+from ez_jax.storage.run_folder import read_config
+from ez_jax.terminal.progress import Progress
+from ez_jax.training.run import Run
+
+pytestmark = pytest.mark.long
+
+
+def train(folder, game):
+    words = [word for word in runs.train_words(folder) if not word.startswith("+game")]
+    environment = {"PYTHONPATH": f"{runs.ROOT}:{runs.ROOT / 'tests'}"}
+    game = f"game=failing_games:{game}-v0"
+    return runs.wait(runs.start("ez_jax.train", game, *words, variables=environment))
+
+
+@pytest.mark.parametrize("game", ["NanReward", "InfinitySeen", "Leaves", "Interrupts", "Breaks"])
+def test_a_run_goes_on_past_a_game_that_fails(tmp_path, game):
+    steps, said = [], ""
+    for _ in range(2):
+        done = train(tmp_path, game)
+        assert done.returncode == 1, done.stderr
+        steps.append(runs.latest_checkpoint(tmp_path))
+        said = done.stdout + done.stderr
+        assert "the same command goes on with new games" in " ".join(said.split())
+        if game != "Breaks":
+            assert "Traceback" not in done.stderr
+            assert done.stderr.splitlines()[-1].startswith(f"error: 'failing_games:{game}-v0'")
+    assert 0 < steps[0] < steps[1]
+    assert f"resumed at {steps[0]} agent steps" in said
+    bundles = sorted((tmp_path / "crashes").iterdir())
+    assert len(bundles) == 2
+    assert json.loads((bundles[-1] / "crash.json").read_text())["clocks"]["agent_steps"] == steps[1]
+    config = override(from_dict(read_config(tmp_path)), {"run_dir": str(tmp_path)})
+    with Run(config, Progress(live=False)) as run:
+        rows = run.state.replay.rows
+        assert np.isfinite(rows.reward).all()
+        assert np.isfinite(rows.frames).all()
+
+
+def test_a_score_that_cannot_be_had_does_not_end_the_run(tmp_path, monkeypatch):
+    config = tiny.make_config({"run_dir": str(tmp_path)})
+    with Run(config, Progress(live=False)) as run:
+        step = run.begin()
+        monkeypatch.setattr(run, "_evaluate", failing_games.raising(Fault("no game")))
+        run.evaluate()
+        assert "evaluate" not in run.record.due()
+        run.games.send(run.decide(step))
+        run.observe()
+        with pytest.raises(Fault, match="no last score: no game"):
+            run.finish()
+    assert runs.latest_checkpoint(tmp_path) > 0
