@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from pathlib import Path
 
+import made_runs
 import pytest
 import runs
 import stand_in_run
@@ -10,6 +12,7 @@ from test_workers import create
 
 from ez_jax import ablate, config
 from ez_jax.config import BadInput, to_dict
+from ez_jax.config.presets import make_config
 from ez_jax.storage.metrics import read_metrics
 from ez_jax.studies import study
 from ez_jax.studies.designs import Arm, Comparison
@@ -18,6 +21,7 @@ from ez_jax.studies.ledger import (
     Ledger,
     StudyRun,
     final_score,
+    how_far,
     read_attempt,
     seconds_spent,
     write_attempt,
@@ -182,3 +186,15 @@ def test_the_stand_in_leaves_what_a_run_leaves(tmp_path):
         for chosen in run.configs():
             stand_in_run.complete(to_dict(chosen))
         assert ledger.missing(run) == ()
+
+
+def test_how_far_a_run_is_is_read_from_its_slowest_seed(tmp_path):
+    run = StudyRun(make_config("CartPole"), (0, 1), tmp_path)
+    assert how_far(run) == "0 of 10,000 agent steps"
+    for chosen, lines in zip(
+        run.configs(), ([(2000, 9.0)], [(1000, 7.5), (1500, 8.5)]), strict=True
+    ):
+        folder = Path(chosen.run_dir)
+        folder.mkdir(parents=True)
+        made_runs.write_lines(folder, chosen, lines)
+    assert how_far(run) == "1,500 of 10,000 agent steps, last evaluation 8.5"
