@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from ez_jax.agent import support
 from ez_jax.agent.augment import augment, can_be_shifted
@@ -150,15 +150,8 @@ def unroll_terms(
     first, following = _views(batch, model, config, key)
     before = variables
 
-    def imagine(carry: tuple, action: Array) -> tuple[tuple, tuple[Embedding, Array]]:
-        embedding, logits, variables = model.step(*carry, action, train=True)
-        return (variables, embedding), (embedding, logits)
-
     root, variables = model.encode(variables, first, train=True)
-    # Unrolled: as a loop the backward convolutions take three times the CPU time.
-    (variables, _), (imagined, prefix_logits) = jax.lax.scan(
-        imagine, (variables, root), batch.action.T, unroll=True
-    )
+    imagined, prefix_logits, variables = _imagined(model, variables, root, batch.action.T)
     every = jax.tree.map(
         lambda one, more: jnp.concatenate([one[None], more]),
         *((root.state, root.depth), (imagined.state, imagined.depth)),
@@ -185,6 +178,23 @@ def unroll_terms(
         value_gap=_value_gap(model, before, first, values[0]),
         batch_stats=variables.get("batch_stats", {}),
     )
+
+
+def _imagined(
+    model: Model, variables: Variables, root: Embedding, actions: Int[Array, "K B"]
+) -> tuple[Embedding, Float[Array, "K B S"], Variables]:
+    """The K embeddings that follow a root, one after the other, and the logits of the prefixes."""
+
+    def imagine(carry: tuple[Variables, Embedding], action: Array) -> tuple:
+        variables, embedding = carry
+        embedding, logits, variables = model.step(variables, embedding, action, train=True)
+        return (variables, embedding), (embedding, logits)
+
+    # Unrolled: as a loop the backward convolutions take three times the CPU time.
+    (variables, _), (imagined, logits) = jax.lax.scan(
+        imagine, (variables, root), actions, unroll=True
+    )
+    return imagined, logits, variables
 
 
 def _weighted_sum(terms: Terms, weights: dict[str, float]) -> Float[Array, " B"]:

@@ -176,7 +176,7 @@ class Model:
         self, function: Callable[[Variables, Any], tuple[Any, Variables]], variables: Variables,
         steps: Any,
     ) -> tuple[Any, Variables]:  # fmt: skip
-        """`function(variables, step)` of each of K steps, stacked; the statistics move step by step.
+        """`function(variables, step)` of K steps, stacked; the statistics move step by step.
 
         Small perceptrons take all steps at once, because a CPU spends its time on the number of
         operations; images one after the other, which bounds the memory and splits over devices.
