@@ -185,7 +185,9 @@ def _imagined(
 ) -> tuple[Embedding, Float[Array, "K B S"], Variables]:
     """The K embeddings that follow a root, one after the other, and the logits of the prefixes."""
 
-    def imagine(carry: tuple[Variables, Embedding], action: Array) -> tuple:
+    def imagine(
+        carry: tuple[Variables, Embedding], action: Array
+    ) -> tuple[tuple[Variables, Embedding], tuple[Embedding, Array]]:
         variables, embedding = carry
         embedding, logits, variables = model.step(variables, embedding, action, train=True)
         return (variables, embedding), (embedding, logits)
