@@ -92,8 +92,9 @@ def _consistency(
         imagined, frames = given
         depth = imagined.depth
         online, variables = model.projections(variables, imagined.state, predict=True, depth=depth)
-        # Stopped at the parameters, so that nothing of this branch is kept for a gradient.
-        frozen = jax.lax.stop_gradient(variables)
+        # Stopped at the parameters, so that nothing of this branch is kept for a gradient. (Not at
+        # the statistics: `Model.over_steps` follows how these move.)
+        frozen = {**variables, "params": jax.lax.stop_gradient(variables["params"])}
         # Deviates (consistency targets): no prediction is made from what was observed.
         seen, frozen = model.encode(frozen, frames, train=True)
         target, frozen = model.projections(frozen, seen.state, predict=False, depth=seen.depth)

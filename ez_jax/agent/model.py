@@ -227,7 +227,10 @@ class Model:
 def _at_once(
     apply: Callable[[dict, Any], tuple[dict, Any]], stats: dict, steps: Any
 ) -> tuple[dict, Any]:
-    """As `scan`, where a result depends on no statistics and these move linearly."""
+    """As `scan`, where no result depends on the statistics and these move linearly.
+
+    What a step keeps of them is their derivative, so nothing in `apply` may stop their gradient.
+    """
     ones = jax.tree.map(jnp.ones_like, stats)
 
     def alone(step: Any) -> tuple[dict, dict, Any]:

@@ -1,7 +1,6 @@
 """The model's rules: value prefix, gradient halving, steps."""
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
@@ -235,27 +234,3 @@ def test_search_values_a_counting_prefix_as_the_discounted_sum():
     found = jax.jit(lambda: search({}, root, jax.random.key(0)))()
     returns = [sum(0.5**j for j in range(k)) for k in range(9)]
     np.testing.assert_allclose(found.value, np.mean(returns), rtol=2e-3)
-
-
-def test_all_steps_at_once_give_what_one_after_the_other_gives(monkeypatch):
-    model = tiny.make_vector_model(tiny.make_config())
-    rng, variables = np.random.default_rng(0), dict(tiny.init(model))
-    random = lambda x: jnp.asarray(rng.uniform(0.5, 2.0, x.shape), x.dtype)  # noqa: E731
-    variables["batch_stats"] = jax.tree.map(random, variables["batch_stats"])
-    width = model.represent(variables, jnp.zeros((1, 1, 2))).state.shape[1]
-    states = jnp.asarray(rng.normal(size=(4, 8, width)), jnp.float32)
-
-    def project(variables: Any, state: jax.Array) -> tuple[tuple, Any]:
-        online, variables = model.projections(variables, state, predict=True)
-        target, variables = model.projections(variables, state + 1, predict=False)
-        return (online, target), variables
-
-    found = []
-    for at_once in (True, False):
-        monkeypatch.setattr(type(model.network), "steps_at_once", at_once)
-        run = jax.jit(lambda *given: model.over_steps(project, *given))
-        found.append(run(variables, states))
-    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
-    jax.tree.map(close, *found)
-    moved = jax.tree.map(lambda new, old: jnp.max(jnp.abs(new - old)), found[0][1], variables)
-    assert all(distance > 1e-3 for distance in jax.tree.leaves(moved["batch_stats"]))
