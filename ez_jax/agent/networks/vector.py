@@ -77,6 +77,7 @@ class VectorNetwork(Network):
     """
 
     neck = VectorNeck
+    steps_at_once = True
 
     @property
     def norm(self) -> Norm:
