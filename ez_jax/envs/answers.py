@@ -96,10 +96,10 @@ def kept_alive(say: Callable[[str], Fault]) -> Iterator[None]:
     """Take a game's end of the process for a fault of the game."""
     process, leave = os.getpid(), os._exit
 
-    def refuse(code: int) -> NoReturn:
+    def refuse(status: int) -> NoReturn:
         if os.getpid() != process:  # a child that the game has started may end
-            leave(code)
-        raise SystemExit(code)
+            leave(status)
+        raise SystemExit(status)
 
     os._exit = refuse
     try:

@@ -45,7 +45,7 @@ def test_a_run_goes_on_past_a_game_that_fails(tmp_path, game):
     with Run(config, Progress(live=False)) as run:
         rows = run.state.replay.rows
         assert np.isfinite(rows.reward).all()
-        assert np.isfinite(rows.frames).all()
+        assert np.isfinite(rows.observation).all()
 
 
 def test_a_score_that_cannot_be_had_does_not_end_the_run(tmp_path, monkeypatch):
