@@ -25,7 +25,7 @@ from experiments.bench.kernels import kernels
 from experiments.bench.parts import Setting, make_setting
 from experiments.bench.programs import functions, programs
 from ez_jax.agent.networks import winograd
-from ez_jax.config import BadInput, Config, from_dict, to_dict
+from ez_jax.config import BadInput, Config, from_dict, override, to_dict
 from ez_jax.system import devices, exits
 
 H100 = Path(__file__).with_name("h100.txtpb")
@@ -45,6 +45,9 @@ def for_gpu(setting: Setting, compiler: str) -> Iterator[Row]:
     if not libraries:
         raise BadInput("compiler= has to name a folder with JAX's CUDA plugin and its libraries: "
                        "how to make one stands in experiments/bench/for_gpu.py")  # fmt: skip
+    config = setting.config
+    if config.precision == "auto":  # as it is there
+        config = override(config, {"precision": "bfloat16"})
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
@@ -54,7 +57,7 @@ def for_gpu(setting: Setting, compiler: str) -> Iterator[Row]:
     }
     done = subprocess.run(
         [sys.executable, "-m", "experiments.bench.for_gpu"],
-        input=json.dumps(to_dict(setting.config)),
+        input=json.dumps(to_dict(config)),
         env=environment,
         stdout=subprocess.PIPE,
         text=True,
@@ -62,7 +65,7 @@ def for_gpu(setting: Setting, compiler: str) -> Iterator[Row]:
     )
     rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     yield from ({"table": "counted for an H100", **row} for row in rows)
-    yield from _predicted(setting.config, {row["case"]: row for row in rows})
+    yield from _predicted(config, {row["case"]: row for row in rows})
 
 
 def notes() -> list[str]:

@@ -19,6 +19,7 @@ from ez_jax.agent import support
 from ez_jax.agent.networks import make_network, normalise_state
 from ez_jax.config import Config
 from ez_jax.structs import Embedding, EnvSpec, Root, Variables
+from ez_jax.system import devices
 
 # Names of layers that compute in float32, some of them: last of a head, first of vectors.
 WHOLE_LAYERS = ("out", "linear", "linear1")
@@ -256,6 +257,13 @@ def _put(stats: dict, of_one: dict, index: Int[Array, ""]) -> dict:
     return jax.tree.map(lambda x, one: x.at[index].set(one), stats, of_one)
 
 
+def precision_of(config: Config) -> str:
+    """In which type networks compute: `float32` or `bfloat16`; parameters are always float32."""
+    if config.precision != "auto":
+        return config.precision
+    return "float32" if devices.platform() == "cpu" else "bfloat16"
+
+
 def make_model(config: Config, spec: EnvSpec) -> Model:
     """The model for an environment, as `network`, `precision`, `value_prefix` and others say.
 
@@ -274,7 +282,7 @@ def make_model(config: Config, spec: EnvSpec) -> Model:
     """
     per_depth = config.network.norm == "batch_per_depth"
     return Model(
-        network=make_network(config.network, spec, jnp.dtype(config.precision)),
+        network=make_network(config.network, spec, jnp.dtype(precision_of(config))),
         spec=spec,
         horizon=config.horizon,
         support=config.network.support,

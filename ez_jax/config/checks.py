@@ -14,7 +14,7 @@ from ez_jax.config.errors import BadInput, shown
 from ez_jax.config.settings import Config, flatten
 
 CHOICES = {
-    "precision": ("float32", "bfloat16"),
+    "precision": ("auto", "float32", "bfloat16"),
     "env.backend": ("auto", "envpool", "gymnasium"),
     "network.kind": ("auto", "image", "vector"),
     "network.norm": ("batch", "batch_per_depth", "sample", "layer"),

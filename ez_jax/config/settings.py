@@ -205,7 +205,7 @@ class Config:
     updates_per_step: float = 1.0  # per agent step after learner.start
     final_updates: int = 20_000  # updates after the last agent step
     discount: float = 0.997**4  # per agent step: 0.997 per frame of Atari
-    precision: str = "float32"  # float32 | bfloat16
+    precision: str = "auto"  # float32 | bfloat16 | auto (bfloat16 on GPUs and TPUs)
     devices: str = "all"  # a number of GPUs or TPU chips | local (of this process) | all
     value_prefix: bool = True  # false: predict the reward of each step by itself
     consistency: bool = True  # SimSiam loss between imagined and observed states

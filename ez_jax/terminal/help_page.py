@@ -38,7 +38,7 @@ keys that matter (every other one: --cfg job, explained in ez_jax/config/setting
   search.policy=P          puct_ez|puct|gumbel           search.num_simulations=N
   actor.num_envs=N         environments side by side     replay.capacity=N       agent steps kept
   eval.every=N             agent steps (0: at the end)   eval.episodes=N
-  checkpoint.every=N       agent steps (0: at the end)   precision=float32|bfloat16
+  checkpoint.every=N       agent steps (0: at the end)   precision=auto|float32|bfloat16
 
 switches of the ideas (or as ablation=NAME)
   value_prefix=false  consistency=false  off_policy_correction=false  reanalyse.mode=none

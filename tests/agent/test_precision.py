@@ -11,9 +11,9 @@ import tiny
 from golden_parts import loss_batch, loss_config
 
 from ez_jax.agent.losses import unroll_terms
-from ez_jax.agent.model import make_model
+from ez_jax.agent.model import make_model, precision_of
 from ez_jax.agent.search import make_search
-from ez_jax.config import override
+from ez_jax.config import Config, override
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("quick_compiling")]
 
@@ -85,3 +85,10 @@ def test_weights_that_are_rounded_beforehand_change_nothing(shape):
     rounded = model.rounded(variables)
     assert {x.dtype.name for x in jax.tree.leaves(rounded)} == {"bfloat16", "float32"}
     jax.tree.map(np.testing.assert_array_equal, step(variables), step(rounded))
+
+
+def test_accelerators_compute_in_bfloat16_unless_told_otherwise(monkeypatch):
+    chosen = [precision_of(Config(precision=name)) for name in ("auto", "float32", "bfloat16")]
+    assert chosen == ["float32", "float32", "bfloat16"]
+    monkeypatch.setattr("jax.default_backend", lambda: "gpu")
+    assert precision_of(Config()) == "bfloat16"

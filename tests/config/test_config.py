@@ -89,7 +89,7 @@ def test_wrong_keys_and_types_are_refused_by_name(values, message):
     ("changes", "message"),
     [
         ({"search.policy": "gumble"}, "choose puct_ez or puct or gumbel .did you mean gumbel"),
-        ({"precision": "float16"}, "precision is 'float16': choose float32 or bfloat16"),
+        ({"precision": "float16"}, "precision is 'float16': choose auto or float32 or bfloat16"),
         ({"learner.optimizer": "lamb"}, "choose sgd or adam"),
         ({"targets.value": "gae"}, "choose td or search"),
         ({"name": " "}, "give the run a name"),

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from ez_jax.agent.learner import init_train_state
-from ez_jax.agent.model import Model
+from ez_jax.agent.model import Model, precision_of
 from ez_jax.config import BadInput, Config, search_budget
 from ez_jax.storage import run_folder
 from ez_jax.storage.checkpoint_items import tree_bytes
@@ -206,7 +206,7 @@ def start_rows(config: Config, model: Model, needs: MemoryNeeds, folder: Path) -
         "length": f"{config.total_agent_steps:,} agent steps ({frames:,} frames), "
         f"{config.total_updates:,} updates of {config.learner.batch_size} x "
         f"{config.learner.unroll_steps}",
-        "device": f"{_devices(config)}, {config.precision}",
+        "device": f"{_devices(config)}, {precision_of(config)}",
         "network": f"{count:,} parameters ({free_memory.gigabytes(tree_bytes(params))})",
         "memory": needs.describe(),
         "folder": f"{folder}: config.yaml, metrics.jsonl, scores.json, checkpoints/, "
