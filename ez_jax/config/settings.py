@@ -103,11 +103,11 @@ class ReplayConfig:
 
 @dataclass(frozen=True)
 class ReanalyseConfig:
-    """Searching anew with the target network."""
+    """Searching old data again with the target network."""
 
     mode: str = "batch"  # batch (for every update) | buffer (kept for max_age updates) | none
     ratio: float = 0.99  # batch: share of it; the rest keeps what the actor's search found
-    max_age: int = 1_000  # buffer: in updates; an older policy is searched anew when it is drawn
+    max_age: int = 1_000  # buffer: in updates; an older policy is searched again when drawn
     chunk: int = 256  # buffer: roots searched at once
     updates_per_search: int = 1  # updates whose samples are drawn and searched together
 
@@ -194,7 +194,7 @@ class LogConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """A whole run."""
+    """Length, pace and ideas of a run."""
 
     game: str = "CartPole"  # a name or id, in any case; package:Name for your own
     preset: str = "efficientzero"  # without one on the command line: by the kind of game
