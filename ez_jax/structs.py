@@ -34,6 +34,7 @@ class EnvSpec:
     observation_dtype: np.dtype  # uint8 images, float32 vectors
     frame_stack: int  # frames per observation
     frame_skip: int  # env_frames per agent step
+    has_masks: bool = False  # whether the game says which actions are allowed
 
     @property
     def is_image(self) -> bool:
@@ -66,6 +67,8 @@ class TimeStep(flax.struct.PyTreeNode, kw_only=True):
     is_first: np.ndarray  # bool[N], first observation of an episode; the last action was swallowed
     is_last: np.ndarray  # bool[N], final observation; the next action will be swallowed
     game_over: np.ndarray  # bool[N], as is_last, but a lost life alone does not count
+    # bool[N, A], which actions are allowed now; None where the game has no masks
+    legal: np.ndarray | None = None
 
 
 class Row(flax.struct.PyTreeNode, kw_only=True):
@@ -79,6 +82,7 @@ class Row(flax.struct.PyTreeNode, kw_only=True):
     policy: jax.Array  # f32[N, A], of the search that chose the action
     value: jax.Array  # f32[N], of its root
     searched: jax.Array  # i32[N], updates that had been made then; NEVER of random play
+    legal: jax.Array | None = None  # bool[N, A], as in `TimeStep`
 
 
 class Replay(flax.struct.PyTreeNode, kw_only=True):
@@ -108,6 +112,7 @@ class Batch(flax.struct.PyTreeNode, kw_only=True):
     age: jax.Array  # i32[B], agent steps since the row was collected
     index: jax.Array  # i32[B], flat position in the ring
     weight: jax.Array  # f32[B], importance weight, at most 1
+    legal: jax.Array | None = None  # bool[B, K+1, A], as in `TimeStep`
 
 
 class Targets(flax.struct.PyTreeNode, kw_only=True):

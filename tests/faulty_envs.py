@@ -3,7 +3,7 @@
 import gymnasium
 import numpy as np
 from gymnasium import spaces
-from gymnasium.wrappers import FlattenObservation, TransformAction, TransformObservation
+from gymnasium.wrappers import FilterObservation, FlattenObservation, TransformAction
 
 
 class Walk(gymnasium.Env):
@@ -239,6 +239,27 @@ class WithImage(Walk):
         return {"image": np.full((5, 5, 3), 99 + 9 * self.place, np.uint8), "prize": 1}
 
 
+class OldStep(Walk):
+    def step(self, action):
+        observation, reward, terminated, truncated, info = super().step(action)
+        return observation, reward, terminated or truncated, info
+
+
+class Sharing(Walk):
+    """All games are at the same place: it belongs to the class."""
+
+    def reset(self, *, seed=None, options=None):
+        returned = super().reset(seed=seed)
+        Sharing.shared = self.place
+        return returned
+
+    def step(self, action):
+        self.place = Sharing.shared
+        returned = super().step(action)
+        Sharing.shared = self.place
+        return returned
+
+
 class Growing(Walk):
     observation_space = spaces.Sequence(spaces.Discrete(9))
 
@@ -255,12 +276,17 @@ class Planes(Walk):
         return np.full((3, 20, 24), 99 + 9 * self.place, np.uint8)
 
 
+class Voxels(Walk):
+    """An array of bytes that is no stack of pictures."""
+
+    observation_space = spaces.Box(0, 255, (5, 5, 5, 2), np.uint8)
+
+    def _observe(self):
+        return np.full((5, 5, 5, 2), 99 + 9 * self.place, np.uint8)
+
+
 def fixed(name):
     """The environment in the wrapper that the doctor names."""
-    flat = FlattenObservation
-    last = lambda env: TransformObservation(  # noqa: E731
-        env, lambda x: np.moveaxis(x, 0, -1), spaces.Box(0, 255, (20, 24, 3), np.uint8)
-    )
     table = [np.array([-1], np.float32), np.array([1], np.float32)]
     wrappers = {
         "Throttle": lambda e: TransformAction(e, lambda i: table[i], spaces.Discrete(2)),
@@ -270,8 +296,8 @@ def fixed(name):
         "Switches": lambda e: TransformAction(
             e, lambda i: np.array(np.unravel_index(i, (2, 2))), spaces.Discrete(4)
         ),
-        "Parts": flat,
-        "Planes": last,
+        "Voxels": FlattenObservation,
+        "WithImage": lambda e: FilterObservation(e, ["image"]),
     }
     return lambda: wrappers[name](globals()[name]())
 
@@ -280,9 +306,9 @@ ALL = (
     Walk, NotANumber, InfiniteReward, Blind, Deaf, Unseeded, Leaking, Stuck, Endless, Rich, Poor,
     Unpaid, Level, OldReset, WrongShape, OutOfBounds, Codes, FloatPicture, GreyPicture,
     SamePicture, Lonely, Crashing, NeedsArgument, Sulking, Throttle, Buttons, Switches, Pair, Parts,
-    WithImage, Growing, Planes,
+    WithImage, Growing, Planes, Voxels, OldStep, Sharing,
 )  # fmt: skip
-FIXED = ("Throttle", "Buttons", "Switches", "Parts", "Planes")
+FIXED = ("Throttle", "Buttons", "Switches", "Voxels", "WithImage")
 for _class in ALL:
     gymnasium.register(f"{_class.__name__}-v0", _class)
 for _name in FIXED:

@@ -62,8 +62,85 @@ class Camera(Counter):
         return np.full((12, 10, 3), self.time, np.uint8)
 
 
-class ChannelsFirst(Counter):
-    observation_space = spaces.Box(0, 255, (3, 64, 64), np.uint8)
+class Picture(Counter):
+    """Observes a picture of any kind: its pixels are numbered, plus its step number."""
+
+    def __init__(self, shape=(12, 10, 3), high=255, dtype="uint8", made=None, start=0):
+        super().__init__()
+        self.observation_space = spaces.Box(0, high, tuple(shape), np.dtype(dtype))
+        self.made, self.start = np.dtype(made or dtype), start
+
+    def _observe(self):
+        shape, high = self.observation_space.shape, int(self.observation_space.high.flat[0])
+        numbers = np.arange(np.prod(shape)).reshape(shape) % (high + 1) + self.start
+        return numbers.astype(self.made)
+
+
+class Late(Counter):
+    """From its third step on it returns something else than it declares."""
+
+    def __init__(self, fault="shape"):
+        super().__init__()
+        self.fault = fault
+
+    def step(self, action):
+        observation, reward, *ends, info = super().step(action)
+        faults = {
+            "shape": (np.zeros(2, np.float32), reward, *ends, info),
+            "complex": (np.zeros(1, complex), reward, *ends, info),
+            "none": (None, reward, *ends, info),
+            "reward": (observation, None, *ends, info),
+            "old": (observation, reward, ends[0], info),
+            "mask": (observation, reward, *ends, {"action_mask": np.ones(2, np.int8)}),
+        }
+        return faults[self.fault] if self.time >= 3 else (observation, reward, *ends, info)
+
+
+class OldReset(Counter):
+    def reset(self):
+        self.time = 0
+        return self._observe()
+
+
+class Infos(Counter):
+    """Its info has arrays of changing lengths and types."""
+
+    def step(self, action):
+        *answer, _ = super().step(action)
+        return *answer, {"legal": np.arange(self.time % 3), "kind": [1, "a", None][self.time % 3]}
+
+
+class NoMode(Counter):
+    """Declares that it draws, but takes no argument for it."""
+
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012 as Gymnasium has it
+
+
+class Parts(Counter):
+    """Observes parts of every kind, in a dictionary or a tuple."""
+
+    def __init__(self, kind="dict"):
+        super().__init__()
+        inner = spaces.Dict(b=spaces.Discrete(3, start=4), a=spaces.Box(0, 9, (), np.float64))
+        parts = {"z": spaces.MultiBinary(2), "inner": inner, "m": spaces.MultiDiscrete([2, 3])}
+        self.kind = kind
+        self.observation_space = (
+            spaces.Dict(parts) if kind == "dict" else spaces.Tuple(parts.values())
+        )
+
+    def _observe(self):
+        inner = {"a": float(self.time), "b": 4 + self.time % 3}
+        parts = {"z": np.array([0, 1], np.int8), "inner": inner, "m": np.array([1, 2])}
+        return parts if self.kind == "dict" else tuple(parts.values())
+
+
+class ImageAndNumber(Counter):
+    observation_space = spaces.Dict(
+        {"image": spaces.Box(0, 255, (12, 10, 3), np.uint8), "x": spaces.Box(0, 9, (1,))}
+    )
+
+    def _observe(self):
+        return {"image": np.zeros((12, 10, 3), np.uint8), "x": np.ones(1, np.float32)}
 
 
 class Code(Counter):
@@ -86,10 +163,6 @@ class Table(Counter):
 
 class Steering(Counter):
     action_space = spaces.Box(-1, 1, (1,), np.float32)
-
-
-class Pair(Counter):
-    observation_space = spaces.Dict({"left": spaces.Discrete(2), "right": spaces.Discrete(2)})
 
 
 class Broken(Counter):
@@ -152,11 +225,28 @@ class Drawn(Counter):
 
 
 for _class in (
-    Counter, Starts, Unsteady, Camera, ChannelsFirst, Code, Table, Steering, Pair, Broken, Hanging,
-    Cue,
-    Drawn,
+    Counter, Starts, Unsteady, Camera, Picture, Code, Table, Steering, Broken, Hanging, Cue, Drawn,
+    Late, OldReset, Infos, NoMode, Parts, ImageAndNumber,
 ):  # fmt: skip
     gymnasium.register(f"Toy{_class.__name__}-v0", _class)
 for _ending in ("truncated", "both"):
     gymnasium.register(f"Toy{_ending.title()}-v0", Counter, kwargs={"ending": _ending})
 gymnasium.register("ToyWearing-v0", Broken, kwargs={"lasts": 15})
+for _fault in ("shape", "complex", "none", "reward", "old", "mask"):
+    gymnasium.register(f"ToyLate{_fault.title()}-v0", Late, kwargs={"fault": _fault})
+gymnasium.register("ToyTuple-v0", Parts, kwargs={"kind": "tuple"})
+for _name, _given in {
+    "First": {"shape": (3, 64, 48)},
+    "ManyFirst": {"shape": (12, 84, 84)},
+    "SmallFirst": {"shape": (4, 12, 12)},
+    "Stack": {"shape": (4, 12, 12, 3)},
+    "StackFirst": {"shape": (2, 3, 20, 24)},
+    "Float255": {"dtype": "float32"},
+    "Unit": {"high": 1, "dtype": "float32"},
+    "Board": {"shape": (3, 7, 7), "high": 1, "dtype": "int8"},
+    "Wraps": {"high": 1, "dtype": "float32", "start": 200},
+    "Casts": {"made": "float64"},
+    "Integers": {"made": "int64"},
+    "TooLarge": {"made": "int64", "start": 200},
+}.items():
+    gymnasium.register(f"ToyPicture{_name}-v0", Picture, kwargs=_given)

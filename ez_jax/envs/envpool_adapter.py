@@ -35,13 +35,21 @@ class EnvpoolEnv:
     """N environments stepped by envpool's threads; see `ez_jax.envs.VectorEnv`."""
 
     def __init__(
-        self, task: Task, config: EnvConfig, *, num_envs: int, seed: int, training: bool
+        self,
+        task: Task,
+        config: EnvConfig,
+        *,
+        num_envs: int,
+        seed: int,
+        training: bool,
+        render: bool = False,
     ) -> None:
         """Build the environments.
 
         Raises:
             BadInput: actions or observations that cannot be used, or `noop_max` below 1 for Atari.
         """
+        del render  # it can always be asked for pictures
         seeds = (seed + np.arange(num_envs)) % 2**31
         with _loading(task.task_id):
             self._env: Any = envpool.make_gymnasium(
@@ -51,8 +59,8 @@ class EnvpoolEnv:
                 render_mode="rgb_array",
                 **_settings(task, config),
             )
-            self.spec, self._encoder = _describe(self._env, self._env.spec.config, task, config)
-        self.num_envs = num_envs
+            self.spec, self.encoder = _describe(self._env, self._env.spec.config, task, config)
+        self.num_envs, self.first_action = num_envs, 0
         # The Arcade Learning Environment has sticky actions of its own, frame by frame.
         is_atari = is_atari_id(task.task_id)
         self._sticky = StickyActions(0.0 if is_atari else config.sticky_actions, seeds)
@@ -60,7 +68,7 @@ class EnvpoolEnv:
         self.max_episode_steps = min(self._limit, self._env.spec.config.max_episode_steps)
         self._lives_matter = training and config.episodic_life
         self._clip = training and config.reward_clip
-        self._observation = np.zeros((num_envs, *self.spec.observation_shape), self._encoder.dtype)
+        self._observation = np.zeros((num_envs, *self.spec.observation_shape), self.encoder.dtype)
         self._lives = np.zeros(num_envs, np.int32)
         self._length = np.zeros(num_envs, np.int64)  # agent steps of the present game
         self._is_first = np.zeros(num_envs, bool)  # of the next time step
@@ -72,7 +80,7 @@ class EnvpoolEnv:
         """Start a new game everywhere."""
         raw, info = self._env.reset()
         self._sticky.reset()
-        self._observation = self._encoder.encode(raw)
+        self._observation = self.encoder.encode(raw)
         self._lives = np.array(info.get("lives", self._lives))
         self._length[:] = 0
         everywhere, nowhere = np.ones(self.num_envs, bool), np.zeros(self.num_envs, bool)
@@ -103,12 +111,12 @@ class EnvpoolEnv:
         if self._sent.size:
             raw, rewards, ended, cut, info = self._env.recv()
             ids = info["env_id"]  # in the order sent, of one part of the environments
-            observation[ids], score[ids] = self._encoder.encode(raw), rewards
+            observation[ids], score[ids] = self.encoder.encode(raw), rewards
             terminated[ids], truncated[ids] = ended, cut
             lives[ids] = info.get("lives", 0)
         if self._is_cut.any():
             raw, info = self._env.reset(np.flatnonzero(self._is_cut).astype(np.int32))
-            observation[info["env_id"]] = self._encoder.encode(raw)
+            observation[info["env_id"]] = self.encoder.encode(raw)
             lives[info["env_id"]] = info.get("lives", 0)
 
         is_first, has_restarted = self._is_first, self._is_first & ~self._rests

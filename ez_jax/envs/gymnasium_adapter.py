@@ -1,19 +1,27 @@
 """Any Gymnasium environment behind the common interface, stepped one after the other in `recv`."""
 
+import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec as Registration
 from gymnasium.envs.registration import load_env_creator
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from ez_jax.config import EnvConfig
 from ez_jax.config.games import Task
 from ez_jax.envs.action_names import action_names, checked
-from ez_jax.envs.observations import describe, learned_reward, make_encoder, picture
+from ez_jax.envs.observations import (
+    BadPicture,
+    describe,
+    learned_reward,
+    make_encoder,
+    picture,
+)
+from ez_jax.envs.raw_observations import make_taken, stacked
+from ez_jax.envs.side_by_side import Answers, SideBySide, api_faults
 from ez_jax.envs.sticky import StickyActions
 from ez_jax.structs import TimeStep
 
@@ -25,45 +33,57 @@ class GymnasiumEnv:
     """
 
     def __init__(
-        self, task: Task, config: EnvConfig, *, num_envs: int, seed: int, training: bool
+        self,
+        task: Task,
+        config: EnvConfig,
+        *,
+        num_envs: int,
+        seed: int,
+        training: bool,
+        render: bool = False,
     ) -> None:
         """Build the environments.
 
         Raises:
-            BadInput: actions or observations that cannot be used.
+            BadInput: actions or observations that cannot be used, or are not as declared.
         """
         limit = config.max_episode_steps if training else config.eval_max_episode_steps
         self.max_episode_steps = min(limit, gymnasium.spec(task.task_id).max_episode_steps or limit)
-        make = functools.partial(_make, task.task_id, self.max_episode_steps)
-        self._env = _side_by_side([make] * num_envs)
-        self._encoder = make_encoder(self._env.single_observation_space, task.task_id)
+        self._envs = [_make(task, self.max_episode_steps, render) for _ in range(num_envs)]
+        observations, actions = self._envs[0].observation_space, self._envs[0].action_space
+        self.encoder = make_encoder(observations, task.task_id)
         self.num_envs = num_envs
-        self.spec = describe(task, config, self._encoder, self._env.single_action_space)
-        self._first_action = int(self._env.single_action_space.start)
+        self.spec = describe(task, config, self.encoder, actions)
+        self.first_action = int(getattr(actions, "start", 0))
         self._clip = training and config.reward_clip
-        self._seeds: list[int] | None = [(seed + i) % 2**31 for i in range(num_envs)]
-        self._sticky = StickyActions(config.sticky_actions, np.array(self._seeds))
+        seeds = [(seed + i) % 2**31 for i in range(num_envs)]
+        self._sticky = StickyActions(config.sticky_actions, np.array(seeds))
+        self._games = SideBySide(
+            task, self._envs, seeds, make_taken(self.encoder.space), self.spec.num_actions
+        )
+        self.spec = dataclasses.replace(self.spec, has_masks=self._games.has_masks)
+        self._legal: np.ndarray | None = None
         self._is_first = np.zeros(num_envs, bool)  # of the next time step
-        self._observation = np.zeros((num_envs, *self.spec.observation_shape), self._encoder.dtype)
+        self._observation = np.zeros((num_envs, *self.spec.observation_shape), self.encoder.dtype)
         self._action = np.zeros(num_envs, np.int64)
 
     def reset(self) -> TimeStep:
         """Start a new game everywhere; only the first call seeds."""
-        raw, _ = self._env.reset(seed=self._seeds)
-        self._seeds = None
+        self._is_first = np.ones(self.num_envs, bool)
         self._sticky.reset()
-        nowhere = np.zeros(self.num_envs, bool)
-        self._is_first = ~nowhere
-        return self._time_step(raw, nowhere, nowhere, nowhere.astype(np.float32))
+        return self._time_step(self._games.reset())
 
     def send(self, action: np.ndarray) -> None:
-        """Keep the actions i32[N] for `recv`."""
-        self._action = self._sticky(action, self._is_first) + self._first_action
+        """Keep the actions i32[N] for `recv`; what is not allowed now does not stick."""
+        executed = self._sticky(action, self._is_first)
+        if self._legal is not None:
+            is_legal = self._legal[np.arange(self.num_envs), executed]
+            executed = np.where(is_legal, executed, action)
+        self._action = executed + self.first_action
 
     def recv(self) -> TimeStep:
         """Step all N environments."""
-        raw, score, terminated, truncated, _ = self._env.step(self._action)
-        return self._time_step(raw, terminated, truncated, score.astype(np.float32))
+        return self._time_step(self._games.step(self._action))
 
     def step(self, action: np.ndarray) -> TimeStep:
         """Send and receive."""
@@ -72,8 +92,11 @@ class GymnasiumEnv:
 
     def render(self) -> np.ndarray:
         """Pictures: the game's own, or the observation where it draws none."""
-        if self._env.render_mode == "rgb_array":
-            return np.stack(self._env.render())
+        if self._envs[0].render_mode == "rgb_array":
+            pictures = [_drawn(env) for env in self._envs]
+            if len({drawn.shape for drawn in pictures}) > 1:
+                raise BadPicture("render() returned pictures of different sizes")
+            return np.stack(pictures)
         return picture(self._observation)
 
     def lives(self) -> np.ndarray:
@@ -82,38 +105,45 @@ class GymnasiumEnv:
 
     def action_names(self) -> tuple[str, ...]:
         """What the actions are called: as the environment says, or as is known of it."""
-        say = getattr(self._env.envs[0].unwrapped, "get_action_meanings", None)
+        say = getattr(self._envs[0].unwrapped, "get_action_meanings", None)
         return checked(say(), self.spec) if say else action_names(self.spec)
 
     def close(self) -> None:
         """Close the environments."""
-        self._env.close()
+        for env in self._envs:
+            env.close()
 
-    def _time_step(
-        self, raw: object, terminated: np.ndarray, truncated: np.ndarray, score: np.ndarray
-    ) -> TimeStep:
-        self._observation = self._encoder.encode(raw)
-        is_first, self._is_first = self._is_first, terminated | truncated
+    def _time_step(self, told: Answers) -> TimeStep:
+        self._observation = self.encoder.encode(stacked(self.encoder.space, told.observations))
+        is_first, self._is_first = self._is_first, told.terminated | told.truncated
+        self._legal = told.legal
         return TimeStep(
             observation=self._observation,
-            reward=learned_reward(score, self._clip),
-            score=score,
-            discount=1 - terminated.astype(np.float32),
+            reward=learned_reward(told.score, self._clip),
+            score=told.score,
+            discount=1 - told.terminated.astype(np.float32),
             is_first=is_first,
             is_last=self._is_first,
             game_over=self._is_first,
+            legal=told.legal,
         )
 
 
-def _side_by_side(make: Sequence[Callable[[], gymnasium.Env]]) -> Any:
-    """A `SyncVectorEnv`, whose types of observations and actions Gymnasium leaves open."""
-    return SyncVectorEnv(make, autoreset_mode=AutoresetMode.NEXT_STEP)
-
-
-def _make(task_id: str, limit: int) -> gymnasium.Env:
-    registration = gymnasium.spec(task_id)
-    options: dict[str, Any] = {"render_mode": "rgb_array"} if _can_draw(registration) else {}
-    return gymnasium.make(registration, max_episode_steps=limit, **options)
+def _make(task: Task, limit: int, render: bool) -> gymnasium.Env:
+    """One game; it is asked for pictures only where somebody looks at them."""
+    registration = gymnasium.spec(task.task_id)
+    make: Callable[..., gymnasium.Env] = functools.partial(
+        gymnasium.make, registration, max_episode_steps=limit
+    )
+    fix = f"`python -m ez_jax.doctor env={task.game}` says what to fix"
+    with api_faults(f"'{task.task_id}' cannot be made", fix):
+        if render and _can_draw(registration):
+            try:
+                return make(render_mode="rgb_array")
+            except TypeError as error:  # it declares the mode, but does not take the argument
+                if "render_mode" not in str(error):
+                    raise
+        return make()
 
 
 def _can_draw(registration: Registration) -> bool:
@@ -121,3 +151,20 @@ def _can_draw(registration: Registration) -> bool:
     entry = registration.entry_point
     creator = load_env_creator(entry) if isinstance(entry, str) else entry
     return "rgb_array" in getattr(creator, "metadata", {}).get("render_modes", ())
+
+
+def _drawn(env: gymnasium.Env) -> np.ndarray:
+    """The picture that a game draws.
+
+    Raises:
+        BadPicture: it draws something else, or fails.
+    """
+    try:
+        drawn: Any = env.render()
+    except Exception as error:  # whatever a library of pictures raises where there is no screen
+        raise BadPicture(f"render() fails: {type(error).__name__}: {error}") from error
+    is_array = isinstance(drawn, np.ndarray)
+    if not is_array or drawn.dtype != np.uint8 or drawn.ndim != 3 or drawn.shape[-1] != 3:
+        what = f"{drawn.dtype}{list(drawn.shape)}" if is_array else type(drawn).__name__
+        raise BadPicture(f"render() returned {what}, no picture of uint8 [height, width, 3]")
+    return drawn

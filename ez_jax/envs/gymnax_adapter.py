@@ -146,15 +146,23 @@ class GymnaxEnv:
     """N games on the device, one call of a program per step; see `ez_jax.envs.VectorEnv`."""
 
     def __init__(
-        self, task: Task, config: EnvConfig, *, num_envs: int, seed: int, training: bool
+        self,
+        task: Task,
+        config: EnvConfig,
+        *,
+        num_envs: int,
+        seed: int,
+        training: bool,
+        render: bool = False,
     ) -> None:
         """Build the games.
 
         Raises:
             BadInput: actions or observations that cannot be used.
         """
+        del render  # it draws nothing but its observations
         game = make_game(task, config, training=training)
-        self.spec = game.spec
+        self.spec, self.encoder, self.first_action = game.spec, game.encoder, 0
         self._positions = getattr(game.env, "action_set", None)  # MinAtar's
         self.num_envs, self.max_episode_steps = num_envs, game.limit
         self._reset, self._step = _programs(task, config, training)

@@ -1,21 +1,27 @@
 """What the networks see of an observation: a uint8 image (H, W, C) or a float32 vector (D,).
 
-| space                                      | becomes                                            |
-|--------------------------------------------|----------------------------------------------------|
-| uint8, 2 or 3 axes                         | image; two axes get one channel                    |
-| booleans or values in [0, 1], 2 or 3 axes  | image, 1.0 is 255 (Catch, MinAtar-like planes)     |
-| any other array                            | vector, flattened, values as they are              |
-| Discrete(n)                                | vector, one-hot                                    |
-| Dict with "image"                          | that entry alone                                   |
+| space                                         | becomes                                         |
+|-----------------------------------------------|-------------------------------------------------|
+| uint8, or bounds 0 and 255; 2 or 3 axes       | image; two axes get one channel                 |
+| booleans or bounds 0 and 1; 2 or 3 axes       | image, 1.0 is 255 (Catch, MinAtar-like planes)  |
+| image with its channels first                 | image, channels last                            |
+| 4 axes, a stack of such images                | image with the channels of all, oldest first    |
+| any other array                               | vector, flattened, values as they are           |
+| Discrete(n), MultiDiscrete                    | vector, one-hot                                 |
+| Dict or Tuple of vectors, perhaps nested      | vector, one part after another                  |
+| Dict or Tuple of one image alone              | that image                                      |
+| MiniGrid's Dict                               | its image alone                                 |
 
-MiniGrid's image holds small codes (object 0..10, colour 0..5, state 0..3) and its direction and
-mission are left out, as its view turns with the agent; the codes are multiplied by 25 so that they
-span 0..250. The networks divide images by 255.
+An image beside other parts is refused. MiniGrid's image holds small codes (object 0..10, colour
+0..5, state 0..3) and its direction and mission are left out, as its view turns with the agent; the
+codes are multiplied by 25 so that they span 0..250. The networks divide images by 255.
+
+What a game returns is compared with what it declares (`raw_observations.py`) before it is encoded.
 """
 
 import colorsys
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +34,12 @@ from ez_jax.structs import EnvSpec
 
 _MINIGRID_SCALE = 25
 _MIN_PIXELS = 160  # height of a picture made from an observation
-_FRAME_SIDE = 16  # from here on a uint8 array with 1, 3 or 4 planes is a picture
+_FRAME_SIDE = 16  # from here on an array with 1, 3 or 4 planes is a picture
+_COLOURS = (1, 3, 4)  # channels of a picture: grey, colours, with transparency
+
+
+class BadPicture(RuntimeError):
+    """What a game drew is no picture."""
 
 
 class Encoder(NamedTuple):
@@ -37,6 +48,7 @@ class Encoder(NamedTuple):
     shape: tuple[int, ...]  # of one observation
     dtype: np.dtype
     encode: Callable[[Any], Any]  # N raw observations -> dtype[N, *shape], a fresh array
+    space: spaces.Space  # of one raw observation, without parts that are left out
 
 
 def make_encoder(space: spaces.Space, task_id: str, channels_first: bool = False) -> Encoder:
@@ -45,26 +57,82 @@ def make_encoder(space: spaces.Space, task_id: str, channels_first: bool = False
     Args:
         space: of a single environment.
         task_id: for error messages, and to know MiniGrid.
-        channels_first: whether images come as (C, H, W).
+        channels_first: whether images come as (C, H, W) in any case.
 
     Raises:
         BadInput: no network takes such observations.
     """
-    if isinstance(space, spaces.Dict) and "image" in space.spaces:
-        inner = make_encoder(space["image"], task_id, channels_first)
-        is_minigrid = task_id.startswith(("MiniGrid-", "BabyAI-"))
-        scale = np.uint8(_MINIGRID_SCALE if is_minigrid else 1)
-        return inner._replace(encode=lambda raw: inner.encode(raw["image"]) * scale)
+    if _is_minigrid(space, task_id):
+        inner = make_encoder(space["image"], task_id)
+        return inner._replace(
+            encode=lambda raw: inner.encode(raw["image"]) * np.uint8(_MINIGRID_SCALE),
+            space=spaces.Dict({"image": space["image"]}),
+        )
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        return _joined(space, task_id)
+    return _of_one(space, task_id, channels_first)
+
+
+def _is_minigrid(space: spaces.Space, task_id: str) -> TypeGuard[spaces.Dict]:
+    """By name, or an own game made of MiniGrid's parts."""
+    if not isinstance(space, spaces.Dict) or "image" not in space.spaces:
+        return False
+    by_parts = set(space.spaces) == {"image", "direction", "mission"}
+    return by_parts or task_id.startswith(("MiniGrid-", "BabyAI-"))
+
+
+def _of_one(space: spaces.Space, task_id: str, channels_first: bool = False) -> Encoder:
     if isinstance(space, spaces.Discrete):
-        return _one_hot(int(space.n), int(space.start))
+        return _one_hot(space, np.array([space.n]), np.array([space.start]))
+    if isinstance(space, spaces.MultiDiscrete):
+        return _one_hot(space, space.nvec.reshape(-1), space.start.reshape(-1))
     if not isinstance(space, spaces.Box | spaces.MultiBinary) or 0 in space.shape:
         raise BadInput(
             f"'{task_id}' has observations of kind {type(space).__name__}, which no network takes: "
             "give it to Gymnasium in a wrapper that returns one array, such as FlattenObservation."
         )
-    if len(space.shape) in (2, 3) and (space.dtype == np.uint8 or is_unit(space)):
-        return _image(space, task_id, channels_first)
+    if is_pixels(space) or is_unit(space):
+        if len(space.shape) in (2, 3):
+            return _image(space, channels_first or is_channels_first(space))
+        if len(space.shape) == 4:
+            return _stack(space, task_id)
     return _vector(space)
+
+
+def _joined(space: spaces.Dict | spaces.Tuple, task_id: str) -> Encoder:
+    """The encoder of several parts, each behind the other in the space's own order."""
+    parts = list(space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space))
+    encoders = [(name, _of_part(part, task_id, len(parts) == 1)) for name, part in parts]
+    if not encoders:
+        raise BadInput(f"'{task_id}' has observations without any part: return an array.")
+    [(first, of_first), *others] = encoders
+    if not others:
+        return of_first._replace(encode=lambda raw: of_first.encode(raw[first]), space=space)
+    images = [f"'{name}' {encoder.shape}" for name, encoder in encoders if len(encoder.shape) == 3]
+    if images:
+        raise BadInput(
+            f"'{task_id}' has observations with an image, {images[0]}, beside other parts, which "
+            "no network takes together: choose one with gymnasium.wrappers.FilterObservation, or "
+            "draw what the others say into the image."
+        )
+    width = sum(encoder.shape[0] for _, encoder in encoders)
+
+    def encode(raw: Any) -> Any:
+        vectors = [encoder.encode(raw[name]) for name, encoder in encoders]
+        of = jnp if isinstance(vectors[0], jax.Array) else np
+        return of.concatenate(vectors, axis=-1)
+
+    return Encoder((width,), np.dtype(np.float32), encode, space)
+
+
+def _of_part(space: spaces.Space, task_id: str, is_alone: bool) -> Encoder:
+    """As an observation by itself, but that a table among others is numbers, no picture."""
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        return make_encoder(space, task_id)
+    is_table = isinstance(space, spaces.Box | spaces.MultiBinary) and len(space.shape) == 2
+    if is_table and not is_alone and not is_pixels(space) and 0 not in space.shape:
+        return _vector(space)
+    return _of_one(space, task_id)
 
 
 def count_actions(space: spaces.Space, task_id: str) -> int:
@@ -144,28 +212,79 @@ def is_unit(space: spaces.Box | spaces.MultiBinary) -> bool:
     return bool((space.low == 0).all() and (space.high == 1).all())
 
 
-def _image(space: spaces.Box | spaces.MultiBinary, task_id: str, channels_first: bool) -> Encoder:
+def is_pixels(space: spaces.Box | spaces.MultiBinary) -> bool:
+    """Whether values are bytes, or numbers of any type that are declared as 0 to 255."""
+    if isinstance(space, spaces.MultiBinary):
+        return False
+    return space.dtype == np.uint8 or bool((space.low == 0).all() and (space.high == 255).all())
+
+
+def is_channels_first(space: spaces.Box | spaces.MultiBinary) -> bool:
+    """Whether an image has its channels, few, before two long sides.
+
+    Small planes of 0 and 1 may be a board of few rows: their last axis is that of the planes.
+    """
+    if len(space.shape) != 3:
+        return False
+    first, *sides = space.shape
+    if first in _COLOURS:
+        is_square = sides[0] == sides[1] > first and sides[1] not in _COLOURS
+        return min(sides) >= _FRAME_SIDE or (is_square and not is_unit(space))
+    return first < _FRAME_SIDE and min(sides) >= 2 * _FRAME_SIDE
+
+
+def _image(space: spaces.Box | spaces.MultiBinary, channels_first: bool) -> Encoder:
     shape = space.shape
     if channels_first:
         shape = (*shape[1:], shape[0])
-    elif len(shape) == 3 and shape[0] in (1, 3, 4) and min(shape[1:]) >= _FRAME_SIDE:
-        raise BadInput(
-            f"'{task_id}' has images {shape} with the channels first: move them to the last axis "
-            "in a wrapper."
-        )
-    if len(shape) == 2:
+    elif len(shape) == 2:
         shape = (*shape, 1)
-    is_scaled = is_unit(space)
+    scale = np.float32(255 if is_unit(space) else 1)
+    is_exact = space.dtype == np.uint8 and scale == 1
 
     def encode(raw: Any) -> Any:
         image = _array(raw)
         if channels_first:
-            image = np.ascontiguousarray(image.transpose(0, 2, 3, 1))
-        if is_scaled:
-            image = (image * np.float32(255)).round()
-        return image.reshape(-1, *shape).astype(np.uint8)
+            image = image.swapaxes(-3, -2).swapaxes(-2, -1)
+        if not is_exact:
+            image = (image * scale).round()
+        return _bytes(image.reshape(-1, *shape))
 
-    return Encoder(shape, np.dtype(np.uint8), encode)
+    return Encoder(shape, np.dtype(np.uint8), encode, space)
+
+
+def _stack(space: spaces.Box | spaces.MultiBinary, task_id: str) -> Encoder:
+    """Some images as one with the channels of all, the first image's first.
+
+    Raises:
+        BadInput: what an array of four axes shows is not plain from its shape.
+    """
+    count, *one = space.shape
+    of_one = spaces.Box(0, 1 if is_unit(space) else 255, tuple(one), space.dtype)
+    channels_first = is_channels_first(of_one)
+    if not channels_first and one[-1] not in _COLOURS:
+        raise BadInput(
+            f"'{task_id}' has observations of shape {space.shape}, which are neither an image "
+            "(height, width, channels) nor a stack of such: move the axes in a wrapper, or flatten "
+            "them with gymnasium.wrappers.FlattenObservation."
+        )
+    inner = _image(of_one, channels_first)
+    height, width, channels = inner.shape
+    shape = (height, width, count * channels)
+
+    def encode(raw: Any) -> Any:
+        images = inner.encode(raw).reshape(-1, count, *inner.shape)
+        order = (0, 2, 3, 1, 4)  # of the images, behind their rows and columns
+        return _bytes(images.transpose(order).reshape(-1, *shape))
+
+    return Encoder(shape, np.dtype(np.uint8), encode, space)
+
+
+def _bytes(image: Any) -> Any:
+    """A fresh array, in the order of its axes."""
+    if isinstance(image, jax.Array):
+        return image.astype(np.uint8)
+    return np.array(image, np.uint8, order="C")
 
 
 def _array(raw: Any) -> Any:
@@ -179,12 +298,16 @@ def _vector(space: spaces.Box | spaces.MultiBinary) -> Encoder:
     def encode(raw: Any) -> Any:
         return _array(raw).reshape(-1, width).astype(np.float32)
 
-    return Encoder((width,), np.dtype(np.float32), encode)
+    return Encoder((width,), np.dtype(np.float32), encode, space)
 
 
-def _one_hot(count: int, start: int) -> Encoder:
+def _one_hot(space: spaces.Space, counts: np.ndarray, starts: np.ndarray) -> Encoder:
+    """One of `counts[i]` numbers from `starts[i]` on for every i."""
+    number = np.repeat(np.arange(len(counts)), counts)  # of the code that an entry belongs to
+    code = np.concatenate([start + np.arange(n) for n, start in zip(counts, starts, strict=True)])
+
     def encode(raw: Any) -> Any:
-        codes = _array(raw).reshape(-1, 1) - start
-        return (codes == np.arange(count)).astype(np.float32)
+        codes = _array(raw).reshape(-1, len(counts))
+        return (codes[:, number] == code).astype(np.float32)
 
-    return Encoder((count,), np.dtype(np.float32), encode)
+    return Encoder((len(code),), np.dtype(np.float32), encode, space)

@@ -20,6 +20,7 @@ import numpy as np
 from ez_jax.config import EnvConfig
 from ez_jax.config.games import find_task
 from ez_jax.envs.answers import Answering
+from ez_jax.envs.observations import Encoder
 from ez_jax.structs import EnvSpec, TimeStep
 
 
@@ -29,6 +30,8 @@ class VectorEnv(Protocol):
     spec: EnvSpec
     num_envs: int
     max_episode_steps: int  # agent steps after which an episode is really cut, at the latest
+    encoder: Encoder  # from what the game itself returns to what the agent sees
+    first_action: int  # the game's own number of action 0
 
     def reset(self) -> TimeStep:
         """Start a new game everywhere; every row has `is_first`."""
@@ -48,7 +51,8 @@ class VectorEnv(Protocol):
         The game's own, or those of the observations.
 
         Raises:
-            RuntimeError: the game draws nothing and its observation is no image.
+            RuntimeError: the game draws nothing and its observation is no image, or it does not
+                draw as it says.
         """
 
     def lives(self) -> np.ndarray:
@@ -67,7 +71,13 @@ def runs_on_device(game: str, backend: str = "auto") -> bool:
 
 
 def make_env(
-    game: str, config: EnvConfig, *, num_envs: int, seed: int, training: bool
+    game: str,
+    config: EnvConfig,
+    *,
+    num_envs: int,
+    seed: int,
+    training: bool,
+    render: bool | None = None,
 ) -> VectorEnv:
     """Build N environments.
 
@@ -78,6 +88,8 @@ def make_env(
         seed: environment i is seeded with seed + i.
         training: whether lost lives end episodes, rewards are clipped (where the configuration
             says so) and `max_episode_steps` holds; else `eval_max_episode_steps` does.
+        render: whether `render` will be called, by default where not training; without, the game
+            is asked for no pictures.
 
     Raises:
         BadInput: an unknown game, actions that are not a finite set, or observations of a kind
@@ -94,8 +106,9 @@ def make_env(
     """
     task = find_task(game, config.backend)
     adapter = _adapter(task.backend)
-    make = functools.partial(adapter, task, config, num_envs=num_envs, seed=seed, training=training)
-    return cast(VectorEnv, Answering(game, make))
+    render = not training if render is None else render
+    options = {"num_envs": num_envs, "seed": seed, "training": training, "render": render}
+    return cast(VectorEnv, Answering(game, functools.partial(adapter, task, config, **options)))
 
 
 def _adapter(backend: str) -> Callable[..., VectorEnv]:

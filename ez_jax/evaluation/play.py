@@ -41,8 +41,11 @@ def make_evaluate(config: Config, model: Model) -> EvaluateFn:
     ) -> Games | None:
         waves, limits = [], config if is_final else while_training(config)
         for first in range(0, config.eval.episodes, num_envs):
-            seed = config.eval.seed + first
-            env = make_env(config.game, limits.env, num_envs=num_envs, seed=seed, training=False)
+            seed, render = config.eval.seed + first, film > first
+            env = make_env(
+                *(config.game, limits.env),
+                num_envs=num_envs, seed=seed, training=False, render=render,
+            )  # fmt: skip
             playing = init_playing(env.spec, seed, num_envs)
             try:
                 games = _play(policy, variables, env, playing, film=max(0, film - first), stop=stop)

@@ -127,7 +127,7 @@ def load(run: str | Path, *, best: bool = False) -> Agent:
     run = paths.expanded(run)
     chosen = config.validate(config.from_dict(run_folder.read_config(run)))
     _check_module(run, chosen.game)
-    env = make_env(chosen.game, chosen.env, num_envs=1, seed=0, training=False)
+    env = make_env(chosen.game, chosen.env, num_envs=1, seed=0, training=False, render=False)
     spec = env.spec
     env.close()
     model = make_model(chosen, spec)

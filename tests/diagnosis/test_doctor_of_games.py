@@ -44,15 +44,16 @@ def flawed(verdicts, kind):
         ("OldReset", "first observation", r"return (observation, {}) from reset()"),
         ("WrongShape", "first observation", "float32[3] of 0 to 0, but the space is Box"),
         ("GreyPicture", "picture", "return a picture of uint8"),
-        ("Crashing", "random play", "ZeroDivisionError: fault in the user's own code"),
+        ("Crashing", "first step", "ZeroDivisionError: fault in the user's own code"),
         ("NeedsArgument", "name", "missing 1 required positional argument"),
         ("Throttle", "actions", "discretise them"),
         ("Buttons", "actions", "np.unravel_index(i, (2, 3))"),
         ("Switches", "actions", "np.unravel_index(i, (2, 2))"),
         ("Pair", "actions", "list those worth trying"),
-        ("Parts", "observations", "gymnasium.wrappers.FlattenObservation(env)"),
+        ("Voxels", "observations", "gymnasium.wrappers.FlattenObservation(env)"),
+        ("WithImage", "observations", "gymnasium.wrappers.FilterObservation(env, ['image'])"),
+        ("OldStep", "first step", "return (observation, reward, terminated, truncated, info)"),
         ("Growing", "observations", "whose shape is always the same"),
-        ("Planes", "observations", "Box(0, 255, (20, 24, 3), np.uint8)"),
     ],
 )
 def test_a_fault_is_found_with_its_fix(checked, name, check, fix):
@@ -67,6 +68,7 @@ def test_a_fault_is_found_with_its_fix(checked, name, check, fix):
     [
         ("Unseeded", ["same seed, same game", "reset"]),
         ("Stuck", ["games", "reset"]),
+        ("Sharing", ["side by side", "reset"]),
     ],
 )
 def test_a_fault_that_shows_in_two_places_is_told_in_both(checked, name, checks):
@@ -82,9 +84,10 @@ def test_a_fault_that_shows_in_two_places_is_told_in_both(checked, name, checks)
         ("Unpaid", ["rewards", "games"], "give some on the way"),
         ("OutOfBounds", ["first observation", "numbers", "warnings"], "divide by what is usual"),
         ("Codes", ["numbers"], "pixels reach 9 of 255"),
-        ("FloatPicture", ["observations"], "taken as a vector"),
+        ("FloatPicture", ["numbers"], "pixels reach 9 of 255"),
+        ("Parts", [], "vector 10 float32"),
+        ("Planes", [], "image 20x24x3 uint8, of 3x20x24"),
         ("SamePicture", ["picture"], "draw the present state"),
-        ("WithImage", ["observations"], "only the entry 'image' is seen, not prize"),
         ("Sulking", [], "after the end is refused"),
     ],
 )
@@ -108,7 +111,7 @@ def test_a_sound_environment_is_told_what_it_would_get(checked):
     for part in ("2 actions, observation 2 float32", "small, seed 0", "16 simulations"):
         assert part in rows
     assert re.search(r"network +[\d,]+ parameters", rows)
-    assert "all 18 checks succeeded" in told
+    assert "all 20 checks succeeded" in told
     assert max(map(len, told.splitlines())) <= WIDTH
 
 

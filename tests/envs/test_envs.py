@@ -12,6 +12,7 @@ from tiny import make_spec
 
 from ez_jax import envs
 from ez_jax.config import BadInput, EnvConfig, games
+from ez_jax.config.errors import Fault
 from ez_jax.envs.action_names import action_names
 from ez_jax.evaluation import scores
 
@@ -456,15 +457,83 @@ def test_a_fault_in_the_users_environment_keeps_its_traceback():
         ("gym:Pendulum", "continuous"),
         ("gymnax:Pendulum", "continuous"),
         (f"{TOY}Steering-v0", "mctx"),
-        (f"{TOY}Pair-v0", "observations of kind Dict"),
-        (f"{TOY}ChannelsFirst-v0", "channels first"),
-        ("Game2048", "observations of kind Dict"),
+        (f"{TOY}ImageAndNumber-v0", "image, 'image' .* beside other parts"),
+        (f"{TOY}PictureWraps-v0", "of 200 to 201, but the space is Box"),
+        (f"{TOY}PictureCasts-v0", "float64.12, 10, 3. .* but the space is"),
+        (f"{TOY}PictureTooLarge-v0", "of 200 to 455, but the space is"),
+        (f"{TOY}OldReset-v0", "as Gymnasium's interface asks .*ez_jax.doctor env="),
         ("ConnectFour", "several players"),
     ],
 )
 def test_what_cannot_be_played_is_refused_with_the_reason(game, reason):
     with pytest.raises(BadInput, match=reason):
         envs.make_env(game, PLAIN, num_envs=1, seed=0, training=True)
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "sentence"),
+    [
+        ("Shape", Fault, "at step 3 returned from step.. an observation that is .*, but the space"),
+        ("Complex", Fault, "at step 3 .* complex"),
+        ("None", Fault, "at step 3 .* ndarray of object"),
+        ("Reward", Fault, "at step 3 returned from step.. the reward None, no number"),
+        ("Old", BadInput, "ez_jax.doctor env="),
+        ("Mask", Fault, "in one call and not in another"),
+    ],
+)
+def test_what_a_game_returns_otherwise_than_declared_is_told_in_a_sentence(fault, kind, sentence):
+    with pytest.raises(kind, match=sentence) as caught:
+        play(f"{TOY}Late{fault}-v0", PLAIN, steps=4)
+
+    assert "\n" not in str(caught.value)
+
+
+def test_what_info_holds_cannot_hurt():
+    _, rows = play(f"{TOY}Infos-v0", PLAIN, steps=8, num_envs=3)
+
+    np.testing.assert_array_equal(column(rows, "score")[:6, 2], [0, 1, 2, 3, 4, 5])
+
+
+def test_a_game_that_takes_no_render_mode_is_asked_for_no_pictures():
+    for training in (True, False):
+        play(f"{TOY}NoMode-v0", PLAIN, steps=1, training=training)
+
+
+@pytest.mark.parametrize("game", ["Parts", "Tuple"])
+def test_parts_that_are_vectors_are_joined_in_the_order_of_the_space(game):
+    spec, rows = play(f"{TOY}{game}-v0", PLAIN, steps=2)
+
+    assert spec.observation_shape == (11,)
+    inner, m, z = [0, 0, 1, 2], [0, 1, 0, 0, 1], [0, 1]
+    parts = (inner, m, z) if game == "Parts" else (z, inner, m)  # Gymnasium sorts a dictionary
+    np.testing.assert_array_equal(rows[2].observation[0], np.concatenate(parts))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "expected"),
+    [
+        ("First", (64, 48, 3), lambda x: x.reshape(3, 64, 48).transpose(1, 2, 0)),
+        ("ManyFirst", (84, 84, 12), lambda x: x.reshape(12, 84, 84).transpose(1, 2, 0)),
+        ("SmallFirst", (12, 12, 4), lambda x: x.reshape(4, 12, 12).transpose(1, 2, 0)),
+        ("Stack", (12, 12, 12), lambda x: np.concatenate(x.reshape(4, 12, 12, 3), axis=-1)),
+        (
+            "StackFirst",
+            (20, 24, 6),
+            lambda x: np.concatenate(x.reshape(2, 3, 20, 24).transpose(0, 2, 3, 1), axis=-1),
+        ),
+        ("Float255", (12, 10, 3), lambda x: x.reshape(12, 10, 3)),
+        ("Integers", (12, 10, 3), lambda x: x.reshape(12, 10, 3)),
+        ("Unit", (12, 10, 3), lambda x: x.reshape(12, 10, 3) % 2 * 255),
+        ("Board", (3, 7, 7), lambda x: x.reshape(3, 7, 7) % 2 * 255),
+    ],
+)
+def test_pictures_of_every_layout_and_range_become_bytes_with_channels_last(name, shape, expected):
+    spec, rows = play(f"{TOY}Picture{name}-v0", PLAIN, steps=1)
+
+    assert (spec.observation_shape, spec.observation_dtype) == (shape, np.uint8)
+    seen = rows[1].observation[0]
+    assert seen.flags.c_contiguous
+    np.testing.assert_array_equal(seen, expected(np.arange(seen.size) % 256))
 
 
 # --- names

@@ -14,9 +14,12 @@ import numpy as np
 
 from ez_jax.config import BadInput
 from ez_jax.diagnosis.game import repeat, rewards, spaces
-from ez_jax.diagnosis.game.play import Game, open_env, random_actions
+from ez_jax.diagnosis.game.play import Game, allowed, open_env, random_actions
 from ez_jax.diagnosis.game.spaces import Unfit
 from ez_jax.diagnosis.machine_checks import Check, Note
+from ez_jax.envs.observations import BadPicture, make_encoder
+from ez_jax.envs.raw_observations import Unlike, described, make_taken
+from ez_jax.envs.side_by_side import MASK
 
 SLOW = 100  # steps per second of one environment
 DIM, LARGE = 16, 100.0  # a picture without brighter pixels, a vector with larger numbers
@@ -35,8 +38,10 @@ def stages(game: Game) -> Iterator[list[Check]]:
             check("observations", "are an image or a vector", _observations),
         ]
         yield [check("first observation", "lies in the declared space", _first_observation)]
+        yield [check("first step", "answers as Gymnasium asks", _first_step)]
     yield [check("random play", "is possible", _random_play)]
     yield [check("numbers", "are finite", _numbers)]
+    beside = check("side by side", "games do not disturb each other", repeat.side_by_side)
     reset = check("reset", "with a seed begins the same game", repeat.reset_begins_anew)
     yield [
         check("rewards", "fit the bins of values", rewards.rewards),
@@ -45,7 +50,7 @@ def stages(game: Game) -> Iterator[list[Check]]:
         check("actions matter", "what is done makes a difference", repeat.actions_matter),
         check("same seed, same game", "a resumed run goes on exactly", repeat.same_seed),
         check("other seed, other game", "games are not all alike", repeat.other_seed),
-        *([reset] if game.is_gymnasium else []),
+        *([beside, reset] if game.is_gymnasium else []),
         check("picture", "can be drawn", _picture),
         check("speed", "is enough", _speed),
         check("warnings", "Gymnasium has none", _warnings),
@@ -81,7 +86,7 @@ def _actions(game: Game) -> str:
 def _observations(game: Game) -> str | Note:
     space = game.raw().observation_space
     seen = spaces.check_observations(space, game.task.task_id)
-    hint = spaces.hint_on_observations(space)
+    hint = spaces.hint_on_observations(space, game.task.task_id)
     return Note(seen, hint) if hint else seen
 
 
@@ -93,22 +98,32 @@ def _first_observation(game: Game) -> str | Note:
             f"reset() returned {type(returned).__name__}", "return (observation, {}) from reset()"
         )
     observation, space = returned[0], env.observation_space
+    fix = "declare what reset() and step() return, or return what is declared"
+    try:
+        make_taken(make_encoder(space, game.task.task_id).space)(observation)
+    except Unlike as error:
+        raise Unfit(f"reset() returned {error}", fix) from None
     if space.contains(observation):
         return "lies in the declared space"
-    sentence = f"reset() returned {_described(observation)}, but the space is {space}"
-    shape = getattr(observation, "shape", None)
-    fix = "declare what reset() and step() return, or return what is declared"
-    is_vector = isinstance(space, gymnasium.spaces.Box) and len(space.shape) < 2
-    if is_vector and shape == space.shape:  # taken as they are, whatever the bounds say
-        return Note("not in the declared space", f"{sentence}: {fix}")
-    raise Unfit(sentence, fix)
+    sentence = f"reset() returned {described(observation)}, but the space is {space}"
+    return Note("not in the declared space", f"{sentence}: {fix}")
 
 
-def _described(observation: Any) -> str:
-    if not isinstance(observation, np.ndarray) or not observation.size:
-        return type(observation).__name__
-    low, high = observation.min(), observation.max()
-    return f"{observation.dtype}{list(observation.shape)} of {low:g} to {high:g}"
+def _first_step(game: Game) -> str:
+    # Without the limit, whose wrapper expects the answer that is looked at here.
+    env = gymnasium.make(game.task.task_id, disable_env_checker=True, max_episode_steps=-1)
+    _, info = env.reset(seed=0)
+    returned: Any = env.step(env.action_space.start + allowed(0, info.get(MASK)))
+    if not (isinstance(returned, tuple) and len(returned) == 5 and isinstance(returned[4], dict)):
+        count = (
+            f"{len(returned)} values" if isinstance(returned, tuple) else type(returned).__name__
+        )
+        raise Unfit(
+            f"step() returned {count}",
+            "return (observation, reward, terminated, truncated, info) from step(): what Gym "
+            "called done is terminated where the game ended, truncated where a limit cut it",
+        )
+    return "observation, reward, terminated, truncated, info"
 
 
 def _random_play(game: Game) -> str:
@@ -149,33 +164,36 @@ def _observations_change(game: Game) -> str:
 
 
 def _picture(game: Game) -> str | Note:
-    env = open_env(game.config)
+    env = open_env(game.config, render=True)
     try:
-        env.reset()
+        step = env.reset()
         try:
             pictures = [env.render()[0]]
+            for action in random_actions(20, game.spec.num_actions):
+                step = env.step(np.array([allowed(action, step.legal)], np.int32))
+                pictures.append(env.render()[0])
+        except BadPicture as error:
+            fix = "return a picture of uint8 [height, width, 3] from render()"
+            raise Unfit(str(error), fix) from error
         except RuntimeError:
             return Note(
                 "draws none",
                 "videos and pages of the search cannot show it: add metadata = {'render_modes': "
                 "['rgb_array']}, an argument render_mode, and render()",
             )
-        for action in random_actions(20, game.spec.num_actions):
-            env.step(np.array([action], np.int32))
-            pictures.append(env.render()[0])
     finally:
         env.close()
     return _judge_pictures(pictures)
 
 
 def _judge_pictures(pictures: Sequence[np.ndarray]) -> str | Note:
-    first = np.asarray(pictures[0])
-    if first.dtype != np.uint8 or first.ndim != 3 or first.shape[-1] != 3:
-        raise Unfit(
-            f"render() returned {first.dtype}{list(first.shape)}",
-            "return a picture of uint8 [height, width, 3] from render()",
-        )
+    first = pictures[0]
     told = f"{first.shape[1]}x{first.shape[0]} pixels"
+    if len({other.shape for other in pictures}) > 1:
+        raise Unfit(
+            "render() returned pictures of different sizes",
+            "draw all pictures of a game in one size: a video has no other",
+        )
     if all(np.array_equal(first, other) for other in pictures[1:]):
         return Note(told, "the picture is the same after 20 random steps: draw the present state")
     return told

@@ -117,23 +117,46 @@ def play(
     config: Config, actions: Sequence[int] | np.ndarray, seed: int = 0, most_seconds: float = 60.0
 ) -> Play:
     """Play the actions in one new environment, or as many of them as the time allows."""
-    env = open_env(config, seed)
+    [played] = _play(config, actions, 1, seed, most_seconds)
+    return played
+
+
+def play_together(config: Config, actions: Sequence[int] | np.ndarray, num_envs: int) -> list[Play]:
+    """The same actions in some environments side by side, from seeds 0, 1, ...; each one's play."""
+    return _play(config, actions, num_envs, 0, 60.0)
+
+
+def _play(
+    config: Config,
+    actions: Sequence[int] | np.ndarray,
+    num_envs: int,
+    seed: int,
+    most_seconds: float,
+) -> list[Play]:
+    env = open_env(config, seed, num_envs=num_envs)
     try:
         rows, began = [env.reset()], time.perf_counter()
         for action in actions:
-            rows.append(env.step(np.array([action], np.int32)))
+            legal = rows[-1].legal
+            masks = [None] * num_envs if legal is None else legal
+            rows.append(env.step(np.array([allowed(action, mask) for mask in masks], np.int32)))
             if len(rows) == 2:
                 began = time.perf_counter()  # the first step may compile
             elif time.perf_counter() - began > most_seconds:
                 break
-        return _record(rows, time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        return [_record(rows, i, seconds) for i in range(num_envs)]
     finally:
         env.close()
 
 
-def open_env(config: Config, seed: int = 0) -> VectorEnv:
-    """One environment as training has it."""
-    return make_env(config.game, config.env, num_envs=1, seed=seed, training=True)
+def open_env(
+    config: Config, seed: int = 0, *, num_envs: int = 1, render: bool = False
+) -> VectorEnv:
+    """One environment as training has it, or some."""
+    return make_env(
+        config.game, config.env, num_envs=num_envs, seed=seed, training=True, render=render
+    )
 
 
 def random_actions(count: int, num_actions: int, seed: int = 0) -> np.ndarray:
@@ -141,11 +164,19 @@ def random_actions(count: int, num_actions: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, num_actions, count).astype(np.int32)
 
 
-def _record(rows: Sequence[TimeStep], seconds: float) -> Play:
-    seen = [row.observation[0] for row in rows]
+def allowed(action: int, legal: np.ndarray | None) -> int:
+    """The action, or where a mask [A] or [1, A] forbids it the next one that is allowed."""
+    if legal is None or not np.any(legal):
+        return int(action)
+    places = np.flatnonzero(legal)
+    return int(places[np.searchsorted(places, action) % len(places)])
+
+
+def _record(rows: Sequence[TimeStep], i: int, seconds: float) -> Play:
+    seen = [row.observation[i] for row in rows]
     names = ("reward", "discount", "is_first", "game_over", "score")
     # Sums of float32 as the run makes them say less than those of the numbers themselves.
-    fields = {name: np.array([getattr(row, name)[0] for row in rows]) for name in names}
+    fields = {name: np.array([getattr(row, name)[i] for row in rows]) for name in names}
     numbers = {name: x.astype(np.float64) for name, x in fields.items() if x.dtype != bool}
     return Play(
         digest=np.array([zlib.crc32(np.asarray(x).tobytes()) for x in seen]),

@@ -1,18 +1,20 @@
 """Does a game repeat itself under the same seed, and only then? Part of `checks.py`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium.utils.env_checker import data_equivalence
 
-from ez_jax.diagnosis.game.play import Game, play, random_actions
+from ez_jax.diagnosis.game.play import Game, allowed, play, play_together, random_actions
 from ez_jax.diagnosis.game.spaces import Unfit
 from ez_jax.diagnosis.machine_checks import Note
+from ez_jax.envs.side_by_side import MASK
 
 COMPARED = 300  # agent steps that two copies are compared over
 SEEDS, TRIED, HELD = 3, 6, 25  # trials of actions, actions of each, how long each is held
+TOGETHER = 3  # games side by side
 AGAIN = 50  # steps after a reset
 
 
@@ -61,6 +63,24 @@ def other_seed(game: Game) -> str | Note:
     return f"{len(courses)} of {SEEDS} seeds differ"
 
 
+def side_by_side(game: Game) -> str:
+    """Compare games that are played in turn with the same games, each played by itself."""
+    actions = random_actions(min(COMPARED, game.steps), game.spec.num_actions)
+    together = play_together(game.config, actions, TOGETHER)
+    for i, one in enumerate(together):
+        alone = play(game.config, actions, i)
+        if alone.differs_at(play(game.config, actions, i)) is not None:
+            return "cannot be told, as the same seed gives other games"
+        row = one.differs_at(alone)
+        if row is not None:
+            raise Unfit(
+                f"of {TOGETHER} games side by side one is another from row {row} on than alone",
+                "keep all that a game changes in self: what belongs to the class or the module is "
+                "shared by all games of a run",
+            )
+    return f"{len(actions)} steps of {TOGETHER} games are those of each alone"
+
+
 def reset_begins_anew(game: Game) -> str:
     """Compare a copy that has played with a fresh one, both reset with the same seed."""
     used, fresh = game.raw(), game.raw()
@@ -79,16 +99,15 @@ def reset_begins_anew(game: Game) -> str:
 
 def _play_past_the_end(env: gymnasium.Env, actions: np.ndarray) -> str:
     """Play one game, ask for one step more, and say how that was taken."""
-    env.reset(seed=0)
-    numbers = _numbers(env, actions)
-    for number in numbers:
-        _, _, terminated, truncated, _ = env.step(number)
+    _, info = env.reset(seed=0)
+    for action in actions:
+        _, _, terminated, truncated, info = env.step(_number(env, action, info))
         if terminated or truncated:
             break
     else:
         return "was not met"
     try:
-        env.step(numbers[0])
+        env.step(_number(env, actions[0], info))
     except Exception:  # noqa: BLE001 it is free to refuse: a run never asks for it
         return "is refused"
     return "is answered"
@@ -96,17 +115,17 @@ def _play_past_the_end(env: gymnasium.Env, actions: np.ndarray) -> str:
 
 def _course(env: gymnasium.Env, actions: np.ndarray) -> Iterator[tuple[Any, ...]]:
     """What a game returns, from its first observation to its end."""
-    observation, _ = env.reset(seed=0)
+    observation, info = env.reset(seed=0)
     yield (observation,)
-    for number in _numbers(env, actions):
-        observation, reward, terminated, truncated, _ = env.step(number)
+    for action in actions:
+        observation, reward, terminated, truncated, info = env.step(_number(env, action, info))
         yield observation, float(reward), bool(terminated), bool(truncated)
         if terminated or truncated:
             return
 
 
-def _numbers(env: gymnasium.Env, actions: np.ndarray) -> list[int]:
-    """The actions as the environment numbers them, which need not begin with 0."""
+def _number(env: gymnasium.Env, action: int, info: Mapping[str, Any]) -> int:
+    """An action that is allowed as the environment numbers it, which need not begin with 0."""
     space = env.action_space
     start = int(space.start) if isinstance(space, gymnasium.spaces.Discrete) else 0
-    return [start + int(action) for action in actions]
+    return start + allowed(action, info.get(MASK))

@@ -2,11 +2,10 @@
 
 import math
 
-import numpy as np
 from gymnasium import spaces
 
 from ez_jax.config import BadInput
-from ez_jax.envs.observations import count_actions, is_unit, make_encoder
+from ez_jax.envs.observations import count_actions, is_pixels, is_unit, make_encoder
 
 REGISTER = "; register a function that returns the wrapped environment"
 WIDE = 10_000  # numbers in a vector from which the first layer of the perceptron is most of it
@@ -44,22 +43,29 @@ def check_observations(space: spaces.Space, task_id: str) -> str:
         encoder = make_encoder(space, task_id)
     except BadInput as error:
         raise Unfit(f"observations are {space}", _flattened(space)) from error
-    shape = "x".join(map(str, encoder.shape))
-    return f"{'image' if len(encoder.shape) == 3 else 'vector'} {shape} {encoder.dtype}"
+
+    def by(sizes: tuple[int, ...]) -> str:
+        return "x".join(map(str, sizes))
+
+    kind = "image" if len(encoder.shape) == 3 else "vector"
+    told = f"{kind} {by(encoder.shape)} {encoder.dtype}"
+    is_moved = isinstance(space, spaces.Box) and kind == "image" and len(space.shape) > 2
+    return f"{told}, of {by(space.shape)}" if is_moved and space.shape != encoder.shape else told
 
 
-def hint_on_observations(space: spaces.Space) -> str | None:
+def hint_on_observations(space: spaces.Space, task_id: str) -> str | None:
     """What should be thought about where observations can be taken."""
     if isinstance(space, spaces.Dict):
-        left_out = ", ".join(name for name in space.spaces if name != "image")
+        seen = make_encoder(space, task_id).space
+        left_out = ", ".join(name for name in space.spaces if name not in seen.spaces)
         return f"only the entry 'image' is seen, not {left_out}" if left_out else None
     if not isinstance(space, spaces.Box):
         return None
     is_picture = len(space.shape) == 3 and min(space.shape[:2]) > 1 and space.shape[2] in (1, 3, 4)
-    if is_picture and space.dtype != np.uint8 and not is_unit(space):
+    if is_picture and not is_pixels(space) and not is_unit(space):
         return (
-            "a picture is known by numbers in 0..1 or by uint8; this one is taken as a vector: "
-            "give uint8, as by TransformObservation"
+            "a picture is known by uint8 or by bounds of 0 and 1 or 0 and 255; this one is taken "
+            "as a vector: give uint8, as by TransformObservation"
         )
     if len(space.shape) == 1 and math.prod(space.shape) > WIDE:
         return (
@@ -87,16 +93,9 @@ def _listed(space: spaces.Space) -> str:
 
 def _flattened(space: spaces.Space) -> str:
     """How other observations become one array."""
-    if isinstance(space, spaces.Box) and len(space.shape) == 3:
-        height, width, channels = *space.shape[1:], space.shape[0]
-        return (
-            "move the channels to the last axis: gymnasium.wrappers.TransformObservation(env, "
-            f"lambda x: np.moveaxis(x, 0, -1), Box(0, 255, ({height}, {width}, {channels}), "
-            f"np.uint8)){REGISTER}"
-        )
     if space.is_np_flattenable and 0 not in (space.shape or ()):
         return (
-            "make one array of them: gymnasium.wrappers.FlattenObservation(env), or call the "
-            f"only entry that matters 'image' where it is a picture{REGISTER}"
+            "make one array of them, gymnasium.wrappers.FlattenObservation(env), or keep the part "
+            f"that matters, gymnasium.wrappers.FilterObservation(env, ['image']){REGISTER}"
         )
     return "return one numpy array whose shape is always the same, and declare it as a Box"

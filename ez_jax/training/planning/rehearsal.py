@@ -173,7 +173,7 @@ def _evaluation(run: Run) -> Iterator[Callable[[int], int]]:
     games, seed = min(config.eval.num_envs, config.eval.episodes), config.eval.seed
     policy = jax.jit(make_eval_policy(config, run.model), donate_argnums=1)
     variables, playing = run.state.train.variables, init_playing(run.model.spec, seed, games)
-    env = make_env(config.game, config.env, num_envs=games, seed=seed, training=False)
+    env = make_env(config.game, config.env, num_envs=games, seed=seed, training=False, render=False)
     step = env.reset()
 
     def evaluate(times: int) -> int:

@@ -1,0 +1,130 @@
+"""What games return, compared with what they declare: nothing is cast, cut or wrapped unseen."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from ez_jax.envs.observations import is_pixels, is_unit
+
+_KINDS = "biuf"  # of numbers; each can be taken as those after it, signed and not alike
+_SLACK = 1e-5  # as numbers are rounded
+
+Taken = Callable[..., Any]
+
+
+class Unlike(ValueError):
+    """An observation that is none of its space: half a sentence, "returned ..., but ..."."""
+
+
+def make_taken(space: spaces.Space) -> Taken:
+    """What takes observations of a space: `taken(raw, batch=())` gives their arrays.
+
+    They come in the structure of the space; `batch` are axes before those of the space, and parts
+    that the space does not have are left out. Vectors are taken whatever their bounds say; images
+    and categories have to lie in theirs. It raises `Unlike` where an observation has another
+    structure, shape or kind of numbers, or pixels out of range.
+
+    Args:
+        space: of a single observation, as `Encoder.space`.
+    """
+    if isinstance(space, spaces.Dict):
+        parts = {name: make_taken(part) for name, part in space.spaces.items()}
+
+        def take_named(raw: Any, batch: tuple[int, ...] = ()) -> Any:
+            if not isinstance(raw, Mapping) or parts.keys() - raw.keys():
+                raise Unlike(f"{described(raw)}, but it has the parts {', '.join(parts)}")
+            return {name: take(raw[name], batch) for name, take in parts.items()}
+
+        return take_named
+    if isinstance(space, spaces.Tuple):
+        takes = [make_taken(part) for part in space]
+
+        def take_numbered(raw: Any, batch: tuple[int, ...] = ()) -> Any:
+            if not isinstance(raw, Sequence) or len(raw) != len(takes):
+                raise Unlike(f"{described(raw)}, but it has {len(takes)} parts")
+            return tuple(take(one, batch) for take, one in zip(takes, raw, strict=True))
+
+        return take_numbered
+    return functools.partial(_take_array, space, _bounds(space))
+
+
+def batch_of(space: spaces.Space, raw: Any) -> tuple[int, ...]:
+    """The axes before those of the space: () of one observation, (N,) of N; () where neither."""
+    while isinstance(space, spaces.Dict | spaces.Tuple):
+        name = next(iter(space.spaces)) if isinstance(space, spaces.Dict) else 0
+        try:
+            space, raw = space[name], raw[name]
+        except (TypeError, KeyError, IndexError):
+            return ()
+    shape = np.shape(raw)
+    return shape[:1] if shape and shape[1:] == space.shape else ()
+
+
+def stacked(space: spaces.Space, parts: Sequence[Any]) -> Any:
+    """Observations as `make_taken` has them, side by side."""
+    if isinstance(space, spaces.Dict):
+        return {n: stacked(space[n], [part[n] for part in parts]) for n in space.spaces}
+    if isinstance(space, spaces.Tuple):
+        return tuple(stacked(one, [p[i] for p in parts]) for i, one in enumerate(space))
+    return np.stack(parts)
+
+
+def described(raw: Any) -> str:
+    """Type, shape and range of what was returned, in few words."""
+    if isinstance(raw, Mapping):
+        return f"a {type(raw).__name__} of {', '.join(map(str, raw)) or 'nothing'}"
+    if not isinstance(raw, np.ndarray | np.generic) or not raw.size or raw.dtype.kind not in _KINDS:
+        shape = f" of {raw.dtype}{list(raw.shape)}" if isinstance(raw, np.ndarray) else ""
+        return f"{type(raw).__name__}{shape}"
+    return f"{raw.dtype}{list(raw.shape)} of {raw.min():g} to {raw.max():g}"
+
+
+def _take_array(
+    space: spaces.Space, bounds: tuple[Any, Any] | None, raw: Any, batch: tuple[int, ...] = ()
+) -> np.ndarray:
+    assert space.shape is not None, "others were refused"
+    assert space.dtype is not None, "others were refused"
+    try:
+        array = np.asarray(raw)
+    except ValueError as error:  # rows of different lengths
+        raise Unlike(f"{described(raw)}, but the space is {space}") from error
+    if array.shape != (*batch, *space.shape) or not _is_kind_of(array.dtype, space.dtype):
+        raise Unlike(f"{described(array)}, but the space is {space}")
+    is_byte = array.dtype == np.uint8 == space.dtype
+    if bounds is None or (is_byte and bounds == (0, 255)):
+        return array
+    low, high = bounds
+    # Written so that NaN fails as well.
+    if not np.all((array >= low - _SLACK) & (array <= high + _SLACK)):
+        raise Unlike(f"{described(array)}, but the space is {space}")
+    return array
+
+
+def _is_kind_of(got: np.dtype, declared: np.dtype) -> bool:
+    """Whether such numbers can be taken as those declared without losing what they say."""
+    if got.kind not in _KINDS:
+        return False
+    whole = ("i", "u")
+    return (
+        got.kind == declared.kind
+        or (got.kind in whole and declared.kind in whole)
+        or (_KINDS.index(got.kind) < _KINDS.index(declared.kind))
+    )
+
+
+def _bounds(space: spaces.Space) -> tuple[Any, Any] | None:
+    """Smallest and largest number of categories, switches and pixels."""
+    if isinstance(space, spaces.Discrete):
+        return space.start, space.start + space.n - 1
+    if isinstance(space, spaces.MultiDiscrete):
+        return space.start, space.start + space.nvec - 1
+    if isinstance(space, spaces.MultiBinary):
+        return 0, 1
+    if not isinstance(space, spaces.Box) or len(space.shape) < 2:
+        return None
+    if is_unit(space):
+        return 0, 1
+    return (int(space.low.min()), int(space.high.max())) if is_pixels(space) else None
