@@ -23,6 +23,7 @@ _HOMES = {
     "make_model": "agent.model",
     "make_recurrent_fn": "agent.search",
     "make_search": "agent.search",
+    "play": "evaluation.trained_agent",
 }
 __all__ = sorted([*_HOMES, "__version__"])
 

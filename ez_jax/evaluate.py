@@ -85,6 +85,8 @@ def _play(run: Path, agent: Agent, chosen: Config, film: int, progress: Progress
     found = scores(chosen, agent.spec.num_actions, games)
     written = run_folder.write_evaluation(run, found, agent.clocks)
     progress.say(f"wrote {written}{_another_protocol(agent.config, chosen)}")
+    if games.no_pictures:
+        progress.warn(f"no video, as {chosen.game} cannot be drawn: {games.no_pictures}")
     videos = _write_videos(run, chosen, agent.clocks.agent_steps, games)
     for path in videos:
         progress.say(f"wrote {path}")

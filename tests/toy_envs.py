@@ -211,6 +211,25 @@ class Cue(gymnasium.Env):
         return np.array([*np.eye(3)[self.right], self.time / LENGTH], np.float32)
 
 
+class Barred(Cue):
+    """As Cue, with a fourth action; it and one of the others are forbidden, and raise."""
+
+    action_space = spaces.Discrete(4, start=2)
+
+    def reset(self, *, seed=None, options=None):
+        return super().reset(seed=seed)[0], {"action_mask": self._mask()}
+
+    def step(self, action):
+        assert self._mask()[action - 2], f"illegal action {action}"
+        observation, *rest, _ = super().step(action - 2)
+        return observation, *rest, {} if rest[1] else {"action_mask": self._mask()}
+
+    def _mask(self):
+        mask = np.array([1, 1, 1, 0], np.int8)
+        mask[(self.right + 1) % 3] = 0
+        return mask
+
+
 class Drawn(Counter):
     """Draws a picture if asked."""
 
@@ -226,7 +245,7 @@ class Drawn(Counter):
 
 for _class in (
     Counter, Starts, Unsteady, Camera, Picture, Code, Table, Steering, Broken, Hanging, Cue, Drawn,
-    Late, OldReset, Infos, NoMode, Parts, ImageAndNumber,
+    Barred, Late, OldReset, Infos, NoMode, Parts, ImageAndNumber,
 ):  # fmt: skip
     gymnasium.register(f"Toy{_class.__name__}-v0", _class)
 for _ending in ("truncated", "both"):

@@ -15,7 +15,7 @@ from ez_jax.agent import diagnostics
 from ez_jax.agent.frames import init_frames, push_frame
 from ez_jax.agent.model import Model
 from ez_jax.agent.replay import ring
-from ez_jax.agent.search import SearchFn, make_tree_search
+from ez_jax.agent.search import SearchFn, forbidden, make_tree_search
 from ez_jax.config import Config
 from ez_jax.structs import NEVER, EnvSpec, Replay, Row, SearchOutput, TimeStep, Variables
 from ez_jax.system import devices
@@ -62,15 +62,17 @@ def make_policy(model: Model, search: SearchFn[Found]) -> Callable[..., tuple[Fo
     The key is one of each root, key[N], or one from which they are made.
     """
 
-    def think(variables: Variables, temperature: Array, rows: tuple[Array, Array]) -> Found:
-        frames, keys = rows
-        return search(variables, model.root(variables, frames), keys, temperature)
+    def think(variables: Variables, temperature: Array, rows: tuple) -> Found:
+        frames, keys, legal = rows
+        root = model.root(variables, frames)
+        return search(variables, root, keys, temperature, **forbidden(legal))
 
     def policy(
         variables: Variables, frames: Array, step: TimeStep, key: Array, temperature: Array
     ) -> tuple[Found, Array]:
         frames = push_frame(frames, step)
-        rows = frames, key if key.ndim else jax.random.split(key, len(frames))
+        keys = key if key.ndim else jax.random.split(key, len(frames))
+        rows = frames, keys, step.legal
         return devices.spread(think, variables, temperature, rows=rows), frames
 
     return policy
@@ -90,16 +92,18 @@ def make_eval_policy(
     """
     policy, epsilon = make_eval_tree_policy(config, model, num_simulations), config.eval.epsilon
 
-    def perhaps_random(key: Array, action: Array) -> Array:
+    def perhaps_random(key: Array, action: Array, legal: ArrayLike | None) -> Array:
         which, what = jax.random.split(jax.random.fold_in(key, EPSILON))
         random = jax.random.randint(what, (), 0, model.spec.num_actions, action.dtype)
+        if legal is not None:
+            random = jax.random.categorical(what, jnp.where(legal, 0.0, -jnp.inf))
         return jnp.where(jax.random.bernoulli(which, epsilon), random, action)
 
     def without_tree(variables: Variables, playing: Playing, step: TimeStep):
         keys = decision_keys(_begun(playing, step))
         (found, _), playing = policy(variables, playing, step)
         if epsilon:
-            found = found.replace(action=jax.vmap(perhaps_random)(keys, found.action))
+            found = found.replace(action=jax.vmap(perhaps_random)(keys, found.action, step.legal))
         return found, playing
 
     return without_tree
@@ -155,9 +159,15 @@ def make_decide(model: Model, search: SearchFn[SearchOutput]) -> Callable[..., D
     def at_random(variables, frames, step, key, temperature) -> tuple[SearchOutput, Array]:
         del variables, temperature
         envs = frames.shape[0]
+        if step.legal is None:
+            action = jax.random.randint(key, (envs,), 0, num_actions)
+            policy = jnp.full((envs, num_actions), 1 / num_actions)
+        else:
+            action = jax.random.categorical(key, jnp.where(step.legal, 0.0, -jnp.inf))
+            policy = step.legal / jnp.sum(step.legal, axis=-1, keepdims=True)
         found = SearchOutput(
-            action=jax.random.randint(key, (envs,), 0, num_actions),
-            policy=jnp.full((envs, num_actions), 1 / num_actions),
+            action=action,
+            policy=policy,
             value=jnp.zeros(envs),
             gain=jnp.zeros(envs),
         )
@@ -177,6 +187,7 @@ def make_decide(model: Model, search: SearchFn[SearchOutput]) -> Callable[..., D
             policy=found.policy,
             value=found.value,
             searched=jnp.broadcast_to(jnp.where(explore, NEVER, updates), found.value.shape),
+            legal=step.legal,
         )
         # On a final observation nothing is executed.
         return Decided(row, frames, diagnostics.searched(found, ~step.is_last & ~explore))

@@ -129,9 +129,10 @@ def _of_part(space: spaces.Space, task_id: str, is_alone: bool) -> Encoder:
     """As an observation by itself, but that a table among others is numbers, no picture."""
     if isinstance(space, spaces.Dict | spaces.Tuple):
         return make_encoder(space, task_id)
-    is_table = isinstance(space, spaces.Box | spaces.MultiBinary) and len(space.shape) == 2
-    if is_table and not is_alone and not is_pixels(space) and 0 not in space.shape:
-        return _vector(space)
+    if isinstance(space, spaces.Box | spaces.MultiBinary) and not is_alone:
+        is_table = len(space.shape) == 2 and 0 not in space.shape
+        if is_table and not is_pixels(space):
+            return _vector(space)
     return _of_one(space, task_id)
 
 
@@ -260,7 +261,8 @@ def _stack(space: spaces.Box | spaces.MultiBinary, task_id: str) -> Encoder:
         BadInput: what an array of four axes shows is not plain from its shape.
     """
     count, *one = space.shape
-    of_one = spaces.Box(0, 1 if is_unit(space) else 255, tuple(one), space.dtype)
+    dtype: Any = space.dtype
+    of_one = spaces.Box(0, 1 if is_unit(space) else 255, tuple(one), dtype)
     channels_first = is_channels_first(of_one)
     if not channels_first and one[-1] not in _COLOURS:
         raise BadInput(

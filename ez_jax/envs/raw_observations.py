@@ -51,10 +51,10 @@ def make_taken(space: spaces.Space) -> Taken:
     return functools.partial(_take_array, space, _bounds(space))
 
 
-def batch_of(space: spaces.Space, raw: Any) -> tuple[int, ...]:
+def batch_of(space: Any, raw: Any) -> tuple[int, ...]:
     """The axes before those of the space: () of one observation, (N,) of N; () where neither."""
     while isinstance(space, spaces.Dict | spaces.Tuple):
-        name = next(iter(space.spaces)) if isinstance(space, spaces.Dict) else 0
+        name: Any = next(iter(space.spaces)) if isinstance(space, spaces.Dict) else 0
         try:
             space, raw = space[name], raw[name]
         except (TypeError, KeyError, IndexError):
@@ -97,8 +97,9 @@ def _take_array(
     if bounds is None or (is_byte and bounds == (0, 255)):
         return array
     low, high = bounds
+    number: Any = array
     # Written so that NaN fails as well.
-    if not np.all((array >= low - _SLACK) & (array <= high + _SLACK)):
+    if not np.all((number >= low - _SLACK) & (number <= high + _SLACK)):
         raise Unlike(f"{described(array)}, but the space is {space}")
     return array
 
@@ -115,12 +116,11 @@ def _is_kind_of(got: np.dtype, declared: np.dtype) -> bool:
     )
 
 
-def _bounds(space: spaces.Space) -> tuple[Any, Any] | None:
+def _bounds(space: Any) -> tuple[Any, Any] | None:
     """Smallest and largest number of categories, switches and pixels."""
-    if isinstance(space, spaces.Discrete):
-        return space.start, space.start + space.n - 1
-    if isinstance(space, spaces.MultiDiscrete):
-        return space.start, space.start + space.nvec - 1
+    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
+        count: Any = space.n if isinstance(space, spaces.Discrete) else space.nvec
+        return space.start, space.start + count - 1
     if isinstance(space, spaces.MultiBinary):
         return 0, 1
     if not isinstance(space, spaces.Box) or len(space.shape) < 2:

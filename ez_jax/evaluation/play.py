@@ -61,6 +61,7 @@ def make_evaluate(config: Config, model: Model) -> EvaluateFn:
             pictures=sum((games.pictures for games in waves), ())[:film],
             digests=np.concatenate([games.digests for games in waves])[:count],
             limit=waves[0].limit,
+            no_pictures=next((games.no_pictures for games in waves if games.no_pictures), ""),
         )
 
     return evaluate
@@ -81,11 +82,12 @@ def _play(
     playing, digests = np.ones(num_envs, bool), np.zeros(num_envs, np.uint64)
     pictures: list[list[np.ndarray]] = [[] for _ in range(min(film, num_envs))]
     memory = jax.device_put(begun, devices.everywhere())
+    no_pictures = ""
     step = env.reset()
     while playing.any():
         if stop():
             return None
-        _film(pictures, env, playing)
+        no_pictures = no_pictures or _film(pictures, env, playing)
         found, memory = policy(variables, memory, step)
         acted = playing & ~step.is_last  # after a lost life an action is swallowed
         action = np.asarray(found.action)
@@ -95,8 +97,8 @@ def _play(
         lengths += acted
         digests = np.where(playing, digested(digests, action, step.score), digests)
         playing &= ~step.game_over
-    films = tuple(np.stack(film) for film in pictures)
-    return Games(returns, lengths, films, digests, env.max_episode_steps)
+    films = () if no_pictures else tuple(np.stack(film) for film in pictures)
+    return Games(returns, lengths, films, digests, env.max_episode_steps, no_pictures)
 
 
 def digested(digest: np.ndarray, action: np.ndarray, score: np.ndarray) -> np.ndarray:
@@ -109,8 +111,17 @@ def digested(digest: np.ndarray, action: np.ndarray, score: np.ndarray) -> np.nd
 _STEP, _ODD = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9)
 
 
-def _film(pictures: list[list[np.ndarray]], env: Any, playing: np.ndarray) -> None:
-    if any(playing[: len(pictures)]):
-        for i, picture in enumerate(env.render()[: len(pictures)]):
-            if playing[i]:
-                pictures[i].append(picture)
+def _film(pictures: list[list[np.ndarray]], env: Any, playing: np.ndarray) -> str:
+    """Add a picture of each game that is filmed and still played; why not, where it has none."""
+    if not any(playing[: len(pictures)]):
+        return ""
+    try:
+        drawn = env.render()[: len(pictures)]
+    except RuntimeError as error:
+        return str(error)
+    for i, picture in enumerate(drawn):
+        if playing[i]:
+            pictures[i].append(picture)
+            if pictures[i][0].shape != picture.shape:
+                return "render() returned pictures of different sizes"
+    return ""

@@ -20,6 +20,7 @@ class Games:
     pictures: tuple[np.ndarray, ...] = ()  # u8[t, H, W, 3] of the games that were filmed
     digests: np.ndarray | None = None  # u64[episodes], equal where actions and rewards are
     limit: int = 0  # agent steps after which a game was really cut; 0: as configured
+    no_pictures: str = ""  # why there are none, where some were wanted
 
     @property
     def distinct(self) -> int:

@@ -1,7 +1,8 @@
 """A trained agent in somebody else's code.
 
 agent = ez_jax.load("runs/CartPole/default/seed0")
-action = agent.act(observation)      # again and again; agent.reset() where an episode begins
+agent.reset()                        # where an episode begins
+action = agent.act(observation)      # again and again: what the game returned, its own action
 """
 
 import importlib.util
@@ -12,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from gymnasium import spaces
 
 from ez_jax import config
 from ez_jax.agent.actor import EvalPolicy, init_playing, make_eval_policy
@@ -19,6 +21,11 @@ from ez_jax.agent.learner import init_train_state
 from ez_jax.agent.model import Model, make_model
 from ez_jax.config import BadInput, Config, paths
 from ez_jax.envs import make_env
+from ez_jax.envs.observations import Encoder, is_unit
+from ez_jax.envs.raw_observations import Unlike, batch_of, make_taken
+from ez_jax.envs.side_by_side import mask_of
+from ez_jax.evaluation.play import make_evaluate
+from ez_jax.evaluation.scores import Games
 from ez_jax.storage import run_folder
 from ez_jax.storage.checkpoint import Checkpointer
 from ez_jax.storage.checkpoint_files import BEST
@@ -26,41 +33,63 @@ from ez_jax.structs import Clocks, EnvSpec, SearchOutput, TimeStep, Variables
 
 
 class Agent:
-    """Acts by search, without noise, in one environment."""
+    """Acts by search, without noise, in one environment or in several side by side."""
 
-    def __init__(self, config: Config, spec: EnvSpec, variables: Variables, clocks: Clocks):
+    def __init__(
+        self,
+        config: Config,
+        spec: EnvSpec,
+        variables: Variables,
+        clocks: Clocks,
+        *,
+        encoder: Encoder,
+        first_action: int = 0,
+    ):
         """Usually made by `load`."""
         self.config = config
         self.spec = spec
         self.model: Model = make_model(config, spec)
         self.variables = variables
         self.clocks = clocks  # of the training run
-        self.found: SearchOutput | None = None  # what the last search found, batch of 1
+        self.found: SearchOutput | None = None  # what the last search found, batch of 1 or N
+        self._encoder, self._taken = encoder, make_taken(encoder.space)
+        self._first_action = first_action
         self._policies: dict[int, EvalPolicy[SearchOutput]] = {}
         self.reset()
 
     def reset(self, seed: int = 0) -> None:
-        """Forget the last episode: the next observation begins a new one.
+        """Forget the last episodes: the next observation begins new ones.
 
         Args:
           seed: with the step it decides between actions that the search finds equal; as
-            `eval.seed` does in an evaluation.
+            `eval.seed` does in an evaluation. Of several games side by side it is the first's.
         """
-        self._playing = init_playing(self.spec, seed, 1)
-        self._is_first = True
+        self._seed = seed
+        self._playing: Any = None
 
-    def act(self, observation: np.ndarray, num_simulations: int = 0) -> int:
-        """The best action for the newest frame; earlier ones are remembered.
+    def act(
+        self,
+        observation: Any,
+        num_simulations: int = 0,
+        *,
+        action_mask: Any = None,
+        first: Any = None,
+    ) -> Any:
+        """The best action for what the game just returned; earlier frames are remembered.
 
         Args:
-          observation: one frame of `spec.observation_shape`, images as uint8.
+          observation: as `gymnasium.make` of the game gives it, or N side by side as
+            `gymnasium.make_vec` does.
           num_simulations: 0 for as many as in the run's configuration.
+          action_mask: `info["action_mask"]`, where the game has it.
+          first: bool or bool[N], where an episode begins with this observation; without, in all
+            games after `reset` and else in none.
 
         Returns:
-          A number in 0..A-1; what the search found is in `found`.
+          The game's own number of the action, or i64[N] of N; what the search found is in `found`.
 
         Raises:
-          BadInput: a frame of another shape.
+          BadInput: no observation that the game can return, or a mask that is none.
 
         Examples:
           >>> agent.reset()  # an episode begins
@@ -68,27 +97,102 @@ class Agent:
           True
           >>> agent.found.policy.shape
           (1, 2)
+          >>> agent.reset()
+          >>> agent.act(np.zeros((3, 4))).shape  # three games side by side
+          (3,)
         """
-        frame = np.asarray(observation, self.spec.observation_dtype)
-        if frame.shape != self.spec.observation_shape:
+        frame, is_batch = self._seen(observation)
+        number = len(frame)
+        begins = self._playing is None
+        if begins:
+            self._playing = init_playing(self.spec, self._seed, number)
+        elif len(self._playing.seed) != number:
             raise BadInput(
-                f"{self.spec.game} was learned from frames of shape {self.spec.observation_shape}, "
-                f"but this one is {frame.shape}"
+                f"act was given {number} observations, but {len(self._playing.seed)} before: call "
+                "reset() where other games begin"
             )
-        policy = self._policy(num_simulations)
-        zero = np.zeros(1, np.float32)
+        zero = np.zeros(number, np.float32)
         step = TimeStep(
-            observation=frame[None],
+            observation=frame,
             reward=zero,
             score=zero,
             discount=zero + 1,
-            is_first=np.array([self._is_first]),
-            is_last=np.array([False]),
-            game_over=np.array([False]),
+            is_first=np.broadcast_to(begins if first is None else np.asarray(first, bool), number),
+            is_last=np.zeros(number, bool),
+            game_over=np.zeros(number, bool),
+            legal=self._legal(action_mask, number, is_batch),
         )
+        policy = self._policy(num_simulations)
         self.found, self._playing = policy(self.variables, self._playing, step)
-        self._is_first = False
-        return int(self.found.action[0])
+        action = np.asarray(self.found.action, np.int64) + self._first_action
+        return action if is_batch else int(action[0])
+
+    def play(self, episodes: int = 1, *, seed: int | None = None, film: int = 0) -> Games:
+        """Play whole games in the run's own environment, as an evaluation does.
+
+        Args:
+          episodes: games, one from each seed.
+          seed: of the first; by default `eval.seed` of the run.
+          film: games whose pictures are kept.
+
+        Examples:
+          >>> agent.play(episodes=2, seed=5).returns.shape
+          (2,)
+        """
+        changes = {"eval.episodes": episodes} | ({} if seed is None else {"eval.seed": seed})
+        games = make_evaluate(changed(self, changes), self.model)(self.variables, film=film)
+        assert games is not None, "nobody stops it"
+        return games
+
+    def _seen(self, observation: Any) -> tuple[np.ndarray, bool]:
+        """What the networks see, dtype[N, *obs], and whether N games were given."""
+        space, shape = self._encoder.space, self.spec.observation_shape
+        if self._is_seen_already(observation):
+            return np.asarray(observation).reshape(-1, *shape), np.ndim(observation) > len(shape)
+        batch = batch_of(space, observation)
+        try:
+            raw = self._taken(observation, batch)
+        except Unlike as error:
+            if isinstance(space, spaces.Box) and np.shape(observation) != (*batch, *space.shape):
+                raise BadInput(
+                    f"{self.spec.game} was learned from observations of shape {space.shape}, but "
+                    f"this one is {np.shape(observation)}"
+                ) from None
+            raise BadInput(f"{self.spec.game} cannot return this observation: {error}") from None
+        if not all(np.isfinite(part).all() for part in jax.tree.leaves(raw)):
+            raise BadInput(
+                f"this observation of {self.spec.game} has numbers that are not finite (NaN or "
+                "infinity)"
+            )
+        raw = raw if batch else jax.tree.map(lambda part: part[None], raw)
+        return self._encoder.encode(raw), bool(batch)
+
+    def _is_seen_already(self, observation: Any) -> bool:
+        """Whether it is a picture of bytes that has its channels last though the game's has not."""
+        space, shape = self._encoder.space, self.spec.observation_shape
+        if getattr(observation, "dtype", None) != np.uint8 or space.dtype != np.uint8:
+            return False
+        given = np.shape(observation)
+        is_other = isinstance(space, spaces.Box) and space.shape != shape and not is_unit(space)
+        return is_other and given[-3:] == shape and len(given) in (3, 4)
+
+    def _legal(self, mask: Any, number: int, is_batch: bool) -> np.ndarray | None:
+        if mask is None and not self.spec.has_masks:
+            return None
+        if mask is None:
+            raise BadInput(
+                f"{self.spec.game} says which actions are allowed: call act(observation, "
+                'action_mask=info["action_mask"])'
+            )
+        masks = np.asarray(mask)
+        if is_batch and masks.dtype.kind in "biuf" and masks.ndim == 2:
+            # In a game that is over the next action is swallowed.
+            masks = np.where(masks.any(axis=-1, keepdims=True), masks, np.ones_like(masks))
+        shape = (self.spec.num_actions,)
+        try:
+            return mask_of(masks, (number, *shape) if is_batch else shape).reshape(number, -1)
+        except ValueError as error:
+            raise BadInput(f"this action_mask {error}") from None
 
     def _policy(self, num_simulations: int) -> EvalPolicy[SearchOutput]:
         if num_simulations not in self._policies:
@@ -128,7 +232,7 @@ def load(run: str | Path, *, best: bool = False) -> Agent:
     chosen = config.validate(config.from_dict(run_folder.read_config(run)))
     _check_module(run, chosen.game)
     env = make_env(chosen.game, chosen.env, num_envs=1, seed=0, training=False, render=False)
-    spec = env.spec
+    spec, encoder, first_action = env.spec, env.encoder, env.first_action
     env.close()
     model = make_model(chosen, spec)
     template = jax.eval_shape(lambda: init_train_state(chosen, model, jax.random.key(0)))
@@ -141,7 +245,28 @@ def load(run: str | Path, *, best: bool = False) -> Agent:
         )
     if restored is None:
         raise BadInput(f"{run} holds no checkpoint yet; train it first")
-    return Agent(chosen, spec, restored.state["train"].variables, restored.clocks)
+    variables = restored.state["train"].variables
+    return Agent(
+        *(chosen, spec, variables, restored.clocks), encoder=encoder, first_action=first_action
+    )
+
+
+def play(
+    run: str | Path,
+    episodes: int = 1,
+    *,
+    seed: int | None = None,
+    best: bool = False,
+    film: int = 0,
+) -> Games:
+    """Play whole games with the agent of a run folder; see `load` and `Agent.play`.
+
+    Examples:
+      >>> games = ez_jax.play(run, episodes=2)
+      >>> games.returns.shape, games.lengths.shape
+      ((2,), (2,))
+    """
+    return load(run, best=best).play(episodes, seed=seed, film=film)
 
 
 FREE_SECTIONS = ("search.", "eval.", "env.")  # what may differ from the training run

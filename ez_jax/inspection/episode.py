@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.struct
-import gymnasium
 import jax
 import mctx
 import numpy as np
@@ -112,7 +111,7 @@ def _check_same(agent: Agent, env: VectorEnv) -> None:
 def _play(config: Config, agent: Agent, env: VectorEnv, max_steps: int, max_nodes: int) -> Episode:
     look, playing = make_look(config, agent.model), init_playing(env.spec, config.eval.seed, 1)
     step, lives = env.reset(), env.lives()[0]
-    film, no_pictures = Film(), _why_no_pictures(env)
+    film, no_pictures = Film(), ""
     rows: list[dict[str, Any]] = []
     while True:
         thought, playing = look(agent.variables, playing, step)
@@ -121,8 +120,7 @@ def _play(config: Config, agent: Agent, env: VectorEnv, max_steps: int, max_node
         thought = jax.device_get(thought)
         row = _thought_row(thought, max_nodes)
         row["observation"] = step.observation[0]
-        if not no_pictures:
-            film.add(env.render()[0])
+        no_pictures = no_pictures or _add_picture(film, env)
         step = env.step(np.asarray(thought.found.action))
         watchdog.beat()
         before, lives = lives, env.lives()[0]
@@ -132,16 +130,17 @@ def _play(config: Config, agent: Agent, env: VectorEnv, max_steps: int, max_node
     whose = "the game's limit of {} steps" if step.game_over[0] else "max_steps={}"
     cut = "" if terminated else whose.format(len(rows))
     after = 0.0 if terminated else float(thought.tree.raw_values[0, ROOT])
+    film = Film() if no_pictures else film
     return _episode(
         config, env, rows, film=film, no_pictures=no_pictures, cut=cut, value_after=after
     )
 
 
-def _why_no_pictures(env: VectorEnv) -> str:
-    """Why the game cannot be seen, empty where it can."""
+def _add_picture(film: Film, env: VectorEnv) -> str:
+    """Film the present state; why that cannot be, where it cannot."""
     try:
-        env.render()
-    except (RuntimeError, gymnasium.error.DependencyNotInstalled) as error:
+        film.add(env.render()[0])
+    except RuntimeError as error:
         return str(error)
     return ""
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ez_jax.envs.observations import BadPicture
+
 LONGEST_SIDE = 320  # pixels; larger pictures are shrunk
 LOSSLESS_UP_TO = 1.3  # times the size of the lossy ones: flat colours stay sharp
 QUALITY = 80
@@ -23,10 +25,18 @@ class Film:
         self.index: list[int] = []  # which of the kept pictures was seen at each time
         self._places: dict[bytes, int] = {}
         self._packed: list[bytes] = []
+        self._shape: tuple[int, ...] = ()  # of the pictures as they came
         self._size = (0, 0)  # width and height of the pictures kept
 
     def add(self, picture: np.ndarray) -> None:
-        """Append a picture u8[H, W, 3]; all have one shape."""
+        """Append a picture u8[H, W, 3].
+
+        Raises:
+          BadPicture: it has another shape than those before.
+        """
+        if self.index and picture.shape != self._shape:
+            raise BadPicture("render() returned pictures of different sizes")
+        self._shape = picture.shape
         digest = hashlib.blake2b(np.ascontiguousarray(picture).data).digest()
         if digest not in self._places:
             image = Image.fromarray(picture)

@@ -232,7 +232,8 @@ def _template(described: str) -> np.ndarray:
 def _spec(values: dict[str, Any]) -> EnvSpec:
     shape, dtype = tuple(values["observation_shape"]), values["observation_dtype"]
     sizes = [*shape, *(values[name] for name in ("num_actions", "frame_stack", "frame_skip"))]
-    if dtype not in ("uint8", "float32") or not all(type(n) is int and n > 0 for n in sizes):
+    is_known = dtype in ("uint8", "float32") and type(values.get("has_masks", False)) is bool
+    if not is_known or not all(type(n) is int and n > 0 for n in sizes):
         raise ValueError("it tells of an environment that cannot be")
     both = {"observation_shape": shape, "observation_dtype": np.dtype(dtype)}
     return EnvSpec(**{**values, **both})

@@ -87,7 +87,8 @@ class RepeatableGames:
         return self._observe(self.env.recv())
 
     def _observe(self, step: TimeStep) -> TimeStep:
-        told = step.observation, step.score, step.discount, step.is_first, step.is_last
+        told = [step.observation, step.score, step.discount, step.is_first, step.is_last]
+        told += [] if step.legal is None else [step.legal]
         self._digest = _digested(self._digest, told)
         self._calls += 1
         self._score += step.score

@@ -131,7 +131,8 @@ def _unsaved_rows(
         fields = jax.device_get(_take(replay, start, at_once))
         if frames is not None:
             fields[ring.FRAMES] = frames.rows(start, at_once)
-        rows.append(Rows(start, tuple(fields[name][: count - start] for name in ring.RECORDED)))
+        names = ring.recorded_names(replay)
+        rows.append(Rows(start, tuple(fields[name][: count - start] for name in names)))
     return rows, oldest
 
 
@@ -140,13 +141,14 @@ def _read_journal(
 ) -> dict[str, jax.Array]:
     """The rings with the rows of the journal in them; the host holds one record at a time."""
     rings = _with_frames(recorded, frames)
-    like = [jax.ShapeDtypeStruct(rings[n].shape[1:], rings[n].dtype) for n in ring.RECORDED]
+    names = [name for name in ring.RECORDED if name in rings]
+    like = [jax.ShapeDtypeStruct(rings[n].shape[1:], rings[n].dtype) for n in names]
     at_once = _rows_at_once(rings)
     for record in journal.read(like):
         count = len(record.fields[0])
         padding = max(0, at_once - count)  # one size, one program
         padded = [np.pad(f, [(0, padding)] + [(0, 0)] * (f.ndim - 1)) for f in record.fields]
-        rows = dict(zip(ring.RECORDED, padded, strict=True))
+        rows = dict(zip(names, padded, strict=True))
         if frames is not None:
             frames.put(rows.pop(ring.FRAMES)[:count], record.first)
         recorded = _put(recorded, rows, record.first, count)

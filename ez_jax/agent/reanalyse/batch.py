@@ -8,7 +8,7 @@ from ez_jax.agent.frames import roots_at
 from ez_jax.agent.model import Model
 from ez_jax.agent.reanalyse.none import make_none
 from ez_jax.agent.reanalyse.result import Reanalysed, ReanalyseFn
-from ez_jax.agent.search import SearchFn
+from ez_jax.agent.search import SearchFn, forbidden
 from ez_jax.config import Config
 from ez_jax.structs import Batch, Replay, SearchOutput, Variables
 from ez_jax.system import devices
@@ -36,12 +36,14 @@ def make_batch(config: Config, model: Model, search: SearchFn[SearchOutput]) -> 
         at = jnp.broadcast_to(position, (count, num_positions))
         roots = roots_at(model, variables, fresh, at)
         as_one_batch = lambda x: x.reshape(-1, *x.shape[2:])  # noqa: E731
+        legal = None if fresh.legal is None else as_one_batch(jnp.moveaxis(fresh.legal, 1, 0))
         found = search(
             variables,
             jax.tree.map(as_one_batch, roots),
             as_one_batch(
                 jax.vmap(jax.vmap(jax.random.fold_in, (0, None)), (None, 0))(keys[chosen], position)
             ),
+            **forbidden(legal),
         )
         place = jnp.where(wanted[chosen], chosen, len(wanted))  # past the end: dropped
 

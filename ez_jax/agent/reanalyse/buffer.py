@@ -7,7 +7,7 @@ from jaxtyping import Array, Int
 from ez_jax.agent.frames import chosen_stacks
 from ez_jax.agent.model import Model
 from ez_jax.agent.reanalyse.result import Reanalysed, ReanalyseFn
-from ez_jax.agent.search import SearchFn
+from ez_jax.agent.search import SearchFn, forbidden
 from ez_jax.config import Config
 from ez_jax.structs import Batch, Replay, Row, SearchOutput, Variables
 from ez_jax.system import devices
@@ -21,9 +21,10 @@ def make_buffer(config: Config, model: Model, search: SearchFn[SearchOutput]) ->
     num_positions, max_age = config.learner.unroll_steps + 1, config.reanalyse.max_age
     stack = model.spec.frame_stack
 
-    def search_stacks(variables: Variables, rows: tuple[Array, Array]) -> SearchOutput:
-        frames, keys = rows
-        return search(variables, model.root(variables, frames), keys)
+    def search_stacks(variables: Variables, rows: tuple) -> SearchOutput:
+        frames, keys, legal = rows
+        root = model.root(variables, frames)
+        return search(variables, root, keys, **forbidden(legal))
 
     def reanalyse(variables, key, batch: Batch, replay: Replay, updates: Array) -> Reanalysed:
         count, samples = num_positions * len(batch.index), len(batch.index)
@@ -40,7 +41,8 @@ def make_buffer(config: Config, model: Model, search: SearchFn[SearchOutput]) ->
             sample, position = chosen % samples, chosen // samples
             frames = chosen_stacks(batch.observation, sample, position, stack)
             keys = jax.random.split(jax.random.fold_in(key, i), chunk)
-            found = devices.spread(search_stacks, variables, rows=(frames, keys))
+            legal = None if batch.legal is None else batch.legal[sample, position]
+            found = devices.spread(search_stacks, variables, rows=(frames, keys, legal))
             is_wanted = i * chunk + jnp.arange(chunk) < number
             at = jnp.where(is_wanted, flat[chosen], replay.priority.size)  # past the end: dropped
             return i + 1, _store(rows, at, found.policy, found.value, updates)

@@ -46,6 +46,7 @@ def init_replay(spec: EnvSpec, *, rows: int, num_envs: int, has_frames: bool = T
             policy=jnp.zeros((*shape, spec.num_actions)),
             value=jnp.zeros(shape),
             searched=jnp.zeros(shape, jnp.int32),
+            legal=jnp.ones((*shape, spec.num_actions), bool) if spec.has_masks else None,
         ),
         priority=jnp.zeros(shape),
         count=jnp.zeros((), jnp.int32),
@@ -116,7 +117,13 @@ def add_where(replay: Replay, row: Row, wanted: Bool[Array, ""]) -> Replay:
 
 # What is never changed once it is written; searches and learning refresh the rest of a row.
 FRAMES = "observation"
-RECORDED = (FRAMES, "reward", "discount", "is_first", "action")
+RECORDED = (FRAMES, "reward", "discount", "is_first", "action", "legal")
+
+
+def recorded_names(replay: Replay) -> tuple[str, ...]:
+    """Of `RECORDED` those that its game has: not all have masks; frames may be on the host."""
+    has_no_masks = replay.rows.legal is None
+    return tuple(name for name in RECORDED if not (name == "legal" and has_no_masks))
 
 
 def without_recorded(replay: Replay) -> Replay:
@@ -136,7 +143,8 @@ def recorded_rows(replay: Replay, first: Int[Array, ""], count: int) -> dict[str
     Without frames where the replay has none.
     """
     at = (first + jnp.arange(count)) % replay.priority.shape[0]
-    rows = {name: getattr(replay.rows, name)[at] for name in RECORDED if name != FRAMES}
+    names = [name for name in recorded_names(replay) if name != FRAMES]
+    rows = {name: getattr(replay.rows, name)[at] for name in names}
     if replay.rows.observation is None:
         return rows
     return rows | {FRAMES: devices.whole(devices.read(replay.rows.observation, at))}
@@ -296,6 +304,9 @@ def gather(
         policy=rows_at(replay.rows.policy, inside[:, now][:, : unroll_steps + 1]),
         value=rows_at(replay.rows.value, inside[:, now][:, : unroll_steps + 1]),
         searched=rows_at(replay.rows.searched, inside[:, now][:, : unroll_steps + 1]),
+        legal=None
+        if replay.rows.legal is None
+        else rows_at(replay.rows.legal, inside[:, now][:, : unroll_steps + 1]),
         last=last,
         goes_on=(last == ahead) & (discount[:, -1] > 0) & ~is_over,
         position=episode_positions(replay)[start, env],

@@ -22,7 +22,14 @@ import mctx
 from jaxtyping import Array, Bool, Float, Int
 
 from ez_jax.agent.search import flat
-from ez_jax.agent.search.tree import Found, PolicyFn, SearchInput, edge_qs, found_in_tree
+from ez_jax.agent.search.tree import (
+    TINY,
+    Found,
+    PolicyFn,
+    SearchInput,
+    edge_qs,
+    found_in_tree,
+)
 from ez_jax.config import SearchConfig
 
 TIE = 1e-6  # scores this close to the best are equal
@@ -247,18 +254,26 @@ def root_value(tree: mctx.Tree) -> Float[Array, " B"]:
 def make_puct_ez(config: SearchConfig, explore: bool) -> PolicyFn:
     """EfficientZero's published PUCT, with MuZero's root noise and acting temperature."""
 
-    def draw(key: Array, prior: Float[Array, " A"], num_nodes: int) -> tuple[Array, Array, Array]:
+    def draw(
+        key: Array, prior: Float[Array, " A"], invalid: Bool[Array, " A"] | None, num_nodes: int
+    ) -> tuple[Array, Array, Array]:
         """Noisy prior, what breaks ties at each node, and a key for the action."""
         # Deviates (ties of the search, V1): drawn from the key, not from the clock.
         noise_key, tie_key, act_key = jax.random.split(key, 3)
         if explore:
             noise = jax.random.dirichlet(noise_key, jnp.full(len(prior), config.dirichlet_alpha))
+            if invalid is not None:  # Dirichlet among the others
+                noise = jnp.where(invalid, 0.0, noise)
+                noise /= jnp.maximum(jnp.sum(noise), TINY)
             prior = prior + config.dirichlet_fraction * (noise - prior)
         return prior, jax.random.uniform(tie_key, (num_nodes, len(prior))), act_key
 
     def policy(given: SearchInput) -> Found:
-        prior, tie_break, act_keys = jax.vmap(draw, (0, 0, None))(
-            given.keys, jax.nn.softmax(given.root.prior_logits), given.num_simulations + 1
+        prior, tie_break, act_keys = jax.vmap(draw, (0, 0, 0, None))(
+            given.keys,
+            jax.nn.softmax(given.root.prior_logits),
+            given.invalid_actions,
+            given.num_simulations + 1,
         )
         tree = search(
             given.variables,

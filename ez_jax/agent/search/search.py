@@ -12,13 +12,14 @@ import chex
 import jax
 import jax.numpy as jnp
 import mctx
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from ez_jax.agent.model import Model
 from ez_jax.agent.search.gumbel import make_gumbel
 from ez_jax.agent.search.puct import make_puct
 from ez_jax.agent.search.puct_ez import make_puct_ez
-from ez_jax.agent.search.tree import Found, PolicyFn, SearchInput
+from ez_jax.agent.search.tree import NEVER_TAKEN, Found, PolicyFn, SearchInput
 from ez_jax.config import SearchConfig, search_budget
 from ez_jax.structs import Embedding, Root, SearchOutput, Variables
 
@@ -47,6 +48,11 @@ class SearchFn(Protocol[Result]):
           invalid_actions: optional bool[B, A], True where an action must not be taken at the root.
         """
         ...
+
+
+def forbidden(legal: ArrayLike | None) -> dict[str, Array]:
+    """What a search is told of a mask as games give it, bool[B, A]: nothing where there is none."""
+    return {} if legal is None else {"invalid_actions": ~jnp.asarray(legal)}
 
 
 def make_recurrent_fn(model: Model, discount: float) -> Callable[..., Any]:
@@ -155,6 +161,10 @@ def make_tree_search(
     ) -> Found:
         chex.assert_equal_shape_prefix([root.policy_logits, root.value], 1)
         budget = search_budget(config, root.policy_logits.shape[1])
+        logits = root.policy_logits
+        if invalid_actions is not None:
+            # The prior is that among the actions which may be taken; below the root all may be.
+            logits = jnp.where(invalid_actions, NEVER_TAKEN, logits)
         if not keys.ndim:
             keys = jax.random.split(keys, len(root.value))
         return policy(
@@ -163,7 +173,7 @@ def make_tree_search(
                 recurrent_fn=recurrent_fn,
                 num_simulations=num_simulations or budget.num_simulations,
                 root=mctx.RootFnOutput(
-                    prior_logits=root.policy_logits, value=root.value, embedding=root.embedding
+                    prior_logits=logits, value=root.value, embedding=root.embedding
                 ),
                 keys=keys,
                 temperature=temperature,

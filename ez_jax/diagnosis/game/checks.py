@@ -113,7 +113,8 @@ def _first_step(game: Game) -> str:
     # Without the limit, whose wrapper expects the answer that is looked at here.
     env = gymnasium.make(game.task.task_id, disable_env_checker=True, max_episode_steps=-1)
     _, info = env.reset(seed=0)
-    returned: Any = env.step(env.action_space.start + allowed(0, info.get(MASK)))
+    space: Any = env.action_space
+    returned: Any = env.step(space.start + allowed(0, info.get(MASK)))
     if not (isinstance(returned, tuple) and len(returned) == 5 and isinstance(returned[4], dict)):
         count = (
             f"{len(returned)} values" if isinstance(returned, tuple) else type(returned).__name__

@@ -1,6 +1,7 @@
 """Spaces of a Gymnasium environment that a run cannot take, and the wrapper that fixes each."""
 
 import math
+from typing import Any
 
 from gymnasium import spaces
 
@@ -49,14 +50,15 @@ def check_observations(space: spaces.Space, task_id: str) -> str:
 
     kind = "image" if len(encoder.shape) == 3 else "vector"
     told = f"{kind} {by(encoder.shape)} {encoder.dtype}"
-    is_moved = isinstance(space, spaces.Box) and kind == "image" and len(space.shape) > 2
-    return f"{told}, of {by(space.shape)}" if is_moved and space.shape != encoder.shape else told
+    shape = space.shape or ()
+    is_moved = kind == "image" and len(shape) > 2 and shape != encoder.shape
+    return f"{told}, of {by(shape)}" if is_moved else told
 
 
 def hint_on_observations(space: spaces.Space, task_id: str) -> str | None:
     """What should be thought about where observations can be taken."""
     if isinstance(space, spaces.Dict):
-        seen = make_encoder(space, task_id).space
+        seen: Any = make_encoder(space, task_id).space
         left_out = ", ".join(name for name in space.spaces if name not in seen.spaces)
         return f"only the entry 'image' is seen, not {left_out}" if left_out else None
     if not isinstance(space, spaces.Box):
