@@ -9,7 +9,6 @@ update     the unrolled update, no reanalysis: samples per second
 reanalyse  making targets, searches included: roots per second
 replay     writing to and drawing from a full replay
 env        the games alone
-parts      the programs of a run one by one, with the number of their operations
 peer       our search beside the same network in PyTorch without any tree (needs torch)
 peer_update  our update beside the same in PyTorch
 convolution  3x3 convolutions, XLA's own and by Winograd (what a CPU uses, and from which size)
@@ -48,7 +47,6 @@ from rich.table import Table
 
 from experiments.bench import for_gpu
 from experiments.bench.measure import Case, rows_of
-from experiments.bench.of_a_run import parts
 from experiments.bench.parts import PARTS, Setting, make_setting
 from experiments.bench.scaling import notes, on_topology, scaling
 from experiments.bench.side_by_side import memories, together
@@ -70,7 +68,7 @@ def _in_torch(workload: str) -> Callable[[Setting], Iterator[Case]]:
 
 
 WHOLES = {**WHOLE, "together": together, "memories": memories}
-TIMED = {**PARTS, "parts": parts, **{name: _in_torch(name) for name in ("peer", "peer_update")}}
+TIMED = {**PARTS, **{name: _in_torch(name) for name in ("peer", "peer_update")}}
 
 
 def show(title: str, rows: list[dict[str, Any]]) -> None:

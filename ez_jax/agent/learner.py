@@ -117,8 +117,8 @@ def make_update(
 ) -> Callable[[TrainState, Array, Batch, Targets], tuple[TrainState, LossOutput, Metrics]]:
     """One optimiser step on given targets (EfficientZero, appendix A.1).
 
-    A step that is not finite is skipped and counted. The target network stays as it is:
-    `make_refresh`.
+    A step that is not finite is skipped and counted; every `learner.target_period` updates the
+    target network follows.
 
     Args:
       config: of the run; `learner` and `loss`.
@@ -168,20 +168,9 @@ def make_update(
             "count": jnp.ones(()),
         }
         metrics = jax.tree.map(lambda x: jnp.where(finite, x, 0.0), metrics)  # skipped: no count
-        return train, output, metrics
+        return refresh_targets(train, config.learner.target_period), output, metrics
 
     return update
-
-
-def make_refresh(config: Config) -> Callable[[TrainState], TrainState]:
-    """`refresh_targets` as a program of its own, jitted; the learner is donated.
-
-    Inside the update it would copy every array each time. Call it after each update, or only where
-    a period is full.
-    """
-    period = config.learner.target_period
-    refresh = lambda train: devices.whole(refresh_targets(train, period))  # noqa: E731
-    return jax.jit(refresh, donate_argnums=0)
 
 
 def no_metrics(config: Config) -> Sums:

@@ -7,7 +7,6 @@ They can be used with mctx by someone who takes nothing else from here. The valu
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -173,29 +172,6 @@ class Model:
             projection, variables = call(variables, "predict_projection", projection)
         return projection, variables
 
-    def over_steps(
-        self, function: Callable[[Variables, Any], tuple[Any, Variables]], variables: Variables,
-        steps: Any,
-    ) -> tuple[Any, Variables]:  # fmt: skip
-        """`function(variables, step)` of K steps, stacked; the statistics move step by step.
-
-        Small perceptrons take all steps at once, because a CPU spends its time on the number of
-        operations; images one after the other, which bounds the memory and splits over devices.
-        """
-        params, stats = variables["params"], variables.get("batch_stats", {})
-
-        def apply(stats: dict, step: Any) -> tuple[dict, Any]:
-            used = {"params": params, "batch_stats": stats} if stats else {"params": params}
-            result, after = function(used, step)
-            return after.get("batch_stats", {}), result
-
-        if self.depths or not self.network.steps_at_once:
-            # Unrolled: as a loop the backward convolutions take three times the CPU time.
-            after, results = jax.lax.scan(apply, stats, steps, unroll=True)
-        else:
-            after, results = _at_once(apply, stats, steps)
-        return results, {**variables, "batch_stats": after} if stats else variables
-
     def _inputs(self, frames: Array) -> Array:
         """[B, F, *obs] to what the network takes: frames side by side in the channels, floats."""
         if frames.dtype == jnp.uint8:
@@ -223,28 +199,6 @@ class Model:
         if index is not None:
             updated = {"batch_stats": _put(variables["batch_stats"], updated["batch_stats"], index)}
         return output, {**variables, **updated}
-
-
-def _at_once(
-    apply: Callable[[dict, Any], tuple[dict, Any]], stats: dict, steps: Any
-) -> tuple[dict, Any]:
-    """As `scan`, where no result depends on the statistics and these move linearly.
-
-    What a step keeps of them is their derivative, so nothing in `apply` may stop their gradient.
-    """
-    ones = jax.tree.map(jnp.ones_like, stats)
-
-    def alone(step: Any) -> tuple[dict, dict, Any]:
-        """One step from the statistics before all of them; also the share that it keeps."""
-        return jax.jvp(lambda stats: apply(stats, step), (stats,), (ones,), has_aux=True)
-
-    def moved(before: Array, after: Array, kept: Array) -> Array:
-        share, last = kept[0], len(after) - 1
-        weights = jnp.stack([share ** (last - k) for k in range(len(after))])
-        return share ** len(after) * before + jnp.sum(weights * (after - share * before), axis=0)
-
-    after, kept, results = jax.vmap(alone)(steps)
-    return jax.tree.map(moved, stats, after, kept), results
 
 
 def _taken(stats: dict, index: Int[Array, "*B"]) -> dict:

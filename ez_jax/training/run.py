@@ -14,7 +14,7 @@ import numpy as np
 
 from ez_jax.agent import schedules
 from ez_jax.agent.actor import make_act
-from ez_jax.agent.learner import make_learn, make_prepare, make_refresh, no_metrics
+from ez_jax.agent.learner import make_learn, make_prepare, no_metrics
 from ez_jax.agent.model import make_model
 from ez_jax.agent.reanalyse import make_reanalyse
 from ez_jax.agent.replay.drawing_ahead import make_source
@@ -92,7 +92,6 @@ class Run(contextlib.AbstractContextManager["Run"]):
         self._act = announced(self.progress.compiling, "acting", make_act(model, search))
         self._prepare = announced(self.progress.compiling, "targets", prepare)
         self._learn = announced(self.progress.compiling, "learning", make_learn(config, model))
-        self._refresh = make_refresh(config)
         self._evaluate = make_shared_evaluate(config, model)
         group = range(config.reanalyse.updates_per_search)
         self._in_group = processes.same(tuple(np.int32(i) for i in group))
@@ -226,15 +225,9 @@ class Run(contextlib.AbstractContextManager["Run"]):
                 )
                 watchdog.expect(group.batch.index)
             self._last_update = crash_bundle.LastUpdate(clocks.updates + done, group, i, key)
-            # What a program only hands on costs time too, array by array.
-            targets = {"target": train.target, "next_target": train.next_target}
             train, replay, metrics = self._learn(
-                train.replace(target=None, next_target=None),
-                *(replay, metrics, key, group, self._in_group[i]),
+                train, replay, metrics, key, group, self._in_group[i]
             )
-            train = train.replace(**targets)
-            if (clocks.updates + done + 1) % self.config.learner.target_period == 0:
-                train = self._refresh(train)
             self.state = state.replace(train=train, replay=replay, metrics=metrics, drawn=drawn)
         self.record.set_clocks(clocks.agent_steps, clocks.updates + num_updates)
 

@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from ez_jax.agent import schedules
 from ez_jax.agent.actor import init_playing, make_decide, make_eval_policy
-from ez_jax.agent.learner import make_learn, make_prepare, refresh_targets
+from ez_jax.agent.learner import make_learn, make_prepare
 from ez_jax.agent.model import Model
 from ez_jax.agent.reanalyse import make_reanalyse
 from ez_jax.agent.replay import ring
@@ -250,7 +250,6 @@ def _learn(config: Config, model: Model, one: VmappedRun, due: Int[Array, ""]) -
     for i in range(config.reanalyse.updates_per_search):
         after = learn(run.train, run.replay, run.metrics, key, group, i)
         train, replay, sums = after
-        train = refresh_targets(train, config.learner.target_period)
         run = _run_where(due > i, run.replace(train=train, replay=replay, metrics=sums), run)
     return one.replace(run=run)
 

@@ -10,7 +10,6 @@ from ez_jax.agent.learner import (
     init_train_state,
     make_learn,
     make_prepare,
-    make_refresh,
     no_metrics,
     refresh_targets,
 )
@@ -129,14 +128,13 @@ def learner(model):
         return reanalyse(*args)
 
     prepare = make_prepare(CONFIG, model, counted, make_targets(CONFIG, model))
-    learn, refresh = make_learn(CONFIG, model), make_refresh(CONFIG)
+    learn = make_learn(CONFIG, model)
 
     def run(train: TrainState, replay: Replay, number: int, seed: int = 0):
         metrics, key = no_metrics(CONFIG), jax.random.key(seed)
         for _ in range(number):
             prepared, replay, metrics = prepare(train.target, replay, metrics, key, train.updates)
             train, replay, metrics = learn(train, replay, metrics, key, prepared, jnp.int32(0))
-            train = refresh(train)
         return jax.device_get((train, replay, metrics.by_name()))
 
     return run, traces

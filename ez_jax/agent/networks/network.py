@@ -73,9 +73,6 @@ class Network(nn.Module):
     dtype: Dtype = jnp.float32
 
     neck: ClassVar[Callable[..., nn.Module]]  # what a head reads of a state
-    # Whether training predicts from all steps of the unroll at once: what it computes may not
-    # depend on running statistics.
-    steps_at_once: ClassVar[bool] = False
 
     @property
     def norm(self) -> Norm:

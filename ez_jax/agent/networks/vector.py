@@ -77,7 +77,6 @@ class VectorNetwork(Network):
     """
 
     neck = VectorNeck
-    steps_at_once = True
 
     @property
     def norm(self) -> Norm:
