@@ -20,17 +20,19 @@ On many devices and hosts it is the same loop in each process (system/devices.py
 from collections.abc import Sequence
 
 from ez_jax.config import Config, run_folder
-from ez_jax.system import compilation, exits, processes
+from ez_jax.system import compilation, exits
 from ez_jax.system.watchdog import Watchdog
 from ez_jax.terminal import launch
-from ez_jax.terminal.progress import Progress
-from ez_jax.training import process_guard
-from ez_jax.training.planning.preview import show_plan
-from ez_jax.training.run import Run
 
 
 def train(config: Config) -> int:
     """Train to the end, or go on with the run that its folder holds; returns the exit code."""
+    # Here, so that help and refusals need not wait for JAX.
+    from ez_jax.system import processes
+    from ez_jax.terminal.progress import Progress
+    from ez_jax.training import process_guard
+    from ez_jax.training.run import Run
+
     compilation.configure_jax(alone=False)
     processes.join(config)
     compilation.check_device()
@@ -57,6 +59,9 @@ def train(config: Config) -> int:
 
 def plan(config: Config) -> int:
     """Say what the run would need and how long it would take; nothing is left behind."""
+    from ez_jax.terminal.progress import Progress
+    from ez_jax.training.planning.preview import show_plan
+
     compilation.configure_jax()
     show_plan(config, Progress(live=config.log.progress))
     return exits.DONE
