@@ -34,8 +34,8 @@ def flawed(verdicts, kind):
 @pytest.mark.parametrize(
     ("name", "check", "fix"),
     [
-        ("NotANumber", "numbers", "return finite numbers only"),
-        ("InfiniteReward", "numbers", "the reward of row"),
+        ("NotANumber", "random play", "an observation that is not finite"),
+        ("InfiniteReward", "random play", "a reward that is not finite"),
         ("Blind", "observations change", "observe the state after the action in step()"),
         ("Deaf", "actions matter", "use the action in step()"),
         ("Lonely", "actions matter", "something to choose from"),

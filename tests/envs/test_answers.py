@@ -32,7 +32,7 @@ def play(game, *, clip=False, steps=60):
         ("InfiniteReward", "reward that is not finite"),
         ("Overflow", "reward that is not finite .inf in float32."),
         ("Huge", "reward of 3e.38, too large to learn from"),
-        ("NoReward", "reward"),
+        ("NoReward", "the reward None, no number"),
         ("NanSeen", "observation that is not finite"),
         ("InfinitySeen", "observation that is not finite"),
         ("Quits", "ended the process .exit code 0."),
@@ -44,7 +44,7 @@ def play(game, *, clip=False, steps=60):
 )
 def test_what_a_game_must_not_do_is_told_with_its_step(game, said):
     leave = os._exit
-    with pytest.raises(Fault, match=f"'failing_games:{game}-v0'.*{said}.* step [0-9]+"):
+    with pytest.raises(Fault, match=rf"(?=.*{game}-v0'.*{said})(?=.* step [0-9]+)"):
         play(game)
     assert os._exit is leave
 

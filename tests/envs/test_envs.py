@@ -577,7 +577,7 @@ def test_names_are_found(game, backend, task_id):
 @pytest.mark.parametrize(
     ("game", "backend", "words"),
     [
-        ("breakot", "auto", "unknown game 'breakot'; did you mean Breakout?"),
+        ("breakot", "auto", "unknown game 'breakot'; did you mean Breakout"),
         ("LunarLandr", "auto", "did you mean LunarLander"),
         ("gym:CartPol-v1", "auto", "did you mean CartPole"),
         ("zzzzzzzz", "auto", "name one as Breakout"),

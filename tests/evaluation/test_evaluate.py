@@ -184,7 +184,7 @@ def test_acting_is_deterministic_and_takes_any_number_of_simulations(agent):
     assert np.any(agent.found.policy != policy), "more simulations find another policy"
 
 
-@pytest.mark.parametrize("observation", [np.zeros(3), np.zeros((1, 4)), 0.0])
+@pytest.mark.parametrize("observation", [np.zeros(3), np.zeros((4, 1)), 0.0])
 def test_an_observation_of_another_shape_is_refused_with_both_shapes(agent, observation):
     with pytest.raises(ez_jax.BadInput, match=r"shape \(4,\), but this one is") as caught:
         agent.act(observation)

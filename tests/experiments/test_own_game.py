@@ -53,7 +53,7 @@ def test_the_picture_shows_bird_and_wall():
 def test_the_doctor_finds_nothing_to_fix():
     done = runs.wait(runs.start("ez_jax.doctor", f"env={GAME}", "network.support=14", "quick=true"))
     assert (done.returncode, done.stderr) == (exits.DONE, "")
-    assert "all 18 checks succeeded\n" in done.stdout
+    assert "all 20 checks succeeded\n" in done.stdout
 
 
 @pytest.mark.long
