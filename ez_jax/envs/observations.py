@@ -50,6 +50,10 @@ class Encoder(NamedTuple):
     encode: Callable[[Any], Any]  # N raw observations -> dtype[N, *shape], a fresh array
     space: spaces.Space  # of one raw observation, without parts that are left out
 
+    def __hash__(self) -> int:
+        """Spaces have none; games of gymnax, whose programs are cached, need one."""
+        return hash((self.shape, self.dtype, self.encode))
+
 
 def make_encoder(space: spaces.Space, task_id: str, channels_first: bool = False) -> Encoder:
     """The encoder for one environment's observation space.
