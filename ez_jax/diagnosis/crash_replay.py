@@ -127,11 +127,22 @@ def make_update(bundle: Bundle) -> Update:
     rest = dict.fromkeys(("target", "next_target", "updates", "skipped", "skipped_in_a_row"))
     keys = keys_of(jax.random.wrap_key_data(jnp.asarray(arrays["learn_key"])), number)
     batch, targets = (
-        kind(**{f.name: jnp.asarray(arrays[f"{name}/{f.name}"]) for f in dataclasses.fields(kind)})
+        kind(
+            **{
+                field: jnp.asarray(arrays[f"{name}/{field}"])
+                for field in _there(kind, name, arrays)
+            }
+        )
         for name, kind in (("batch", Batch), ("targets", Targets))
     )
     given = template.replace(**parts, **rest), keys[2], batch, targets
     return Update(make_propose(config, model), jax.device_put(given))
+
+
+def _there(kind: type, name: str, arrays: Mapping[str, np.ndarray]) -> list[str]:
+    """Fields of a batch or of targets: all but masks of actions where the game has none."""
+    fields = dataclasses.fields(kind)
+    return [f.name for f in fields if f.default is not None or f"{name}/{f.name}" in arrays]
 
 
 def explain(bundle: Bundle) -> Iterator[str]:
