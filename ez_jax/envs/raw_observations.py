@@ -82,6 +82,16 @@ def described(raw: Any) -> str:
     return f"{raw.dtype}{list(raw.shape)} of {raw.min():g} to {raw.max():g}"
 
 
+def _whole(array: np.ndarray, declared: np.dtype) -> np.ndarray:
+    """Whole numbers that came as floats where integers are declared, as in gymnax's Catch.
+
+    Not of bytes: an image of floats that happens to be black is still none of bytes.
+    """
+    if array.dtype.kind != "f" or declared.kind != "i" or not np.array_equal(array, array.round()):
+        return array
+    return array.astype(declared)
+
+
 def _take_array(
     space: spaces.Space, bounds: tuple[Any, Any] | None, raw: Any, batch: tuple[int, ...] = ()
 ) -> np.ndarray:
@@ -91,6 +101,7 @@ def _take_array(
         array = np.asarray(raw)
     except ValueError as error:  # rows of different lengths
         raise Unlike(f"{described(raw)}, but the space is {space}") from error
+    array = _whole(array, space.dtype)
     if array.shape != (*batch, *space.shape) or not _is_kind_of(array.dtype, space.dtype):
         raise Unlike(f"{described(array)}, but the space is {space}")
     is_byte = array.dtype == np.uint8 == space.dtype
