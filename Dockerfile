@@ -1,7 +1,7 @@
 # docker build -t ez_jax .                                   for CPUs
 # docker build -t ez_jax --build-arg EXTRA=cuda12 .          for NVIDIA GPUs (the wheels bring CUDA 12)
-# docker run --rm -v "$PWD/runs:/work/runs" ez_jax train game=Catch
-# docker run --rm --gpus all -v "$PWD/runs:/work/runs" ez_jax train game=Breakout
+# docker run --rm -v "$PWD/runs:/data/runs" ez_jax train game=Catch
+# docker run --rm --gpus all -v "$PWD/runs:/data/runs" ez_jax train game=Breakout
 FROM python:3.12-slim
 
 ARG EXTRA=""
@@ -11,6 +11,6 @@ COPY ez_jax ez_jax
 # requirements.txt holds the versions that were tested.
 RUN pip install --no-cache-dir -c requirements.txt ".${EXTRA:+[$EXTRA]}" && rm -r /source
 
-WORKDIR /work
+WORKDIR /data
 ENTRYPOINT ["ez_jax"]
 CMD ["--help"]

@@ -87,9 +87,11 @@ def _whole(array: np.ndarray, declared: np.dtype) -> np.ndarray:
 
     Not of bytes: an image of floats that happens to be black is still none of bytes.
     """
-    if array.dtype.kind != "f" or declared.kind != "i" or not np.array_equal(array, array.round()):
+    if array.dtype.kind != "f" or declared.kind != "i":
         return array
-    return array.astype(declared)
+    with np.errstate(invalid="ignore"):  # NaN, infinity and what is too large do not come back
+        whole = array.astype(declared)
+    return whole if np.array_equal(whole, array) else array
 
 
 def _take_array(
