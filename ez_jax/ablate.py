@@ -14,7 +14,7 @@ from typing import Any
 import jax
 
 from ez_jax import terminal
-from ez_jax.config import BadInput, Config, errors, paths, presets
+from ez_jax.config import BadInput, Config, errors, families, paths, presets
 from ez_jax.envs import make_env, runs_on_device
 from ez_jax.structs import EnvSpec
 from ez_jax.studies.designs import DESIGNS, LEAVE_ONE_OUT, SWEEP, Comparison, compare
@@ -111,7 +111,7 @@ def _request(design: str, given: dict[str, Any], overrides: Sequence[str]) -> Re
     games = arguments.listed("game", given.get("game") or arguments.DEFAULT_GAME)
     return Request(
         design=design,
-        games=tuple(dict.fromkeys(presets.name_and_family(game)[0] for game in games)),
+        games=tuple(dict.fromkeys(families.name_and_family(game)[0] for game in games)),
         switches=tuple(idea for idea in presets.IDEAS if idea in switches),
         seeds=(_seeds(given.get("seeds") or DEFAULT_SEEDS),),
         words=tuple(sorted(word.lstrip("+") for word in overrides)),

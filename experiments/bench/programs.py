@@ -33,18 +33,18 @@ def functions(setting: Setting) -> Functions:
 
 
 def programs(
-    setting: Setting, made: Functions | None = None
+    setting: Setting, made: Functions | None = None, rows: int = ROWS
 ) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
     """Each with the shapes of its arguments, in their places on the ambient mesh.
 
     Nothing is executed, so the mesh may be of devices that are not there; `made` are the functions,
-    if they have been made without a mesh.
+    if they have been made without a mesh; `rows` are those of the ring.
     """
     config, spec = setting.config, setting.spec
     act, prepare, learn = made or functions(setting)
     key = jax.eval_shape(lambda: jax.random.key(0))
     train = jax.eval_shape(setting.train)
-    replay = jax.eval_shape(lambda: setting.replay(ROWS))
+    replay = jax.eval_shape(lambda: setting.replay(rows))
     envs = config.actor.num_envs
     frames = jax.eval_shape(lambda: init_frames(spec, envs))
     number, flag = jax.ShapeDtypeStruct((), jnp.float32), jax.ShapeDtypeStruct((), bool)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from experiments.site import links, places
-from ez_jax.config import Config, checks, presets
+from ez_jax.config import Config, checks, families, presets
 
 CONFIG = "ez_jax/config/settings.py"
 NOT_ATARI = "every game but Atari"
@@ -110,11 +110,11 @@ def _layers() -> Iterator[tuple[str, Mapping[str, Any]]]:
     yield from ((f"preset {name}", values) for name, values in presets.PRESETS.items())
     for (preset, scope), values in presets.PRESETS_FOR.items():
         yield f"preset {preset}, {scope}", values
-    yield NOT_ATARI, presets.FAMILIES["other"]
-    common = dict(flat(presets.FAMILIES["other"]))
-    for family, values in presets.FAMILIES.items():
+    yield NOT_ATARI, families.FAMILIES["other"]
+    common = dict(flat(families.FAMILIES["other"]))
+    for family, values in families.FAMILIES.items():
         yield family, {k: v for k, v in flat(values) if common.get(k) != v}
-    yield from ((game, values) for game, (_, values) in presets.GAMES.items())
+    yield from ((game, values) for game, (_, values) in families.GAMES.items())
 
 
 def flat(differences: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

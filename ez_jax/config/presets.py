@@ -8,25 +8,11 @@ each other, for the command line (which keeps the order that was typed) as for `
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ez_jax.config import checks, games
+from ez_jax.config import checks
 from ez_jax.config import settings as configs
 from ez_jax.config.errors import BadInput, unknown
+from ez_jax.config.families import FAMILIES, GAMES, Differences, merge, name_and_family
 from ez_jax.config.settings import Config
-
-Differences = Mapping[str, Any]  # nested like the configuration
-
-
-def merge(*layers: Differences) -> dict[str, Any]:
-    """Nested dictionaries laid over each other; the last one wins."""
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        for key, value in layer.items():
-            if isinstance(value, Mapping):
-                merged[key] = merge(merged.get(key, {}), value)
-            else:
-                merged[key] = value
-    return merged
-
 
 PRESETS: dict[str, Differences] = {
     # The published V1 settings are the defaults themselves.
@@ -44,6 +30,12 @@ PRESETS: dict[str, Differences] = {
         "targets": {"value": "mixed"},
         "loss": {"consistency": 5.0},
         "eval": {"episodes": 10, "num_envs": 10},
+    },
+    # The published network, losses and number of updates in less time on a GPU: searches stay in
+    # the replay for 500 updates, eight updates are prepared at once, and 16 games are played.
+    "fast": {
+        "actor": {"num_envs": 16},
+        "reanalyse": {"mode": "buffer", "max_age": 500, "chunk": 1_024, "updates_per_search": 8},
     },
     # EfficientZero with a network as large as MuZero's, for 200 million frames of Atari instead of
     # 400,000. MuZero's (Schrittwieser et al., 2020, Atari): a million updates of 1024 samples, 16
@@ -166,49 +158,6 @@ PRESETS_FOR: dict[tuple[str, str], Differences] = {
     },
 }
 
-_NOT_ATARI: Differences = {
-    "discount": 0.997,
-    "env": {
-        "frame_stack": 1,
-        "frame_skip": 1,
-        "noop_max": 0,
-        "episodic_life": False,
-        "reward_clip": False,
-        # Large enough not to cut games that end by themselves.
-        "max_episode_steps": 10_000,
-        "eval_max_episode_steps": 10_000,
-    },
-}
-FAMILIES: dict[str, Differences] = {
-    "atari": {"eval": {"max_episode_steps": 3_000}},  # as published; the last one is whole
-    "control": {**_NOT_ATARI, "total_agent_steps": 25_000},
-    "grid": {**_NOT_ATARI, "total_agent_steps": 25_000},
-    # Sticky actions as published (Young & Tian, 2019).
-    "minatar": merge(_NOT_ATARI, {"total_agent_steps": 100_000, "env": {"sticky_actions": 0.1}}),
-    "other": _NOT_ATARI,
-}
-
-
-def _episode(steps: int) -> dict[str, Any]:
-    return {"env": {"max_episode_steps": steps, "eval_max_episode_steps": steps}}
-
-
-# Games known beyond their family: (family, differences).
-GAMES: dict[str, tuple[str, Differences]] = {
-    "CartPole": ("control", {**_episode(500), "total_agent_steps": 10_000}),
-    # Discounted more than the rest, so that a craft that hovers feels that time passes.
-    "LunarLander": (
-        "control",
-        {**_episode(1_000), "total_agent_steps": 300_000, "discount": 0.99},
-    ),
-    "Acrobot": ("control", {**_episode(500), "total_agent_steps": 50_000}),
-    "MountainCar": ("control", {**_episode(200), "total_agent_steps": 100_000}),
-    "Catch": ("grid", {**_episode(100), "total_agent_steps": 5_000}),
-    "gymnax:CartPole": ("control", {**_episode(500), "total_agent_steps": 10_000}),
-    "gymnax:Acrobot": ("control", {**_episode(500), "total_agent_steps": 50_000}),
-    "Catch-bsuite": ("grid", {**_episode(100), "total_agent_steps": 5_000}),
-}
-
 ABLATIONS: dict[str, Differences] = {
     "no_consistency": {"consistency": False},
     "no_value_prefix": {"value_prefix": False},
@@ -322,27 +271,3 @@ def make_config(
     chosen = [("protocol", protocol), ("compat", compat), *(("ablation", a) for a in ablations)]
     config = configs.from_dict(compose(game, preset, chosen))
     return checks.validate(configs.override(config, changes or {}))
-
-
-# By what stands in a name.
-FAMILY_OF = {"MiniGrid": "grid", "BabyAI": "grid", "-MinAtar": "minatar"}
-
-
-def name_and_family(name: str) -> tuple[str, str]:
-    """The proper name of a game and its family.
-
-    Raises:
-        BadInput: no backend has it.
-    """
-    by_lower = {game.lower(): game for game in GAMES}
-    game = by_lower.get(name.lower())
-    if game is None:
-        # Looking a name up costs an import of the environments: only for those not known here.
-        # `gym:CartPole-v1` asks for Gymnasium: the proper name alone would not.
-        task = games.find_task(name)
-        game = games.as_written(name, task)
-        if games.is_atari(game):
-            return game, "atari"
-    if game in GAMES:
-        return game, GAMES[game][0]
-    return game, next((FAMILY_OF[part] for part in FAMILY_OF if part in game), "other")

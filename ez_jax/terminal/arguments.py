@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ez_jax import config
-from ez_jax.config import BadInput, Config, errors, paths, presets
+from ez_jax.config import BadInput, Config, errors, families, paths, presets
 
 DEFAULT_GAME = "CartPole"
 # Of the training command itself, no settings of a run: whether to plan it only, and how many seeds
@@ -95,7 +95,7 @@ def _parse_setting(word: str, sweep: bool, own: Iterable[str]) -> Override:
     if key in ("game", "preset") and any(isinstance(item, list) for item in _items(override)):
         raise BadInput(f"a run has one {key}: for several runs write -m {key}=A,B")
     for name in _names(override) if key == "game" else ():
-        presets.name_and_family(name)
+        families.name_and_family(name)
     for name in _names(override) if key in presets.SETS else ():
         presets.named(key, name)
     return override
@@ -314,7 +314,7 @@ def _items(override: Override) -> list[Any]:
     """The values that an override chooses from; none where they cannot be told one by one."""
     value = override.value()
     if isinstance(value, Glob):
-        known = presets.SETS.get(override.key_or_group, presets.GAMES)
+        known = presets.SETS.get(override.key_or_group, families.GAMES)
         return value.filter(list(known))
     if isinstance(value, ChoiceSweep):
         return value.list

@@ -19,6 +19,7 @@ from ez_jax.config import (
     BadInput,
     Config,
     checks,
+    families,
     from_dict,
     override,
     presets,
@@ -139,7 +140,7 @@ def test_run_folder_follows_the_rule_unless_named():
 
 
 @pytest.mark.parametrize("preset", presets.PRESETS)
-@pytest.mark.parametrize("game", presets.GAMES)
+@pytest.mark.parametrize("game", families.GAMES)
 def test_every_preset_fits_every_known_game(game, preset):
     chosen = presets.make_config(game, preset)
     assert (chosen.game, chosen.preset) == (game, preset)

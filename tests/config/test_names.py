@@ -3,7 +3,7 @@
 import pytest
 
 from ez_jax.config import BadInput, run_folder
-from ez_jax.config.presets import name_and_family
+from ez_jax.config.families import name_and_family
 from ez_jax.terminal import arguments
 
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 from runs import ROOT
 
-from ez_jax.config import dotted_keys, presets
+from ez_jax.config import dotted_keys, families, presets
 from ez_jax.config.games import ATARI_100K
 from ez_jax.evaluation import references
 from ez_jax.evaluation.scores import RANDOM_AND_HUMAN
@@ -33,7 +33,7 @@ def rows(name):
 
 @pytest.mark.parametrize("game", [*ATARI_100K, *OTHER_GAMES])
 def test_games_are_spelled_as_the_presets_spell_them(game):
-    assert presets.name_and_family(game)[0] == game
+    assert families.name_and_family(game)[0] == game
 
 
 @pytest.mark.parametrize("game", ATARI_100K)

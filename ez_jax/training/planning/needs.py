@@ -20,7 +20,7 @@ from ez_jax.storage.checkpoint_items import tree_bytes
 from ez_jax.structs import Embedding, EnvSpec, Variables
 from ez_jax.system import free_memory, processes
 from ez_jax.terminal.progress import duration
-from ez_jax.training.planning import memory
+from ez_jax.training.planning import flops, memory
 from ez_jax.training.planning.memory import MemoryNeeds
 
 # Share of what a gradient keeps that is in memory at once: XLA computes cheap results again. The
@@ -162,7 +162,7 @@ def searched_share(config: Config) -> float:
 
 
 def update_flops(config: Config, model: Model) -> float:
-    """Floating-point operations of one update with its reanalysis, from the lowered programs."""
+    """FLOPs of the products and convolutions of one update with its reanalysis."""
     train, frames, embedding = _shapes(config, model)
     action = jax.ShapeDtypeStruct((1,), jnp.int32)
 
@@ -170,9 +170,9 @@ def update_flops(config: Config, model: Model) -> float:
         following, reward = model.dynamics(variables, embedding, action)
         return model.predict(variables, following), reward
 
-    represent = _flops(model.represent, train.variables, frames)
-    step = _flops(imagine, train.variables, embedding, action)
-    project = _flops(model.project, train.variables, embedding)
+    represent = flops.count(model.represent, train.variables, frames)
+    step = flops.count(imagine, train.variables, embedding, action)
+    project = flops.count(model.project, train.variables, embedding)
     unroll_steps, positions = config.learner.unroll_steps, config.learner.unroll_steps + 1
     # Per sample: bootstrap values, searches of the share that is made anew, and the update, whose
     # backward pass costs two forward passes; consistency encodes and projects without one.
@@ -183,11 +183,6 @@ def update_flops(config: Config, model: Model) -> float:
     if config.consistency:
         sample += unroll_steps * (represent + 5 * project)
     return config.learner.batch_size * sample
-
-
-def _flops(function: Any, *shapes: Any) -> float:
-    costs = jax.jit(function).lower(*shapes).cost_analysis() or {}
-    return costs["flops"]
 
 
 def start_rows(config: Config, model: Model, needs: MemoryNeeds, folder: Path) -> dict[str, str]:
@@ -228,8 +223,8 @@ def start_warnings(config: Config, model: Model) -> list[str]:
     """What a person should think about before the run starts."""
     if jax.local_devices()[0].platform != "cpu" or config.preset == "small":
         return []
-    flops, cores = update_flops(config, model), os.cpu_count() or 1
-    return [cpu_warning(config.preset, config.total_updates, flops, cores=cores)]
+    per_update, cores = update_flops(config, model), os.cpu_count() or 1
+    return [cpu_warning(config.preset, config.total_updates, per_update, cores=cores)]
 
 
 CPU_FLOP_PER_S = 2.5e10  # of one core, convolutions in float32, measured on a server

@@ -1,0 +1,1 @@
+"""First light: what an accelerator does with ez_jax, measured in a quarter of an hour."""

@@ -1,0 +1,88 @@
+"""What games of one family, and games by name, change in every preset."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ez_jax.config import games
+
+Differences = Mapping[str, Any]  # nested like the configuration
+
+
+def merge(*layers: Differences) -> dict[str, Any]:
+    """Nested dictionaries laid over each other; the last one wins."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            if isinstance(value, Mapping):
+                merged[key] = merge(merged.get(key, {}), value)
+            else:
+                merged[key] = value
+    return merged
+
+
+_NOT_ATARI: Differences = {
+    "discount": 0.997,
+    "env": {
+        "frame_stack": 1,
+        "frame_skip": 1,
+        "noop_max": 0,
+        "episodic_life": False,
+        "reward_clip": False,
+        # Large enough not to cut games that end by themselves.
+        "max_episode_steps": 10_000,
+        "eval_max_episode_steps": 10_000,
+    },
+}
+FAMILIES: dict[str, Differences] = {
+    "atari": {"eval": {"max_episode_steps": 3_000}},  # as published; the last one is whole
+    "control": {**_NOT_ATARI, "total_agent_steps": 25_000},
+    "grid": {**_NOT_ATARI, "total_agent_steps": 25_000},
+    # Sticky actions as published (Young & Tian, 2019).
+    "minatar": merge(_NOT_ATARI, {"total_agent_steps": 100_000, "env": {"sticky_actions": 0.1}}),
+    "other": _NOT_ATARI,
+}
+
+
+def _episode(steps: int) -> dict[str, Any]:
+    return {"env": {"max_episode_steps": steps, "eval_max_episode_steps": steps}}
+
+
+# Games known beyond their family: (family, differences).
+GAMES: dict[str, tuple[str, Differences]] = {
+    "CartPole": ("control", {**_episode(500), "total_agent_steps": 10_000}),
+    # Discounted more than the rest, so that a craft that hovers feels that time passes.
+    "LunarLander": (
+        "control",
+        {**_episode(1_000), "total_agent_steps": 300_000, "discount": 0.99},
+    ),
+    "Acrobot": ("control", {**_episode(500), "total_agent_steps": 50_000}),
+    "MountainCar": ("control", {**_episode(200), "total_agent_steps": 100_000}),
+    "Catch": ("grid", {**_episode(100), "total_agent_steps": 5_000}),
+    "gymnax:CartPole": ("control", {**_episode(500), "total_agent_steps": 10_000}),
+    "gymnax:Acrobot": ("control", {**_episode(500), "total_agent_steps": 50_000}),
+    "Catch-bsuite": ("grid", {**_episode(100), "total_agent_steps": 5_000}),
+}
+
+
+# By what stands in a name.
+FAMILY_OF = {"MiniGrid": "grid", "BabyAI": "grid", "-MinAtar": "minatar"}
+
+
+def name_and_family(name: str) -> tuple[str, str]:
+    """The proper name of a game and its family.
+
+    Raises:
+        BadInput: no backend has it.
+    """
+    by_lower = {game.lower(): game for game in GAMES}
+    game = by_lower.get(name.lower())
+    if game is None:
+        # Looking a name up costs an import of the environments: only for those not known here.
+        # `gym:CartPole-v1` asks for Gymnasium: the proper name alone would not.
+        task = games.find_task(name)
+        game = games.as_written(name, task)
+        if games.is_atari(game):
+            return game, "atari"
+    if game in GAMES:
+        return game, GAMES[game][0]
+    return game, next((FAMILY_OF[part] for part in FAMILY_OF if part in game), "other")
