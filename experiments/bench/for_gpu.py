@@ -29,9 +29,10 @@ from ez_jax.config import BadInput, Config, from_dict, override, to_dict
 from ez_jax.system import devices, exits
 
 H100 = Path(__file__).with_name("h100.txtpb")
-BANDWIDTH = 3.35e12  # byte/s of an H100 SXM: NVIDIA's data sheet
-PEAK = {"bfloat16": 989e12, "float32": 495e12}  # FLOP/s without sparsity; float32 is TF32: the same
-LAUNCH = (3e-6, 5e-6)  # seconds of a small kernel at least: assumed
+# What an H100 reached (experiments/results/gpu/h100):
+BANDWIDTH = 2.95e12  # byte/s of a large copy
+PEAK = {"bfloat16": 774e12, "float32": 380e12}  # FLOP/s of a large product; float32 is TF32
+LAUNCH = (1.8e-6, 3.3e-6)  # seconds of a small kernel: in a search, in a loop of nothing else
 Row = dict[str, Any]
 
 
@@ -77,8 +78,8 @@ def notes() -> list[str]:
         "what XLA's compiler makes for an H100 (no autotuning); open_loops: loops of unknown "
         "length, of which one turn is counted",
         f"least: the largest of bytes / {bandwidth}, FLOPs / {best:.0f} TFLOP/s ({other:.0f} in "
-        f"float32) and {quick:.0f} us for each kernel; most: their sum, with {slow:.0f} us. Peaks "
-        "are those of the data sheet, the time of a kernel is assumed: no GPU has been measured",
+        f"float32) and {quick:.1f} us for each kernel; most: their sum, with {slow:.1f} us. What "
+        "an H100 reached in large copies and products, and in small kernels, stands for all",
     ]
 
 

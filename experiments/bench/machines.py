@@ -1,4 +1,4 @@
-"""Machines that nobody has measured yet, and what counts of compiled programs predict for them.
+"""Machines that nobody has measured as a whole, and what counts of compiled programs predict for them.
 
     seconds = FLOPs / (share x peak) + bytes sent / bandwidth + collectives x latency
 
@@ -12,7 +12,6 @@ from typing import Any
 
 from experiments.bench.collectives import KINDS, ROUNDS
 
-SHARE = 0.4  # of the peak that networks of this size reach: assumed
 BUSY = 0.75  # of a link's speed that collectives of large arrays reach: assumed
 
 
@@ -23,6 +22,7 @@ class Machine:
     name: str
     devices: int
     peak: float  # FLOP/s of one device, bfloat16 with float32 sums, without sparsity
+    share: float  # of the peak that the published update reaches
     link: float  # byte/s that one device can send, to all others together
     latency: float  # seconds of one collective of nothing
     sources: str
@@ -30,18 +30,18 @@ class Machine:
 
 MACHINES = (
     Machine(
-        "8 x H100 (NVLink)", 8, 989e12, 450e9, 20e-6,
+        "8 x H100 (NVLink)", 8, 989e12, 0.08, 450e9, 20e-6,
         "peak and 900 GB/s NVLink, half of it per direction: NVIDIA's H100 SXM data sheet; "
-        "latency assumed",
+        "share measured at batch 256 (experiments/results/gpu), latency assumed",
     ),
     Machine(
-        "v5e-16 (ICI)", 16, 197e12, 100e9, 10e-6,
+        "v5e-16 (ICI)", 16, 197e12, 0.4, 100e9, 10e-6,
         "peak and 1,600 Gb/s ICI per chip, half of it per direction: Google's page of TPU v5e; "
-        "latency assumed",
+        "share and latency assumed",
     ),
     Machine(
-        "64 hosts x 8 H100 (400 Gb/s)", 512, 989e12, 50e9, 100e-6,
-        "peak: as above; 400 Gb/s network card per GPU, NVLink inside a host taken as free; "
+        "64 hosts x 8 H100 (400 Gb/s)", 512, 989e12, 0.08, 50e9, 100e-6,
+        "peak and share: as above; 400 Gb/s network card per GPU, NVLink inside a host taken as free; "
         "latency assumed",
     ),
 )  # fmt: skip
@@ -86,7 +86,7 @@ def predict(machine: Machine, laws: Sequence[tuple[Law, float]], samples: int) -
 
     Beside them how many times as fast that is as one such device with all the samples.
     """
-    n, rate = machine.devices, SHARE * machine.peak
+    n, rate = machine.devices, machine.share * machine.peak
     parts = {"computing_ms": 0.0, "sending_ms": 0.0, "waiting_ms": 0.0}
     alone = 0.0
     for each, times in laws:
@@ -107,9 +107,11 @@ def assumptions() -> list[str]:
     lines = [
         "predicted = FLOPs / (share x peak) + bytes sent / (busy x link) + collectives x latency; "
         "nothing overlaps; counted on CPU devices, where XLA may choose other collectives",
-        f"share of the peak {SHARE:.2f}, assumed; busy share of a link {BUSY:.2f}, assumed",
+        f"busy share of a link {BUSY:.2f}, assumed",
     ]
     for each in MACHINES:
-        numbers = f"{each.peak / 1e12:,.0f} TFLOP/s, {each.link / 1e9:,.0f} GB/s, "
+        numbers = (
+            f"{each.share:.2f} of {each.peak / 1e12:,.0f} TFLOP/s, {each.link / 1e9:,.0f} GB/s, "
+        )
         lines.append(f"{each.name}: {numbers}{1e6 * each.latency:.0f} us ({each.sources})")
     return lines

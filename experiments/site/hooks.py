@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 from experiments.site import (
     formulas,
+    gpu,
     hyperparameters,
     links,
     notebooks,
@@ -46,7 +47,9 @@ MACROS = {
         macro.__name__: macro
         for macro in (
             *(links.code, links.test, links.key, links.line, links.repository, links.api),
-            *(status.atari, status.evaluations, status.gpu_items, status.gpu_notice),
+            *(status.atari, status.evaluations),
+            *(gpu.gpu_notice, gpu.gpu_searches, gpu.gpu_parts, gpu.gpu_curve),
+            gpu.gpu_evaluation,
             *(status.published_runs, status.small_games, status.clear_effects),
         )
     },

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from experiments import gpu, reproduce
+from experiments import reproduce
 from experiments.reproduce import Reproduction
 from experiments.site import places
 from ez_jax.evaluation import references
@@ -131,8 +131,8 @@ def atari_games() -> Iterator[tuple[str, dict[str, float]]]:
 
 def gpu_runs() -> dict[tuple[str, str], float]:
     """Scores of whole runs on a GPU, by game and preset."""
-    found = (json.loads(path.read_text()) for path in (RESULTS / "gpu").glob("*.json"))
-    return {(x["protocol"]["game"], x["preset"]): x["mean"] for x in found if "mean" in x}
+    found = (json.loads(path.read_text()) for path in (RESULTS / "gpu").glob("*/*_scores.json"))
+    return {(x["protocol"]["game"], x["preset"]): x["mean"] for x in found}
 
 
 def published_runs() -> str:
@@ -144,27 +144,6 @@ def published_runs() -> str:
             "which takes a GPU or TPU."
         )
     return f"were tried in {runs} of {games * len(PUBLISHED)} cases, see the table of Atari-100k."
-
-
-def gpu_notice() -> str:
-    """What is known of GPUs, in a sentence."""
-    done = len(list((RESULTS / "gpu").glob("*.json")))
-    if not done:
-        return "No GPU has been measured: all figures come from CPUs."
-    return f"{done} of {len(gpu.ITEMS)} measurements on a GPU were made."
-
-
-def gpu_items() -> str:
-    """What was measured on a GPU, or, before anything was, a sentence."""
-    if not any((RESULTS / "gpu").glob("*.json")):
-        return f"Nothing yet; {len(gpu.ITEMS)} measurements are prepared (`--list` names them)."
-    rows = []
-    for item in gpu.ITEMS:
-        path = RESULTS / "gpu" / f"{item.name}.json"
-        found: Mapping[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-        seconds = f"{found['wall_seconds']:,.0f}" if found else NOTHING
-        rows.append([f"`python {' '.join(item.words)}`", seconds, found.get("exit_code", NOTHING)])
-    return table(["command", "seconds on a GPU", "exit code"], rows)
 
 
 def evaluations() -> str:

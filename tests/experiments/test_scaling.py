@@ -112,11 +112,11 @@ def test_the_law_of_counts_finds_constants_and_slopes():
 
 
 def test_a_prediction_is_the_sum_of_its_parts():
-    machine = Machine("four", 4, peak=1e12, link=1e9, latency=1e-5, sources="")
+    machine = Machine("four", 4, peak=1e12, share=0.5, link=1e9, latency=1e-5, sources="")
     whole = dict.fromkeys(KINDS, (0.0, 0.0)) | {"all-reduce": (1e6, 0.0)}
     one = Law((0.0, 1e9), whole, 10)
     found = predict(machine, [(one, 1.0), (one, 0.5)], samples=64)
-    assert found["computing_ms"] == pytest.approx(1.5e3 * 16e9 / (machines.SHARE * 1e12))
+    assert found["computing_ms"] == pytest.approx(1.5e3 * 16e9 / (0.5 * 1e12))
     assert found["sending_ms"] == pytest.approx(1.5e3 * 1.5e6 / (machines.BUSY * 1e9))
     assert found["waiting_ms"] == pytest.approx(1.5 * 10 * 1e-2)
     parts = ("computing_ms", "sending_ms", "waiting_ms")
@@ -129,7 +129,7 @@ def test_every_assumption_is_told():
     told = "\n".join(machines.assumptions())
     for machine in machines.MACHINES:
         assert f"{machine.name}: " in told
-    assert told.count("assumed") >= 2 + len(machines.MACHINES)
+    assert told.count("assumed") >= 1 + len(machines.MACHINES)
 
 
 def test_a_number_of_devices_that_does_not_divide_the_batch_is_refused(tmp_path):
