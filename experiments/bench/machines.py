@@ -1,4 +1,4 @@
-"""Machines that nobody has measured as a whole, and what counts of compiled programs predict for them.
+"""Machines that nobody has measured as a whole, and what counts of programs predict for them.
 
     seconds = FLOPs / (share x peak) + bytes sent / bandwidth + collectives x latency
 
@@ -41,7 +41,7 @@ MACHINES = (
     ),
     Machine(
         "64 hosts x 8 H100 (400 Gb/s)", 512, 989e12, 0.08, 50e9, 100e-6,
-        "peak and share: as above; 400 Gb/s network card per GPU, NVLink inside a host taken as free; "
+        "peak and share: as above; 400 Gb/s network card per GPU, NVLink inside a host is free; "
         "latency assumed",
     ),
 )  # fmt: skip

@@ -91,7 +91,8 @@ def gpu_evaluation() -> str:
     return (
         f"Its last weights, {found['agent_steps']:,} agent steps and {found['updates']:,} updates "
         f"old, score **{number(found['mean'])} ± {number(found['standard_error'])}** in "
-        f"{found['episodes']} episodes of Breakout without noise, {found['distinct_games']} of them "
-        f"different (played on a CPU). Published, after 100,000 steps: {beside}, EfficientZero "
-        f"{number(published['EfficientZero'])}. One seed, one game: it shows that it learns, not how well."
+        f"{found['episodes']} episodes of Breakout without noise, of which "
+        f"{found['distinct_games']} differ (played on a CPU). Published, after 100,000 steps: "
+        f"{beside}, EfficientZero {number(published['EfficientZero'])}. One seed of one game "
+        "shows that it learns, not how well."
     )

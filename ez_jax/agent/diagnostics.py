@@ -22,9 +22,10 @@ HEADS = ("prefix", "value")
 TINY = 1e-6  # a variance below it, in squared units of reward, is none
 
 
-def mean_where(mask: Array, x: Array) -> Float[Array, ""]:
+def mean_where(mask: Array, x: Array, axis: int | None = None) -> Float[Array, "..."]:
     """Mean of what counts; 0 where nothing does."""
-    return jnp.sum(jnp.where(mask > 0, x, 0.0)) / jnp.maximum(jnp.sum(mask > 0), 1)
+    total = jnp.sum(jnp.where(mask > 0, x, 0.0), axis)
+    return total / jnp.maximum(jnp.sum(mask > 0, axis), 1)
 
 
 def _moments(predicted: Array, target: Array, mask: Array) -> dict[str, Array]:
@@ -52,10 +53,11 @@ def measure(
     value, value_target = output.value, targets.value.T
     found = {"value/bias": mean_where(mask[0], value[0] - value_target[0])}
     found["norm/value_gap"] = output.value_gap
+    prefix_errors = mean_where(mask[1:], jnp.abs(prefix - prefix_target), axis=1)
+    value_errors = mean_where(mask[1:], jnp.abs(value - value_target)[1:], axis=1)
     for k in range(1, len(mask)):
-        error = jnp.abs(prefix[k - 1] - prefix_target[k - 1])
-        found[f"prefix/error_{k}"] = mean_where(mask[k], error)
-        found[f"value/error_{k}"] = mean_where(mask[k], jnp.abs(value[k] - value_target[k]))
+        found[f"prefix/error_{k}"] = prefix_errors[k - 1]
+        found[f"value/error_{k}"] = value_errors[k - 1]
     moments = {
         "prefix": _moments(prefix, prefix_target, mask[1:]),
         "value": _moments(value[0], value_target[0], mask[0]),

@@ -2,16 +2,17 @@
 
 import functools
 import operator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from ez_jax.agent import support
 from ez_jax.agent.augment import augment, can_be_shifted
 from ez_jax.agent.frames import stacks_at
 from ez_jax.agent.model import Model
+from ez_jax.agent.over_steps import StepFn, over_steps
 from ez_jax.config import Config
 from ez_jax.structs import Batch, Embedding, LossOutput, Targets, Variables
 
@@ -70,35 +71,46 @@ def _views(batch: Batch, model: Model, config: Config, key: Array) -> tuple[Arra
     return change(first, keys[0]), change(following, keys[1])
 
 
-def _head_losses(
-    logits: tuple[Array, Array], targets: Targets, k: Array | int, support_size: int
-) -> Terms:
-    """Policy and value at step k of the unroll; k = 0 is the root."""
+def _head_losses(logits: tuple[Array, Array], targets: Targets, support_size: int) -> Terms:
+    """Policy and value at all steps, f32[K+1, B]; 0 is the root."""
     policy_logits, value_logits = logits
-    value = support.encode(targets.value[:, k], support_size)
-    policy = cross_entropy(targets.policy[:, k], policy_logits)
-    return {
-        "policy": targets.policy_mask[:, k] * policy,
-        "value": targets.mask[:, k] * cross_entropy(value, value_logits),
-    }
+    value = cross_entropy(support.encode(targets.value.T, support_size), value_logits)
+    policy = cross_entropy(jnp.moveaxis(targets.policy, 1, 0), policy_logits)
+    return {"policy": targets.policy_mask.T * policy, "value": targets.mask.T * value}
 
 
 def _consistency(
     model: Model, variables: Variables, imagined: Embedding, frames: Array
-) -> tuple[Float[Array, " B"], Float[Array, ""], Variables]:
-    """An imagined state against the encoding of what was seen, which gets no gradient.
+) -> tuple[Float[Array, "K B"], Float[Array, ""], Variables]:
+    """Imagined states [K, B] against the encodings of what was seen, which get no gradient.
 
     Also how alike the predictions of different samples are.
     """
-    state, depth = imagined.state, imagined.depth
-    online, variables = model.projections(variables, state, predict=True, depth=depth)
-    # Stopped at the parameters, so that nothing of this branch is kept for a gradient.
-    frozen = jax.lax.stop_gradient(variables)
-    # Deviates (consistency targets): no prediction is made from what was observed.
-    observed, frozen = model.encode(frozen, frames, train=True)
-    target, frozen = model.projections(frozen, observed.state, predict=False, depth=observed.depth)
-    variables = {**frozen, "params": variables["params"]}
-    return negative_cosine(online, target), mean_cosine(online), variables
+
+    def project(variables: Variables, given: tuple) -> tuple[tuple[Array, Array], Variables]:
+        imagined, frames = given
+        depth = imagined.depth
+        online, variables = model.projections(variables, imagined.state, predict=True, depth=depth)
+        # Stopped at the parameters, so that nothing of this branch is kept for a gradient. (Not at
+        # the statistics: `over_steps` follows how these move.)
+        frozen = {**variables, "params": jax.lax.stop_gradient(variables["params"])}
+        # Deviates (consistency targets): no prediction is made from what was observed.
+        seen, frozen = model.encode(frozen, frames, train=True)
+        target, frozen = model.projections(frozen, seen.state, predict=False, depth=seen.depth)
+        return (online, target), {**frozen, "params": variables["params"]}
+
+    (online, target), variables = _over_steps(model, project, variables, (imagined, frames))
+    alike = jnp.mean(jax.vmap(mean_cosine)(online))
+    return negative_cosine(online, target), alike, variables
+
+
+def _over_steps(
+    model: Model, function: StepFn, variables: Variables, steps: Any
+) -> tuple[Any, Variables]:
+    """In the way that the network asks for; a model of one's own need not say."""
+    network = getattr(model, "network", None)
+    at_once = getattr(network, "steps_at_once", False)
+    return over_steps(function, variables, steps, at_once=at_once)
 
 
 def _value_gap(
@@ -143,46 +155,65 @@ def unroll_terms(
 
     Terms are masked; the key is consumed.
     """
-    unroll_steps, stack = config.learner.unroll_steps, model.spec.frame_stack
-    support_size = config.network.support
+    stack, support_size = model.spec.frame_stack, config.network.support
     first, following = _views(batch, model, config, key)
-    before, params = variables, variables["params"]
-
-    def unroll(carry: tuple, k: Array) -> tuple[tuple, tuple[Terms, Array, Array, Array]]:
-        """Step k of 1..K: the terms, the value and prefix predicted, how alike projections are."""
-        embedding, stats = carry
-        embedding, prefix_logits, variables = model.step(
-            _variables(params, stats), embedding, batch.action[:, k - 1], train=True
-        )
-        state, depth = embedding.state, embedding.depth
-        logits, variables = model.heads(variables, state, train=True, depth=depth)
-        terms = _head_losses(logits, targets, k, support_size)
-        prefix = support.encode(targets.value_prefix[:, k - 1], support_size)
-        terms["value_prefix"] = targets.mask[:, k] * cross_entropy(prefix, prefix_logits)
-        alike = jnp.zeros(())
-        if config.consistency:
-            frames = stacks_at(following, k - 1, stack)
-            cosine, alike, variables = _consistency(model, variables, embedding, frames)
-            terms["consistency"] = targets.mask[:, k] * cosine
-        predicted = support.decode(logits[1]), support.decode(prefix_logits)
-        return (embedding, variables.get("batch_stats", {})), (terms, *predicted, alike)
+    before = variables
 
     root, variables = model.encode(variables, first, train=True)
-    logits, variables = model.heads(variables, root.state, train=True, depth=root.depth)
-    start = root, variables.get("batch_stats", {})
-    # Unrolled: as a loop the backward convolutions take three times the CPU time.
-    (_, batch_stats), (steps, value, value_prefix, alike) = jax.lax.scan(
-        unroll, start, jnp.arange(1, unroll_steps + 1), unroll=True
-    )
-    at_root = support.decode(logits[1])
+    imagined, prefix_logits, variables = _imagined(model, variables, root, batch.action.T)
+    logits, variables = _heads(model, variables, root, imagined)
+    terms = _head_losses(logits, targets, support_size)
+    at_root, steps = ({name: x[part] for name, x in terms.items()} for part in (0, slice(1, None)))
+    prefix = cross_entropy(support.encode(targets.value_prefix.T, support_size), prefix_logits)
+    steps["value_prefix"] = targets.mask.T[1:] * prefix
+    alike = jnp.zeros(())
+    if config.consistency:
+        frames = jnp.stack([stacks_at(following, k, stack) for k in range(len(prefix))])
+        cosine, alike, variables = _consistency(model, variables, imagined, frames)
+        steps["consistency"] = targets.mask.T[1:] * cosine
+    values = support.decode(logits[1])
     return Unrolled(
-        at_root=_head_losses(logits, targets, 0, support_size),
+        at_root=at_root,
         steps=steps,
-        value=jnp.concatenate([at_root[None], value]),
-        value_prefix=value_prefix,
-        alike=jnp.mean(alike),
-        value_gap=_value_gap(model, before, first, at_root),
-        batch_stats=batch_stats,
+        value=values,
+        value_prefix=support.decode(prefix_logits),
+        alike=alike,
+        value_gap=_value_gap(model, before, first, values[0]),
+        batch_stats=variables.get("batch_stats", {}),
+    )
+
+
+def _imagined(
+    model: Model, variables: Variables, root: Embedding, actions: Int[Array, "K B"]
+) -> tuple[Embedding, Float[Array, "K B S"], Variables]:
+    """The K embeddings that follow a root, one after the other, and the logits of the prefixes."""
+
+    def imagine(
+        carry: tuple[Variables, Embedding], action: Array
+    ) -> tuple[tuple[Variables, Embedding], tuple[Embedding, Array]]:
+        variables, embedding = carry
+        embedding, logits, variables = model.step(variables, embedding, action, train=True)
+        return (variables, embedding), (embedding, logits)
+
+    # Unrolled: as a loop the backward convolutions take three times the CPU time.
+    (variables, _), (imagined, logits) = jax.lax.scan(
+        imagine, (variables, root), actions, unroll=True
+    )
+    return imagined, logits, variables
+
+
+def _heads(
+    model: Model, variables: Variables, root: Embedding, imagined: Embedding
+) -> tuple[tuple[Float[Array, "K+1 B A"], Float[Array, "K+1 B S"]], Variables]:
+    """Logits of policy and value at the root and all that follow it."""
+    every = jax.tree.map(
+        lambda one, more: jnp.concatenate([one[None], more]),
+        *((root.state, root.depth), (imagined.state, imagined.depth)),
+    )
+    return _over_steps(
+        model,
+        lambda variables, given: model.heads(variables, given[0], train=True, depth=given[1]),
+        *(variables, every),
     )
 
 

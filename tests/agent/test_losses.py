@@ -1,5 +1,6 @@
 """The unrolled loss: what it sums, and what must not reach the gradient."""
 
+import functools
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ import tiny
 
 from ez_jax.agent import losses
 from ez_jax.agent.losses import negative_cosine, unroll_loss
-from ez_jax.agent.model import Model
+from ez_jax.agent.model import Model, make_model
 from ez_jax.config import override
 from ez_jax.structs import Batch, Embedding, Targets
 
@@ -266,3 +267,37 @@ def test_the_cosine_of_a_zero_vector_has_a_finite_gradient():
     np.testing.assert_allclose(negative_cosine(x, y), [0, -0.8], rtol=1e-6)
     gradient = jax.grad(lambda x: jnp.sum(negative_cosine(x, y)))(x)
     assert np.all(np.isfinite(gradient))
+
+
+@pytest.mark.parametrize(
+    ("shape", "changes"),
+    [
+        ((2,), {}),
+        ((8, 8, 1), {"network.blocks": 0}),
+        pytest.param(
+            (8, 8, 1),
+            {"network.norm": "batch_per_depth", "network.center": True},
+            marks=pytest.mark.long,
+        ),
+    ],
+)
+def test_all_steps_at_once_give_what_one_after_the_other_gives(monkeypatch, shape, changes):
+    """Statistics included, which move with every step on both sides of the consistency loss."""
+    model = make_model(tiny.make_config(changes), tiny.make_spec(*shape))
+    rng, variables = np.random.default_rng(0), dict(tiny.init(model))
+    random = lambda x: jnp.asarray(rng.uniform(0.1, 0.3, x.shape), x.dtype)  # noqa: E731
+    variables["batch_stats"] = jax.tree.map(random, variables["batch_stats"])
+    frames = jnp.asarray(rng.uniform(size=(3, 8, 1, *shape)), jnp.float32)
+    imagined = jax.vmap(lambda x: model.represent(variables, x))(frames[::-1])
+    found = []
+    for at_once in (True, False):
+        monkeypatch.setattr(type(model.network), "steps_at_once", at_once)
+        run = jax.jit(lambda *given: losses._consistency(model, *given))
+        found.append(run(variables, imagined, frames))
+    # What is subtracted from the images moves once less often between the steps.
+    tolerance = 0.05 if "network.center" in changes else 2e-3
+    close = functools.partial(np.testing.assert_allclose, rtol=tolerance, atol=tolerance / 2)
+    jax.tree.map(close, *found)
+    moved = jax.tree.map(lambda new, old: jnp.max(jnp.abs(new - old)), found[0][2], variables)
+    for side in ("projector", "predictor"):
+        assert all(distance > 1e-3 for distance in jax.tree.leaves(moved["batch_stats"][side]))

@@ -6,6 +6,7 @@ Layer by layer the official code, without the layers it never calls.
 import functools
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -49,9 +50,10 @@ class Center(nn.Module):
     def __call__(self, image: Float[Array, "B H W c"], train: bool) -> Float[Array, "B H W c"]:
         """Return the images less the running mean image."""
         mean = self.variable("batch_stats", "mean", jnp.zeros, image.shape[1:])
-        centered = image - mean.value
+        centered = image - jax.lax.stop_gradient(mean.value)
         if train and not self.is_initializing():
-            mean.value += (1 - CENTER_MOMENTUM) * centered.mean(0)
+            keep = CENTER_MOMENTUM
+            mean.value = keep * mean.value + (1 - keep) * image.mean(0)
         return centered
 
 

@@ -26,6 +26,7 @@ from ez_jax.agent.networks.layers import (
     norm_of,
 )
 from ez_jax.config import NetworkConfig
+from ez_jax.system import devices
 
 Observation = Float[Array, "B *stacked"]  # [B, H, W, F*C], 0..1, oldest frame first, or [B, F*D]
 State = Float[Array, "B *state"]  # [B, h, w, c] of images, [B, width] of vectors
@@ -73,6 +74,14 @@ class Network(nn.Module):
     dtype: Dtype = jnp.float32
 
     neck: ClassVar[Callable[..., nn.Module]]  # what a head reads of a state
+
+    @property
+    def steps_at_once(self) -> bool:
+        """Whether the loss predicts from all steps of the unroll as one batch.
+
+        On a CPU images are quicker one after the other, whose activations stay in cache.
+        """
+        return devices.platform() != "cpu"
 
     @property
     def norm(self) -> Norm:

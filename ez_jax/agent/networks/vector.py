@@ -83,6 +83,11 @@ class VectorNetwork(Network):
         """Layer norm, whatever `network.norm` says."""
         return LayerNorm
 
+    @property
+    def steps_at_once(self) -> bool:
+        """Everywhere: even a CPU spends its time on the number of these small operations."""
+        return True
+
     def setup(self) -> None:
         """Make all parts."""
         super().setup()
