@@ -7,6 +7,7 @@ import numpy as np
 from gymnasium import spaces
 
 SOUND = 30  # calls of step in this process after which they fail
+EVALUATED = 70_000  # eval.seed where a game fails in evaluations alone
 
 
 class Line(gymnasium.Env):
@@ -48,6 +49,17 @@ def showing(value):
     return lambda self: np.array([value if self.calls > SOUND else self.x], np.float32)
 
 
+def begun_by_an_evaluation(self, *, seed=None, **how):
+    self.is_evaluated = EVALUATED <= (seed or 0) < EVALUATED + 100 or vars(self).get("is_evaluated")
+    return Line.reset(self, seed=seed, **how)
+
+
+def breaking_there(self, action):
+    if self.is_evaluated:
+        raise ZeroDivisionError("the game's own")
+    return Line.step(self, action)
+
+
 def raising(error):
     def fail(*_, **__):
         raise error
@@ -73,6 +85,7 @@ CASES = {
     "QuitsWhenMade": {"__init__": raising(SystemExit())},
     "Interrupts": {"fail": raising(KeyboardInterrupt())},
     "Breaks": {"fail": raising(ZeroDivisionError("the game's own"))},
+    "BreaksInEvaluation": {"reset": begun_by_an_evaluation, "step": breaking_there},
     "Sound": {},
 }
 for _name, _methods in CASES.items():

@@ -73,3 +73,9 @@ class Fault(RuntimeError):
     def __init__(self, sentence: object):
         """One line, whatever the sentence quotes."""
         super().__init__(one_line(sentence))
+
+
+def in_short(error: BaseException) -> str:
+    """An error inside a sentence: its words, with its kind where it is none of ours."""
+    is_ours = isinstance(error, BadInput | Fault)
+    return one_line(error) if is_ours else one_line(f"{type(error).__name__}: {error}")
