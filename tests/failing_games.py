@@ -69,7 +69,7 @@ def raising(error):
 
 CASES = {
     "NanReward": {"reward": paying(float("nan"))},
-    "InfiniteReward": {"reward": paying(-float("inf"))},
+    "MinusInfinity": {"reward": paying(-float("inf"))},
     "Overflow": {"reward": paying(1e39)},
     "Huge": {"reward": paying(3e38)},
     "NoReward": {"reward": paying(None)},

@@ -70,9 +70,10 @@ class Fault(RuntimeError):
     One sentence; the command exits with 1, and the run's crash bundle has the traceback.
     """
 
-    def __init__(self, sentence: object):
-        """One line, whatever the sentence quotes."""
+    def __init__(self, sentence: object, fix: str = ""):
+        """One line, whatever the sentence quotes; what would mend it, for who looks at a game."""
         super().__init__(one_line(sentence))
+        self.fix = fix
 
 
 def in_short(error: BaseException) -> str:
