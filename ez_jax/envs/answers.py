@@ -98,7 +98,7 @@ class _Odd(NamedTuple):
 
     value: float  # the first
     where: list[int]  # its place, in its row
-    count: int  # how many there are in its row
+    number: int  # of them in its row
 
     def fix(self, what: str) -> str:
         """Where such a value comes from."""
