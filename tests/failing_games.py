@@ -29,7 +29,10 @@ class Line(gymnasium.Env):
         if self.calls > SOUND:
             self.fail()
         is_over = self.x <= 0 or self.x >= 8
-        return self.observe(), self.reward(is_over), is_over, self.t >= 20, {}
+        return self.observe(), self.reward(is_over), self.is_over(is_over), self.t >= 20, {}
+
+    def is_over(self, is_over):
+        return is_over
 
     def fail(self):
         pass
@@ -73,6 +76,16 @@ CASES = {
     "Overflow": {"reward": paying(1e39)},
     "Huge": {"reward": paying(3e38)},
     "NoReward": {"reward": paying(None)},
+    "TextReward": {"reward": paying("1.0")},
+    "TwoRewards": {"reward": paying(np.zeros(2))},
+    "TextEnd": {"is_over": lambda self, is_over: "False"},
+    "NoEnd": {"is_over": lambda self, is_over: None},
+    "TwoEnds": {"is_over": lambda self, is_over: np.array([is_over, is_over])},
+    "HalfAnEnd": {"is_over": lambda self, is_over: 0.5},
+    "ArraysOfOne": {
+        "reward": lambda self, is_over: np.array([is_over], np.float64),
+        "is_over": lambda self, is_over: np.array([is_over]),
+    },
     "NanSeen": {"observe": showing(np.nan)},
     "InfinitySeen": {"observe": showing(np.inf)},
     "Quits": {"fail": raising(SystemExit())},

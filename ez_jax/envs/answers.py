@@ -87,7 +87,7 @@ class Answering:
             )
         if observation.dtype.kind == "f" and not np.isfinite(observation).all():
             odd = _odd(observation)
-            of = f" in {odd.count} of {observation[0].size} numbers, the first at {odd.where}"
+            of = f" in {odd.number} of {observation[0].size} numbers, the first at {odd.where}"
             what = f"returned an observation that is not finite ({odd.value} in float32{of})"
             raise self._say(what, odd.fix(f"the observation's number {odd.where}"))
         return step

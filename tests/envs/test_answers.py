@@ -34,7 +34,13 @@ def play(game, *, clip=False, steps=60):
         ("Overflow", "reward that is not finite .inf in float32."),
         ("Huge", "reward of 3e.38, too large to learn from"),
         ("NoReward", "the reward None, no number"),
-        ("NanSeen", "observation that is not finite"),
+        ("TextReward", "the reward '1.0', no number"),
+        ("TwoRewards", "the reward array.*, no number"),
+        ("TextEnd", "terminated='False', neither true nor false"),
+        ("NoEnd", "terminated=None, neither true nor false"),
+        ("TwoEnds", "terminated=array.*, neither true nor false"),
+        ("HalfAnEnd", "terminated=0.5, neither true nor false"),
+        ("NanSeen", r"observation that is not finite .nan in float32 in 1 of 1 numbers"),
         ("InfinitySeen", "observation that is not finite"),
         ("Quits", "ended the process .exit code 0."),
         ("QuitsWithWords", "ended the process .exit code window closed."),
@@ -73,8 +79,9 @@ def test_a_clipped_reward_may_be_huge_but_must_be_finite():
         play("MinusInfinity", clip=True)
 
 
-def test_a_sound_game_is_left_alone():
-    play("Sound")
+@pytest.mark.parametrize("game", ["Sound", "ArraysOfOne"])
+def test_a_sound_game_is_left_alone(game):
+    play(game)
 
 
 def test_a_child_of_a_game_may_end(monkeypatch):
