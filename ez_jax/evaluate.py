@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ez_jax import terminal
 from ez_jax.config import BadInput, Config, checks, paths
+from ez_jax.config.errors import Fault, in_short
 from ez_jax.evaluation import on_track
 from ez_jax.evaluation.by_simulations import by_simulations
 from ez_jax.evaluation.play import make_evaluate
@@ -102,13 +103,20 @@ def _another_protocol(trained: Config, chosen: Config) -> str:
 
 
 def _write_videos(run: Path, config: Config, agent_steps: int, games: Games) -> list[Path]:
-    """Write what was filmed into a run folder."""
+    """Write what was filmed into a run folder.
+
+    Raises:
+      Fault: it cannot be written.
+    """
     fps = 15 if config.env.frame_skip > 1 else 30
     names = (f"step{agent_steps}_game{i}.mp4" for i in range(len(games.pictures)))
-    return [
-        write_video(run / "videos" / name, pictures, fps)
-        for name, pictures in zip(names, games.pictures, strict=True)
-    ]
+    try:
+        return [
+            write_video(run / "videos" / name, pictures, fps)
+            for name, pictures in zip(names, games.pictures, strict=True)
+        ]
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no ffmpeg
+        raise Fault(f"the scores are written, but no video: {in_short(error)}") from error
 
 
 def _send(

@@ -7,6 +7,7 @@ import numpy as np
 from gymnasium import spaces
 
 SOUND = 30  # calls of step in this process after which they fail
+EVALUATED = 70_000  # eval.seed where a game fails in evaluations alone
 
 
 class Line(gymnasium.Env):
@@ -28,7 +29,10 @@ class Line(gymnasium.Env):
         if self.calls > SOUND:
             self.fail()
         is_over = self.x <= 0 or self.x >= 8
-        return self.observe(), self.reward(is_over), is_over, self.t >= 20, {}
+        return self.observe(), self.reward(is_over), self.is_over(is_over), self.t >= 20, {}
+
+    def is_over(self, is_over):
+        return is_over
 
     def fail(self):
         pass
@@ -48,6 +52,17 @@ def showing(value):
     return lambda self: np.array([value if self.calls > SOUND else self.x], np.float32)
 
 
+def begun_by_an_evaluation(self, *, seed=None, **how):
+    self.is_evaluated = EVALUATED <= (seed or 0) < EVALUATED + 100 or vars(self).get("is_evaluated")
+    return Line.reset(self, seed=seed, **how)
+
+
+def breaking_there(self, action):
+    if self.is_evaluated:
+        raise ZeroDivisionError("the game's own")
+    return Line.step(self, action)
+
+
 def raising(error):
     def fail(*_, **__):
         raise error
@@ -57,10 +72,20 @@ def raising(error):
 
 CASES = {
     "NanReward": {"reward": paying(float("nan"))},
-    "InfiniteReward": {"reward": paying(-float("inf"))},
+    "MinusInfinity": {"reward": paying(-float("inf"))},
     "Overflow": {"reward": paying(1e39)},
     "Huge": {"reward": paying(3e38)},
     "NoReward": {"reward": paying(None)},
+    "TextReward": {"reward": paying("1.0")},
+    "TwoRewards": {"reward": paying(np.zeros(2))},
+    "TextEnd": {"is_over": lambda self, is_over: "False"},
+    "NoEnd": {"is_over": lambda self, is_over: None},
+    "TwoEnds": {"is_over": lambda self, is_over: np.array([is_over, is_over])},
+    "HalfAnEnd": {"is_over": lambda self, is_over: 0.5},
+    "ArraysOfOne": {
+        "reward": lambda self, is_over: np.array([is_over], np.float64),
+        "is_over": lambda self, is_over: np.array([is_over]),
+    },
     "NanSeen": {"observe": showing(np.nan)},
     "InfinitySeen": {"observe": showing(np.inf)},
     "Quits": {"fail": raising(SystemExit())},
@@ -73,6 +98,7 @@ CASES = {
     "QuitsWhenMade": {"__init__": raising(SystemExit())},
     "Interrupts": {"fail": raising(KeyboardInterrupt())},
     "Breaks": {"fail": raising(ZeroDivisionError("the game's own"))},
+    "BreaksInEvaluation": {"reset": begun_by_an_evaluation, "step": breaking_there},
     "Sound": {},
 }
 for _name, _methods in CASES.items():

@@ -70,6 +70,13 @@ class Fault(RuntimeError):
     One sentence; the command exits with 1, and the run's crash bundle has the traceback.
     """
 
-    def __init__(self, sentence: object):
-        """One line, whatever the sentence quotes."""
+    def __init__(self, sentence: object, fix: str = ""):
+        """One line, whatever the sentence quotes; what would mend it, for who looks at a game."""
         super().__init__(one_line(sentence))
+        self.fix = fix
+
+
+def in_short(error: BaseException) -> str:
+    """An error inside a sentence: its words, with its kind where it is none of ours."""
+    is_ours = isinstance(error, BadInput | Fault)
+    return one_line(error) if is_ours else one_line(f"{type(error).__name__}: {error}")

@@ -154,10 +154,20 @@ def _checkpoint() -> None:
 
 
 def _fix_checkpoint(error: Exception) -> str:
-    folder = tempfile.gettempdir()
     if isinstance(error, OSError):
-        return f"make room in {folder}, or set TMPDIR to a folder that can be written"
+        return _MEND_TEMPORARY
     return "pip install --upgrade orbax-checkpoint"
+
+
+def _temporary() -> str:
+    """Python looks for a folder once; libraries of every run ask for it."""
+    with tempfile.TemporaryFile() as file:
+        file.write(bytes(2**16))
+        file.flush()
+    return f"can be written in {tempfile.gettempdir()}"
+
+
+_MEND_TEMPORARY = "make room in /tmp, or set TMPDIR to a folder that can be written"
 
 
 def _video() -> None:
@@ -205,6 +215,7 @@ CHECKS = (
     Check("convolution", "agrees with numpy's", _convolution, _fix_device),
     Check("NVIDIA GPU", "is used by JAX", _gpu, _with_device(_fix_gpu)),
     Check("Atari", "envpool plays a step of Pong", _atari, _with_device(_fix_envpool)),
+    Check("temporary files", "can be written", _temporary, _always(_MEND_TEMPORARY)),
     Check(
         "search",
         "finds the arm that pays",

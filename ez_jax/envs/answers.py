@@ -7,7 +7,7 @@ ends the process would end the run without a word.
 import contextlib
 import os
 from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -65,30 +65,58 @@ class Answering:
         with kept_alive(self._say):
             self._env.close()
 
-    def _say(self, what: str) -> Fault:
+    def _say(self, what: str, fix: str = "") -> Fault:
         return Fault(
             f"'{self._game}' {what} at step {self._calls:,}; "
-            f"`python -m ez_jax.doctor env={self._game}` looks at the game by itself"
+            f"`python -m ez_jax.doctor env={self._game}` looks at the game by itself",
+            fix,
         )
 
     def _checked(self, step: TimeStep) -> TimeStep:
         observation = step.observation
         if not np.isfinite(step.score).all():
-            raise self._say(f"returned a reward that is not finite ({_odd(step.score)} in float32)")
+            odd = _odd(step.score[:, None])
+            what = f"returned a reward that is not finite ({odd.value} in float32)"
+            raise self._say(what, odd.fix("the reward"))
         if np.abs(step.reward).max() > LARGEST_REWARD:
             reward = step.reward[np.abs(step.reward).argmax()]
             raise self._say(
-                f"returned a reward of {reward:.3g}, too large to learn from: make it smaller"
+                f"returned a reward of {reward:.3g}, too large to learn from: make it smaller",
+                "divide rewards by what is usual in the game, or learn from their signs alone: "
+                "env.reward_clip=true",
             )
         if observation.dtype.kind == "f" and not np.isfinite(observation).all():
-            value = _odd(observation)
-            raise self._say(f"returned an observation that is not finite ({value} in float32)")
+            odd = _odd(observation)
+            of = f" in {odd.number} of {observation[0].size} numbers, the first at {odd.where}"
+            what = f"returned an observation that is not finite ({odd.value} in float32{of})"
+            raise self._say(what, odd.fix(f"the observation's number {odd.where}"))
         return step
 
 
-def _odd(array: np.ndarray) -> float:
-    """The first value that is not finite."""
-    return array[~np.isfinite(array)][0]
+class _Odd(NamedTuple):
+    """Values that are not finite."""
+
+    value: float  # the first
+    where: list[int]  # its place, in its row
+    number: int  # of them in its row
+
+    def fix(self, what: str) -> str:
+        """Where such a value comes from."""
+        if np.isnan(self.value):
+            comes = "of 0/0, of infinity - infinity, of a root or logarithm of less than 0, or of "
+            return f"{what} is NaN, which comes {comes}data with gaps: guard what computes it"
+        return (
+            f"{what} is {self.value}, which comes of a division by 0, of a logarithm of 0, or of "
+            "a number beyond 3.4e38, the largest of float32: guard what computes it, or cut it "
+            "with np.clip"
+        )
+
+
+def _odd(array: np.ndarray) -> _Odd:
+    """The first value that is not finite, of an array with a row for each game."""
+    row, *where = map(int, np.argwhere(~np.isfinite(array))[0])
+    value = float(array[(row, *where)])
+    return _Odd(value, where, int((~np.isfinite(array[row])).sum()))
 
 
 @contextlib.contextmanager
@@ -106,6 +134,11 @@ def kept_alive(say: Callable[[str], Fault]) -> Iterator[None]:
         with np.errstate(over="ignore", invalid="ignore"):  # said in our own words
             yield
     except SystemExit as error:
-        raise say(f"ended the process (exit code {error.code or 0})") from error
+        fault = say(f"ended the process (exit code {error.code or 0})")
+        fault.fix = (
+            "leave out sys.exit(), quit() and os._exit(): return terminated=True where a game is "
+            "over, and raise an error where something is wrong"
+        )
+        raise fault from error
     finally:
         os._exit = leave

@@ -164,7 +164,8 @@ def _drawn(env: gymnasium.Env) -> np.ndarray:
     except Exception as error:  # whatever a library of pictures raises where there is no screen
         raise BadPicture(f"render() fails: {type(error).__name__}: {error}") from error
     is_array = isinstance(drawn, np.ndarray)
-    if not is_array or drawn.dtype != np.uint8 or drawn.ndim != 3 or drawn.shape[-1] != 3:
+    is_picture = is_array and drawn.dtype == np.uint8 and drawn.ndim == 3 and drawn.shape[-1] == 3
+    if not is_picture or not drawn.size:
         what = f"{drawn.dtype}{list(drawn.shape)}" if is_array else type(drawn).__name__
         raise BadPicture(f"render() returned {what}, no picture of uint8 [height, width, 3]")
     return drawn

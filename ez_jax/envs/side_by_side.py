@@ -13,7 +13,7 @@ import gymnasium
 import numpy as np
 
 from ez_jax.config import BadInput
-from ez_jax.config.errors import Fault
+from ez_jax.config.errors import Fault, shown
 from ez_jax.config.games import Task
 from ez_jax.envs.raw_observations import Taken, Unlike
 
@@ -103,11 +103,23 @@ class SideBySide:
             wanted = "(observation, reward, terminated, truncated, info)"
             raise self._not_the_api("step()", wanted, returned)
         raw, reward, terminated, truncated, info = returned
-        try:
-            score = float(reward)
-        except (TypeError, ValueError):
-            raise Fault(f"{self._told('step()')} the reward {reward!r}, no number") from None
-        return self._observed(raw, "step()"), score, bool(terminated), bool(truncated), info
+        score = self._number("the reward", reward)
+        is_terminated = self._is_true("terminated", terminated)
+        is_truncated = self._is_true("truncated", truncated)
+        return self._observed(raw, "step()"), score, is_terminated, is_truncated, info
+
+    def _number(self, name: str, value: Any) -> float:
+        """A number, perhaps in an array of one."""
+        array = np.asarray(value)
+        if array.size != 1 or array.dtype.kind not in "biuf":
+            raise Fault(f"{self._told('step()')} {name} {shown(value)}, no number")
+        return float(array.item())
+
+    def _is_true(self, name: str, value: Any) -> bool:
+        array = np.asarray(value)
+        if array.size != 1 or array.dtype.kind not in "biuf" or array.item() not in (0, 1):
+            raise Fault(f"{self._told('step()')} {name}={shown(value)}, neither true nor false")
+        return bool(array.item())
 
     def _observed(self, raw: Any, call: str) -> Any:
         try:

@@ -138,7 +138,8 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
           oldest_row: rows before it are of no use to this checkpoint.
 
         Raises:
-          BadInput: the folder cannot be written or the disk may be too small.
+          BadInput: the folder cannot be written.
+          Fault: the disk is too full.
         """
         added = sum(array.nbytes for record in rows for array in record.fields)
         content, host_state = self._prepare(step, state, meta, added)
@@ -174,7 +175,7 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
             self.tidy_up()
             self._is_prepared = True
         content = describe_content(step, state, meta)
-        check_disk(self._dir, sum(map(tree_bytes, state.values())) + added)
+        check_disk(self._dir, state, added)
         return content, {item: to_host(tree) for item, tree in state.items()}
 
     def best(self) -> dict[str, Any] | None:

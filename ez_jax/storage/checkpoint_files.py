@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from ez_jax.config import BadInput
+from ez_jax.config.errors import Fault
 from ez_jax.storage import safe_files
 from ez_jax.storage.checkpoint_items import (
     DamagedCheckpoint,
@@ -18,11 +21,13 @@ from ez_jax.storage.checkpoint_items import (
     tree_bytes,
 )
 from ez_jax.storage.replay_journal import sync
+from ez_jax.system.free_memory import gigabytes
 
 FORMAT = 2
 BEST = "best"
 META_FILE = "meta.json"
 SUMS_FILE = "SHA256SUMS"
+BESIDE = 2**11  # bytes that are written of an array beside its numbers
 OVERHEAD = 2**26  # bytes of an item's files beside its arrays, far more than there are
 
 
@@ -58,17 +63,22 @@ def check_folder(folder: Path, host_state: Mapping[str, Any]) -> None:
         check_item(folder / item, tree)
 
 
-def check_disk(folder: Path, needed: int) -> None:
-    """Refuse if fewer than `needed` bytes are free; compression only makes it less.
+def check_disk(folder: Path, state: Mapping[str, Any], added: int) -> None:
+    """Fail before anything is written if there is no room for a checkpoint and `added` bytes.
+
+    Compression only makes it less.
 
     Raises:
-      BadInput: the disk is too small.
+      Fault: the disk is too full.
     """
+    needed = sum(map(tree_bytes, state.values())) + added
+    needed += BESIDE * sum(len(jax.tree.leaves(tree)) for tree in state.values())
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise BadInput(
-            f"a checkpoint needs up to {needed / 1e9:.3g} GB, but {folder} has {free / 1e9:.3g} GB "
-            "left; make room, or choose a run_dir= on another disk or a smaller replay.capacity="
+        raise Fault(
+            f"a checkpoint needs up to {gigabytes(needed)}, but {folder} has {gigabytes(free)} "
+            "left; make room and give the same command again: a run goes on from its last "
+            "checkpoint"
         )
 
 

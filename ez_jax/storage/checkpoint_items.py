@@ -9,6 +9,7 @@ import gc
 import logging
 import math
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -119,8 +120,31 @@ def save_item(folder: Path, tree: PyTree) -> None:
     """Write a tree of NumPy arrays as a new orbax folder, compressed."""
     nested = _nested(tree)
     chunks = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES), nested)
-    with _plainly_named(folder) as named, _orbax()[0] as orbax:
+    with _failing_once(), _plainly_named(folder) as named, _orbax()[0] as orbax:
         orbax.save(named, args=ocp.args.PyTreeSave(nested, save_args=chunks))
+
+
+@contextlib.contextmanager
+def _failing_once() -> Iterator[None]:
+    """Have one failure raised and nothing printed, however many arrays cannot be written.
+
+    Orbax ends with the first that fails. Of the others its threads, asyncio and TensorStore, which
+    has nobody left to tell, would print a traceback each, now or later.
+    """
+    loggers = [logging.getLogger(name) for name in ("asyncio", "absl")]
+    levels, usual = [logger.level for logger in loggers], sys.unraisablehook
+
+    def told(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            usual(unraisable)
+
+    sys.unraisablehook = told
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    yield
+    sys.unraisablehook = usual  # all this stays after a failure
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 def restore_item(folder: Path, template: PyTree) -> PyTree:

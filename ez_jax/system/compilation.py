@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -44,13 +45,23 @@ def configure_jax(*, alone: bool = True) -> None:
     """
     import jax
 
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        try:
-            folder = paths.expanded("~/.cache/ez_jax/xla")
-        except BadInput:  # a container whose user has no name
-            sys.stderr.write(f"warning: {NO_CACHE}\n")
-        else:
-            jax.config.update("jax_compilation_cache_dir", str(folder))
+    try:
+        asked = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+        folder = str(paths.expanded("~/.cache/ez_jax/xla")) if asked is None else asked
+        jax.config.update("jax_compilation_cache_dir", folder or None)
+        if folder and "://" not in folder:  # what is no bucket
+            os.makedirs(folder, exist_ok=True)
+    except BadInput:  # a container whose user has no name
+        sys.stderr.write(f"warning: {NO_CACHE}\n")
+    except OSError as error:
+        jax.config.update("jax_compilation_cache_dir", None)
+        sys.stderr.write(
+            f"warning: compiled programs are not kept, as {folder} cannot be made "
+            f"({error.strerror}): every start compiles anew; set JAX_COMPILATION_CACHE_DIR\n"
+        )
+    # A folder that can be read alone, or is full, is as good as it is: JAX would say so of each
+    # program. `python -m ez_jax.doctor` looks at it.
+    warnings.filterwarnings("ignore", message="Error writing persistent compilation cache")
     # A small network is many small programs: keep those too.
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable
 
 from ez_jax.config import BadInput
-from ez_jax.config.errors import Fault
+from ez_jax.config.errors import Fault, one_line
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -39,11 +39,13 @@ def guarded(action: Callable[[], int | None], *, full_errors: bool = FULL_ERRORS
     except Exception as error:  # noqa: BLE001 the outermost frame: told in full, then the exit code
         if isinstance(error, BrokenPipeError) and _nobody_reads():
             return FAILED
-        traceback.print_exc()
-        if _is_full_disk(error):
+        full = _full_disk(error)
+        if full is None or full_errors:
+            traceback.print_exc()
+        if full is not None:
             sys.stderr.write(
-                "error: the disk is full; make room and give the same command again: a run goes on "
-                "from its last checkpoint\n"
+                f"error: {full} and give the same command again: a run goes on from its last "
+                "checkpoint\n"
             )
         return FAILED
 
@@ -57,10 +59,27 @@ def _nobody_reads() -> bool:
     return is_gone
 
 
-def _is_full_disk(error: BaseException | None) -> bool:
-    """Whether an exception, or one that led to it, tells of no space or no quota left."""
+_FULL = {  # what is told of the disk, and what mends it
+    errno.ENOSPC: ("the disk is full", "make room"),
+    errno.EDQUOT: ("the quota of the disk is used up", "make room"),
+    errno.EFBIG: ("a file may not grow any more", "allow larger ones (`ulimit -f`)"),
+    errno.EROFS: ("the disk can only be read", "have it mounted for writing"),
+}
+
+
+def _full_disk(error: BaseException | None) -> str | None:
+    """What an exception, or one that led to it, tells of a disk that takes no more; else None.
+
+    TensorStore, which writes the arrays, has exceptions of other kinds, with the system's words.
+    """
     if error is None:
-        return False
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return True
-    return _is_full_disk(error.__cause__ or error.__context__)
+        return None
+    for number, (said, mend) in _FULL.items():
+        of_system = isinstance(error, OSError) and error.errno == number
+        if of_system or f"{os.strerror(number)} [os_error_code='{number}']" in str(error):
+            where = getattr(error, "filename", None)
+            return one_line(f"{said} ({where}); {mend}" if where else f"{said}; {mend}")
+    if isinstance(error, FileNotFoundError) and "temporary directory" in str(error):
+        # Of Python's `tempfile`, which tries to write into each.
+        return "no folder for temporary files can be written; make room in /tmp or set TMPDIR"
+    return _full_disk(error.__cause__ or error.__context__)

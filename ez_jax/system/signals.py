@@ -1,12 +1,15 @@
 """Being asked to stop: ctrl-C, or SIGTERM from a cluster or an operating system."""
 
+import contextlib
 import ctypes
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
+
+from ez_jax.config.errors import Fault
 
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
@@ -30,6 +33,22 @@ class Interrupt:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
+        self._handlers = {}
+
+    @contextlib.contextmanager
+    def unasked(self, game: str) -> Iterator[None]:
+        """Take a KeyboardInterrupt for the game's fault, while signals are watched and none came.
+
+        Raises:
+          Fault: the game raised it.
+        """
+        try:
+            yield
+        except KeyboardInterrupt as error:
+            if self.requested or not self._handlers:
+                raise
+            what = "raised KeyboardInterrupt, which nobody asked for"
+            raise Fault(f"'{game}' {what}") from error
 
     def _request(self, number: int, frame: FrameType | None) -> None:
         self._hand_on()

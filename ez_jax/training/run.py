@@ -6,6 +6,7 @@ every periodic thing (`record.py`) and every draw follows.
 
 import contextlib
 import functools
+import traceback
 from collections.abc import Set
 from typing import Any
 
@@ -22,7 +23,7 @@ from ez_jax.agent.search import make_search
 from ez_jax.agent.state import ACT, LEARN, init_run_state, start_run_state
 from ez_jax.agent.targets import make_targets
 from ez_jax.config import Config
-from ez_jax.config.errors import Fault
+from ez_jax.config.errors import Fault, in_short
 from ez_jax.evaluation import on_track
 from ez_jax.evaluation.across_processes import make_shared_evaluate
 from ez_jax.storage import crash_bundle
@@ -50,7 +51,8 @@ class Run(contextlib.AbstractContextManager["Run"]):
         self.config, self.progress = config, progress
         self.interrupt, self.is_stopped = interrupt or Interrupt(), False
         self.games_to_come: SavedGames | None = None  # those that have to be brought back
-        self._no_score: Fault | None = None  # what the last evaluation failed of
+        self._has_begun = False  # since its games are there, what fails is tried again
+        self._no_score: Exception | None = None  # what the last evaluation failed of
         self._last_update: crash_bundle.LastUpdate | None = None
         with contextlib.ExitStack() as opened:  # closes what is open if something is refused
             self._build(opened)
@@ -121,24 +123,30 @@ class Run(contextlib.AbstractContextManager["Run"]):
     def begin(self) -> TimeStep:
         """The time step at which the run goes on."""
         saved = self.games_to_come
-        if saved is None:
-            return self.games.begin()
-        self.report()  # an evaluation that a signal cut off
+        if saved is not None:
+            self.report()  # an evaluation that a signal cut off, or that failed
+        self._has_begun = True
         # Where nothing more is played, they may still have scores to tell.
-        if self.collects() or saved.unreported:
+        if saved is not None and (self.collects() or saved.unreported):
             return self._bring_games_back(saved)
-        return self.games.begin()  # nobody plays these
+        return self.games.begin()  # of a new run, or nobody plays these
 
     def _bring_games_back(self, saved: SavedGames) -> TimeStep:
         if not len(saved.actions):  # those before have failed, or there were none
             self.games_to_come = None
             return self.games.begin_anew(self.clocks.agent_steps)
         self.progress.say(f"playing the {saved.actions.size:,} actions so far again ...")
-        step = self.games.bring_back(saved)
+        step, what = None, "went another way"
+        try:
+            step = self.games.bring_back(saved)
+        except Exception as error:
+            if jax.process_count() > 1:
+                raise
+            what = f"failed ({in_short(error)})"
         if step is None:
             self.progress.warn(
-                f"{self.config.game} is not deterministic: told the same actions it went another "
-                "way; new games begin, so this run is not exactly the one that was stopped"
+                f"{self.config.game} is not deterministic: told the same actions it {what}; "
+                "new games begin, so this run is not exactly the one that was stopped"
             )
             step = self.games.begin_anew(self.clocks.agent_steps)
         self.games_to_come = None
@@ -176,27 +184,22 @@ class Run(contextlib.AbstractContextManager["Run"]):
         Told the same actions again it would fail again: the same command goes on with new games.
         """
         try:
-            return self.games.recv()
+            with self.interrupt.unasked(self.config.game):
+                return self.games.recv()
         except Exception:
-            self._save_without_games()
+            # Nothing is asked of the games any more: they may be beyond it.
+            self.games_to_come = self.games.save_new(self.clocks.agent_steps)
+            self._save_what_is_learned("goes on with new games")
             raise
-        except KeyboardInterrupt as error:
-            if self.interrupt.requested:
-                raise
-            fault = Fault(f"'{self.config.game}' raised KeyboardInterrupt, which nobody asked for")
-            self._save_without_games()
-            raise fault from error
 
-    def _save_without_games(self) -> None:
-        """Save with new games in the place of those that failed."""
+    def _save_what_is_learned(self, how: str) -> None:
+        """Before an error ends the run; the same command does `how`."""
         if jax.process_count() > 1:
             return
-        # Nothing is asked of the games any more: they may be beyond it.
-        self.games_to_come = self.games.save_new(self.clocks.agent_steps)
         try:
             self.save()
             self.record.checkpointer.wait()
-            said = "all that was learned is saved, and the same command goes on with new games"
+            said = f"all that was learned is saved, and the same command {how}"
         except Exception as error:  # noqa: BLE001 told, and the error that matters follows
             said = f"nothing could be saved ({error}): the last checkpoint counts"
         self.progress.warn(said)
@@ -265,18 +268,29 @@ class Run(contextlib.AbstractContextManager["Run"]):
     def evaluate(self) -> None:
         """Play full games; write the score. Asked to stop, it leaves off.
 
-        Where the game is at fault, there is no score, and what is learned does not suffer.
+        Where the game is at fault, there is no score, and what is learned does not suffer. An error
+        of the game's own ends the run, all saved; resumed there, it goes on without the score if
+        it fails once more.
         """
         train, is_final = self.state.train, self.record.is_complete
         stop = lambda: self.interrupt.requested  # noqa: E731
         try:
-            games = self._evaluate(train.variables, stop=stop, is_final=is_final)
-        except Fault as fault:
+            with self.interrupt.unasked(self.config.game):
+                games = self._evaluate(train.variables, stop=stop, is_final=is_final)
+        except Exception as error:
             if jax.process_count() > 1:
                 raise
-            self._no_score = fault
+            if self._has_begun and not isinstance(error, Fault):
+                goes_on = "goes on, without this score if it fails again"
+                tries = "tries the last evaluation again"
+                self._save_what_is_learned(tries if is_final else goes_on)
+                raise
+            if not isinstance(error, Fault):
+                traceback.print_exc()
+            self._no_score = error
             self.record.leave_out(EVALUATE)
-            self.progress.warn(f"no score at {self.clocks.agent_steps:,} agent steps: {fault}")
+            at = f"{self.clocks.agent_steps:,} agent steps"
+            self.progress.warn(f"no score at {at}: {in_short(error)}")
             return
         if games is None:
             return
@@ -299,7 +313,8 @@ class Run(contextlib.AbstractContextManager["Run"]):
         (interrupted,) = processes.agreed(self.interrupt.requested)
         # Asked to stop it only saves: a line of its own would tell the two halves of the run apart.
         missing = self.record.missing({SAVE} if interrupted else {LOG, EVALUATE, SAVE})
-        if not missing and not interrupted and self.clocks.counts == self._resumed_at:
+        is_old = not missing and not interrupted and self.clocks.counts == self._resumed_at
+        if is_old and self._no_score is None:
             self.progress.say("this run is complete; a longer one needs another name= or run_dir=")
             return
         self._do(missing)
@@ -312,7 +327,8 @@ class Run(contextlib.AbstractContextManager["Run"]):
         else:
             self.progress.say(f"done: {stands}, {folder}")
             if self._no_score is not None:
-                raise Fault(f"the run is complete but has no last score: {self._no_score}")
+                why = in_short(self._no_score)
+                raise Fault(f"the run is complete but has no last score: {why}")
             self.progress.say(f"next: {next_command(folder)}")
 
     def __exit__(self, *raised: Any) -> None:

@@ -34,8 +34,8 @@ def flawed(verdicts, kind):
 @pytest.mark.parametrize(
     ("name", "check", "fix"),
     [
-        ("NotANumber", "random play", "an observation that is not finite"),
-        ("InfiniteReward", "random play", "a reward that is not finite"),
+        ("NotANumber", "random play", "is NaN, which comes of 0/0"),
+        ("InfiniteReward", "random play", "the reward is inf, which comes of a division by 0"),
         ("Blind", "observations change", "observe the state after the action in step()"),
         ("Deaf", "actions matter", "use the action in step()"),
         ("Lonely", "actions matter", "something to choose from"),

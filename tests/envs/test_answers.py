@@ -1,6 +1,7 @@
 """What a game returns is looked at where it arrives, and its end is not the end of the process."""
 
 import os
+import re
 import signal
 
 import failing_games
@@ -29,11 +30,17 @@ def play(game, *, clip=False, steps=60):
     ("game", "said"),
     [
         ("NanReward", "reward that is not finite"),
-        ("InfiniteReward", "reward that is not finite"),
+        ("MinusInfinity", "reward that is not finite"),
         ("Overflow", "reward that is not finite .inf in float32."),
         ("Huge", "reward of 3e.38, too large to learn from"),
         ("NoReward", "the reward None, no number"),
-        ("NanSeen", "observation that is not finite"),
+        ("TextReward", "the reward '1.0', no number"),
+        ("TwoRewards", "the reward array.*, no number"),
+        ("TextEnd", "terminated='False', neither true nor false"),
+        ("NoEnd", "terminated=None, neither true nor false"),
+        ("TwoEnds", "terminated=array.*, neither true nor false"),
+        ("HalfAnEnd", "terminated=0.5, neither true nor false"),
+        ("NanSeen", r"observation that is not finite .nan in float32 in 1 of 1 numbers"),
         ("InfinitySeen", "observation that is not finite"),
         ("Quits", "ended the process .exit code 0."),
         ("QuitsWithWords", "ended the process .exit code window closed."),
@@ -49,14 +56,32 @@ def test_what_a_game_must_not_do_is_told_with_its_step(game, said):
     assert os._exit is leave
 
 
+@pytest.mark.parametrize(
+    ("game", "fix"),
+    [
+        ("NanReward", "the reward is NaN, which comes of 0/0"),
+        ("MinusInfinity", "the reward is -inf, which comes of a division by 0"),
+        ("Huge", "env.reward_clip=true"),
+        ("NanSeen", r"the observation's number \[0\] is NaN"),
+        ("InfinitySeen", r"the observation's number \[0\] is inf"),
+        ("Quits", "leave out sys.exit"),
+    ],
+)
+def test_the_fix_is_that_of_what_was_found(game, fix):
+    with pytest.raises(Fault) as fault:
+        play(game)
+    assert re.match(f".*{fix}", fault.value.fix)
+
+
 def test_a_clipped_reward_may_be_huge_but_must_be_finite():
     play("Huge", clip=True)
     with pytest.raises(Fault, match="not finite"):
-        play("InfiniteReward", clip=True)
+        play("MinusInfinity", clip=True)
 
 
-def test_a_sound_game_is_left_alone():
-    play("Sound")
+@pytest.mark.parametrize("game", ["Sound", "ArraysOfOne"])
+def test_a_sound_game_is_left_alone(game):
+    play(game)
 
 
 def test_a_child_of_a_game_may_end(monkeypatch):

@@ -315,11 +315,11 @@ def test_what_fails_in_the_background_is_raised_and_loses_nothing(tmp_path, monk
     assert Checkpointer(tmp_path).steps() == [2]
 
 
-def test_a_full_disk_is_refused_beforehand(tmp_path, monkeypatch):
+def test_a_full_disk_is_told_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
     with (
         Checkpointer(tmp_path) as checkpointer,
-        pytest.raises(BadInput, match="make room, or choose a run_dir="),
+        pytest.raises(Fault, match="make room and give the same command again"),
     ):
         checkpointer.save(1, make_state(), {})
 

@@ -1,6 +1,7 @@
 """Machines that are not as usual: nobody's home, devices that are not there."""
 
 import os
+import subprocess
 import sys
 
 import jax
@@ -9,6 +10,8 @@ import runs
 
 from ez_jax.config import BadInput
 from ez_jax.system import compilation, machine
+
+CACHE = "JAX_COMPILATION_CACHE_DIR"
 
 
 @pytest.fixture
@@ -29,6 +32,36 @@ def test_without_a_home_nothing_is_kept_and_a_warning_says_so(capsys):
     assert jax.config.jax_compilation_cache_dir is None
     assert capsys.readouterr().err == f"warning: {compilation.NO_CACHE}\n"
     assert machine.facts()["compiled programs"] == compilation.NO_CACHE
+
+
+@pytest.mark.usefixtures("nobody")
+@pytest.mark.parametrize("name", ["HOME", "JAX_COMPILATION_CACHE_DIR"])
+def test_where_nothing_can_be_kept_one_warning_says_so(monkeypatch, capsys, name):
+    monkeypatch.setenv(name, "/proc/nowhere")
+    compilation.configure_jax()
+    assert jax.config.jax_compilation_cache_dir is None
+    said = capsys.readouterr().err
+    assert said.startswith("warning: compiled programs are not kept, as /proc/nowhere")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.long
+def test_a_user_without_name_and_home_trains_and_evaluates(tmp_path):
+    nobody = ["unshare", "-U", "--map-user=54321", "env", "-u", "HOME", "-u", CACHE]
+    try:
+        tried = subprocess.run([*nobody, "true"], capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("there is no unshare on this machine")
+    if tried.returncode:
+        pytest.skip(f"no user namespaces here: {tried.stderr.strip()}")
+    tmp_path.chmod(0o777)
+    run = tmp_path / "run"
+    for module, *words in (
+        ("ez_jax.train", *runs.train_words(run, "total_agent_steps=40")),
+        ("ez_jax.evaluate", f"run={run}", "episodes=1", "video=1"),
+    ):
+        done = runs.wait(runs.start(module, *words, within=nobody))
+        assert (done.returncode, done.stderr) == (0, f"warning: {compilation.NO_CACHE}\n")
 
 
 @pytest.mark.parametrize("error", [AssertionError(), RuntimeError("Unable to initialize x\nmore")])

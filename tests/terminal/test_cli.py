@@ -259,17 +259,53 @@ def test_what_help_says_of_switches_and_choices_is_true():
         assert set(choices.split("|")) == set(checks.CHOICES[key])
 
 
-def test_a_full_disk_is_told_with_its_traceback_and_a_fix(capsys):
+def of_tensorstore(number):
+    said = f"Failed to write 517 bytes to file 21: {os.strerror(number)}"
+    return ValueError(f"RESOURCE_EXHAUSTED: Error: {said} [os_error_code='{number}']")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "a/b"), "the disk is full (a/b); make"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "the quota of the disk is used up; make"),
+        (OSError(errno.EROFS, "Read-only file system"), "the disk can only be read; have"),
+        (of_tensorstore(errno.ENOSPC), "the disk is full; make room"),
+        (of_tensorstore(errno.EDQUOT), "the quota of the disk is used up; make"),
+        (of_tensorstore(errno.EFBIG), "a file may not grow any more; allow"),
+    ],
+)
+def test_a_full_disk_is_told_in_a_sentence(capsys, error, said):
     def write():
         try:
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise error
         finally:
             raise RuntimeError("while tidying up")
 
+    assert exits.guarded(write, full_errors=False) == exits.FAILED
+    assert capsys.readouterr().err.startswith(f"error: {said}")
+    assert exits.guarded(write, full_errors=True) == exits.FAILED
+    told = capsys.readouterr().err
+    assert "while tidying up" in told
+    assert told.splitlines()[-1].startswith(f"error: {said}")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 12345 bytes"),
+        OSError(errno.EIO, "Input/output error"),
+        of_tensorstore(errno.EMFILE),
+    ],
+)
+def test_what_is_no_full_disk_has_its_traceback(capsys, error):
+    def write():
+        raise error
+
     assert exits.guarded(write) == exits.FAILED
     told = capsys.readouterr().err
-    assert "No space left on device" in told
-    assert told.splitlines()[-1].startswith("error: the disk is full; make room and give the same")
+    assert told.startswith("Traceback")
+    assert "error: " not in told
 
 
 def test_a_reader_that_has_had_enough_is_not_told_of_it(tmp_path):

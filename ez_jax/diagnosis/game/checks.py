@@ -13,6 +13,7 @@ import gymnasium
 import numpy as np
 
 from ez_jax.config import BadInput
+from ez_jax.config.errors import Fault
 from ez_jax.diagnosis.game import repeat, rewards, spaces
 from ez_jax.diagnosis.game.play import Game, allowed, open_env, random_actions
 from ez_jax.diagnosis.game.spaces import Unfit
@@ -66,6 +67,8 @@ def _fix(error: Exception) -> str:
         return error.fix
     if isinstance(error, BadInput):
         return "the sentence below names it"
+    if isinstance(error, Fault):
+        return error.fix or "the sentence below names it"
     return (
         "fix the environment where it fails (verbose=true shows the whole traceback): "
         "what it raises ends a run as well"
@@ -133,14 +136,7 @@ def _random_play(game: Game) -> str:
 
 
 def _numbers(game: Game) -> str | Note:
-    played = game.played
-    for name, numbers in (("observation", played.low), ("reward", played.score)):
-        if not np.isfinite(numbers).all():
-            row = int(np.argmin(np.isfinite(numbers)))
-            raise Unfit(
-                f"the {name} of row {row} is not finite (NaN or infinity)",
-                "return finite numbers only: an update that meets another is skipped",
-            )
+    played = game.played  # where one is not finite, this fails
     low, high = played.low.min(), played.high.max()
     told = f"finite, observations {low:g} to {high:g}"
     if game.spec.is_image and high < DIM:
