@@ -119,3 +119,15 @@ def test_it_is_chosen_where_it_pays(batch, channels, strides, dtype, pays):
     is_chosen = pays and jax.default_backend() == "cpu"
     # Eight lines each for the images and their gradients; the kernel's are matrix products.
     assert program.count("conv_general_dilated[") == (16 if is_chosen else 3)
+
+
+@pytest.mark.parametrize("channels", [1, 12, 16, 65])
+def test_zeros_for_channels_change_nothing(channels):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, 6, 6, channels)), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=(3, 3, channels, 4)), jnp.float32)
+    wide, wide_kernel = winograd.aligned(x, kernel)
+    assert wide.shape[-1] % 8 == wide_kernel.shape[2] % 8 == 0
+    np.testing.assert_allclose(
+        winograd.plain(wide, wide_kernel), winograd.plain(x, kernel), rtol=1e-5, atol=1e-5
+    )
