@@ -138,7 +138,7 @@ def test_actions_that_a_library_cannot_give_are_told_in_its_sentence(checked):
     ("words", "told"),
     [
         (["CartPoole"], "did you mean CartPole"),
-        (["faulty_env:Walk-v0"], "Cannot import 'faulty_env'"),
+        (["faulty_env:Walk-v0"], "cannot import 'faulty_env'"),
         (["CartPole", "preset=tiny"], "unknown preset 'tiny'"),
         (["CartPole", "learner.batch_sise=3"], "did you mean learner.batch_size"),
     ],

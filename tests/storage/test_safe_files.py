@@ -100,7 +100,7 @@ def test_a_game_is_no_way_to_run_the_code_of_a_run_folder(tmp_path, monkeypatch)
 @pytest.mark.parametrize("game", ["..:x", ".a:x", "a b:x", "os\n:x", "a\0:x", "\ud800:x"])
 def test_a_game_names_a_module_or_nothing(tmp_path, game):
     run_folder.write_config(tmp_path, to_dict(Config(game=game)))
-    with pytest.raises(BadInput, match="is no name of a Python module"):
+    with pytest.raises(BadInput, match="is not the name of a Python module"):
         ez_jax.load(tmp_path)
 
 
