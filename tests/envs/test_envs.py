@@ -476,7 +476,7 @@ def test_what_cannot_be_played_is_refused_with_the_reason(game, reason):
         ("Shape", Fault, "at step 3 returned from step.. an observation that is .*, but the space"),
         ("Complex", Fault, "at step 3 .* complex"),
         ("None", Fault, "at step 3 .* ndarray of object"),
-        ("Reward", Fault, "at step 3 returned from step.. the reward None, no number"),
+        ("Reward", Fault, "at step 3 returned from step.. the reward None, not a number"),
         ("Old", BadInput, "ez_jax.doctor env="),
         ("Mask", Fault, "in one call and not in another"),
     ],

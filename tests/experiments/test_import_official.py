@@ -232,7 +232,7 @@ def npy(path: Path) -> None:
             ),
             "damaged or cut short",
         ),
-        (lambda path: os.mkfifo(path), "no regular file"),
+        (lambda path: os.mkfifo(path), "not a regular file"),
     ],
 )
 def test_what_would_fill_the_memory_or_never_end_is_refused_at_once(

@@ -224,7 +224,7 @@ def test_the_configuration_of_a_sweep_is_not_printed(tmp_path):
     result = command("-m", "--cfg", "job", "seed=0,1", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (
         2,
-        "error: --cfg and --info tell of one run: leave -m out\n",
+        "error: --cfg and --info are for one run: leave out -m\n",
     )
 
 
