@@ -66,7 +66,7 @@ def setup() -> None:
     if platform == "cpu" and machine.nvidia_gpus():
         _say("warning: the GPU is not used; python -m ez_jax.doctor says what to fix")
     if is_small():
-        _say(f"small setting ({SMALL}=small): the results below are from a few seconds of training")
+        _say(f"small settings ({SMALL}=small): the results below are from a few seconds of training")
 
 
 def is_small() -> bool:
@@ -281,7 +281,7 @@ def _device() -> tuple[str, str, str]:
 
 @functools.cache
 def _tell_stand_in() -> None:
-    _say("there is no accelerator: the processor stands in for it, in the small setting")
+    _say("no accelerator: this runs on the CPU with the small settings")
 
 
 def _say(line: str) -> None:

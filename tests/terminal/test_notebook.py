@@ -66,7 +66,7 @@ def test_set_up_tells_versions_device_and_setting(device, monkeypatch, capsys):
     told = capsys.readouterr().out
     assert re.match(r"Python 3\.\d+\.\d+, JAX \d+\.\d+\.\d+, 1 x it\n", told)
     assert "warning: the GPU is not used" in told
-    assert "small setting (EZ_JAX_NOTEBOOK=small)" in told
+    assert "small settings (EZ_JAX_NOTEBOOK=small)" in told
 
 
 def test_the_device_of_commands_is_found_by_a_command(monkeypatch):
@@ -99,7 +99,7 @@ def test_the_small_setting_is_for_tests_and_where_the_device_is_missing(
     device("cpu")
     assert notebook.pick(3, small=1) == 3
     assert notebook.pick(3, small=1, accelerator=True) == 1
-    assert "the processor stands in for it" in capsys.readouterr().out
+    assert "this runs on the CPU with the small settings" in capsys.readouterr().out
     device("gpu")
     assert notebook.pick(3, small=1, accelerator=True) == 3
     monkeypatch.setenv(notebook.SMALL, "small")
