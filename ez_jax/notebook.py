@@ -66,7 +66,7 @@ def setup() -> None:
     if platform == "cpu" and machine.nvidia_gpus():
         _say("warning: the GPU is not used; python -m ez_jax.doctor says what to fix")
     if is_small():
-        _say(f"small settings ({SMALL}=small): the results below are from a few seconds of training")
+        _say(f"small settings ({SMALL}=small): results below are from a few seconds of training")
 
 
 def is_small() -> bool:

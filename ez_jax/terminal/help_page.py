@@ -2,9 +2,11 @@
 
 import textwrap
 from collections.abc import Iterable
+from pathlib import Path
 
 from ez_jax.config import presets
 
+GAMES = Path(__file__).with_name("games.txt")
 _LONG_LIST, _SHOWN = 100, 12  # of a very large family only some members are shown
 
 _USAGE = """
@@ -54,7 +56,7 @@ exit codes: 0 done, 1 failure, 2 bad input or not enough memory or disk, 130 int
 
 def render(description: str) -> str:
     """The full text."""
-    parts = [textwrap.fill(description, 96), _USAGE, _KEYS, _groups(), _games(), _HYDRA]
+    parts = [textwrap.fill(description, 96), _USAGE, _KEYS, _groups(), GAMES.read_text(), _HYDRA]
     return "\n".join(part.strip("\n") + "\n" for part in parts if part)
 
 
@@ -63,12 +65,15 @@ def _groups() -> str:
     return "\n".join(map(_paragraph, titles, presets.SETS.values()))
 
 
-def _games() -> str:
-    # Imported late: the environments take a second.
+def games_of_envpool() -> str:
+    """The list of games as the page shows it, from envpool itself, which takes a second to load.
+
+    `games.txt` keeps it for the page: `python -m ez_jax.terminal.help_page` writes it again.
+    """
     from ez_jax.config import games
 
     families = [_paragraph(family, names) for family, names in games.list_games().items()]
-    return "\n".join(["games, in any case; also every id of Gymnasium", *families])
+    return "\n".join(["games, in any case; also every id of Gymnasium", *families, ""])
 
 
 def _paragraph(title: str, names: Iterable[str]) -> str:
@@ -81,3 +86,7 @@ def _paragraph(title: str, names: Iterable[str]) -> str:
         subsequent_indent=" " * 16,
         break_on_hyphens=False,
     )
+
+
+if __name__ == "__main__":
+    GAMES.write_text(games_of_envpool())

@@ -259,6 +259,11 @@ def test_what_help_says_of_switches_and_choices_is_true():
         assert set(choices.split("|")) == set(checks.CHOICES[key])
 
 
+def test_help_lists_the_games_of_envpool():
+    """Otherwise: `python -m ez_jax.terminal.help_page`."""
+    assert help_page.GAMES.read_text() == help_page.games_of_envpool()
+
+
 def test_a_full_disk_is_told_with_its_traceback_and_a_fix(capsys):
     def write():
         try:
