@@ -1,10 +1,10 @@
-"""Bands of our own results, from the committed curves to the references of the package.
+"""Bands of our own results, from the committed curves, as references of the package.
 
     python -m experiments.bands
 
 reads `experiments/results/{cartpole,catch,lunarlander}.json` and writes
 `ez_jax/evaluation/reference_data/measured.json`: at each evaluation the median of the seeds, and
-their least and greatest score where there are three seeds or more.
+with three seeds or more their lowest and highest score.
 """
 
 import json
@@ -52,14 +52,14 @@ def curve_of(path: Path) -> dict[str, Any]:
 
 
 def by_step(run: dict[str, Any], every: int) -> dict[int, float]:
-    """Scores by the multiple of `every` at which they were due; environments overshoot it."""
+    """Scores by the multiple of `every` at which they were due, which environments overshoot."""
     return {
         point["agent_steps"] // every * every: point["eval/return_mean"] for point in run["curve"]
     }
 
 
 def main() -> None:
-    """Write the file anew."""
+    """Rewrite the file."""
     found = [curve_of(RESULTS / f"{name}.json") for name in GAMES]
     MEASURED.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 

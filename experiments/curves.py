@@ -2,10 +2,10 @@
 
     python -m experiments.curves experiments/results/cartpole runs/CartPole/default/seed*
 
-writes `cartpole.json` (per run: the points of the curve, when the threshold was reached, settings
-that were changed, device, versions, commit) and `cartpole.png`; runs that differ in settings have a
-colour for each. `--solved 475` sets the threshold, `--random` what random play gets
-(`experiments.random_play`). `experiments.figures` draws the committed ones again.
+writes `cartpole.json` (per run: the points of the curve, when the threshold was reached, changed
+settings, device, versions, commit) and `cartpole.png`, with one colour per choice of settings.
+`--solved 475` sets the threshold, `--random` the score of random play (`experiments.random_play`).
+`experiments.figures` redraws the committed files.
 Needs matplotlib (`pip install -e ".[notebooks]"`).
 """
 
@@ -30,7 +30,7 @@ NOT_A_CHANGE = ("seed", "run_dir", "name")
 
 
 def changes(config: dict[str, Any]) -> dict[str, Any]:
-    """Settings of a run that its game and preset do not give by themselves, by dotted key."""
+    """Settings of a run that differ from its game and preset, by dotted key."""
     usual = flatten(make_config(config["game"], config["preset"]))
     return {
         key: list(value) if isinstance(value, tuple) else value
@@ -40,7 +40,7 @@ def changes(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def curve(run: Path, solved: float | None) -> dict[str, Any]:
-    """What one run folder says of its evaluations."""
+    """The evaluations of one run folder."""
     lines = [line for line in read_metrics(run) if "eval/return_mean" in line]
     scores = read_json(run / "scores.json")
     config = read_config(run)
@@ -75,7 +75,7 @@ def curve(run: Path, solved: float | None) -> dict[str, Any]:
 
 
 def arms(runs: list[dict[str, Any]]) -> list[str]:
-    """For each run the settings that not all of them have in common."""
+    """For each run, the settings that not all runs share."""
     usual = [flatten(make_config(run["game"], run["preset"])) for run in runs]
     keys = {key: None for run in runs for key in run["changed"]}
     values = {
@@ -91,10 +91,10 @@ def main(words: list[str]) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("out", type=Path, help="where to, without an ending")
+    parser.add_argument("out", type=Path, help="output path without extension")
     parser.add_argument("runs", type=Path, nargs="+", help="run folders")
     parser.add_argument("--solved", type=float, help="return that counts as solved")
-    parser.add_argument("--random", type=float, help="what random play gets")
+    parser.add_argument("--random", type=float, help="score of random play")
     arguments = parser.parse_args(words)
     runs = [curve(run, arguments.solved) for run in arguments.runs]
     runs.sort(key=lambda run: run["seed"])

@@ -1,10 +1,10 @@
-"""The committed learning curves as figures, drawn from their JSON files in one style.
+"""Draws the committed learning curves from their JSON files, in one style.
 
     python -m experiments.figures              all of them
-    python -m experiments.figures cartpole     those whose name begins so
+    python -m experiments.figures cartpole     those whose names start so
 
-`experiments.curves` writes such a JSON file from run folders and draws it in the same way.
-Single seeds are thin lines; from three seeds on there is their mean with its 95 % interval.
+`experiments.curves` writes such a JSON file from run folders and draws it in the same way. Single
+seeds are thin lines; with three seeds or more, their mean has a 95 % interval.
 """
 
 import json
@@ -23,7 +23,7 @@ from ez_jax.reports.estimates import count_text
 RESULTS = Path(__file__).parent / "results"
 Run = Mapping[str, Any]  # one of a JSON file of `experiments.curves`
 
-# Name of the figure: what is compared, in words, with the JSON file of each.
+# Name of the figure: the arms in words, each with its JSON file.
 FIGURES: dict[str, dict[str, str]] = {
     "cartpole": {"": "cartpole"},
     "catch": {"": "catch"},
@@ -41,7 +41,7 @@ FIGURES: dict[str, dict[str, str]] = {
     },
     "reanalysis/cartpole": {
         "whole batch reanalysed": "reanalysis/cartpole_full",
-        "a quarter of it": "reanalysis/cartpole_quarter",
+        "a quarter of the batch": "reanalysis/cartpole_quarter",
         "kept in the buffer": "reanalysis/cartpole_buffer",
     },
     "reanalysis/catch": {
@@ -57,12 +57,12 @@ TITLES = {"experiments.own_game:Bird-v0": "Bird, the example of an own game"}
 
 
 def draw(arms: Mapping[str, Sequence[Run]], lines: Mapping[str, float], path: Path) -> None:
-    """Learning curves by arm, beside returns to compare with, as a PNG.
+    """Draw learning curves by arm, with reference returns, as a PNG.
 
     Args:
-        arms: runs that differ only by their seeds, by what sets them apart, in words.
+        arms: runs that differ only by their seeds, by the name of their arm.
         lines: returns by name, such as that of random play.
-        path: where to.
+        path: of the PNG.
     """
     import matplotlib as mpl
 
@@ -97,7 +97,7 @@ def draw(arms: Mapping[str, Sequence[Run]], lines: Mapping[str, float], path: Pa
 
 
 def _draw_arm(axes: Any, name: str, runs: Sequence[Run], colour: str) -> None:
-    """Single seeds, their mean with its interval, and episodes of training where they are kept."""
+    """Single seeds, their mean with its interval, and training episodes if recorded."""
     curves = [_points(run["curve"], "eval/return_mean") for run in runs]
     label = f"{name or 'evaluations'} ({count_text([len(runs)])})"
     is_many = len(runs) >= estimates.LEAST_SEEDS
@@ -115,7 +115,7 @@ def _draw_arm(axes: Any, name: str, runs: Sequence[Run], colour: str) -> None:
 
 
 def _points(lines: Sequence[Mapping[str, float]], key: str) -> tuple[np.ndarray, np.ndarray]:
-    """Agent steps and values of the lines that have a value; the last one at each step."""
+    """Agent steps and values of the lines with a value; the last one at each step."""
     found = {line["agent_steps"]: line[key] for line in lines if key in line}
     return np.array(list(found)), np.array(list(found.values()), float)
 
@@ -123,9 +123,9 @@ def _points(lines: Sequence[Mapping[str, float]], key: str) -> tuple[np.ndarray,
 def mean_with_interval(
     curves: Sequence[tuple[np.ndarray, np.ndarray]],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Steps [T], the mean over seeds there [T] and the ends of its interval [2, T].
+    """Steps [T], the mean over seeds [T] and the ends of its interval [2, T].
 
-    The steps are those of the first seed, over the range that all have; others are interpolated.
+    The steps are those of the first seed, over the range of all; other seeds are interpolated.
     """
     low, high = max(s[0] for s, _ in curves), min(s[-1] for s, _ in curves)
     steps = np.unique(np.clip(curves[0][0], low, high))
@@ -149,13 +149,13 @@ def redraw(name: str) -> Path:
 
 
 def lines_of(content: Mapping[str, Any]) -> dict[str, float]:
-    """What to compare with, of a JSON file."""
+    """The reference returns in a JSON file."""
     lines = {"solved": content.get("solved"), "random play": content.get("random")}
     return {name: value for name, value in lines.items() if value is not None}
 
 
 def main(words: Sequence[str]) -> None:
-    """Draw all, or those whose names begin with one of the words."""
+    """Draw all, or those whose names start with one of the words."""
     for name in FIGURES:
         if not words or name.startswith(tuple(words)):
             sys.stdout.write(f"wrote {redraw(name)}\n")

@@ -1,15 +1,15 @@
-"""Weights of the official EfficientZero (V1, images) as a run folder of ours.
+"""Imports weights of the official EfficientZero (V1, images) into a run folder.
 
     python -m experiments.import_official model.p --game Breakout --out runs/Breakout/official
     python -m ez_jax.evaluate run=runs/Breakout/official
 
-The file is a `state_dict` as `torch.save` wrote it, or an `.npz` with the same names; sizes follow
-from the arrays, everything else is `preset=efficientzero`. Nothing but the layout changes:
-convolutions [out, in, kh, kw] -> [kh, kw, in, out], linear maps [out, in] -> [in, out], and what
-reads a flattened image from (channel, h, w) to (h, w, channel). Running statistics are taken over
-as they are: torch remembers the unbiased variance of its batches, and so does our `BatchNorm`.
-The clocks of the new run are 0, because the file does not tell how long it was trained; it can be
-loaded and evaluated, but has no replay to go on training with.
+The file is a `state_dict` from `torch.save`, or an `.npz` with the same names. Sizes follow from
+the arrays; everything else is `preset=efficientzero`. Only the layout changes: convolutions
+[out, in, kh, kw] -> [kh, kw, in, out], linear maps [out, in] -> [in, out], and layers that read a
+flattened image from (channel, h, w) to (h, w, channel). Running statistics are copied: both PyTorch
+and our `BatchNorm` track the unbiased variance. The clocks of the new run are 0, because the file
+does not say how long it was trained. The run can be loaded and evaluated, but has no replay, so
+training cannot resume.
 """
 
 import argparse
@@ -39,7 +39,7 @@ from ez_jax.system import exits
 
 Arrays = Mapping[str, np.ndarray]
 
-# The tensors of every kind of layer: official name -> collection of ours, and name in it.
+# The tensors of every kind of layer: official name -> our collection, and the name in it.
 NORM = {
     "weight": ("params", "scale"),
     "bias": ("params", "bias"),
@@ -68,7 +68,7 @@ BLOCK = {
 }
 STRIDED_BLOCK = {**BLOCK, **_below("downsample", "shortcut", CONV)}
 
-# Official module -> ours, and what kind of layer it is.
+# Official module -> ours, and the kind of layer.
 STEM = "representation_network.downsample_net"
 MODULES = {
     f"{STEM}.conv1": ("representation/stem/conv", CONV),
@@ -142,8 +142,8 @@ def tensor_names(blocks: int) -> dict[str, str]:
 def convert(official: Arrays, latent: int | None = None) -> dict[str, Any]:
     """The variables {"params", "batch_stats"} of our `ImageNetwork`, float32.
 
-    Anything that is laid out as the official `state_dict` can be converted: gradients too, or some
-    of the tensors. `latent` is the side of the latent image; None: as the value head says.
+    Anything with the layout of the official `state_dict` can be converted, such as gradients or
+    some of the tensors. `latent` is the side of the latent image; None: from the value head.
 
     Raises:
       BadInput: a tensor that the official network does not have.
@@ -155,7 +155,7 @@ def convert(official: Arrays, latent: int | None = None) -> dict[str, Any]:
         if UNUSED.match(name):
             continue
         if name not in names:
-            raise BadInput(f"{name} is no tensor of the official network (V1, images)")
+            raise BadInput(f"{name} is not a tensor of the official network (V1, images)")
         side = latent if name in READS_FLAT_IMAGE else 1
         *folders, leaf = names[name].split("/")
         node = variables
@@ -166,7 +166,7 @@ def convert(official: Arrays, latent: int | None = None) -> dict[str, Any]:
 
 
 def _to_our_layout(array: np.ndarray, layer: str, side: int) -> np.ndarray:
-    """One tensor; a shape that cannot be right leaves as it came, for `fit` to refuse."""
+    """One tensor; an impossible shape is not changed, so that `fit` refuses it."""
     if array.ndim == 4:
         kernel = array.transpose(2, 3, 1, 0)
         is_linear = layer == "reduce" and kernel.shape[:2] == (1, 1)  # over channels
@@ -178,7 +178,7 @@ def _to_our_layout(array: np.ndarray, layer: str, side: int) -> np.ndarray:
 
 
 def fit(official: Arrays, template: Variables) -> dict[str, Any]:
-    """`convert`, where the result has to be all that `template` (arrays or shapes) wants.
+    """`convert`, and check that the result matches `template` (arrays or shapes).
 
     Raises:
       BadInput: a tensor is missing, unknown or of another shape; names it.
@@ -198,29 +198,29 @@ def fit(official: Arrays, template: Variables) -> dict[str, Any]:
 
 
 def latent_side(official: Arrays) -> int:
-    """The side of the latent image, from what the value head reads.
+    """The side of the latent image, from the input of the value head.
 
     Raises:
-      BadInput: it reads no square image.
+      BadInput: its input is not a square image.
     """
     name = "prediction_network.fc_value.0.weight"
     inputs = _shape(official, name, 2)[1]
     planes = _shape(official, "prediction_network.conv1x1_value.weight", 4)[0]
     side = math.isqrt(inputs // planes)
     if planes * side**2 != inputs:
-        raise BadInput(f"{name} reads {inputs} numbers, no square image of {planes} planes")
+        raise BadInput(f"{name} reads {inputs} numbers, not a square image of {planes} planes")
     return side
 
 
 def count_blocks(official: Arrays) -> int:
-    """Residual blocks of the representation's tower; the others have to have as many."""
+    """Residual blocks of the representation's tower; the other towers have to have as many."""
     pattern = re.compile(r"representation_network\.resblocks\.(\d+)\.")
     matches = [pattern.match(name) for name in official]
     return len({match[1] for match in matches if match})
 
 
 def _shape(official: Arrays, name: str, axes: int = 0) -> tuple[int, ...]:
-    """The shape of a tensor, with that many axes where sizes are taken from it."""
+    """The shape of a tensor, with the required number of axes."""
     if name not in official:
         raise BadInput(f"{name} is missing: this is not the whole official network (V1, images)")
     shape = official[name].shape
@@ -230,7 +230,7 @@ def _shape(official: Arrays, name: str, axes: int = 0) -> tuple[int, ...]:
 
 
 def settings(official: Arrays) -> dict[str, Any]:
-    """What the arrays say of images and network, by dotted key.
+    """Settings of images and network from the arrays, by dotted key.
 
     Raises:
       BadInput: a tensor is missing or has the wrong number of axes.
@@ -254,10 +254,10 @@ def settings(official: Arrays) -> dict[str, Any]:
 
 
 def check_game(config: Config, spec: EnvSpec, actions: int) -> None:
-    """Make sure that the weights are meant for such a game.
+    """Check that the weights fit such a game.
 
     Raises:
-      BadInput: other images or another number of actions.
+      BadInput: the images or the number of actions differ.
     """
     size = config.env.image_size
     if downsampling(size, size) != 16:
@@ -279,14 +279,14 @@ def check_game(config: Config, spec: EnvSpec, actions: int) -> None:
 
 
 def write_run(config: Config, spec: EnvSpec, official: Arrays) -> int:
-    """Write the run folder `config.run_dir`; the number of its parameters.
+    """Write the run folder `config.run_dir`; returns the number of parameters.
 
     Raises:
-      BadInput: the tensors do not fit, or the folder holds a run or cannot be written.
+      BadInput: the tensors do not fit, or the folder has a run or cannot be written.
     """
     folder = paths.expanded(config.run_dir)
     if (folder / run_folder.CONFIG_FILE).exists() or Checkpointer(folder).steps():
-        raise BadInput(f"{folder} holds a run already; choose another --out")
+        raise BadInput(f"{folder} already has a run; choose another --out")
     model = make_model(config, spec)
     template = jax.eval_shape(lambda: init_train_state(config, model, jax.random.key(0)))
     variables = fit(official, template.variables)
@@ -295,13 +295,13 @@ def write_run(config: Config, spec: EnvSpec, official: Arrays) -> int:
     train = train.replace(variables=variables, next_target=variables, target=variables)
     with Checkpointer(folder) as checkpointer:
         checkpointer.save(0, {"train": train}, {"clocks": dataclasses.asdict(Clocks())})
-    # Last: a folder without it is no run folder.
+    # Last, because it makes the folder a run folder.
     run_folder.write_config(folder, to_dict(config))
     return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
 
 
 def main(words: Sequence[str]) -> int:
-    """Read the weights and write the run folder; the exit code."""
+    """Read the weights and write the run folder; returns the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

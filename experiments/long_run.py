@@ -1,4 +1,4 @@
-"""Whether a long run stays flat: memory, handles and time per step, sampled over many agent steps.
+"""Checks a long run for growth: memory, handles and time per step over many agent steps.
 
     python -m experiments.long_run experiments/results/long_run
 
@@ -55,7 +55,7 @@ SETTINGS: dict[str, Any] = {
     "checkpoint.every": 2_000,
     "log.every": 500,
 }
-# What is drawn and judged: a name, its unit, and the factor from what was measured.
+# The quantities: a name, the unit, and the factor from the measured number.
 MEASURED = {
     "resident": ("resident memory", "MB", 1e-6),
     "arrays": ("live JAX arrays", "MB", 1e-6),
@@ -68,7 +68,7 @@ MEASURED = {
 
 
 class Sampler(Progress):
-    """The usual progress lines, and a sample of the process whenever enough steps were made."""
+    """The usual progress lines, and a sample of the process at regular steps."""
 
     def __init__(self, folder: Path, samples: list[dict[str, float]]):
         """Samples are appended to `samples`."""
@@ -89,7 +89,7 @@ class Sampler(Progress):
 
 
 def measure(folder: Path) -> dict[str, float]:
-    """This process and its run folder at the moment."""
+    """A sample of this process and its run folder."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     names = {
         "folder": folder.rglob("*"),
@@ -117,10 +117,10 @@ def _size(path: Path) -> int:
 
 
 def slopes(samples: list[dict[str, float]]) -> dict[str, dict[str, float]]:
-    """Of everything measured, after the warm-up: mean, slope, and the rise over all those steps.
+    """For each quantity after the warm-up: mean, slope, and rise over all those steps.
 
-    The slope is the median of the slopes between all pairs of samples, which single slow or large
-    samples do not move.
+    The slope is the median of the slopes between all pairs of samples, which is robust against
+    single outliers.
     """
     counted = [sample for sample in samples if sample["agent_steps"] > WARM_UP]
     steps = np.array([sample["agent_steps"] for sample in counted])
@@ -138,7 +138,7 @@ def slopes(samples: list[dict[str, float]]) -> dict[str, dict[str, float]]:
 
 
 def draw(samples: list[dict[str, float]], title: str, path: Path) -> None:
-    """One panel for each thing measured."""
+    """One panel per quantity."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -171,7 +171,7 @@ def draw(samples: list[dict[str, float]], title: str, path: Path) -> None:
 
 
 def redraw(out: Path) -> None:
-    """Draw what the JSON file holds."""
+    """Draw the data of the JSON file."""
     samples = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))["samples"]
     steps = round(samples[-1]["agent_steps"], -3)
     draw(samples, f"CartPole, {steps:,} agent steps in one process", out.with_suffix(".png"))
@@ -182,7 +182,7 @@ def main(words: list[str]) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("out", type=Path, help="where to, without an ending")
+    parser.add_argument("out", type=Path, help="output path without extension")
     parser.add_argument("--steps", type=int, default=200_000, help="agent steps")
     chosen = parser.parse_args(words)
     samples: list[dict[str, float]] = []

@@ -1,7 +1,7 @@
-"""gymnax's games of MinAtar beside the original package (Young & Tian, 2019).
+"""Compares gymnax's MinAtar games with the original package (Young & Tian, 2019).
 
     pip install minatar
-    python -m experiments.minatar rules            every transition, as the original makes it
+    python -m experiments.minatar rules            every transition, compared with the original
     python -m experiments.minatar random           random play of both, with 95 % intervals
 
 Prints a line of JSON for each game.
@@ -56,13 +56,13 @@ def as_original(env: Any, state: Any) -> None:
 
 
 def draws(state: Any, reward: float) -> bool:
-    """Whether the transition from a state draws at random, so that both may go their own way."""
+    """Whether the transition from a state is random, so that the two may differ."""
     timers = (getattr(state, name, 1) for name in ("spawn_timer", "e_spawn_timer", "d_spawn_timer"))
     return any(timer == 0 for timer in timers) or (hasattr(state, "cars") and reward > 0)
 
 
 def chosen(key: jax.Array, state: Any, count: int) -> jax.Array:
-    """An action: random, but often towards the ball or the road's other side, to get far."""
+    """An action: random, but often towards the ball or the other side of the road."""
     at_random = jax.random.randint(key, (), 0, count)
     if hasattr(state, "ball_x"):
         to_ball = (state.ball_x < state.pos) + 2 * (state.ball_x > state.pos)
@@ -74,7 +74,7 @@ def chosen(key: jax.Array, state: Any, count: int) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
 def transitions(env: Any, params: Any, key: jax.Array, steps: int) -> Any:
-    """A game of gymnax that goes on after its end where it can: states, actions, what they gave."""
+    """States, actions and results of a gymnax game that continues after its end if possible."""
     start = env.reset_env(key, params)[1]
     _, start = env.step_env(key, start, 0, params)[:2]  # as a step leaves it: one type
     ends = hasattr(start, "ball_x")  # a lost ball leaves the board
@@ -93,7 +93,7 @@ def transitions(env: Any, params: Any, key: jax.Array, steps: int) -> Any:
 
 
 def rules(game: str, steps: int, games: int) -> dict[str, Any]:
-    """How many transitions of gymnax the original makes alike."""
+    """Count the transitions in which gymnax and the original agree."""
     from minatar import Environment
 
     env, params = gymnax.make(game)
@@ -119,7 +119,7 @@ def rules(game: str, steps: int, games: int) -> dict[str, Any]:
 
 
 def of_gymnax(game: str, episodes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns and lengths [episodes] of random play, as evaluations play."""
+    """Returns and lengths [episodes] of random play, as in evaluations."""
     config = make_config(game)
     env = make_env(game, config.env, num_envs=episodes, seed=config.eval.seed, training=False)
     rng, playing = np.random.default_rng(0), np.ones(episodes, bool)
@@ -134,7 +134,7 @@ def of_gymnax(game: str, episodes: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def of_original(game: str, episodes: int) -> tuple[np.ndarray, np.ndarray]:
-    """The same of the original, with its minimal actions and sticky actions of 0.1."""
+    """The same for the original, with its minimal actions and sticky actions of 0.1."""
     from minatar import Environment
 
     env = Environment(GAMES[game])

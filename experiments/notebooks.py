@@ -1,11 +1,11 @@
-"""Runs the notebooks from top to bottom, as *Run all* does, each in a folder of its own.
+"""Runs the notebooks from top to bottom, like *Run all*, each in its own folder.
 
-    python -m experiments.notebooks                             all, in the small setting
-    python -m experiments.notebooks 01_quickstart 02_atari_gpu  these
-    python -m experiments.notebooks 01_quickstart write=true    and keeps what they showed
+    python -m experiments.notebooks                             all, with small settings
+    python -m experiments.notebooks 01_quickstart 02_atari_gpu  only these
+    python -m experiments.notebooks 01_quickstart write=true    full settings, and keep the outputs
 
-What is kept was made in the whole setting, but for the notebooks that want an accelerator. Needs
-`pip install -e ".[notebooks]"`. Exit code 0: all went through, 1: one failed, 2: bad input.
+Notebooks that need an accelerator keep outputs of the small settings. Needs
+`pip install -e ".[notebooks]"`. Exit code 0: all succeeded, 1: one failed, 2: bad input.
 """
 
 import os
@@ -25,7 +25,7 @@ from ez_jax.terminal import arguments, start
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "notebooks"
-ACCELERATED = ("02_atari_gpu", "03_tpu")  # kept from the small setting
+ACCELERATED = ("02_atari_gpu", "03_tpu")  # outputs are from the small settings
 LONGEST_CELL = 1_800  # seconds
 
 
@@ -35,7 +35,7 @@ def names() -> list[str]:
 
 
 def execute(name: str, folder: Path, *, small: bool) -> nbformat.NotebookNode:
-    """A notebook with the outputs of all its cells, run in a folder.
+    """Run a notebook in a folder; returns it with the outputs of all cells.
 
     Raises:
       CellExecutionError: a cell failed.

@@ -40,7 +40,7 @@ def play(run: Path, best: bool) -> tuple[np.ndarray, float, Any]:
     one_game = dataclasses.replace(agent.config.eval, episodes=1, num_envs=1)
     chosen = dataclasses.replace(agent.config, eval=one_game)
     games = make_evaluate(chosen, agent.model)(agent.variables, film=1)
-    assert games is not None, "nobody stops it"
+    assert games is not None, "nothing stops it"
     return games.pictures[0], float(games.returns[0]), agent
 
 

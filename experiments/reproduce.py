@@ -1,12 +1,12 @@
-"""Results that can be had again: lists them, makes one, or judges a run that is there.
+"""Reproducible results: lists them, reproduces one, or compares an existing run.
 
-    python -m experiments.reproduce                   what there is, with its status
-    python -m experiments.reproduce cartpole          runs its command for every seed, then judges
-    python -m experiments.reproduce check=RUN_DIR     judges a run; its settings say which it is
+    python -m experiments.reproduce                   list them with their status
+    python -m experiments.reproduce cartpole          run its command for every seed, then compare
+    python -m experiments.reproduce check=RUN_DIR     compare a run, found by its settings
     python -m experiments.reproduce cartpole check=RUN_DIR
 
-Each file of `experiments/reproductions` is one: command, seeds, time, expected band. Stopped and
-given again, a command goes on where it was. Exit code 0: within the band, 1: outside; 2: bad input.
+Each file of `experiments/reproductions` is one: command, seeds, time, expected band. The same
+command resumes an interrupted one. Exit code 0: within the band, 1: outside, 2: bad input.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ Line = Mapping[str, Any]  # agent steps and score of an evaluation, as metrics.j
 
 @dataclasses.dataclass(frozen=True)
 class Reproduction:
-    """One result: how it is made and what is expected."""
+    """One result: its command and the expected band."""
 
     name: str
     game: str
@@ -41,7 +41,7 @@ class Reproduction:
     seeds: list[int]
     time: str  # measured, with the device, or "not measured"
     expected: dict[int, list[float]]  # agent steps: lowest and highest mean over the seeds
-    source: str  # of what is expected
+    source: str  # of the band
     status: str  # reproduced, not yet, measured once, or differs by how much
     results: str = ""  # the JSON file of `experiments.curves`, from the root of the repository
     own_band: bool = False  # whether the band was made from these results, so it cannot judge them
@@ -51,7 +51,7 @@ class Reproduction:
         return shlex.split(self.command.replace("SEED", str(seed)))[3:]
 
     def config(self, seed: int) -> Config:
-        """The configuration that the command makes."""
+        """The configuration of the command."""
         return arguments.compose(self.words(seed))
 
 
@@ -62,7 +62,7 @@ def load(name: str) -> Reproduction:
       BadInput: there is none of that name.
     """
     if name not in names():
-        raise BadInput(f"'{name}' is none of {', '.join(names())}")
+        raise BadInput(f"'{name}' is not one of {', '.join(names())}")
     return Reproduction(name=name, **safe_files.read_yaml(FOLDER / f"{name}.yaml"))
 
 
@@ -91,7 +91,7 @@ def tell(reproduction: Reproduction) -> str:
 
 
 def judge(reproduction: Reproduction, curves: Sequence[Sequence[Line]]) -> tuple[str, bool]:
-    """What the evaluations of some seeds come to, in words, and whether it is within the band."""
+    """The result of some seeds in words, and whether it is within the band."""
     parts, is_within = [], True
     found = means(reproduction, curves)
     for steps, ends in reproduction.expected.items():
@@ -107,7 +107,7 @@ def judge(reproduction: Reproduction, curves: Sequence[Sequence[Line]]) -> tuple
 
 
 def means(reproduction: Reproduction, curves: Sequence[Sequence[Line]]) -> dict[int, float | None]:
-    """The mean over some seeds at each of the expected agent steps; None where one is not there."""
+    """The mean over seeds at each of the expected agent steps; None if a score is missing."""
     found: dict[int, float | None] = {}
     for steps in reproduction.expected:
         scores = [score for curve in curves if (score := score_at(curve, steps)) is not None]
@@ -121,7 +121,7 @@ def _seeds(runs: Sequence[Any]) -> str:
 
 
 def score_at(curve: Sequence[Line], steps: int) -> float | None:
-    """The score of the last of the evaluations that were due at so many agent steps."""
+    """The score of the last evaluation that was due at these agent steps."""
     later = [line for line in curve if line["agent_steps"] >= steps]
     first = min((line["agent_steps"] for line in later), default=None)
     # The one after the last agent step and the one after the last update have the same steps.
@@ -129,17 +129,17 @@ def score_at(curve: Sequence[Line], steps: int) -> float | None:
 
 
 def side(score: float, ends: Sequence[float]) -> str:
-    """Where a score lies, seen from a band."""
+    """The position of a score relative to a band."""
     return "below" if score < ends[0] else "above" if score > ends[1] else "within"
 
 
 def band(ends: Sequence[float]) -> str:
-    """A band as one reads it."""
+    """A band in words."""
     return f"{number(ends[0])} to {number(ends[1])}"
 
 
 def run(reproduction: Reproduction) -> int:
-    """Run the command for every seed, and judge what came out."""
+    """Run the command for every seed, and compare the results."""
     for seed in reproduction.seeds:
         command = [sys.executable, "-m", "ez_jax.train", *reproduction.words(seed)]
         say(f"$ {shlex.join(command)}")
@@ -150,20 +150,20 @@ def run(reproduction: Reproduction) -> int:
 
 
 def wait(command: Sequence[str]) -> int:
-    """Run a command to its end: its exit code."""
+    """Run a command; returns its exit code."""
     with subprocess.Popen(command) as process:
         while True:
             try:
                 return process.wait()
-            except KeyboardInterrupt:  # the command has got it as well, saves and ends
+            except KeyboardInterrupt:  # the command also gets it, saves and ends
                 continue
 
 
 def check(folder: Path, name: str) -> int:
-    """Judge a run that is there; without a name it is found by the settings of the run.
+    """Compare an existing run; without a name, its reproduction is found by its settings.
 
     Raises:
-      BadInput: no run, or one with settings of no reproduction or of another one.
+      BadInput: not a run, or its settings are those of no reproduction or of another one.
     """
     config = from_dict(read_config(folder))
     found = {n: mismatch(config, load(n)) for n in ([name] if name else names())}
@@ -176,7 +176,7 @@ def check(folder: Path, name: str) -> int:
 
 
 def mismatch(config: Config, reproduction: Reproduction) -> str:
-    """Why a run is not the one of a reproduction; empty if it is."""
+    """Why a run does not belong to a reproduction; empty if it does."""
     expected = reproduction.config(config.seed)
     if config.game != expected.game:
         return f"it is a run of {config.game}"
@@ -184,7 +184,7 @@ def mismatch(config: Config, reproduction: Reproduction) -> str:
 
 
 def verdict(reproduction: Reproduction, folders: Sequence[Path]) -> int:
-    """Say whether runs are within the band: the exit code."""
+    """Print whether runs are within the band; returns the exit code."""
     curves = [[line for line in read_metrics(x) if EVALUATION in line] for x in folders]
     sentence, is_within = judge(reproduction, curves)
     say(f"{reproduction.name}: {sentence}; expected by: {reproduction.source}")
@@ -192,17 +192,19 @@ def verdict(reproduction: Reproduction, folders: Sequence[Path]) -> int:
 
 
 def say(line: str) -> None:
-    """One line, before what subprocesses say next."""
+    """Print one line, before the output of subprocesses."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 
 def main(words: list[str]) -> int:
-    """List, run or judge."""
+    """List, run or compare."""
     chosen = [word for word in words if "=" not in word]
     options, changes = arguments.read([word for word in words if "=" in word], {"check": ""})
     if changes or len(chosen) > 1:
-        raise BadInput("give at most one NAME and check=RUN_DIR; settings are those of its file")
+        raise BadInput(
+            "write at most one NAME and check=RUN_DIR; the settings are those of its file"
+        )
     name = chosen[0] if chosen else ""
     if options["check"]:
         return check(Path(options["check"]), name)

@@ -1,6 +1,6 @@
 """EfficientZero in JAX: https://arxiv.org/abs/2111.00210.
 
-Names are imported when they are first used, so that commands can answer before JAX is loaded.
+Names are imported on first use, so that commands can answer before JAX is loaded.
 """
 
 import importlib

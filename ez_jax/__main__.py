@@ -1,7 +1,7 @@
 """`ez_jax COMMAND ...` and `python -m ez_jax COMMAND ...`: the commands under one name.
 
 `ez_jax train game=Catch` is `python -m ez_jax.train game=Catch`: same words, same exit codes.
-Nothing is imported before a command is chosen, so that help and mistakes are answered at once.
+Nothing is imported before a command is chosen, so help and errors are printed at once.
 """
 
 import runpy
@@ -11,8 +11,8 @@ import ez_jax
 
 COMMANDS = {
     "train": "train an agent, or resume a run",
-    "evaluate": "play full games with a trained agent, and record videos",
-    "inspect": "write a page that shows what an agent thinks in every frame of a game",
+    "evaluate": "play full episodes with a trained agent, and record videos",
+    "inspect": "write a page that shows what an agent thinks in every frame of an episode",
     "ablate": "train with each idea switched off, over several seeds; or sweep any key",
     "report": "make figures, tables and a page from many runs",
     "doctor": "check this machine, or an environment of your own",
@@ -39,7 +39,7 @@ def main() -> None:
 
 def _run(name: str, words: list[str]) -> None:
     if name == "train" and _ASKS_FOR_HELP & set(words):
-        # Its module needs JAX; its help does not.
+        # The module needs JAX; its help does not.
         from ez_jax.terminal import help_page
 
         sys.stdout.write(

@@ -1,8 +1,8 @@
-"""Which of the ideas matter? Trains every arm of a study with several seeds.
+"""Which ideas matter? Trains every arm of a study with several seeds.
 
     python -m ez_jax.ablate +game=CartPole design=leave_one_out seeds=5
 
-The same command again goes on where it stopped; more games, seeds or switches extend the study.
+The same command resumes a study; more games, seeds or switches extend it.
 """
 
 import time
@@ -26,7 +26,7 @@ from ez_jax.system import exits
 from ez_jax.terminal import arguments
 from ez_jax.terminal.progress import Progress, duration
 
-# What is asked, and how it is gone about.
+# What the study compares, and how it is run.
 ASKED = {"game": "", "design": "", "switches": "", "seeds": "", "pack": True}
 HOW: dict[str, Any] = {
     "name": "",
@@ -41,7 +41,7 @@ ROOT = Path("runs/ablations")
 
 
 def main(words: Sequence[str]) -> int:
-    """Begin a study, extend it or go on with it, to the end; returns the exit code."""
+    """Create, extend or resume a study, and run it to the end; returns the exit code."""
     hydras = [word for word in words if word.lstrip("+").startswith("hydra")]
     words = [word for word in words if word not in hydras]
     given, words = arguments.take(words, HOW)
@@ -71,7 +71,7 @@ def _check(how: dict[str, Any], hydras: Sequence[str]) -> None:
     launchers = [word for word in hydras if word.lstrip("+").startswith("hydra/launcher=")]
     if bool(how["workers"]) != bool(launchers) or (hydras and not launchers):
         raise BadInput(
-            "several workers are started by a launcher of Hydra: write workers=4 "
+            "several workers need a Hydra launcher: write workers=4 "
             "hydra/launcher=joblib (or submitit_local, submitit_slurm)"
         )
     if how["retries"] < 0 or not 0 <= how["workers"] <= MOST_WORKERS:
@@ -79,7 +79,7 @@ def _check(how: dict[str, Any], hydras: Sequence[str]) -> None:
 
 
 def _open(how: dict[str, Any], words: Sequence[str], progress: Progress) -> Ledger:
-    """The ledger that is meant, with what is asked written into it."""
+    """Open or create the ledger of the study that the words describe."""
     given, overrides = arguments.take(words, ASKED)
     _check_overrides(overrides)
     sweeps = arguments.combinations(overrides, {"game": "", **ASKED, **HOW})
@@ -96,15 +96,17 @@ def _check_overrides(overrides: Sequence[str]) -> None:
     for word in overrides:
         key = word.lstrip("+").partition("=")[0]
         if key == "seed":
-            raise BadInput("every arm has several seeds: write seeds=5, or seeds=[3,7] for these")
+            raise BadInput(
+                "every arm has several seeds: write seeds=5, or seeds=[3,7] to name them"
+            )
         if key == "run_dir":
-            raise BadInput("the runs of a study lie in its own folder: name that by dir=")
+            raise BadInput("the runs of a study are in its own folder: set that with dir=")
 
 
 def _request(design: str, given: dict[str, Any], overrides: Sequence[str]) -> Request:
     _one_of("design", design, DESIGNS)
     if design == SWEEP and len(arguments.combinations(overrides, {})) < 2:
-        raise BadInput("a sweep needs values, such as learner.learning_rate=0.001,0.003")
+        raise BadInput("a sweep needs several values, such as learner.learning_rate=0.001,0.003")
     switches = arguments.listed("switches", given.get("switches") or ",".join(presets.IDEAS))
     for switch in switches:
         _one_of("switch", switch, presets.IDEAS)
@@ -125,7 +127,7 @@ def _one_of(what: str, name: str, names: Collection[str]) -> None:
 
 
 def _seeds(text: str) -> tuple[int, ...]:
-    """`5` is five seeds, `3,7` or `[3]` are these."""
+    """`5` means five seeds; `3,7` or `[3]` list them."""
     items = arguments.listed("seeds", text)
     is_count = text.strip() == items[0] if len(items) == 1 else False
     if not all(item.isdecimal() and int(item) < 2**31 for item in items):
@@ -181,7 +183,7 @@ def _tell_status(ledger: Ledger, progress: Progress) -> int:
 
 
 def _tell_end(ledger: Ledger, progress: Progress, seconds: float) -> int:
-    """The scores where everything is done, else what is missing."""
+    """Print the scores if everything is done, otherwise what is missing."""
     rows = arm_statuses(ledger)
     if all(row.seeds["done"] == row.seeds.total() for row in rows):
         progress.table(score_table(rows))
@@ -189,46 +191,47 @@ def _tell_end(ledger: Ledger, progress: Progress, seconds: float) -> int:
         progress.say(f"next: python -m ez_jax.report {ledger.folder}")
         return exits.DONE
     _tell_status(ledger, progress)
-    progress.say("not everything is done; the same command again resumes it")
+    progress.say("not everything is done; the same command resumes it")
     return exits.FAILED
 
 
 HELP = """usage: python -m ez_jax.ablate [game=GAME,...] [design=DESIGN] [seeds=N] [KEY=VALUE ...]
 
-Trains every arm of a study with several seeds, one run after another, each in a process of its
-own. Interrupted or killed, the same command goes on; more games, seeds or switches extend it.
+Trains every arm of a study with several seeds, one run after another, each in its own process.
+The same command resumes a study; more games, seeds or switches extend it.
 
 examples
   python -m ez_jax.ablate game=CartPole,Catch seeds=5
   python -m ez_jax.ablate game=CartPole design=factorial switches=consistency,value_prefix
   python -m ez_jax.ablate game=Catch search.num_simulations=4,16,64 seeds=3     a sweep
-  python -m ez_jax.ablate dir=runs/ablations/leave_one_out                      goes on, or joins in
+  python -m ez_jax.ablate dir=runs/ablations/leave_one_out                      resume or join it
   python -m ez_jax.ablate dir=runs/ablations/leave_one_out status=true
   python -m ez_jax.ablate workers=8 hydra/launcher=submitit_slurm hydra.launcher.partition=gpu
 
-what is asked
+what to compare
   design=leave_one_out     everything on, and each idea off by itself (default)
          add_one_in        everything off, each idea on by itself, everything on
          factorial         every combination of the ideas
-         sweep             the values of the keys that have several (default where there are some)
-  switches=A,B             the ideas (default: all that mean something in the game):
+         sweep             all combinations of the keys with several values
+                           (default if there are any)
+  switches=A,B             the ideas (default: all that have an effect in the game):
                            {ideas}
-  seeds=5                  that many, or these: seeds=[3,7]
-  pack=false               never train several seeds in one program, where the game would allow it
-  KEY=VALUE                for every run, as of ez_jax.train; KEY=A,B makes a sweep
+  seeds=5                  number of seeds, or a list: seeds=[3,7]
+  pack=false               never train several seeds in one program, even if the game allows it
+  KEY=VALUE                a key of ez_jax.train, for every run; KEY=A,B makes a sweep
 
-how it is done
-  name=NAME                lies in runs/ablations/NAME (default: the design), or dir=PATH
-  status=true              only say how far it is
-  retries=2                how often a failed run is tried again
+how to run it
+  name=NAME                folder runs/ablations/NAME (default: the design), or dir=PATH
+  status=true              only print the progress
+  retries=2                how often to try a failed run again
   fail_fast=true           stop at the first failure
-  workers=4                that many at once, with hydra/launcher=joblib, submitit_local or
-                           submitit_slurm and any hydra.launcher.* key; all see the same folder
+  workers=4                run this many at once, with hydra/launcher=joblib, submitit_local or
+                           submitit_slurm and any hydra.launcher.* key; all have to see the folder
 
 exit codes: 0 all done, 1 something failed, 2 bad input, 130 interrupted
 """
 
 if __name__ == "__main__":
-    # An accelerator is for the runs: asking a game for its observations must not take it.
+    # Leave the accelerator to the runs: this process only asks games for their observations.
     jax.config.update("jax_platforms", "cpu")
     terminal.start(main, HELP.format(ideas=", ".join(presets.IDEAS)))

@@ -1,10 +1,10 @@
-"""Is everything here as a run needs it? Versions, machine, and checks that say what to fix.
+"""Check the machine or a game: versions, hardware, and checks that name the fix.
 
     python -m ez_jax.doctor
-    python -m ez_jax.doctor env=my_package:MyEnv-v0     # is this game as a run needs it?
+    python -m ez_jax.doctor env=my_package:MyEnv-v0     # can this game be trained on?
 
-The last part flips every switch of the algorithm and looks whether exactly what should change
-does (see `switches.py`).
+The last part flips every switch of the algorithm and checks that exactly what should change does
+(see `switches.py`).
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ def switch_checks() -> Iterator[machine_checks.Check]:
             claim=claim(switch),
             run=functools.partial(_flip, switch),
             fix=lambda error: (
-                "this is a fault of the code, not of the machine: see the row of this switch in "
+                "this is an error in the code, not in the machine: see the row of this switch in "
                 "ez_jax/diagnosis/switches.py, or report it"
             ),
         )
@@ -53,7 +53,7 @@ def _flip(switch: "Switch") -> None:
 
 
 def main(words: Sequence[str]) -> int:
-    """Tell everything; the exit code says whether all checks succeeded."""
+    """Print everything; the exit code says whether all checks succeeded."""
     values, changes = arguments.read(list(map(_as_key, words)), OWN_KEYS | GAME_KEYS)
     verdicts = Verdicts(verbose=values["verbose"])
     if values["env"]:
@@ -61,7 +61,7 @@ def main(words: Sequence[str]) -> int:
     given = [key for key in GAME_KEYS if values[key]] + list(changes)
     if given:
         own = " and ".join(f"{key}=true" for key in OWN_KEYS)
-        raise BadInput(f"{given[0]} belongs to a run; only {own} may be given without env=GAME")
+        raise BadInput(f"{given[0]} belongs to a run; without env=GAME only {own} can be set")
     verdicts.section("versions")
     verdicts.columns({name: v or "not installed" for name, v in machine.versions().items()})
     verdicts.section("machine")
@@ -69,15 +69,15 @@ def main(words: Sequence[str]) -> int:
     verdicts.section("checks")
     succeeded = [verdicts.check(check) for check in machine_checks.CHECKS]
     if not values["quick"] and succeeded[0]:  # without a device there is nothing to flip
-        verdicts.section("switches, each flipped alone: only what is named may change, and it must")
+        verdicts.section("switches: each changes what is named, and nothing else")
         for check in switch_checks():
             verdicts.check(check)
     return verdicts.conclude()
 
 
 def _check_game(verdicts: Verdicts, values: Mapping[str, Any], changes: Mapping[str, Any]) -> int:
-    """Check one game, and say what it would get; returns the exit code."""
-    # Imported late: without them the machine can still be checked.
+    """Check one game, and print what it would get; returns the exit code."""
+    # Imported late: without them, the machine can still be checked.
     from ez_jax.config import presets
     from ez_jax.diagnosis.game.checks import Game, stages
 
@@ -86,9 +86,9 @@ def _check_game(verdicts: Verdicts, values: Mapping[str, Any], changes: Mapping[
     game = Game(config, steps=200 if values["quick"] else 2_000)
     verdicts.section(f"checks of {config.game}")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # one of the checks tells them
+        warnings.simplefilter("ignore")  # one of the checks reports them
         for checks in stages(game):
-            # Each part needs what the one before looked at.
+            # Each stage needs what the one before checked.
             if not all([verdicts.check(_alive(check)) for check in checks]):
                 return verdicts.conclude()
     verdicts.section("what it would get")
@@ -97,7 +97,7 @@ def _check_game(verdicts: Verdicts, values: Mapping[str, Any], changes: Mapping[
 
 
 def _alive(check: machine_checks.Check) -> machine_checks.Check:
-    """A check that survives a game which ends the process."""
+    """A check that survives a game that ends the process."""
     from ez_jax.config.errors import Fault
     from ez_jax.envs.answers import kept_alive
 
@@ -117,12 +117,12 @@ HELP = """usage: python -m ez_jax.doctor [quick=true] [verbose=true]
        python -m ez_jax.doctor env=GAME [preset=PRESET] [quick=true] [verbose=true] [KEY=VALUE ...]
 
 Shows versions and machine, tries everything that a run relies on, and says what to fix.
-With env=GAME it plays that game instead, any that ez_jax.train takes (Breakout,
-my_package:MyEnv-v0), and says what has to be fixed, and which settings the game would get.
-  quick=true                   leave out the switches of the algorithm (half a minute), or play 200
+With env=GAME it plays that game instead (any that ez_jax.train takes: Breakout,
+my_package:MyEnv-v0), and says what to fix and which settings the game would get.
+  quick=true                   skip the switches of the algorithm (half a minute), or play 200
                                random steps of the game instead of 2,000
-  verbose=true                 whole tracebacks of what failed
-  preset=small                 of the game; so is any key of a run, such as env.frame_stack=4
+  verbose=true                 full tracebacks of failures
+  preset=small                 settings for the game, as any key of a run: env.frame_stack=4
 exit codes: 0 all checks succeeded, 1 something failed, 2 bad input, 130 interrupted
 """
 

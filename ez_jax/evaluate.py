@@ -1,9 +1,9 @@
-"""Evaluation: full games, own seeds, without noise unless `eval.epsilon` says so.
+"""Evaluation: full episodes with seeds of their own, without noise unless `eval.epsilon` is set.
 
     python -m ez_jax.evaluate run=DIR episodes=32 search.num_simulations=50 video=3
 
-Training calls the same functions. Game i is played from `eval.seed + i`, so a score does not
-depend on how many games run side by side.
+Training calls the same functions. Episode i has the seed `eval.seed + i`, so a score does not
+depend on how many episodes run side by side.
 """
 
 import ez_jax.system.allocator  # noqa: F401  # isort: skip, before others make threads
@@ -42,16 +42,16 @@ def _read_counts(text: str) -> list[int]:
 
 
 def main(words: Sequence[str]) -> int:
-    """Evaluate the weights of a run folder, print the score and write it into the folder."""
+    """Evaluate the weights of a run, print the score and write it into the run folder."""
     values, changes = arguments.read(words, OWN_KEYS)
     counts = _read_counts(values["simulations"]) if values["simulations"] else []
     if not values["run"]:
         raise BadInput("which run? write run=DIR, such as run=runs/CartPole/default/seed0")
     if counts and values["video"]:
-        raise BadInput("a video is of one number of simulations: leave out video= or simulations=")
+        raise BadInput("a video needs one number of simulations: leave out video= or simulations=")
     for key in ("episodes", "video"):
         if values[key] < 0:
-            raise BadInput(f"{key} is {values[key]}: write how many games, such as {key}=3")
+            raise BadInput(f"{key} is {values[key]}: write how many episodes, such as {key}=3")
     run = paths.expanded(values["run"])
     check_free(changes)
     if values["episodes"]:
@@ -61,8 +61,8 @@ def main(words: Sequence[str]) -> int:
     chosen = changed(agent, changes)
     progress = Progress()
     progress.say(
-        f"playing {chosen.eval.episodes} games of {chosen.game} "
-        f"with weights of {agent.clocks.agent_steps:,} agent steps ..."
+        f"playing {chosen.eval.episodes} episodes of {chosen.game} "
+        f"with the weights after {agent.clocks.agent_steps:,} agent steps ..."
     )
     if counts:
         found = by_simulations(chosen, agent, counts, progress.say)
@@ -75,9 +75,9 @@ def main(words: Sequence[str]) -> int:
 
 
 def _play(run: Path, agent: Agent, chosen: Config, film: int, progress: Progress) -> None:
-    """Play the games, say and write what came of them; the scores come before anything else."""
+    """Play, print and write the scores, before videos and Weights & Biases."""
     games = make_evaluate(chosen, agent.model)(agent.variables, film=film)
-    assert games is not None, "nobody stops it"
+    assert games is not None, "nothing stops it"
     measured = summary(chosen, games)
     remark = on_track.published(chosen, agent.clocks.agent_steps)
     progress.evaluation(agent.clocks, measured, remark)
@@ -87,7 +87,7 @@ def _play(run: Path, agent: Agent, chosen: Config, film: int, progress: Progress
     written = run_folder.write_evaluation(run, found, agent.clocks)
     progress.say(f"wrote {written}{_another_protocol(agent.config, chosen)}")
     if games.no_pictures:
-        progress.warn(f"no video, as {chosen.game} cannot be drawn: {games.no_pictures}")
+        progress.warn(f"no video: {chosen.game} cannot be rendered: {games.no_pictures}")
     videos = _write_videos(run, chosen, agent.clocks.agent_steps, games)
     for path in videos:
         progress.say(f"wrote {path}")
@@ -96,10 +96,10 @@ def _play(run: Path, agent: Agent, chosen: Config, film: int, progress: Progress
 
 
 def _another_protocol(trained: Config, chosen: Config) -> str:
-    """What to say of scores that do not compare with the run's own."""
+    """The note on scores that cannot be compared with the run's own."""
     own, other = protocol(trained), protocol(chosen)
     differing = ", ".join(f"{key}={other[key]}" for key in own if own[key] != other[key])
-    return f", of another protocol than the run's own: {differing}" if differing else ""
+    return f" (another protocol than the run's own: {differing})" if differing else ""
 
 
 def _write_videos(run: Path, config: Config, agent_steps: int, games: Games) -> list[Path]:
@@ -133,16 +133,17 @@ def _send(
 
 HELP = """usage: python -m ez_jax.evaluate run=DIR [episodes=N] [video=N] [KEY=VALUE ...]
 
-Plays full games with the newest weights of a run, from seeds of their own.
+Plays full episodes with the newest weights of a run, with seeds that training does not use.
   run=DIR                      the run folder; the scores go to DIR/evaluations/<time>.json
-  episodes=32                  games (default: eval.episodes of the run)
-  best=true                    the weights of the best evaluation instead of the newest
-  video=3                      film the first games into DIR/videos
-  simulations=1,4,16,50        the same games with each, into DIR/scores_by_simulations.json
-  eval.epsilon=0.05            a share of random actions, another protocol
-  search.num_simulations=50    any key of search, eval and env
-                               but what the weights fix (env.frame_stack, image_size, grayscale)
-                               and what is of training alone (its noise, env.max_episode_steps)
+  episodes=32                  number of episodes (default: eval.episodes of the run)
+  best=true                    use the weights of the best evaluation instead of the newest
+  video=3                      record the first episodes into DIR/videos
+  simulations=1,4,16,50        the same episodes with each number of simulations,
+                               into DIR/scores_by_simulations.json
+  eval.epsilon=0.05            share of random actions (another protocol)
+  search.num_simulations=50    any key of search, eval and env, except those that the weights
+                               fix (env.frame_stack, image_size, grayscale) and those of
+                               training alone (its noise, env.max_episode_steps)
 exit codes: 0 done, 1 failure, 2 bad input, 130 interrupted
 """
 

@@ -1,8 +1,7 @@
-"""What the notebooks call, so that their cells hold no logic: set-up, commands, things to look at.
+"""What the notebooks call, so that their cells contain no logic: set-up, commands, displays.
 
-Commands run in processes of their own, which have the accelerator to themselves; what a notebook
-computes by itself it computes on the processor. What `show_...` returns shows itself where it is
-the value of a cell.
+Commands run in separate processes, which have the accelerator to themselves; the notebook itself
+computes on the CPU. The result of `show_...` is displayed if it is the value of a cell.
 """
 
 import base64
@@ -22,15 +21,15 @@ from typing import Any, TypeVar
 
 from ez_jax.config import BadInput
 
-# Nothing that has to be installed: where JAX is too old, this is what says so.
+# Import nothing that needs JAX: this module reports if JAX is too old.
 from ez_jax.system import machine
 
 NEEDED_JAX = "0.10"  # as setup.cfg says
-SMALL = "EZ_JAX_NOTEBOOK"  # this environment variable is "small" where a notebook is only tested
+SMALL = "EZ_JAX_NOTEBOOK"  # this environment variable is "small" when a notebook is only tested
 DRIVE = Path("/content/drive")
-# Jupyter asks programs for colours by these, and they would take the notebook for a terminal.
+# With these, Jupyter asks programs for colours, which would make them assume a terminal.
 COLOURING = ("FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "PY_COLORS")
-PROGRESS = re.compile(r"([\d,]+)/[\d,]+ steps,")  # how a line of training begins
+PROGRESS = re.compile(r"([\d,]+)/[\d,]+ steps,")  # the start of a progress line
 _ASK = (
     "import jax; from ez_jax.system import machine; "
     "print(jax.default_backend(), jax.device_count(), machine.device_name(), sep='|')"
@@ -40,10 +39,10 @@ T = TypeVar("T")
 
 
 class View:
-    """Something to look at; Jupyter asks it for the one form that it has."""
+    """Something to display; Jupyter asks it for its one representation."""
 
     def __init__(self, mime: str, content: str | bytes, about: str):
-        """`about` is what is shown where the form cannot be."""
+        """`about` is shown if the representation cannot be."""
         self.mime, self.content, self._about = mime, content, about
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
@@ -53,21 +52,21 @@ class View:
 
 
 def setup() -> None:
-    """Tell Python, JAX and device, and what is wrong with them.
+    """Print the versions of Python and JAX and the device, and any problem with them.
 
     Raises:
-      BadInput: JAX is missing or older than ez_jax needs, with what to do.
+      BadInput: JAX is missing or too old; the message names the fix.
     """
     _check_jax(machine.installed("jax"))
     import jax
 
-    jax.config.update("jax_platforms", "cpu")  # of this process; commands are others
+    jax.config.update("jax_platforms", "cpu")  # for this process, not for the commands
     platform, count, device = _device()
     _say(f"Python {machine.versions()['python']}, JAX {jax.__version__}, {count} x {device}")
     if platform == "cpu" and machine.nvidia_gpus():
         _say("warning: the GPU is not used; python -m ez_jax.doctor says what to fix")
     if is_small():
-        _say(f"small setting, as {SMALL}=small asks: what is shown below was trained for a moment")
+        _say(f"small settings ({SMALL}=small): results below are from a few seconds of training")
 
 
 def is_small() -> bool:
@@ -76,12 +75,12 @@ def is_small() -> bool:
 
 
 def pick(full: T, small: T, *, accelerator: bool = False) -> T:
-    """The value for a whole run, or for a small one: where that is asked for, or without a device.
+    """Choose the value for a full run or for a small one.
 
     Args:
-      full: for a whole run.
-      small: where EZ_JAX_NOTEBOOK=small.
-      accelerator: whether the whole run needs one; then `small` is also taken without.
+      full: for a full run.
+      small: for EZ_JAX_NOTEBOOK=small.
+      accelerator: whether the full run needs one; without one, `small` is chosen.
     """
     if accelerator and _device()[0] == "cpu":
         _tell_stand_in()
@@ -90,26 +89,26 @@ def pick(full: T, small: T, *, accelerator: bool = False) -> T:
 
 
 def work_in_drive(wanted: bool) -> None:
-    """Go to a folder of Google Drive, where that is wanted and can be had, else stay here."""
+    """Change to a folder in Google Drive, if wanted and available; otherwise stay here."""
     if wanted and "google.colab" in sys.modules:
         try:
             importlib.import_module("google.colab.drive").mount(str(DRIVE))
-        except Exception as error:  # noqa: BLE001 told, and the notebook goes on without
-            _say(f"Google Drive cannot be had ({error})")
+        except Exception as error:  # noqa: BLE001 reported, and the notebook continues without
+            _say(f"Google Drive is not available ({error})")
         else:
             folder = DRIVE / "MyDrive" / "ez_jax"
             folder.mkdir(exist_ok=True)
             os.chdir(folder)
-            _say("runs lie in Google Drive, folder ez_jax: another session goes on with them")
+            _say("runs are in Google Drive, folder ez_jax: another session resumes them")
             return
-    _say("runs lie on this machine, in the folder runs, and end with it")
+    _say("runs are on this machine, in the folder runs, and are lost with it")
 
 
 def command(text: str, *, stop_at: int = 0) -> None:
-    """Run a command that begins with `python`, and show what it says while it runs.
+    """Run a command that begins with `python`, and show its output while it runs.
 
-    The Stop button is ctrl-C: a run saves itself and ends. `stop_at` presses it when training says
-    that it has come to so many agent steps. Paths below this folder are shown from here on.
+    The Stop button acts as ctrl-C: a run saves and ends. With `stop_at`, that happens when training
+    reports this many agent steps. Paths below the current folder are shown relative to it.
 
     Raises:
       RuntimeError: the command failed.
@@ -119,7 +118,7 @@ def command(text: str, *, stop_at: int = 0) -> None:
 
     python, *words = shlex.split(text)
     if python != "python":
-        raise BadInput(f"'{text}' is no command of Python: begin with python -m")
+        raise BadInput(f"'{text}' is not a Python command: begin with python -m")
     _say(f"$ {text}")
     environment = {name: value for name, value in os.environ.items() if name not in COLOURING}
     process = subprocess.Popen(
@@ -128,20 +127,20 @@ def command(text: str, *, stop_at: int = 0) -> None:
         stderr=subprocess.STDOUT,
         text=True,
         env={**environment, "PYTHONUNBUFFERED": "1", "TERM": "dumb"},
-        start_new_session=True,  # the Stop button reaches it through this process only
+        start_new_session=True,  # only this process passes the Stop button on
     )
     is_stopped = _show_lines(process, stop_at)
     code = process.wait()
-    if code not in (DONE, INTERRUPTED):  # a run that is stopped says so itself
+    if code not in (DONE, INTERRUPTED):  # an interrupted run says so itself
         raise RuntimeError(f"exit code {code}: {text}")
     if is_stopped:
         raise KeyboardInterrupt
 
 
 def _show_lines(process: subprocess.Popen[str], stop_at: int) -> bool:
-    """Show all that a process says; whether the Stop button was pressed meanwhile."""
+    """Show the output of a process; returns whether the Stop button was pressed."""
     is_stopped = False
-    assert process.stdout is not None  # a pipe, as asked for
+    assert process.stdout is not None  # it is a pipe
     while True:
         try:
             for line in process.stdout:
@@ -157,7 +156,7 @@ def _show_lines(process: subprocess.Popen[str], stop_at: int) -> bool:
 
 
 def show_curve(*runs: str | Path) -> View:
-    """Evaluations of runs along agent steps, with the games that were played in training."""
+    """Plot evaluations of runs over agent steps, with the returns of training episodes."""
     import numpy as np
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -173,11 +172,11 @@ def show_curve(*runs: str | Path) -> View:
             lines, config = read_metrics(run), read_config(run)
             name = f"{config['game']}, seed {config['seed']}"
             for key, style, label in (
-                ("rollout/return", ".:", f"{name}, games in training"),
+                ("rollout/return", ".:", f"{name}, training episodes"),
                 ("eval/return_mean", "o-", f"{name}, evaluation"),
             ):
                 points = [(line["agent_steps"], line[key]) for line in lines if key in line]
-                columns = np.reshape(points, (-1, 2)).T  # there may be none
+                columns = np.reshape(points, (-1, 2)).T  # perhaps empty
                 axes.plot(*columns, style, color=colour, label=label, markersize=4)
         axes.set(xlabel="agent steps", ylabel="return")
         axes.grid(True)
@@ -186,7 +185,7 @@ def show_curve(*runs: str | Path) -> View:
 
 
 def show_bars(values: Mapping[str, Sequence[float]], labels: Sequence[str]) -> View:
-    """Numbers beside each other: a group of bars for each label, a bar in it for each name."""
+    """Bar chart: one group per label, one bar per name."""
     import numpy as np
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -213,12 +212,12 @@ def _drawn(figure: Any, about: str) -> View:
 
 
 def show_picture(path: str | Path) -> View:
-    """A PNG file, such as a figure of a report."""
+    """Show a PNG file, such as a figure of a report."""
     return View("image/png", Path(path).read_bytes(), str(path))
 
 
 def show_video(run: str | Path) -> View:
-    """The newest video of a run, as `ez_jax.evaluate ... video=1` makes them.
+    """Show the newest video of a run, recorded by `ez_jax.evaluate ... video=1`.
 
     Raises:
       BadInput: there is none.
@@ -233,7 +232,7 @@ def show_video(run: str | Path) -> View:
 
 
 def show_page(path: str | Path, height: int = 700) -> View:
-    """A page that needs nothing else, such as that of a report, in a frame of so many pixels."""
+    """Show a self-contained page, such as a report, in a frame of this height in pixels."""
     content = html.escape(Path(path).read_text(encoding="utf-8"), quote=True)
     style = f"width: 100%; height: {height}px; border: 1px solid #ccc"
     frame = f'<iframe srcdoc="{content}" style="{style}"></iframe>'
@@ -241,7 +240,7 @@ def show_page(path: str | Path, height: int = 700) -> View:
 
 
 def show_tensorboard(folder: str | Path, *, wanted: bool = True) -> None:
-    """TensorBoard of all runs below a folder, where it is wanted and installed."""
+    """Show TensorBoard for all runs below a folder, if it is wanted and installed."""
     if not wanted:
         return
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
@@ -260,7 +259,7 @@ def _check_jax(version: str | None, here: Callable[[str], str | None] = machine.
     parts = {"jax-cuda13-plugin": "[cuda13]", "jax-cuda12-plugin": "[cuda12]", "libtpu": "[tpu]"}
     extra = next((extra for package, extra in parts.items() if here(package)), "")
     raise BadInput(
-        f"JAX {version} is installed here and ez_jax needs {NEEDED_JAX} or newer: run "
+        f"JAX {version} is installed, but ez_jax needs {NEEDED_JAX} or newer: run "
         f"%pip install -U 'jax{extra}>={NEEDED_JAX}' (this replaces the JAX of this machine), then "
         "Runtime > Restart session, and run all cells again"
     )
@@ -272,7 +271,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 @functools.cache
 def _device() -> tuple[str, str, str]:
-    """Platform, count and name of the devices that commands will have; found out by one."""
+    """Platform, number and name of the devices that commands will use, found by running one."""
     done = subprocess.run([sys.executable, "-c", _ASK], capture_output=True, text=True)
     if done.returncode:
         raise BadInput(f"JAX does not start: {done.stderr.strip().splitlines()[-1]}")
@@ -282,7 +281,7 @@ def _device() -> tuple[str, str, str]:
 
 @functools.cache
 def _tell_stand_in() -> None:
-    _say("there is no accelerator: the processor stands in for it, in the small setting")
+    _say("no accelerator: this runs on the CPU with the small settings")
 
 
 def _say(line: str) -> None:

@@ -1,10 +1,10 @@
-"""Makes the last update of a run that failed again, and says what in it was not finite.
+"""Repeat the last update of a failed run, and report what was not finite.
 
     python -m ez_jax.replay_crash runs/CartPole/default/seed0
 
-Each stage is looked at in turn: what the update was given, the losses, their gradients, what became
-of parameters and optimiser. If something appears in between, a second pass makes the same update
-one operation after another, and names the first that gives NaN.
+Each stage is checked in turn: the input of the update, the losses, their gradients, the new
+parameters and optimiser state. If NaN appears in between, a second pass makes the same update one
+operation at a time, and names the first that gives NaN.
 """
 
 import ez_jax.system.allocator  # noqa: F401  # isort: skip, before others make threads
@@ -22,9 +22,9 @@ from ez_jax.terminal.progress import Progress
 
 
 def main(words: Sequence[str]) -> int:
-    """Tell about one bundle."""
+    """Explain one crash bundle."""
     if len(words) != 1 or (words[0].startswith("-") and not Path(words[0]).is_dir()):
-        raise BadInput("which one? write python -m ez_jax.replay_crash DIR, a run or a crash in it")
+        raise BadInput("which run? write python -m ez_jax.replay_crash DIR, a run or a crash in it")
     bundle = crash_bundle.read(words[0])
     compilation.configure_jax()
     facts, here, tell = bundle.facts, run_folder.provenance(), Progress().say
@@ -43,8 +43,8 @@ def main(words: Sequence[str]) -> int:
 
 HELP = """usage: python -m ez_jax.replay_crash DIR
 
-Makes the last update of a run that failed again and says what in it was not finite.
-  DIR                          a run folder (its newest crash), or a folder of RUN/crashes
+Repeats the last update of a failed run and reports what was not finite.
+  DIR                          a run folder (its newest crash), or a folder in RUN/crashes
 exit codes: 0 explained, 1 failure, 2 bad input, 130 interrupted
 """
 

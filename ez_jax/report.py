@@ -1,8 +1,8 @@
-"""From run folders to figures, tables and one page that can go into a paper.
+"""Figures, tables and a page from run folders.
 
     python -m ez_jax.report runs/CartPole out=report
 
-`reports` measures and draws; here is the command.
+`reports` measures and draws; this is the command.
 """
 
 import re
@@ -22,11 +22,11 @@ _LONGEST_NAME = 80
 
 
 def main(words: Sequence[str]) -> int:
-    """Read the run folders, measure, write everything and tell the summary."""
+    """Read the run folders, measure, write everything and print the summary."""
     folders, others = arguments.folders(words, OWN_KEYS)
     values, changes = arguments.read(others, OWN_KEYS)
     _check(folders, values, changes)
-    # Imported late: they bring JAX and pandas along, and refusals are quick.
+    # Imported late: they load JAX and pandas, and refusals should be quick.
     from ez_jax.reports import arms, collect, figures, page, tables
     from ez_jax.reports.results import measure_all
     from ez_jax.storage import run_folder
@@ -48,7 +48,7 @@ def main(words: Sequence[str]) -> int:
         "index.html": page.render(results, drawn, command),
     }
     for name, text in texts.items():
-        # Paths may hold bytes that are no UTF-8.
+        # Paths may contain bytes that are not UTF-8.
         (out / name).write_text(text, encoding="utf-8", errors="backslashreplace")
     _tell(page.summary(results))
     _tell(f"warning: {sentence}" for sentence in results.warnings)
@@ -58,29 +58,29 @@ def main(words: Sequence[str]) -> int:
 
 def _check(folders: Sequence[str], values: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
     if not folders:
-        raise BadInput("which runs? name folders that hold them, such as runs/CartPole")
+        raise BadInput("which runs? name the folders that contain them, such as runs/CartPole")
     for key in changes:
         raise BadInput(f"{key} belongs to the training run; a report has {', '.join(OWN_KEYS)}")
     if values["final"] not in FINALS:
         raise BadInput(f"final is '{values['final']}': choose {' or '.join(FINALS)}")
     if values["last"] < 1:
-        raise BadInput(f"last is {values['last']}: at least one evaluation makes a score")
+        raise BadInput(f"last is {values['last']}: a score needs at least one evaluation")
 
 
 def _final_means(values: Mapping[str, Any]) -> str:
     if values["final"] == "scores":
         return (
             "The final score of a run is the mean return of its newest evaluation by "
-            "ez_jax.evaluate, else of the last one of its training (scores.json)."
+            "ez_jax.evaluate, or else of the last evaluation in training (scores.json)."
         )
     last = values["last"]
     which = "last evaluation" if last == 1 else f"last {last} evaluations"
-    return f"The final score of a run is the mean return of the {which} of its training."
+    return f"The final score of a run is the mean return of the {which} in training."
 
 
 def file_names(titles: Sequence[str]) -> list[str]:
-    """One name of a figure per title: `curves_Breakout`; a number tells equal ones apart."""
-    names: dict[str, str] = {}  # as file systems see them that do not tell cases apart
+    """One file name per title: `curves_Breakout`; equal ones get a number."""
+    names: dict[str, str] = {}  # by lower case, because some file systems ignore case
     for title in titles:
         name = f"curves_{re.sub(r'[^A-Za-z0-9_+-]+', '_', title)}"[:_LONGEST_NAME].rstrip("_")
         numbered = (name, *(f"{name}-{i}" for i in range(2, len(titles) + 1)))
@@ -98,11 +98,11 @@ HELP = """usage: python -m ez_jax.report DIR... [KEY=VALUE ...]
 
 Finds all runs below the folders, groups them by game and by the settings in which they differ, and
 writes learning curves, aggregates, the effect of every switch and one page, index.html.
-  out=report           where to
-  last=1               the final score is the mean of so many evaluations at the end of a run
-  final=training       or scores: of the newest file of ez_jax.evaluate, else of scores.json
-  partial=true         counts runs that are not finished, as far as they are
-  mix=true             shows results of different protocols side by side instead of refusing them
+  out=report           folder to write to
+  last=1               the final score is the mean of this many evaluations at the end of a run
+  final=training       or scores: take the newest evaluation by ez_jax.evaluate, else scores.json
+  partial=true         include unfinished runs as far as they are
+  mix=true             show results of different protocols side by side instead of refusing them
 exit codes: 0 done, 1 failure, 2 bad input, 130 interrupted
 """
 

@@ -19,12 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 
 Variables = dict[str, Any]  # Flax collections: params and batch_stats
-NEVER = -(2**30)  # searched so long ago that it counts as too old whatever is allowed
+NEVER = -(2**30)  # "searched" so long ago that it always counts as too old
 
 
 @dataclasses.dataclass(frozen=True)
 class EnvSpec:
-    """What the agent needs to know of an environment."""
+    """What the agent needs to know about an environment."""
 
     game: str  # as the user named it
     backend: str  # envpool | gymnasium | gymnax
@@ -44,16 +44,16 @@ class EnvSpec:
 
 @dataclasses.dataclass(frozen=True)
 class Clocks:
-    """Where a run stands (on the host); every line of metrics begins with it."""
+    """The progress of a run (on the host); every line of metrics begins with it."""
 
     agent_steps: int = 0  # decisions of the agent, over all environments
     env_frames: int = 0  # agent_steps times the frame skip
     updates: int = 0  # optimiser steps
-    seconds: float = 0.0  # of work so far, without the time between stop and resume
+    seconds: float = 0.0  # running time so far, without the time between stop and resume
 
     @property
     def counts(self) -> tuple[int, int]:
-        """Agent steps and updates: all that a run does depends on these."""
+        """Agent steps and updates: everything that a run does depends on these."""
         return self.agent_steps, self.updates
 
 
@@ -64,10 +64,10 @@ class TimeStep(flax.struct.PyTreeNode, kw_only=True):
     reward: np.ndarray  # f32[N], clipped if the configuration says so; 0 where is_first
     score: np.ndarray  # f32[N], the game's own reward
     discount: np.ndarray  # f32[N], 0 where the episode terminated (a lost life may count), else 1
-    is_first: np.ndarray  # bool[N], first observation of an episode; the last action was swallowed
-    is_last: np.ndarray  # bool[N], final observation; the next action will be swallowed
+    is_first: np.ndarray  # bool[N], first observation of an episode; the last action was ignored
+    is_last: np.ndarray  # bool[N], final observation; the next action will be ignored
     game_over: np.ndarray  # bool[N], as is_last, but a lost life alone does not count
-    # bool[N, A], which actions are allowed now; None where the game has no masks
+    # bool[N, A], which actions are allowed now; None if the game has no masks
     legal: np.ndarray | None = None
 
 
@@ -81,22 +81,22 @@ class Row(flax.struct.PyTreeNode, kw_only=True):
     action: jax.Array  # i32[N]
     policy: jax.Array  # f32[N, A], of the search that chose the action
     value: jax.Array  # f32[N], of its root
-    searched: jax.Array  # i32[N], updates that had been made then; NEVER of random play
+    searched: jax.Array  # i32[N], number of updates at that time; NEVER for random play
     legal: jax.Array | None = None  # bool[N, A], as in `TimeStep`
 
 
 class Replay(flax.struct.PyTreeNode, kw_only=True):
     """Ring of rows, contiguous in time for each environment."""
 
-    # Every field with a leading axis T; the frames with `devices.padded_length(T)`, or None where
-    # they lie in host memory.
+    # Every field with a leading axis T; the frames with `devices.padded_length(T)`, or None if
+    # they are in host memory.
     rows: Row
     priority: jax.Array  # f32[T, N], |value - target| or the largest so far for new rows
     count: jax.Array  # i32[], rows ever written
 
 
 class Batch(flax.struct.PyTreeNode, kw_only=True):
-    """Sampled sequences; time is relative to the sampled row, 0."""
+    """Sampled sequences; times are relative to the sampled row, which is 0."""
 
     observation: jax.Array  # dtype[B, F-1+K+n+1, *obs], frames -(F-1)..K+n kept inside the episode
     row: jax.Array  # i32[B, F-1+K+n+1], their rows in the ring
@@ -105,9 +105,9 @@ class Batch(flax.struct.PyTreeNode, kw_only=True):
     discount: jax.Array  # f32[B, K+n+1], arriving
     policy: jax.Array  # f32[B, K+1, A], as stored
     value: jax.Array  # f32[B, K+1], as stored
-    searched: jax.Array  # i32[B, K+1], updates that had been made when these two were found
-    last: jax.Array  # i32[B], time of the last row known of the episode, at most K+n
-    goes_on: jax.Array  # bool[B], the episode is longer than that, as far as the ring knows
+    searched: jax.Array  # i32[B, K+1], number of updates when these two were searched
+    last: jax.Array  # i32[B], time of the last known row of the episode, at most K+n
+    goes_on: jax.Array  # bool[B], whether the episode is longer, as far as the ring knows
     position: jax.Array  # i32[B], agent steps of its episode before row 0, as far as in the ring
     age: jax.Array  # i32[B], agent steps since the row was collected
     index: jax.Array  # i32[B], flat position in the ring
@@ -116,34 +116,34 @@ class Batch(flax.struct.PyTreeNode, kw_only=True):
 
 
 class Targets(flax.struct.PyTreeNode, kw_only=True):
-    """What the unrolled predictions are regressed to: scalars, encoding is the loss's job."""
+    """Regression targets of the unrolled predictions, as scalars; the loss encodes them."""
 
     value: jax.Array  # f32[B, K+1]
     value_prefix: jax.Array  # f32[B, K], entry k after action k
     policy: jax.Array  # f32[B, K+1, A]
     mask: jax.Array  # f32[B, K+1], 1 up to the episode's final observation
-    policy_mask: jax.Array  # f32[B, K+1], 1 where an action was still to be taken
+    policy_mask: jax.Array  # f32[B, K+1], 1 up to the episode's last action
 
 
 class Prepared(flax.struct.PyTreeNode, kw_only=True):
-    """U updates whose targets were made together; the axes of every field begin with B, U."""
+    """U updates whose targets were computed together; all fields have leading axes B, U."""
 
     batch: Batch
     targets: Targets
 
 
 class Embedding(flax.struct.PyTreeNode, kw_only=True):
-    """A node of the model: what mctx carries in its tree."""
+    """A node of the model: what mctx keeps in its tree."""
 
     state: jax.Array  # f[B, h, w, c] or f[B, width]
     carry: tuple[jax.Array, jax.Array]  # LSTM (cell, hidden), f[B, L] each
     value_prefix: jax.Array  # f32[B], predicted since the last reset
     step: jax.Array  # i32[B], model steps since the last reset
-    depth: jax.Array | None = None  # i32[B], model steps since the root, where statistics differ
+    depth: jax.Array | None = None  # i32[B], model steps since the root, if statistics differ
 
 
 class Root(flax.struct.PyTreeNode, kw_only=True):
-    """Where a search starts."""
+    """The root of a search."""
 
     embedding: Embedding
     policy_logits: jax.Array  # f32[B, A]
@@ -151,16 +151,16 @@ class Root(flax.struct.PyTreeNode, kw_only=True):
 
 
 class SearchOutput(flax.struct.PyTreeNode, kw_only=True):
-    """What a search found."""
+    """The result of a search."""
 
-    action: jax.Array  # i32[B], to be executed
+    action: jax.Array  # i32[B], to execute
     policy: jax.Array  # f32[B, A], the improved policy: the regression target
     value: jax.Array  # f32[B], mean return through the root
-    gain: jax.Array  # f32[B], Σ (policy - prior) Q: what it wins over the prior, by its own Qs
+    gain: jax.Array  # f32[B], Σ (policy - prior) Q: improvement over the prior by the search's Qs
 
 
 class LossOutput(flax.struct.PyTreeNode, kw_only=True):
-    """One evaluation of the unrolled loss."""
+    """Result of one evaluation of the unrolled loss."""
 
     loss: jax.Array  # f32[], weighted, summed over steps, mean over the batch
     terms: dict[str, jax.Array]  # f32[] each, unweighted
@@ -173,7 +173,7 @@ class LossOutput(flax.struct.PyTreeNode, kw_only=True):
 
 
 class TrainState(flax.struct.PyTreeNode, kw_only=True):
-    """The learner."""
+    """State of the learner."""
 
     variables: Variables
     next_target: Variables  # becomes the target at the next refresh
@@ -181,38 +181,38 @@ class TrainState(flax.struct.PyTreeNode, kw_only=True):
     opt_state: Any
     updates: jax.Array  # i32[]
     skipped: jax.Array  # i32[], updates dropped because they were not finite
-    skipped_in_a_row: jax.Array  # i32[], of these the newest ones without a finite one between
+    skipped_in_a_row: jax.Array  # i32[], of these the newest, without a finite one in between
 
 
 class Sums(flax.struct.PyTreeNode, kw_only=True):
-    """Sums of metrics: one array, because a program pays for every one that it is handed."""
+    """Sums of metrics: one array, because every argument of a program has a cost."""
 
     total: jax.Array  # f32[M]
     names: tuple[str, ...] = flax.struct.field(pytree_node=False)  # of the M sums
 
     @classmethod
     def of(cls, names: Sequence[str]) -> "Sums":
-        """Before anything was summed."""
+        """All sums at zero."""
         return cls(total=jnp.zeros(len(names)), names=tuple(names))
 
     def add(self, metrics: Mapping[str, jax.Array]) -> "Sums":
-        """With some of them increased, f32[] each; the others are left out."""
+        """Add these metrics, f32[] each; the other sums do not change."""
         if unknown := metrics.keys() - set(self.names):
             raise KeyError(f"no sums of {sorted(unknown)}")
         more = [jnp.asarray(metrics.get(name, 0.0), jnp.float32) for name in self.names]
         return self.replace(total=self.total + jnp.stack(more))
 
     def by_name(self) -> dict[str, jax.Array]:
-        """Each sum, f32[]."""
+        """The sums by name, f32[] each."""
         return dict(zip(self.names, self.total, strict=True))
 
 
 class RunState(flax.struct.PyTreeNode, kw_only=True):
-    """All there is to save of a run beside its clocks."""
+    """Everything to save of a run besides its clocks."""
 
     train: TrainState
     replay: Replay
-    frames: jax.Array  # dtype[N, F, *obs], what the actor stacks
+    frames: jax.Array  # dtype[N, F, *obs], the actor's frame stacks
     metrics: Sums  # since the last line of metrics
-    key: jax.Array  # of the whole run; draws are made from it and a clock
-    drawn: Batch | None = None  # of the next group, without frames, where it is drawn ahead
+    key: jax.Array  # of the whole run; random numbers come from it and a clock
+    drawn: Batch | None = None  # the next group, without frames, if it is drawn ahead

@@ -6,15 +6,15 @@ Until the data is collected, in N environments at once:
 
     1. search from every observation and choose an action      agent/search/, actor.py
        record observation, policy and value                    agent/replay/
-    2. draw sequences by priority, search some of them anew    agent/replay/, reanalyse/
-       make targets of value, value prefix and policy          agent/targets/
+    2. sample sequences by priority, search some of them again agent/replay/, reanalyse/
+       compute targets of value, value prefix and policy       agent/targets/
        unroll the model, descend the gradient of the losses    agent/losses.py, learner.py
     3. observe what the actions led to                         envs/
     4. log, evaluate, save: each when it is due                training/record.py
 
-and 5. the updates that run past the data. While the environments step on their threads, the device
+Then 5. the updates after the last step. While the environments step on their threads, the device
 learns; the learner always sees a defined prefix of the data, so the same seed gives the same curve.
-On many devices and hosts it is the same loop in each process (system/devices.py, processes.py).
+On many devices and hosts each process runs the same loop (system/devices.py, processes.py).
 """
 
 from collections.abc import Sequence
@@ -26,8 +26,8 @@ from ez_jax.terminal import launch
 
 
 def train(config: Config) -> int:
-    """Train to the end, or go on with the run that its folder holds; returns the exit code."""
-    # Here, so that help and refusals need not wait for JAX.
+    """Train to the end, or resume the run in its folder; returns the exit code."""
+    # Imported here, so that help and refusals do not wait for JAX.
     from ez_jax.system import processes
     from ez_jax.terminal.progress import Progress
     from ez_jax.training import process_guard
@@ -47,18 +47,18 @@ def train(config: Config) -> int:
         with run.interrupt:
             while run.collects():
                 run.games.send(run.decide(step))  # 1. search; the games begin to step
-                run.learn(run.updates_due())  # 2. draw, reanalyse, unroll, update
+                run.learn(run.updates_due())  # 2. sample, reanalyse, unroll, update
                 step = run.observe()  # 3. observe
                 run.report()  # 4. log, evaluate, save
             while run.updates_left():
-                run.learn(run.updates_left())  # 5. past the data
+                run.learn(run.updates_left())  # 5. after the last step
                 run.report()
             run.finish()
     return exits.INTERRUPTED if run.is_stopped else exits.DONE
 
 
 def plan(config: Config) -> int:
-    """Say what the run would need and how long it would take; nothing is left behind."""
+    """Print what the run would need and how long it would take; leaves nothing behind."""
     from ez_jax.terminal.progress import Progress
     from ez_jax.training.planning.preview import show_plan
 
@@ -68,7 +68,7 @@ def plan(config: Config) -> int:
 
 
 def together(runs: Sequence[Config]) -> int:
-    """Train several runs of one game in one program, where the game allows it."""
+    """Train several runs of one game in one program, if the game allows it."""
     from ez_jax.training.vmapped import train_together
 
     return train_together(runs)

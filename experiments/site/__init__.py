@@ -1,1 +1,1 @@
-"""What `mkdocs build` does beyond MkDocs: formulas, links into the code, pages made from it."""
+"""Extensions of `mkdocs build`: formulas, links into the code, pages generated from it."""

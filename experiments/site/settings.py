@@ -30,7 +30,7 @@ def _section(title: str, kind: type, prefix: str, told: Mapping[tuple[str, str],
     anchor = f" {{ #{prefix.rstrip('.')} }}" if prefix else ""
     lines = [f"## `{title}`{anchor}" if prefix else f"## {title}", "", kind.__doc__ or "", ""]
     lines += [links.code(f"ez_jax.config.settings:{kind.__name__}"), ""]
-    lines += ["| key | default | what it is |", "|---|---|---|"]
+    lines += ["| key | default | meaning |", "|---|---|---|"]
     differing = changed_by()
     for item in dataclasses.fields(kind):
         if dataclasses.is_dataclass(item.type):

@@ -1,4 +1,4 @@
-"""What can be reproduced and what cannot, from the result files alone: no number is copied."""
+"""What is reproduced and what is not, from the result files; no number is copied by hand."""
 
 import json
 import statistics

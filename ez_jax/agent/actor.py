@@ -1,4 +1,4 @@
-"""Acting: N environments stepped by search, every decision written to the replay."""
+"""Acting: search in N environments, and write every decision to the replay."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
@@ -20,24 +20,24 @@ from ez_jax.config import Config
 from ez_jax.structs import NEVER, EnvSpec, Replay, Row, SearchOutput, TimeStep, Variables
 from ez_jax.system import devices
 
-Found = TypeVar("Found")  # what a search returns
-DECIDE, EPSILON = 1_000, 1  # streams of a game's seed, and of one of its decisions
+Found = TypeVar("Found")  # the result of a search
+DECIDE, EPSILON = 1_000, 1  # random streams of an episode's seed, and of one of its decisions
 
 
 class Playing(flax.struct.PyTreeNode, kw_only=True):
-    """What the policy of evaluation knows of the games that it plays."""
+    """State of the evaluation policy for the episodes that it plays."""
 
-    frames: Array  # dtype[N, F, *obs], the stacks
-    seed: Int[ArrayLike, " N"]  # of each game
-    step: Int[ArrayLike, " N"]  # decisions in the episode before this one
+    frames: Array  # dtype[N, F, *obs], the frame stacks
+    seed: Int[ArrayLike, " N"]  # of each episode
+    step: Int[ArrayLike, " N"]  # decisions so far in the episode
 
 
-# (variables, playing, step) -> what was found, playing
+# (variables, playing, step) -> result of the search, playing
 EvalPolicy = Callable[[Variables, Playing, TimeStep], tuple[Found, Playing]]
 
 
 def init_playing(spec: EnvSpec, seed: int, num_envs: int) -> Playing:
-    """Games about to begin, game i from seed + i."""
+    """The state before the first step; episode i has the seed `seed + i`."""
     seeds = (seed + np.arange(num_envs)) % 2**31
     return Playing(
         frames=init_frames(spec, num_envs),
@@ -47,7 +47,7 @@ def init_playing(spec: EnvSpec, seed: int, num_envs: int) -> Playing:
 
 
 def decision_keys(playing: Playing) -> Key[Array, " N"]:
-    """Keys that follow from the seed of the game and the step in the episode alone."""
+    """Keys that depend only on the seed and the step of each episode."""
 
     def of_one(seed: Array, step: Array) -> Array:
         stream = jax.random.fold_in(jax.random.key(seed), DECIDE)
@@ -59,7 +59,7 @@ def decision_keys(playing: Playing) -> Key[Array, " N"]:
 def make_policy(model: Model, search: SearchFn[Found]) -> Callable[..., tuple[Found, Array]]:
     """Observe and search: `(variables, frames, step, key, temperature) -> (found, frames)`.
 
-    The key is one of each root, key[N], or one from which they are made.
+    The key is one per root, key[N], or a single one that is split.
     """
 
     def think(variables: Variables, temperature: Array, rows: tuple) -> Found:
@@ -81,14 +81,14 @@ def make_policy(model: Model, search: SearchFn[Found]) -> Callable[..., tuple[Fo
 def make_eval_policy(
     config: Config, model: Model, num_simulations: int | None = None
 ) -> EvalPolicy[SearchOutput]:
-    """The policy of evaluation: the search's choice but for a share `eval.epsilon` of random ones.
+    """The evaluation policy: the choice of the search, and random for a share `eval.epsilon`.
 
-    What it draws follows from the seed of the game and the step, whatever games are beside it.
+    Its random numbers depend on the seed of the episode and the step, not on other episodes.
 
     Args:
       config: of the run.
       model: of the game.
-      num_simulations: instead of `eval.num_simulations`; 0 means as in training.
+      num_simulations: replaces `eval.num_simulations`; 0 means as in training.
     """
     policy, epsilon = make_eval_tree_policy(config, model, num_simulations), config.eval.epsilon
 
@@ -110,14 +110,14 @@ def make_eval_policy(
 
 
 def _begun(playing: Playing, step: TimeStep) -> Playing:
-    """With the decisions counted anew where an episode begins."""
+    """Reset the count of decisions where an episode begins."""
     return playing.replace(step=jnp.where(step.is_first, 0, playing.step))
 
 
 def make_eval_tree_policy(
     config: Config, model: Model, num_simulations: int | None = None
 ) -> EvalPolicy[tuple[SearchOutput, mctx.Tree]]:
-    """As `make_eval_policy` without epsilon, and the tree beside what was found in it."""
+    """As `make_eval_policy` without epsilon, but also returns the search tree."""
     search = make_tree_search(
         config.search,
         model,
@@ -128,9 +128,9 @@ def make_eval_tree_policy(
     policy = make_policy(model, search)
 
     def with_tree(variables: Variables, playing: Playing, step: TimeStep):
-        # Deviates (ties in evaluation, V1): drawn from the game's seed and the step.
+        # Deviates (ties in evaluation, V1): broken by the seed of the episode and the step.
         playing = _begun(playing, step)
-        no_temperature = jnp.zeros(())  # none is used without noise
+        no_temperature = jnp.zeros(())  # not used without noise
         keys = decision_keys(playing)
         found, frames = policy(variables, playing.frames, step, keys, no_temperature)
         return found, playing.replace(frames=frames, step=playing.step + 1)
@@ -141,17 +141,17 @@ def make_eval_tree_policy(
 class Decided(NamedTuple):
     """One decision in every environment."""
 
-    row: Row  # of the replay, which records it; its actions are to be executed
-    frames: Array  # dtype[N, F, *obs], the stacks
+    row: Row  # for the replay; its actions are to be executed
+    frames: Array  # dtype[N, F, *obs], the frame stacks
     metrics: dict[str, Array]  # f32[] sums over the searches
 
 
 def make_decide(model: Model, search: SearchFn[SearchOutput]) -> Callable[..., Decided]:
-    """One decision of the training actor.
+    """Make the training actor's decision function.
 
-    `decide(variables, count, frames, step, key, temperature, explore, updates)`: with `explore` the
-    actions are uniform and no search is made (the published start). The draws depend on the key and
-    on `count`, the number of rows in the replay, alone.
+    `decide(variables, count, frames, step, key, temperature, explore, updates)`: with `explore`,
+    actions are uniformly random and there is no search (the published start). Random numbers depend
+    only on the key and on `count`, the number of rows in the replay.
     """
     policy = make_policy(model, search)
     num_actions = model.spec.num_actions
@@ -198,7 +198,7 @@ def make_decide(model: Model, search: SearchFn[SearchOutput]) -> Callable[..., D
 def make_act(
     model: Model, search: SearchFn[SearchOutput]
 ) -> Callable[..., tuple[Array, Replay, Array, Any]]:
-    """One decision, recorded in the replay, jitted.
+    """Make the jitted function that decides once and records the decision in the replay.
 
     `act(variables, replay, sums, frames, step, key, temperature, explore, updates)` returns the
     actions i32[N], replay, metrics and frame stacks; the last three are donated.

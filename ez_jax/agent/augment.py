@@ -8,17 +8,17 @@ MIN_SIZE_PER_SHIFT = 16  # images below 64 pixels are not shifted by 4
 
 
 def can_be_shifted(shape: tuple[int, ...], shift: int) -> bool:
-    """Whether a frame is an image that a shift leaves what it was: on a board every cell counts."""
+    """Whether a shift preserves the meaning of an image: on a board every cell counts."""
     return len(shape) == 3 and min(shape[:2]) >= MIN_SIZE_PER_SHIFT * shift
 
 
 def augment(
     frames: UInt8[Array, "B F H W C"], key: Array, *, shift: int, intensity: float
 ) -> Float[Array, "B F H W C"]:
-    """Shift by up to `shift` pixels, scale the brightness; one draw per sample for all its frames.
+    """Shift by up to `shift` pixels and scale the brightness, alike for all frames of a sample.
 
-    Edges are repeated into the gap. The brightness factor is 1 + intensity * N(0, 1), the normal
-    variable clipped to -2..2. Returns floats, about 0..1. The key is consumed.
+    The gap is filled by repeating the edge. The brightness factor is 1 + intensity * N(0, 1), with
+    the normal variable clipped to -2..2. Returns floats, about 0..1. The key is consumed.
     """
     shift_key, intensity_key = jax.random.split(key)
     batch, _, height, width, _ = frames.shape

@@ -1,4 +1,4 @@
-"""What looks broken in the metrics of a run, in a sentence each; the numbers are `diagnostics`'."""
+"""Warnings about metrics that look broken, one sentence each; `diagnostics` has the numbers."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -8,17 +8,17 @@ from ez_jax.agent.support import EPSILON
 from ez_jax.config import Config
 
 PATIENCE = 2  # lines of metrics in a row
-ENOUGH = 500  # updates; heads begin at zero, and before nothing can be told of them
+ENOUGH = 500  # updates; heads start at zero, so earlier metrics say nothing
 
 Metrics = Mapping[str, float]
 
 
 class Complaint(NamedTuple):
-    """One thing that can be wrong; it is not looked at where its metric is missing."""
+    """One possible problem; it is skipped if its metric is missing."""
 
     metric: str
     is_broken: Callable[[Metrics], bool]
-    sentence: Callable[[Metrics, Config], str]  # what is seen, and what to try
+    sentence: Callable[[Metrics, Config], str]  # the observation, and what to try
 
 
 def _less_collapse(config: Config) -> str:
@@ -31,7 +31,7 @@ def _less_collapse(config: Config) -> str:
 COMPLAINTS = (
     Complaint(
         "prefix/spread",
-        # The heads of healthy short runs of MinAtar begin at 0.04.
+        # In healthy short runs of MinAtar it starts at 0.04.
         lambda seen: seen["prefix/spread"] < 0.02 and seen["prefix/correlation"] < 0.3,
         lambda seen, config: (
             "the value prefix does not follow the rewards: its predictions vary "
@@ -99,7 +99,7 @@ COMPLAINTS = (
 
 
 def complaints(metrics: Metrics, config: Config) -> dict[str, str]:
-    """Sentences about what looks broken in a line of metrics, by the metric that says so."""
+    """Sentences about problems in a line of metrics, by metric."""
     return {
         about.metric: about.sentence(metrics, config)
         for about in COMPLAINTS
@@ -108,25 +108,25 @@ def complaints(metrics: Metrics, config: Config) -> dict[str, str]:
 
 
 def support_end(size: int) -> float:
-    """The largest scalar that a support of -size..size stands for: the inverse of h at its end."""
+    """The largest scalar that a support of -size..size represents: the inverse of h at its end."""
     root = math.sqrt(1 + 4 * EPSILON * (size + 1 + EPSILON))
     return ((root - 1) / (2 * EPSILON)) ** 2 - 1
 
 
 class Watch:
-    """Says once what has looked broken in `PATIENCE` lines of metrics in a row."""
+    """Reports a problem once, when it is in `PATIENCE` consecutive lines of metrics."""
 
     def __init__(self, config: Config):
-        """Silent during the first tenth of the updates, in which everything looks broken.
+        """Silent during the first tenth of the updates, when everything looks broken.
 
-        And until there are enough of them.
+        And until there are `ENOUGH` updates.
         """
         self._config = config
         self._quiet_until = max(config.total_updates / 10, ENOUGH)
         self._in_a_row: dict[str, int] = {}
 
     def __call__(self, updates: int, metrics: Metrics) -> list[str]:
-        """The sentences that one more line of metrics, after so many updates, gives rise to."""
+        """The new sentences after one more line of metrics, at this number of updates."""
         if updates < self._quiet_until:
             return []
         said = complaints(metrics, self._config)

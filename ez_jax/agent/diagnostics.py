@@ -1,7 +1,7 @@
-"""Is the agent learning what it should? What the updates already computed, put into numbers.
+"""Is the agent learning what it should? Metrics from what the updates compute anyway.
 
-On the device `measure` compares predictions with their targets, for sums over many updates; on the
-host `readings` makes ratios of the sums. What looks broken in them is said by `complaints.py`.
+On the device, `measure` compares predictions with their targets, for sums over many updates. On the
+host, `readings` turns the sums into ratios. `complaints.py` warns about those that look broken.
 """
 
 import math
@@ -14,22 +14,22 @@ from ez_jax.agent import support
 from ez_jax.config import Config
 from ez_jax.structs import Batch, LossOutput, SearchOutput, Targets
 
-# Moments of predictions and their targets within a batch. Their means over updates become ratios:
-# many batches of a game with rare rewards have no variance of their own.
+# Moments of predictions and their targets within a batch. They are averaged over updates before
+# they become ratios, because with rare rewards many single batches have no variance.
 MOMENTS = ("variance", "target_variance", "covariance")
 HEADS = ("prefix", "value")
 
-TINY = 1e-6  # a variance below it, in squared units of reward, is none
+TINY = 1e-6  # a smaller variance, in squared units of reward, counts as zero
 
 
 def mean_where(mask: Array, x: Array, axis: int | None = None) -> Float[Array, "..."]:
-    """Mean of what counts; 0 where nothing does."""
+    """Mean over the mask; 0 if the mask is empty."""
     total = jnp.sum(jnp.where(mask > 0, x, 0.0), axis)
     return total / jnp.maximum(jnp.sum(mask > 0, axis), 1)
 
 
 def _moments(predicted: Array, target: Array, mask: Array) -> dict[str, Array]:
-    """Central, so that float32 holds them however large the values are."""
+    """Central moments, which float32 can represent however large the values are."""
     off_predicted = predicted - mean_where(mask, predicted)
     off_target = target - mean_where(mask, target)
     products = off_predicted**2, off_target**2, off_predicted * off_target
@@ -41,13 +41,13 @@ def _moments(predicted: Array, target: Array, mask: Array) -> dict[str, Array]:
 def measure(
     output: LossOutput, targets: Targets, batch: Batch, config: Config
 ) -> dict[str, Float[Array, ""]]:
-    """How predictions follow their targets in one update, and how even the batch is.
+    """How well predictions follow their targets in one update, and how even the batch is.
 
     `prefix/error_k` and `value/error_k` are mean absolute errors after k imagined steps, in units
-    of reward; `value/clipped` is the share of targets past the ends of the support;
-    `norm/value_gap` how far root values when acting are from the same when training.
+    of reward; `value/clipped` is the share of targets beyond the support; `norm/value_gap` is the
+    distance between root values in acting and in training mode.
     """
-    real = batch.weight > 0  # the others fill the batch while the replay is short
+    real = batch.weight > 0  # the others only fill the batch while the replay is short
     mask = targets.mask.T * real  # [K+1, B]
     prefix, prefix_target = output.value_prefix, targets.value_prefix.T
     value, value_target = output.value, targets.value.T
@@ -74,13 +74,13 @@ def measure(
 
 
 def searched(found: SearchOutput, counts: Bool[Array, " B"]) -> dict[str, Float[Array, ""]]:
-    """What the searches that count won over the policy of the network alone, and their number."""
+    """The gain of the searches over the policy of the network alone, and their number."""
     gain = jnp.sum(jnp.where(counts, found.gain, 0.0))
     return {"search/gain": gain, "search/count": jnp.sum(counts, dtype=jnp.float32)}
 
 
 def names(config: Config) -> list[str]:
-    """Of what `measure` and `searched` find."""
+    """Names of the sums of `measure` and `searched`."""
     depths = range(1, config.learner.unroll_steps + 1)
     by_depth = [f"{head}/error_{k}" for head in HEADS for k in depths]
     moments = [f"{head}/{name}" for head in HEADS for name in MOMENTS]
@@ -90,13 +90,13 @@ def names(config: Config) -> list[str]:
 
 
 def readings(means: Mapping[str, float]) -> dict[str, float]:
-    """Metrics with ratios in place of moments, where there is something to divide by.
+    """Metrics with ratios in place of moments, unless the divisor is zero.
 
     `correlation` is that of predictions and targets, `spread` the ratio of their standard
-    deviations, `explained` the share of the targets' variance that the predictions explain (1 is
-    perfect, 0 what their mean would) and `slope` how much the target rises per unit of prediction
-    (1 is calibrated, less is exaggerated). `norm/value_gap_share` is the gap as a share of the
-    standard deviation of the values.
+    deviations, `explained` the share of the targets' variance explained by the predictions (1 is
+    perfect, 0 as good as the mean), and `slope` how much the target rises per unit of prediction
+    (1 is calibrated; below 1, predictions are exaggerated). `norm/value_gap_share` is the gap as a
+    share of the standard deviation of the values.
     """
     found = dict(means)
     for head in HEADS:

@@ -1,4 +1,4 @@
-"""Stacks of frames: pushed while acting, cut out of a batch to search, bootstrap and compare."""
+"""Frame stacks: updated while acting, and cut out of batches."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ def init_frames(spec: EnvSpec, num_envs: int) -> Shaped[Array, "N F *obs"]:
 
 
 def push_frame(frames: Shaped[Array, "N F *obs"], step: TimeStep) -> Shaped[Array, "N F *obs"]:
-    """The stacks with the newest frame last; where an episode begins, F copies of it."""
+    """Append the newest frame to the stacks; at the start of an episode, fill them with it."""
     newest = jnp.asarray(step.observation)[:, None]
     first = jnp.asarray(step.is_first).reshape(-1, *(1,) * (frames.ndim - 1))
     return jnp.where(first, newest, jnp.concatenate([frames[:, 1:], newest], axis=1))
@@ -25,10 +25,10 @@ def push_frame(frames: Shaped[Array, "N F *obs"], step: TimeStep) -> Shaped[Arra
 def roots_at(
     model: Model, variables: Variables, batch: Batch, position: Int[Array, "B K+1"]
 ) -> Root:
-    """Roots [K+1, B, ...] of the samples at the positions given.
+    """Roots [K+1, B, ...] of the samples at these positions.
 
-    One unroll position at a time bounds the memory of large images, and a batch still fills a
-    device; vectors go through at once.
+    Images go through one position at a time, which bounds memory, and a batch still fills the
+    device; vectors go through all at once.
     """
 
     def roots(at: Int[Array, " B"]) -> Root:
@@ -41,7 +41,7 @@ def roots_at(
 def stacks_at(
     frames: Shaped[Array, "B W *obs"], position: Int[Array, "*B"] | int, stack: int
 ) -> Shaped[Array, "B F *obs"]:
-    """The stack that each sample sees at a position, its own or one for all; oldest frame first.
+    """The frame stack of each sample at a position (its own, or one for all), oldest frame first.
 
     Position 0 sees the first `stack` frames.
     """
@@ -55,5 +55,5 @@ def chosen_stacks(
     frames: Shaped[Array, "B W *obs"], sample: Int[Array, " C"], position: Int[Array, " C"],
     stack: int,
 ) -> Shaped[Array, "C F *obs"]:  # fmt: skip
-    """As `stacks_at`, of some samples, which may lie on any device."""
+    """As `stacks_at`, for some of the samples, which may be on any device."""
     return devices.read(frames, sample[:, None], position[:, None] + jnp.arange(stack))

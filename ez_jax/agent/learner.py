@@ -1,4 +1,4 @@
-"""Learning: sample, reanalyse, make targets; then update and refresh priorities."""
+"""Learning: sample, reanalyse, compute targets; then update the network and the priorities."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -41,7 +41,7 @@ OPTIMIZERS: dict[str, Callable[[LearnerConfig], optax.GradientTransformation]] =
 
 
 def make_optimizer(config: LearnerConfig) -> optax.GradientTransformation:
-    """Clip the global norm, add the L2 term to all parameters, then the rule and the schedule.
+    """Clip the global norm, add the L2 term to all parameters, then apply optimiser and schedule.
 
     The order is torch's: the L2 term is not clipped and passes through momentum.
     """
@@ -54,7 +54,7 @@ def make_optimizer(config: LearnerConfig) -> optax.GradientTransformation:
 
 
 def init_train_state(config: Config, model: Model, key: Array) -> TrainState:
-    """A learner before its first update; both target copies equal the online network."""
+    """The learner before its first update; both target copies equal the online network."""
     variables = model.init(key)
     copy = lambda tree: jax.tree.map(jnp.copy, tree)  # noqa: E731, donated buffers must differ
     return TrainState(
@@ -69,7 +69,7 @@ def init_train_state(config: Config, model: Model, key: Array) -> TrainState:
 
 
 def refresh_targets(train: TrainState, period: int) -> TrainState:
-    """Every `period` updates the target becomes the copy taken `period` updates earlier.
+    """Every `period` updates, the target becomes the copy taken `period` updates earlier.
 
     The official trainer publishes weights that it saved one period before, so the target
     is one to two periods old.
@@ -82,7 +82,7 @@ def refresh_targets(train: TrainState, period: int) -> TrainState:
 
 
 class Proposal(NamedTuple):
-    """An optimiser step before anybody has looked whether it is finite."""
+    """An optimiser step, not yet checked for being finite."""
 
     output: LossOutput
     grads: Any  # like the parameters, not yet clipped
@@ -93,7 +93,7 @@ class Proposal(NamedTuple):
 def make_propose(
     config: Config, model: Model
 ) -> Callable[[TrainState, Array, Batch, Targets], Proposal]:
-    """Gradients on given targets and where they lead; the key is consumed."""
+    """Gradients for given targets and the step they give; the key is consumed."""
     optimizer = make_optimizer(config.learner)
     differentiate = jax.grad(unroll_loss, has_aux=True)
 
@@ -115,10 +115,10 @@ def make_propose(
 def make_update(
     config: Config, model: Model
 ) -> Callable[[TrainState, Array, Batch, Targets], tuple[TrainState, LossOutput, Metrics]]:
-    """One optimiser step on given targets (EfficientZero, appendix A.1).
+    """Make one optimiser step for given targets (EfficientZero, appendix A.1).
 
-    A step that is not finite is skipped and counted; every `learner.target_period` updates the
-    target network follows.
+    A step that is not finite is skipped and counted. Every `learner.target_period` updates the
+    target network is refreshed.
 
     Args:
       config: of the run; `learner` and `loss`.
@@ -174,7 +174,7 @@ def make_update(
 
 
 def no_metrics(config: Config) -> Sums:
-    """Metrics before anything was learned; the number of updates in them is `count`."""
+    """Metrics before the first update; `count` is the number of updates in them."""
     names = [f"loss/{name}" for name in ("total", *loss_weights(config))]
     names += ["opt/grad_norm", "value/target_mean", "value/error", "replay/age"]
     names += ["reanalyse/searches", "reanalyse/age", *diagnostics.names(config), "count"]
@@ -184,11 +184,11 @@ def no_metrics(config: Config) -> Sums:
 def make_prepare(
     config: Config, model: Model, reanalyse: ReanalyseFn, targets_for: TargetsFn
 ) -> Callable[..., tuple[Prepared, Replay, Sums]]:
-    """Sample, reanalyse and make targets for `reanalyse.updates_per_search` updates, jitted.
+    """Sample, reanalyse and compute targets for `reanalyse.updates_per_search` updates, jitted.
 
-    `prepare(target, replay, metrics, key, updates, drawn)` returns what `learn` wants; replay and
-    metrics are donated. All the roots are one search. The priorities are those before the first of
-    the updates, or older where the samples were drawn before (`drawing_ahead.py`). The axis of
+    `prepare(target, replay, metrics, key, updates, drawn)` returns the input of `learn`; replay and
+    metrics are donated. All roots are searched together. The priorities are those before the first
+    of the updates, or older if the samples were drawn ahead (`drawing_ahead.py`). The axis of
     samples is the first, so that every device has some of each update.
     """
     draw, group = make_draw_group(config, model), config.reanalyse.updates_per_search
@@ -216,11 +216,11 @@ def make_prepare(
 
 
 def make_learn(config: Config, model: Model) -> LearnFn:
-    """One update of those that were prepared, and its priorities, jitted.
+    """Make one of the prepared updates and write its priorities, jitted.
 
     `learn(train, replay, metrics, key, prepared, i)` returns the first three after update i of the
-    group; they are donated and nothing waits for the result, so the caller queues as many as are
-    due. (As a loop inside a program the backward convolutions take four times the CPU time.)
+    group; they are donated. Nothing waits for the result, so the caller can queue all updates that
+    are due. (As a loop inside a program, the backward convolutions take four times the CPU time.)
     """
     update = make_update(config, model)
 

@@ -18,8 +18,8 @@ from ez_jax.structs import Batch, Embedding, LossOutput, Targets, Variables
 
 Terms = dict[str, Float[Array, "*steps B"]]  # by name, per sample
 
-PRIORITY_FLOOR = 1e-6  # keeps every row drawable
-GAP_EVERY = 16  # sample whose value is looked at again as when acting: cheap
+PRIORITY_FLOOR = 1e-6  # so that every row can be sampled
+GAP_EVERY = 16  # every 16th sample is evaluated again in acting mode, which is cheap
 
 
 def cross_entropy(
@@ -35,7 +35,7 @@ def negative_cosine(online: Float[Array, "B P"], target: Float[Array, "B P"]) ->
 
 
 def mean_cosine(x: Float[Array, "B P"]) -> Float[Array, ""]:
-    """Of different samples: 1 where all are the same, and consistency has nothing to teach."""
+    """Mean cosine of different samples: at 1 all are equal, and consistency teaches nothing."""
     count = len(x)
     summed = jnp.sum(_unit(x), axis=0)
     return (jnp.sum(summed**2) - count) / max(1, count * (count - 1))
@@ -48,17 +48,17 @@ def _unit(x: Float[Array, "B P"]) -> Float[Array, "B P"]:
 
 
 def loss_weights(config: Config) -> dict[str, float]:
-    """Weight of every term that is computed."""
+    """The weight of every computed term."""
     loss = config.loss
     weights = {"policy": loss.policy, "value": loss.value, "value_prefix": loss.value_prefix}
     return weights | ({"consistency": loss.consistency} if config.consistency else {})
 
 
 def _views(batch: Batch, model: Model, config: Config, key: Array) -> tuple[Array, Array]:
-    """Frames of the first observation [B, F, *obs] and of the K that follow it [B, F-1+K, *obs].
+    """Frames of the first observation [B, F, *obs] and of the next K [B, F-1+K, *obs].
 
-    Augmented independently of each other; within the second one draw serves all frames, as in the
-    official code.
+    The two are augmented independently; all frames of the second share one draw, as in the official
+    code.
     """
     stack, unroll_steps = model.spec.frame_stack, config.learner.unroll_steps
     first = stacks_at(batch.observation, 0, stack)
@@ -82,9 +82,9 @@ def _head_losses(logits: tuple[Array, Array], targets: Targets, support_size: in
 def _consistency(
     model: Model, variables: Variables, imagined: Embedding, frames: Array
 ) -> tuple[Float[Array, "K B"], Float[Array, ""], Variables]:
-    """Imagined states [K, B] against the encodings of what was seen, which get no gradient.
+    """Compare imagined states [K, B] with encodings of the observations, which get no gradient.
 
-    Also how alike the predictions of different samples are.
+    Also returns how similar the predictions of different samples are.
     """
 
     def project(variables: Variables, given: tuple) -> tuple[tuple[Array, Array], Variables]:
@@ -94,7 +94,7 @@ def _consistency(
         # Stopped at the parameters, so that nothing of this branch is kept for a gradient. (Not at
         # the statistics: `over_steps` follows how these move.)
         frozen = {**variables, "params": jax.lax.stop_gradient(variables["params"])}
-        # Deviates (consistency targets): no prediction is made from what was observed.
+        # Deviates (consistency targets): no prediction is made from the observed states.
         seen, frozen = model.encode(frozen, frames, train=True)
         target, frozen = model.projections(frozen, seen.state, predict=False, depth=seen.depth)
         return (online, target), {**frozen, "params": variables["params"]}
@@ -116,9 +116,9 @@ def _over_steps(
 def _value_gap(
     model: Model, variables: Variables, frames: Array, trained: Float[Array, " B"]
 ) -> Float[Array, ""]:
-    """Mean distance of a root's value when acting from the same when training, by some samples.
+    """Mean distance between root values in acting and in training mode, for some samples.
 
-    Zero where acting has no statistics: only the consistency loss may have some.
+    Zero for networks without running statistics (other than those of the consistency loss).
     """
     if variables.get("batch_stats", {}).keys() <= {"projector", "predictor", "center"}:
         return jnp.zeros(())
@@ -131,14 +131,14 @@ def _variables(params: dict, batch_stats: dict) -> Variables:
 
 
 class Unrolled(NamedTuple):
-    """What one pass over a batch gave, before anything is summed or weighted."""
+    """Result of one pass over a batch, before summing and weighting."""
 
     at_root: Terms  # policy and value, f32[B]
     steps: Terms  # all terms, f32[K, B]
     value: Array  # f32[K+1, B], predicted
     value_prefix: Array  # f32[K, B], predicted
     alike: Array  # f32[], mean cosine of the projections of different samples
-    value_gap: Array  # f32[], of the root's value as it is searched and as it is trained
+    value_gap: Array  # f32[], of root values in acting and in training mode
     batch_stats: dict  # after the pass
 
 
@@ -151,7 +151,7 @@ def unroll_terms(
     model: Model,
     config: Config,
 ) -> Unrolled:
-    """Unroll the model along the actions taken and compare each step with its targets.
+    """Unroll the model along the actions and compare each step with its targets.
 
     Terms are masked; the key is consumed.
     """
@@ -195,7 +195,7 @@ def _imagined(
         embedding, logits, variables = model.step(variables, embedding, action, train=True)
         return (variables, embedding), (embedding, logits)
 
-    # Unrolled: as a loop the backward convolutions take three times the CPU time.
+    # Unrolled: in a loop, the backward convolutions take three times the CPU time.
     (variables, _), (imagined, logits) = jax.lax.scan(
         imagine, (variables, root), actions, unroll=True
     )
@@ -218,7 +218,7 @@ def _heads(
 
 
 def _weighted_sum(terms: Terms, weights: dict[str, float]) -> Float[Array, " B"]:
-    """Add up the terms; one without a weight, or a weight without its term, is a mistake."""
+    """Sum the terms; a term without a weight, or a weight without a term, is an error."""
     if terms.keys() != weights.keys():
         raise ValueError(f"loss terms {sorted(terms)} and weights {sorted(weights)} differ")
     return functools.reduce(operator.add, (weights[name] * terms[name] for name in weights))
@@ -234,14 +234,14 @@ def unroll_loss(
     model: Model,
     config: Config,
 ) -> tuple[Float[Array, ""], LossOutput]:
-    """Terms summed over steps, weighted by name and by the sample's importance: mean of the batch.
+    """The loss: terms summed over steps, weighted by name and importance, mean over the batch.
 
-    EfficientZero §4.1-4.2. The value differentiated carries the published factor 1/K,
-    `LossOutput.loss` does not.
+    EfficientZero §4.1-4.2. The returned loss, which is differentiated, has the published factor
+    1/K; `LossOutput.loss` does not.
 
     Args:
-      params: of the network, which the gradient is taken of.
-      batch_stats: of the network; {} where it has none.
+      params: of the network; the gradient is taken with respect to these.
+      batch_stats: of the network; {} if it has none.
       key: of the augmentation; consumed.
       batch: sampled sequences, `B` of them with frames.
       targets: of that batch, from `make_targets`.

@@ -1,8 +1,8 @@
 """The learned model as pure functions of its variables: represent, dynamics, predict, project.
 
-They can be used with mctx by someone who takes nothing else from here. The value-prefix rule
-(EfficientZero §4.2: what a search calls a reward, and when the LSTM starts anew) stands in
-`Model.step` and nowhere else; search and training unroll both go through it.
+They can be used with mctx without anything else from this package. The value-prefix rule
+(EfficientZero §4.2: the reward for the search, and when the LSTM is reset) is implemented only in
+`Model.step`, which search and training unroll both call.
 """
 
 import dataclasses
@@ -20,12 +20,12 @@ from ez_jax.config import Config
 from ez_jax.structs import Embedding, EnvSpec, Root, Variables
 from ez_jax.system import devices
 
-# Names of layers that compute in float32, some of them: last of a head, first of vectors.
+# Names of some layers that compute in float32: the last of a head, the first for vectors.
 WHOLE_LAYERS = ("out", "linear", "linear1")
 
 
 def scale_gradient(x: Array, scale: float) -> Array:
-    """The identity, whose gradient is multiplied by `scale`."""
+    """The identity, with its gradient multiplied by `scale`."""
     return x * scale + jax.lax.stop_gradient(x) * (1 - scale)
 
 
@@ -33,8 +33,8 @@ def scale_gradient(x: Array, scale: float) -> Array:
 class Model:
     """EfficientZero's model (§3.2 and §4.2): pure functions of its variables.
 
-    Hashable, holds no arrays. Made by `make_model`. Every function takes a batch `B`; a root
-    comes from stacked frames, and each imagined step from the embedding before it.
+    Hashable; contains no arrays. Created by `make_model`. Every function takes a batch `B`. A root
+    comes from stacked frames, and each imagined step from the previous embedding.
 
     Examples:
       >>> root = model.root(variables, frames)  # frames [B, F, *obs]
@@ -50,10 +50,10 @@ class Model:
     horizon: int  # model steps per value prefix
     support: int
     state_norm: bool = False
-    depths: int = 0  # that have running statistics of their own, the last for all beyond; 0: none
+    depths: int = 0  # with running statistics of their own; deeper nodes use the last; 0: shared
 
     def init(self, key: Array) -> Variables:
-        """Fresh variables, as torch would draw them."""
+        """New variables, initialised as in PyTorch."""
         frames = jnp.zeros((1, self.spec.frame_stack, *self.spec.observation_shape))
         variables = dict(self.network.init(key, self._inputs(frames)))
         if not self.depths:
@@ -64,9 +64,9 @@ class Model:
         return {**variables, "batch_stats": stats}
 
     def rounded(self, variables: Variables) -> Variables:
-        """Weights as the layers take them, which saves rounding them anew in every simulation.
+        """Weights in the layers' precision, which saves rounding them in every simulation.
 
-        Where layers compute in float32 they stay whole. For acting: training wants all digits.
+        Layers that compute in float32 keep theirs. For acting only: training needs full precision.
         """
         dtype = getattr(self.network, "dtype", jnp.float32)
         if dtype == jnp.float32:
@@ -86,7 +86,7 @@ class Model:
     def dynamics(
         self, variables: Variables, embedding: Embedding, action: Int[Array, " B"]
     ) -> tuple[Embedding, Float[Array, " B"]]:
-        """Imagine one action: the next embedding and the reward on the way."""
+        """Imagine one action; returns the next embedding and the reward f32[B]."""
         following, logits, _ = self.step(variables, embedding, action)
         return following, support.decode(logits) - embedding.value_prefix
 
@@ -103,13 +103,13 @@ class Model:
         return self._call(variables, "project", embedding.state, depth=embedding.depth)[0]
 
     def root(self, variables: Variables, frames: Shaped[Array, "B F *obs"]) -> Root:
-        """Represent and predict: where a search starts."""
+        """Represent and predict: the root of a search."""
         embedding = self.represent(variables, frames)
         policy_logits, value = self.predict(variables, embedding)
         return Root(embedding=embedding, policy_logits=policy_logits, value=value)
 
-    # What follows also serves the training pass: each returns the variables after it, because
-    # BatchNorm moves its statistics there, those of the first sample's depth, which all share.
+    # The following are also used in training. Each returns the variables after it, because
+    # BatchNorm updates its statistics: those of the first sample's depth, which all share.
 
     def encode(
         self, variables: Variables, frames: Array, *, train: bool = False
@@ -130,17 +130,17 @@ class Model:
     def step(
         self, variables: Variables, embedding: Embedding, action: Array, *, train: bool = False
     ) -> tuple[Embedding, Float[Array, "B S"], Variables]:
-        """Imagine one action; also the logits of the value prefix after it.
+        """Imagine one action; also returns the logits of the value prefix after it.
 
-        The prefix is the undiscounted reward since the last reset. After `horizon` steps carry,
-        prefix and count start anew, so the next reward is counted from zero.
+        The prefix is the undiscounted sum of rewards since the last reset. After `horizon` steps
+        carry, prefix and count are reset, so the next reward is counted from zero.
         """
         depth = None if embedding.depth is None else embedding.depth + 1
         call = functools.partial(self._call, train=train, depth=depth)
         raw, variables = call(variables, "transition", embedding.state, action)
         state = normalise_state(raw) if self.state_norm else raw
         if train:
-            # Halved before all heads, not only on the way to the next step: as the official code.
+            # Halved before all heads, not only before the next step: as in the official code.
             state = scale_gradient(state, 0.5)
         # The official reward head reads the state before it is scaled to 0..1.
         read = raw if self.state_norm else state
@@ -159,7 +159,7 @@ class Model:
     def heads(
         self, variables: Variables, state: Array, *, train: bool = False, depth: Array | None = None
     ) -> tuple[tuple[Float[Array, "B A"], Float[Array, "B S"]], Variables]:
-        """Logits of policy and value; the depth is that of the embedding."""
+        """Logits of policy and value, at the depth of the embedding."""
         return self._call(variables, "predict", state, train=train, depth=depth)
 
     def projections(
@@ -173,7 +173,7 @@ class Model:
         return projection, variables
 
     def _inputs(self, frames: Array) -> Array:
-        """[B, F, *obs] to what the network takes: frames side by side in the channels, floats."""
+        """[B, F, *obs] as the input of the network: floats, frames stacked along the channels."""
         if frames.dtype == jnp.uint8:
             frames = frames.astype(jnp.float32) / 255
         stacked = jnp.moveaxis(frames, 1, -2)  # [B, H, W, F, C] or [B, F, D]
@@ -202,31 +202,31 @@ class Model:
 
 
 def _taken(stats: dict, index: Int[Array, "*B"]) -> dict:
-    """Running statistics of a depth, or of the depth of every sample: f32[*B, c] each."""
+    """Running statistics of one depth, or of each sample's depth: f32[*B, c] each."""
     return jax.tree.map(lambda x: x[index], stats)
 
 
 def _put(stats: dict, of_one: dict, index: Int[Array, ""]) -> dict:
-    """Running statistics with those of one depth replaced."""
+    """Replace the running statistics of one depth."""
     return jax.tree.map(lambda x, one: x.at[index].set(one), stats, of_one)
 
 
 def precision_of(config: Config) -> str:
-    """In which type networks compute: `float32` or `bfloat16`; parameters are always float32."""
+    """The type in which networks compute, `float32` or `bfloat16`; parameters are float32."""
     if config.precision != "auto":
         return config.precision
     return "float32" if devices.platform() == "cpu" else "bfloat16"
 
 
 def make_model(config: Config, spec: EnvSpec) -> Model:
-    """The model for an environment, as `network`, `precision`, `value_prefix` and others say.
+    """Make the model for an environment, from `network`, `precision`, `value_prefix` and others.
 
     Args:
       config: of the run.
       spec: of the environment, such as `make_env(...).spec`.
 
     Raises:
-      BadInput: `network.kind=image` for observations that are no images.
+      BadInput: `network.kind=image` for observations that are not images.
 
     Examples:
       >>> model = ez_jax.make_model(config, env.spec)

@@ -1,7 +1,7 @@
-"""What changes in the course of a run: updates due, temperature, learning rate, exponents.
+"""What changes during a run: updates due, temperature, learning rate, exponents.
 
-Functions of the configuration and the clocks alone, so that nothing depends on the speed of the
-machine or on where a run was stopped.
+All are functions of the configuration and the clocks, so that nothing depends on the speed of the
+machine or on where a run was interrupted.
 """
 
 import math
@@ -15,12 +15,12 @@ from ez_jax.structs import Clocks
 
 
 def updates_due(config: Config, clocks: Clocks) -> int:
-    """Updates that the data collected so far is owed: exact pacing by `updates_per_step`.
+    """Updates that are due for the data collected so far: exact pacing by `updates_per_step`.
 
-    While data still comes they are made in whole groups of those that search together.
+    While data is still collected, they are made in whole groups that are searched together.
     """
-    # Deviates (pacing): neither side ever runs ahead of the other.
-    # The last step of all environments together can go past the end.
+    # Deviates (pacing): acting and learning never run ahead of each other.
+    # The last step of all environments together can exceed the total.
     steps = min(clocks.agent_steps, config.total_agent_steps)
     due = max(0, updates_owed(config, steps) - clocks.updates)
     waits = clocks.agent_steps < config.total_agent_steps
@@ -28,20 +28,20 @@ def updates_due(config: Config, clocks: Clocks) -> int:
 
 
 def updates_owed(config: Config, agent_steps: int) -> int:
-    """All updates that so many agent steps are worth."""
+    """All updates that this number of agent steps calls for."""
     return int(max(0, agent_steps - config.learner.start) * config.updates_per_step)
 
 
 def draws_ahead(config: Config) -> bool:
-    """Whether the samples of a group of updates are drawn before the updates of the one before."""
+    """Whether the samples of a group of updates are drawn before the previous group's updates."""
     return config.replay.memory != "device"
 
 
 def rows_ahead(config: Config) -> int:
-    """Rows of replay that can be written after such a draw, up to the last of its updates.
+    """Rows that can be written to the replay between such a draw and the last of its updates.
 
-    Steps enough for one group come in between. Of two rows of an environment in succession at
-    least one counts as a step: the action on a final observation is not executed.
+    The steps for one group come in between. Of two consecutive rows of an environment at least
+    one counts as a step: the action after a final observation is not executed.
     """
     if not draws_ahead(config) or not config.updates_per_step:
         return 0
@@ -50,19 +50,19 @@ def rows_ahead(config: Config) -> int:
 
 
 def handful(config: Config) -> int:
-    """Updates made in one go past the data: about as many as between two decisions."""
+    """Updates per round after the last step: about as many as between two decisions."""
     number = max(1, round(config.updates_per_step * config.actor.num_envs))
     group = config.reanalyse.updates_per_search
     return -(-number // group) * group
 
 
 def updates_left(config: Config, clocks: Clocks) -> int:
-    """A handful of the updates that run past the data; 0 when all are done."""
+    """The next round of updates after the last step; 0 when all are done."""
     return min(config.total_updates - clocks.updates, handful(config))
 
 
 def periodic_clock(config: Config, clocks: Clocks) -> int:
-    """What periods are counted by: agent steps, and past the data what the updates are worth."""
+    """The clock for periods: agent steps, and after the last step the equivalent of updates."""
     past = clocks.updates - (config.total_updates - config.final_updates)
     if clocks.agent_steps < config.total_agent_steps or past <= 0:
         return clocks.agent_steps
@@ -70,18 +70,18 @@ def periodic_clock(config: Config, clocks: Clocks) -> int:
 
 
 def has_crossed(period: int, before: int, now: int) -> bool:
-    """Whether a clock has passed a multiple of the period, which is never if that is 0."""
+    """Whether a clock has passed a multiple of the period; never if the period is 0."""
     return period > 0 and now // period > before // period
 
 
 def temperature(config: Config, clocks: Clocks) -> float:
-    """Of the actor's choice, by the share of the updates that is made."""
+    """The temperature of the actor, by the share of updates done."""
     planned = max(1, config.total_updates - config.final_updates)
     return acting_temperature(config.search, clocks.updates / planned)
 
 
 def acting_temperature(config: SearchConfig, progress: float) -> float:
-    """Temperature by the share of the training done, 0..1 (MuZero appendix D)."""
+    """The temperature by the share of training done, 0..1 (MuZero appendix D)."""
     phase = sum(progress >= begin for begin in config.temperature_fractions)
     return config.temperatures[phase]
 

@@ -1,4 +1,4 @@
-"""The state of a run before its first step, and where its arrays lie."""
+"""The initial state of a run, and the placement of its arrays."""
 
 import functools
 from collections.abc import Callable
@@ -18,18 +18,18 @@ from ez_jax.config import Config
 from ez_jax.structs import Batch, Replay, RunState
 from ez_jax.system import devices, processes
 
-# Streams of randomness of a run, folded into its key.
+# Random streams of a run, folded into its key.
 INIT, ACT, LEARN = range(3)
 
 
 def init_run_state(config: Config, model: Model, has_frames: bool = True) -> RunState:
-    """Everything that a run has on the device; can be traced for its shapes.
+    """The state of a run on the device; can be traced for its shapes.
 
-    Without `has_frames` those of the replay are in host memory.
+    Without `has_frames`, the frames of the replay are in host memory.
     """
     spec, num_envs = model.spec, config.actor.num_envs
     key = jax.random.key(config.seed)
-    # Jitted: one program to compile (or to find in the cache) instead of hundreds.
+    # Jitted: one program to compile or to find in the cache, instead of hundreds.
     init = jax.jit(functools.partial(init_train_state, config, model))
     rows = ring_rows(config, spec)
     replay = ring.init_replay(spec, rows=rows, num_envs=num_envs, has_frames=has_frames)
@@ -44,19 +44,19 @@ def init_run_state(config: Config, model: Model, has_frames: bool = True) -> Run
 
 
 def _nothing_drawn(config: Config, model: Model, replay: Replay, key: Array) -> Batch:
-    """What has the shapes of the samples of a group, before there are any."""
+    """A placeholder with the shapes of a group's samples."""
     drawn = jax.eval_shape(make_draw_group(config, model), replay, key, jnp.int32(0))
     return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), drawn)
 
 
 def placement(state: RunState) -> RunState:
-    """How its arrays lie on the devices: a tree of `PartitionSpec`."""
+    """The placement of its arrays on the devices: a tree of `PartitionSpec`."""
     whole = jax.tree.map(lambda _: devices.WHOLE, state)
     return whole.replace(replay=ring.placement(state.replay))
 
 
 def place(state: RunState) -> RunState:
-    """The same state, whose frames are in their place already, with every array in its own."""
+    """Move every array of a state to its place; the frames are there already."""
     rows = state.replay.rows
     small = state.replace(replay=state.replay.replace(rows=rows.replace(observation=None)))
     placed = processes.same(small)
@@ -65,6 +65,6 @@ def place(state: RunState) -> RunState:
 
 
 def start_run_state(init_state: Callable[[], RunState]) -> RunState:
-    """As `init_state` makes it, every array made in its place."""
+    """As `init_state`, with every array created in its place."""
     places = devices.shardings(placement(jax.eval_shape(init_state)))
     return jax.jit(init_state, out_shardings=places)()

@@ -2,7 +2,7 @@
 
 MuZero appendix F as EfficientZero uses it for values and value prefixes: a scalar x is compressed
 by h(x), clipped to -S..S and split between the two nearest of 2S+1 integer bins. Everything is
-float32, whatever the network computes in.
+computed in float32.
 """
 
 import jax
@@ -10,15 +10,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 EPSILON = 0.001  # of the linear term, which keeps the inverse Lipschitz
-ZERO_BELOW = 0.001  # decoded magnitudes under it are 0
+ZERO_BELOW = 0.001  # smaller decoded magnitudes become 0
 
 
 def transform(x: Float[Array, "*b"]) -> Float[Array, "*b"]:
     """Compress a scalar: h(x) = sign(x) (sqrt(|x| + 1) - 1) + 0.001 x."""
     x = x.astype(jnp.float32)
     magnitude = jnp.abs(x)
-    # Deviates (transform of values, V2): odd, so that the inverse undoes it below 0 too.
-    # sqrt(|x| + 1) - 1 without the subtraction, in which small x would lose all their digits.
+    # Deviates (transform of values, V2): odd, so that the inverse undoes it below 0, too.
+    # sqrt(|x| + 1) - 1 without the subtraction, in which small x would lose their digits.
     root = magnitude / (jnp.sqrt(magnitude + 1) + 1)
     return jnp.sign(x) * root + EPSILON * x
 
@@ -50,11 +50,11 @@ def encode(x: Float[Array, "*b"], support: int) -> Float[Array, "*b S"]:
 
 
 def decode(logits: Float[Array, "*b S"]) -> Float[Array, "*b"]:
-    """Return the scalar that a distribution's expectation stands for.
+    """Decode the expectation of a distribution to a scalar.
 
     As published, magnitudes below 0.001 become exactly 0: an untrained head predicts 0.
     """
-    # Deviates (NaN in a decoded value): it stays one; the update that meets it is skipped.
+    # Deviates (NaN in a decoded value): it stays NaN, and its update is skipped.
     probabilities = jax.nn.softmax(logits.astype(jnp.float32))
     bins = jnp.broadcast_to(_bins(logits.shape[-1] // 2), logits.shape)
     x = inverse_transform((probabilities * bins).sum(-1))  # `@` would round to TF32 on a GPU

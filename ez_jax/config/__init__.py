@@ -1,6 +1,6 @@
-"""Every number of a run: settings, their presets, what they must satisfy, and the games by name.
+"""Every setting of a run: settings, presets, checks, and the games by name.
 
-Nothing here imports JAX or another part of the package.
+This folder imports neither JAX nor another part of the package.
 """
 
 from ez_jax.config.checks import validate

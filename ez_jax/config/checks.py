@@ -1,7 +1,6 @@
-"""What a configuration must satisfy before a run starts: ranges, choices, combinations.
+"""Checks of a configuration before a run starts: ranges, choices, combinations.
 
-`problems(config)` yields one sentence per fault, each with what would fix it; `validate` raises
-the first.
+`problems(config)` yields one sentence per problem, each with its fix; `validate` raises the first.
 """
 
 import difflib
@@ -28,7 +27,7 @@ CHOICES = {
     "learner.optimizer": ("sgd", "adam"),
 }
 
-# Every other number must not be negative. Keys that are no list here may be 0 and large.
+# No number may be negative. Numbers that are in none of these lists may be 0.
 AT_LEAST_ONE = (
     "total_agent_steps", "env.image_size", "env.frame_stack", "env.frame_skip",
     "env.max_episode_steps", "env.eval_max_episode_steps", "network.channels",
@@ -50,7 +49,7 @@ POSITIVE = (
     "targets.age_fraction", "learner.learning_rate", "learner.max_grad_norm",
 )  # fmt: skip
 SEEDS = ("seed", "eval.seed")
-# Far beyond any use; larger ones would take memory or time before anything else refuses them.
+# Far beyond any use. Larger values would take memory or time before anything else refuses them.
 AT_MOST = {
     "updates_per_step": 10_000,
     "env.image_size": 1_024,
@@ -78,13 +77,13 @@ AT_MOST = {
     "learner.augment_shift": 1_024,
     "eval.episodes": 10**6,
     "eval.num_envs": 2**14,
-    "replay.capacity": 2**53,  # the plan of memory says what would fit
+    "replay.capacity": 2**53,  # the memory plan says what fits
 }
-LARGEST = 2**31 - 1  # every other number; whole ones are int32 on the device
+LARGEST = 2**31 - 1  # for all other numbers; integers are int32 on the device
 
 
 def problems(config: Config) -> Iterator[str]:
-    """Yield a sentence for every fault of the configuration, the simplest kinds first."""
+    """Yield a sentence for every problem of a configuration, the simplest kinds first."""
     values = flatten(config)
     yield from _wrong_choices(values)
     yield from _out_of_range(values)
@@ -105,7 +104,7 @@ def _wrong_choices(values: dict[str, Any]) -> Iterator[str]:
         yield "name is empty: give the run a name, such as name=first"
     parts = values["name"].split("/")
     if parts[0] in ("", "~") or {".", ".."} & set(parts):
-        yield f"name is {shown(values['name'])}: a folder elsewhere is named by run_dir="
+        yield f"name is {shown(values['name'])}: set a folder elsewhere with run_dir="
 
 
 def _numbers(value: Any) -> tuple[float, ...]:
@@ -166,7 +165,7 @@ def _impossible_sizes(config: Config) -> Iterator[str]:
             f"learner.batch_size {learner.batch_size} is above replay.capacity {replay.capacity}: "
             "lower the batch or raise the capacity"
         )
-    # One sequence of every environment, with the states its targets look ahead to.
+    # One sequence of every environment, with the states that its targets need.
     sequences = config.actor.num_envs * (learner.unroll_steps + config.targets.td_steps + 1)
     first_batch = sequences + learner.batch_size
     if replay.capacity < sequences:
@@ -189,7 +188,7 @@ def _impossible_sizes(config: Config) -> Iterator[str]:
     if 2 * learner.augment_shift >= config.env.image_size:
         yield (
             f"learner.augment_shift {learner.augment_shift} moves a whole image of "
-            f"env.image_size {config.env.image_size} out of sight: lower learner.augment_shift"
+            f"env.image_size {config.env.image_size} out of view: lower learner.augment_shift"
         )
 
 
@@ -204,26 +203,26 @@ def _impossible_switches(config: Config) -> Iterator[str]:
         )
     if mode == "buffer" and ratio == 0:
         yield (
-            "reanalyse.ratio is 0, but reanalyse.mode=buffer searches all the same: "
+            "reanalyse.ratio is 0, but reanalyse.mode=buffer ignores it and searches: "
             "set reanalyse.mode=none"
         )
     if search.num_simulations == 0 and search.policy != "gumbel":
         yield (
-            "search.num_simulations is 0, which leaves it to the number of actions and is for "
-            f"search.policy=gumbel: give {search.policy} a number"
+            "search.num_simulations is 0, which works for search.policy=gumbel only: "
+            f"set a number for {search.policy}"
         )
     if config.total_updates == 0:
         yield (
-            "no update would ever be made: raise updates_per_step, total_agent_steps "
+            "the run would make no update: raise updates_per_step, total_agent_steps "
             "or final_updates"
         )
 
 
 def validate(config: Config) -> Config:
-    """Return the configuration as it is if a run is possible with it.
+    """Check a configuration, and return it unchanged.
 
     Raises:
-        BadInput: the first impossible value or combination, and what would fix it.
+        BadInput: the first impossible value or combination, with its fix.
     """
     for problem in problems(config):
         raise BadInput(problem)

@@ -1,4 +1,4 @@
-"""Bad input, and the sentences that tell of it: on one line, not too long, with what was meant."""
+"""Bad input, and the messages about it: one line, not too long, with a suggestion."""
 
 import difflib
 from collections.abc import Iterable, Sequence
@@ -8,9 +8,9 @@ _LONGEST_VALUE, _LONGEST_SENTENCE = 80, 2_000  # characters
 
 
 def one_line(text: object) -> str:
-    """A sentence as it can be printed anywhere: control characters escaped, cut where it is long.
+    """Make a sentence safe to print: control characters escaped, cut if it is too long.
 
-    What it quotes may come from a file that a stranger wrote.
+    It may quote a file from an untrusted source.
     """
     plain = str(text)[: _LONGEST_SENTENCE + 1]
     if not plain.isprintable():
@@ -19,12 +19,12 @@ def one_line(text: object) -> str:
 
 
 def is_absurd(value: object) -> TypeGuard[int]:
-    """Whether a whole number is so large that it becomes neither a float nor, perhaps, text."""
+    """Whether an integer is too large to become a float or, perhaps, text."""
     return isinstance(value, int) and value.bit_length() > 1_000
 
 
 def shown(value: object) -> str:
-    """A value as a sentence quotes it: not all of a long one."""
+    """A value as messages quote it; long ones are cut."""
     if is_absurd(value):
         return f"a number of {value.bit_length():,} bits"
     text = repr(value)
@@ -32,19 +32,19 @@ def shown(value: object) -> str:
 
 
 def suggestion(nearest: Sequence[str]) -> str:
-    """How a sentence about a misspelt name goes on."""
+    """The end of a message about a misspelt name."""
     return f"; did you mean {' or '.join(nearest)}?" if nearest else "; see --help"
 
 
 def unknown(kind: str, name: str, names: Iterable[str]) -> str:
-    """The sentence about a name that is none of these: what was meant perhaps, or all of them."""
+    """The message about an unknown name: the nearest names, or all of them."""
     nearest = difflib.get_close_matches(name, names := tuple(names), n=2, cutoff=0.6)
     hint = suggestion(nearest) if nearest else f"; choose {' or '.join(names)}"
     return f"unknown {kind} '{name}'{hint}"
 
 
 def nearest_keys(key: str, keys: Sequence[str]) -> list[str]:
-    """Keys with a similar last part, those of the same section if there are any."""
+    """Keys with a similar last part, preferably in the same section."""
     key = key[:_LONGEST_VALUE]
     section, _, leaf = key.rpartition(".")
     by_leaf: dict[str, list[str]] = {}
@@ -57,7 +57,7 @@ def nearest_keys(key: str, keys: Sequence[str]) -> list[str]:
 
 
 class BadInput(ValueError):
-    """Bad input from the user: one sentence that names the fix; the command exits with 2."""
+    """Bad input from the user: one sentence that names the fix. The command exits with code 2."""
 
     def __init__(self, sentence: object):
         """One line, whatever the sentence quotes."""
@@ -65,9 +65,9 @@ class BadInput(ValueError):
 
 
 class Fault(RuntimeError):
-    """What ends a run though its settings are good, a game's or a disk's doing.
+    """A failure that the settings do not cause, but the game or the disk.
 
-    One sentence; the command exits with 1, and the run's crash bundle has the traceback.
+    One sentence. The command exits with code 1, and the run's crash bundle has the traceback.
     """
 
     def __init__(self, sentence: object, fix: str = ""):

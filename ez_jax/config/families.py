@@ -1,4 +1,4 @@
-"""What games of one family, and games by name, change in every preset."""
+"""Settings of a family of games, or of one game, in every preset."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ Differences = Mapping[str, Any]  # nested like the configuration
 
 
 def merge(*layers: Differences) -> dict[str, Any]:
-    """Nested dictionaries laid over each other; the last one wins."""
+    """Merge nested dictionaries; the last one wins."""
     merged: dict[str, Any] = {}
     for layer in layers:
         for key, value in layer.items():
@@ -28,13 +28,13 @@ _NOT_ATARI: Differences = {
         "noop_max": 0,
         "episodic_life": False,
         "reward_clip": False,
-        # Large enough not to cut games that end by themselves.
+        # Large enough not to cut episodes that end by themselves.
         "max_episode_steps": 10_000,
         "eval_max_episode_steps": 10_000,
     },
 }
 FAMILIES: dict[str, Differences] = {
-    "atari": {"eval": {"max_episode_steps": 3_000}},  # as published; the last one is whole
+    "atari": {"eval": {"max_episode_steps": 3_000}},  # as published; the final one has no such cut
     "control": {**_NOT_ATARI, "total_agent_steps": 25_000},
     "grid": {**_NOT_ATARI, "total_agent_steps": 25_000},
     # Sticky actions as published (Young & Tian, 2019).
@@ -47,10 +47,10 @@ def _episode(steps: int) -> dict[str, Any]:
     return {"env": {"max_episode_steps": steps, "eval_max_episode_steps": steps}}
 
 
-# Games known beyond their family: (family, differences).
+# Games with settings of their own: (family, differences).
 GAMES: dict[str, tuple[str, Differences]] = {
     "CartPole": ("control", {**_episode(500), "total_agent_steps": 10_000}),
-    # Discounted more than the rest, so that a craft that hovers feels that time passes.
+    # A lower discount than the rest, so that hovering does not pay.
     "LunarLander": (
         "control",
         {**_episode(1_000), "total_agent_steps": 300_000, "discount": 0.99},
@@ -64,7 +64,7 @@ GAMES: dict[str, tuple[str, Differences]] = {
 }
 
 
-# By what stands in a name.
+# By a part of the name.
 FAMILY_OF = {"MiniGrid": "grid", "BabyAI": "grid", "-MinAtar": "minatar"}
 
 
@@ -77,8 +77,8 @@ def name_and_family(name: str) -> tuple[str, str]:
     by_lower = {game.lower(): game for game in GAMES}
     game = by_lower.get(name.lower())
     if game is None:
-        # Looking a name up costs an import of the environments: only for those not known here.
-        # `gym:CartPole-v1` asks for Gymnasium: the proper name alone would not.
+        # Only for games not known here: looking a name up imports the environments.
+        # `gym:CartPole-v1` asks for Gymnasium; the proper name alone would not.
         task = games.find_task(name)
         game = games.as_written(name, task)
         if games.is_atari(game):

@@ -1,7 +1,7 @@
-"""Which games there are, under which names, and what a misspelt one probably meant.
+"""The games by name, and suggestions for misspelt names.
 
 Libraries of environments are imported only when a name has to be looked up (envpool takes about a
-second), never when this module is.
+second), not when this module is imported.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ ATARI_100K = (
 )  # fmt: skip
 
 _ATARI, _MINIGRID = "envpool.atari", "envpool.minigrid"
-# In the order of precedence of their short names: Tetris is Atari's.
+# In the order of precedence of their short names: Tetris means the Atari game.
 _FAMILIES = {
     _ATARI: "Atari",
     "envpool.classic_control": "Classic control",
@@ -33,22 +33,22 @@ _FAMILIES = {
     "envpool.procgen": "Procgen",
 }
 _PREFIXES = ("gym", "gymnasium")
-GYMNAX = "gymnax"  # backend, and the prefix of names that others have as well
-_GYMNAX_ONLY = ("minatar", "bsuite", "misc")  # ends of ids that nobody else has
+GYMNAX = "gymnax"  # backend, and the prefix for names that other libraries also have
+_GYMNAX_ONLY = ("minatar", "bsuite", "misc")  # endings of ids that only gymnax has
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A game that exists."""
+    """A game that was found."""
 
     game: str  # as the user named it
-    name: str  # proper spelling, resolves to the same: Breakout, gym:CartPole, my_pkg:MyEnv
+    name: str  # proper spelling of the same game: Breakout, gym:CartPole, my_pkg:MyEnv
     backend: str  # envpool | gymnasium | gymnax
     task_id: str  # the backend's own id
 
 
 def find_task(game: str, backend: str = "auto") -> Task:
-    """Find a game by name; nothing is built.
+    """Find a game by name, without creating it.
 
     Args:
         game: a short name in any case (`breakout`, `LunarLander`), a full id (`CartPole-v1`,
@@ -58,7 +58,7 @@ def find_task(game: str, backend: str = "auto") -> Task:
         backend: envpool, gymnasium, gymnax, or auto: envpool where it has the game.
 
     Raises:
-        BadInput: there is no such game; the nearest names are given.
+        BadInput: there is no such game; the message has the nearest names.
     """
     if backend not in ("auto", "envpool", "gymnasium", GYMNAX):
         raise BadInput(
@@ -76,7 +76,7 @@ def find_task(game: str, backend: str = "auto") -> Task:
         return _resolve_gymnasium(game, rest if prefix in _PREFIXES else game)
     if backend == "gymnasium":
         return _resolve_gymnasium(game, game)
-    # The Arcade Learning Environment's own ids mean the same game under this protocol.
+    # Ids of the Arcade Learning Environment mean the same game under this protocol.
     task_id = _find(re.sub(r"^ALE/|NoFrameskip-v\d+$", "", game), _envpool_ids())
     if task_id:
         return Task(game, _proper_name(task_id, _envpool_ids()), "envpool", task_id)
@@ -86,9 +86,9 @@ def find_task(game: str, backend: str = "auto") -> Task:
 
 
 def as_written(name: str, task: Task) -> str:
-    """The proper name of a game; with prefix and version where it was written so.
+    """The proper name of a game, with prefix and version if the user wrote them.
 
-    `gym:CartPole-v1` asks for Gymnasium: the proper name alone would not.
+    `gym:CartPole-v1` asks for Gymnasium; the proper name alone would not.
     """
     prefix, _, bare = name.rpartition(":")
     if not prefix or task.backend != "gymnasium":
@@ -98,7 +98,7 @@ def as_written(name: str, task: Task) -> str:
 
 
 def is_atari(game: str) -> bool:
-    """Whether a name, in any spelling `find_task` takes, is that of an Atari game of envpool."""
+    """Whether a name, in any spelling that `find_task` accepts, is an Atari game of envpool."""
     if ":" in game:
         return False
     task_id = _find(re.sub(r"^ALE/|NoFrameskip-v\d+$", "", game), _envpool_ids())
@@ -106,16 +106,16 @@ def is_atari(game: str) -> bool:
 
 
 def is_atari_id(task_id: str) -> bool:
-    """Whether an id of envpool is that of an Atari game."""
+    """Whether an id of envpool is an Atari game."""
     return _envpool_ids()[task_id] == _ATARI
 
 
 @functools.cache
 def list_games() -> Mapping[str, tuple[str, ...]]:
-    """The games of envpool that can be played, by family; the Atari-100k games come first.
+    """The playable games of envpool by family; the Atari-100k games come first.
 
-    Each is given by its short name, or by its id where the short name means another family's game.
-    Older versions and second spellings are left out, but `find_task` knows them.
+    Each by its short name, or by its id if the short name means a game of another family. Older
+    versions and alternative spellings are left out, but `find_task` knows them.
     """
     ids = _envpool_ids()
     games: dict[str, tuple[str, ...]] = {}
@@ -129,20 +129,20 @@ def list_games() -> Mapping[str, tuple[str, ...]]:
 
 
 def _is_playable(task_id: str, family: str) -> bool:
-    """Whether it is for one player with a finite set of actions and one array to see."""
+    """Whether it has one player, discrete actions and one array as observation."""
     if family == _ATARI:
         return True
     import envpool
     from gymnasium import spaces
 
-    with warnings.catch_warnings():  # bounds of spaces lose digits in float32: no concern of ours
+    with warnings.catch_warnings():  # bounds of spaces lose digits in float32, which is harmless
         warnings.simplefilter("ignore", UserWarning)
         try:
             made = envpool.make_spec(task_id)
-        except ImportError:  # Procgen wants libraries of the system
+        except ImportError:  # Procgen needs system libraries
             return False
         observation, action = made.observation_space, made.action_space
-    # A mission and a direction are left out; no other collection can be seen.
+    # MiniGrid's mission and direction are left out; other dictionaries are not supported.
     can_be_seen = family == _MINIGRID or not isinstance(observation, spaces.Dict)
     is_for_one = made.config.max_num_players == 1
     return is_for_one and can_be_seen and isinstance(action, spaces.Discrete)
@@ -164,14 +164,14 @@ def _envpool_ids() -> Mapping[str, str]:
 
 
 def _gymnasium_ids() -> Mapping[str, str]:
-    """Ids registered with Gymnasium; not cached, importing a module may add some."""
+    """Ids registered with Gymnasium; not cached, because importing a module may add some."""
     import gymnasium
 
     return dict.fromkeys(gymnasium.registry, "gymnasium")
 
 
 def is_gymnax(name: str) -> bool:
-    """Whether a name is that of a game which only gymnax has, by how it ends."""
+    """Whether only gymnax has this game, by the ending of the name."""
     return ":" not in name and name.lower().endswith(tuple(f"-{end}" for end in _GYMNAX_ONLY))
 
 
@@ -207,21 +207,21 @@ def _import(module: str, game: str) -> None:
         fix = game.replace(f"{module}:", f"{module.removesuffix('.py').replace('/', '.')}:")
         raise BadInput(f"'{game}' names a file: write the module, game={fix.lstrip('.')}")
     if not all(part.isidentifier() for part in module.split(".")):
-        raise BadInput(f"'{module}', named by game '{game}', is no name of a Python module")
+        raise BadInput(f"'{module}' in game '{game}' is not the name of a Python module")
     try:
         importlib.import_module(module)
     except SystemExit as error:
         raise BadInput(
-            f"'{module}', named by game '{game}', ends the process where it is imported: keep what "
-            'a script does under `if __name__ == "__main__":`'
+            f"importing '{module}' for game '{game}' ends the process: put the code of a script "
+            'under `if __name__ == "__main__":`'
         ) from error
     except ModuleNotFoundError as error:
-        # A module missing inside the user's own code is for the user to see as it is.
+        # A module that the user's own code misses: show the original error.
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise
         raise BadInput(
-            f"Cannot import '{module}', named by game '{game}': "
-            "install it, or start where Python finds it."
+            f"cannot import '{module}' for game '{game}': "
+            "install it, or start in a folder where Python finds it."
         ) from error
 
 
@@ -257,13 +257,13 @@ def _short_names(ids: tuple[tuple[str, str], ...]) -> dict[str, str]:
 
 
 def _proper_name(task_id: str, ids: Mapping[str, str]) -> str:
-    """The short name if it leads back to the id, else the id."""
+    """The short name if it resolves to this id, otherwise the id."""
     base, _ = _split(task_id)
     return base if _find(base, ids) == task_id else task_id
 
 
 def _newest(ids: Mapping[str, str]) -> list[str]:
-    """Ids without older versions, second spellings and copies inside a namespace (`phys2d/`)."""
+    """Ids without older versions, alternative spellings and copies in a namespace (`phys2d/`)."""
     short = _short_names(tuple(ids.items()))
     return [
         task_id
@@ -288,13 +288,13 @@ def _unknown(game: str, known: Iterable[str]) -> str:
     spelling = {_key(name): name for name in reversed(list(known))}
     wanted = _key(game.rpartition(":")[2])
     near = difflib.get_close_matches(wanted, spelling, n=3, cutoff=0.6)
-    # BreakoutDeterministic-v4, Pong-ram: a known name with something behind it.
+    # BreakoutDeterministic-v4, Pong-ram: a known name with an ending.
     begun = [key for key in spelling if len(key) > 3 and wanted.startswith(key)]
     near = near or sorted(begun, key=len)[-1:]
     if near:
         names = " or ".join(spelling[key] for key in near)
         return f"unknown game '{game}'; did you mean {names}?"
-    fix = "name one as Breakout, CartPole, MiniGrid-Empty-5x5-v0 or my_package:MyEnv-v0"
+    fix = "write a name such as Breakout, CartPole, MiniGrid-Empty-5x5-v0 or my_package:MyEnv-v0"
     if not _envpool_ids():
         fix = "envpool is not installed, so only games of Gymnasium can be played"
     return f"unknown game '{game}'; {fix}"

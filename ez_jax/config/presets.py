@@ -1,8 +1,8 @@
 """Named sets of settings, as differences from the defaults of `settings.py`.
 
-Later wins: defaults, preset, what the preset sets for this kind of game and for this game, the kind
-of game, the game, then protocol, compat and ablations, then single keys. `compose` lays these over
-each other, for the command line (which keeps the order that was typed) as for `make_config`.
+Precedence, low to high: defaults, preset, the preset's settings for this kind of game and for this
+game, the kind of game, the game, protocol, compat and ablations (on the command line in the order
+given), single keys. `compose` merges all but the last, for the command line and `make_config`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,12 +17,12 @@ from ez_jax.config.settings import Config
 PRESETS: dict[str, Differences] = {
     # The published V1 settings are the defaults themselves.
     "efficientzero": {},
-    # The published settings of EfficientZero V2 for discrete Atari. (Its loss of the value is
-    # halved twice, which makes 0.25 as well.)
+    # The published settings of EfficientZero V2 for discrete Atari. (Its value loss is halved
+    # twice, which gives 0.25 as well.)
     "efficientzero_v2": {
         "off_policy_correction": False,
         "network": {"action_channels": 16, "head_activation": "elu", "predictor_hidden": 256},
-        # 0: by the number of actions.
+        # 0: the number of actions decides.
         "search": {"policy": "gumbel", "num_simulations": 0, "max_considered_actions": 0},
         "actor": {"random_start": False},
         "replay": {"priority_exponent": 1.0, "importance_exponent": 1.0, "min_weight": 0.1},
@@ -31,38 +31,38 @@ PRESETS: dict[str, Differences] = {
         "loss": {"consistency": 5.0},
         "eval": {"episodes": 10, "num_envs": 10},
     },
-    # The published network, losses and number of updates in less time on a GPU: searches stay in
-    # the replay for 500 updates, eight updates are prepared at once, and 16 games are played.
+    # The published network, losses and number of updates in less time on a GPU: search results stay
+    # in the replay for 500 updates, eight updates are prepared at once, and 16 games are played.
     "fast": {
         "actor": {"num_envs": 16},
         "reanalyse": {"mode": "buffer", "max_age": 500, "chunk": 1_024, "updates_per_search": 8},
     },
     # EfficientZero with a network as large as MuZero's, for 200 million frames of Atari instead of
-    # 400,000. MuZero's (Schrittwieser et al., 2020, Atari): a million updates of 1024 samples, 16
-    # blocks of 256 channels, scaled states, td_steps, discount, priorities, root noise, learning
-    # rate and its decay, games of up to 30 minutes. Ours: what this amount of data asks for.
-    # EfficientZero's: all that is not here, so 4 stacked frames instead of 32 with their actions,
-    # clipped rewards and the end of an episode at a lost life.
+    # 400,000. From MuZero (Schrittwieser et al., 2020, Atari): a million updates of 1024 samples,
+    # 16 blocks of 256 channels, scaled states, td_steps, discount, priorities, root noise,
+    # learning rate and its decay, episodes of up to 30 minutes. Ours: what this amount of data
+    # needs. From EfficientZero: everything else, so 4 stacked frames instead of 32 with their
+    # actions, clipped rewards, and a lost life ends the episode.
     "muzero_large": {
         "total_agent_steps": 50_000_000,  # the 200 million frames of MuZero Reanalyze
-        "updates_per_step": 0.02,  # a million; a step is drawn 20 times, of Atari-100k 300 times
+        "updates_per_step": 0.02,  # a million; a step is sampled 20 times (Atari-100k: 300 times)
         "final_updates": 0,
         "discount": 0.997,
         "env": {"max_episode_steps": 27_000},
         "network": {"blocks": 16, "channels": 256, "state_norm": True},
         "search": {"dirichlet_alpha": 0.25},
         "actor": {"num_envs": 64, "random_start": False},
-        # 28 GB of frames, which move to the host where the device has no room for them.
+        # 28 GB of frames, kept in host memory if they do not fit on the device.
         "replay": {
             "capacity": 1_000_000,
             "memory": "auto",
             "priority_exponent": 1.0,
             "importance_exponent": 1.0,
         },
-        # In the time of 1,000 updates each place of the replay is searched once at most: at this
-        # size a sixth of the places that are drawn.
+        # Within 1,000 updates each row is searched at most once: at this size for a sixth of the
+        # samples.
         "reanalyse": {"mode": "buffer", "chunk": 1_024},
-        # One step less per 100,000 agent steps of age: from 10 for the newest to 1 for the oldest.
+        # One step less per 100,000 agent steps of age: 10 for the newest data, 1 for the oldest.
         "targets": {"td_steps": 10, "age_fraction": 0.002},
         "learner": {
             "batch_size": 1_024,
@@ -74,7 +74,7 @@ PRESETS: dict[str, Differences] = {
         "checkpoint": {"every": 1_000_000, "minutes": 30.0},
         "log": {"every": 50_000},
     },
-    # Numbers for a laptop: a small network, few simulations, fewer updates.
+    # Settings for a laptop: a small network, few simulations, fewer updates.
     "small": {
         "updates_per_step": 0.5,
         "final_updates": 0,
@@ -108,10 +108,10 @@ _SAVED_SELDOM: Differences = {"checkpoint": {"every": 10_000}, "log": {"every": 
 _STATIC_SCREEN = {"norm": "batch_per_depth", "norm_momentum": 0.5, "center": True}
 _OFTEN_REUSED: Differences = {"reanalyse": {"mode": "buffer", "max_age": 200, "chunk": 64}}
 
-# What a preset sets for one family of games or for one game, on top of the above.
+# What a preset sets for a family of games or for one game, on top of the above.
 PRESETS_FOR: dict[tuple[str, str], Differences] = {
-    # Not augmented, because a shift changes what every patch holds: with it neither rewards nor
-    # values of Breakout are learned (experiments/results/static_screens).
+    # No augmentation, because a shift changes the contents of every patch: with it neither rewards
+    # nor values of Breakout are learned (experiments/results/static_screens).
     ("small", "atari"): {
         "updates_per_step": 0.35,
         "env": {"image_size": 84, "grayscale": True},
@@ -126,7 +126,7 @@ PRESETS_FOR: dict[tuple[str, str], Differences] = {
         "targets": {"td_steps": 20},
         "eval": {"every": 1_000},
     },
-    # As good as searching everything for every update, at a tenth of the searches.
+    # As good as searching every sample of every update, with a tenth of the searches.
     ("small", "CartPole"): _OFTEN_REUSED,
     ("small", "gymnax:CartPole"): {**_OFTEN_REUSED, "replay": {"capacity": 20_000}},
     ("small", "LunarLander"): {
@@ -137,9 +137,9 @@ PRESETS_FOR: dict[tuple[str, str], Differences] = {
         "checkpoint": {"every": 25_000},
         "log": {"every": 5_000},
     },
-    # A perceptron on the 10x10 cells: convolutions cost a CPU many times as much. With them
-    # Breakout got 2.9 by norm=sample, 1.5 by batch (3 seeds: experiments/results/norm; without
-    # sticky actions).
+    # A perceptron on the 10x10 cells: on a CPU, convolutions take many times as long. With them
+    # Breakout scored 2.9 with norm=sample and 1.5 with batch (3 seeds: experiments/results/norm;
+    # without sticky actions).
     ("small", "minatar"): {
         "updates_per_step": 0.25,
         "network": {**_SMALL_PERCEPTRON, "norm": "sample", "support": 30},
@@ -172,7 +172,7 @@ ABLATIONS: dict[str, Differences] = {
 }
 
 # The ideas that a study compares (`python -m ez_jax.ablate`). An idea is switched off by the first
-# of its ablations that changes anything: a search or a value target by taking the other one.
+# of its ablations that changes anything; a search or value target by choosing another one.
 IDEAS: dict[str, tuple[str, ...]] = {
     "value_prefix": ("no_value_prefix",),
     "consistency": ("no_consistency",),
@@ -191,7 +191,7 @@ PROTOCOLS: dict[str, Differences] = {
     "no_sticky": {"env": {"sticky_actions": 0.0}},
 }
 
-# What the official code gets wrong, for those who want its numbers.
+# Errors of the official code, to reproduce its numbers.
 COMPAT: dict[str, Differences] = {
     "none": {},
     "official": {
@@ -201,7 +201,7 @@ COMPAT: dict[str, Differences] = {
 }
 
 
-# Every named set, by the word of the command line that chooses from it.
+# Every named set, by the key of the command line that selects from it.
 SETS: dict[str, dict[str, Differences]] = {
     "preset": PRESETS,
     "ablation": ABLATIONS,
@@ -214,7 +214,7 @@ def named(kind: str, name: str) -> Differences:
     """What a named set changes; `kind` is a key of `SETS`.
 
     Raises:
-        BadInput: there is none of that name; the nearest names are given.
+        BadInput: an unknown name; the message has the nearest ones.
     """
     if name not in SETS[kind]:
         raise BadInput(unknown(kind, name, SETS[kind]))
@@ -222,11 +222,11 @@ def named(kind: str, name: str) -> Differences:
 
 
 def compose(game: str, preset: str = "", chosen: Iterable[tuple[str, str]] = ()) -> dict[str, Any]:
-    """Every setting that follows from the named choices, nested.
+    """All settings, nested, that follow from the named choices.
 
     Args:
         game: a name or id, in any case.
-        preset: empty for the preset of that kind of game.
+        preset: empty for the default preset of that kind of game.
         chosen: kinds and names of further sets, such as `("ablation", "no_consistency")`; the last
             one wins.
 
@@ -255,13 +255,13 @@ def make_config(
     protocol: str = "atari100k",
     compat: str = "none",
 ) -> Config:
-    """The configuration that the command line makes of the same choices.
+    """Make the configuration of a run, as the command line does.
 
     Args:
         game: a name or id, in any case.
-        preset: empty for the preset of that kind of game.
+        preset: empty for the default preset of that kind of game.
         ablations: names from `ABLATIONS`.
-        changes: by dotted key, such as `{"learner.batch_size": 64}`; they win.
+        changes: by dotted key, such as `{"learner.batch_size": 64}`; these take precedence.
         protocol: a name from `PROTOCOLS`.
         compat: a name from `COMPAT`.
 

@@ -1,1 +1,1 @@
-"""Finding out what is wrong: the machine, the switches, a crashed update, a game."""
+"""Diagnosis of the machine, the switches, a crashed update, a game."""

@@ -1,4 +1,4 @@
-"""The last update of a run that failed, made again from its crash bundle."""
+"""Repeats the last update of a failed run from its crash bundle."""
 
 import dataclasses
 import traceback
@@ -19,13 +19,13 @@ from ez_jax.storage.crash_bundle import Bundle
 from ez_jax.structs import Batch, Targets
 
 INPUTS = ("batch", "targets", "train/variables", "train/opt_state", "train/target")
-NEEDED = (*INPUTS[:4], "train/updates", "learn_key")  # what an update cannot be made without
+NEEDED = (*INPUTS[:4], "train/updates", "learn_key")  # the inputs that an update needs
 HERE = Path(__file__)
-PACKAGE = HERE.parent.parent  # every line below is ours
+PACKAGE = HERE.parent.parent  # every file below is ours
 
 
 def first_bad(arrays: Mapping[str, Any]) -> str | None:
-    """Which array, by its path, is the first that is not finite, how much of it, from where on."""
+    """The first array, by path, that is not finite: how many values, and the first of them."""
     for name, leaf in arrays.items():
         array = np.asarray(leaf)
         if not jnp.issubdtype(array.dtype, np.inexact):
@@ -54,19 +54,19 @@ def by_path(tree: Any) -> dict[str, Any]:
 
 
 def plain(text: str) -> str:
-    """Text from a file of anybody's, without what would steer a terminal."""
+    """Text from an untrusted file, without terminal control characters."""
     return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
 
 
 @dataclasses.dataclass(frozen=True)
 class Update:
-    """What `learner.make_propose` is called with, and the function."""
+    """The function from `learner.make_propose`, and its arguments."""
 
     propose: Callable[..., Any]
     arguments: tuple[Any, ...]
 
     def stages(self) -> dict[str, dict[str, Any]]:
-        """Make it, compiled as in a run: results by stage and path."""
+        """Make the update, compiled as in a run; returns the results by stage and path."""
         made = jax.jit(self.propose)(*self.arguments)
         output = made.output
         losses = {f"terms/{name}": term for name, term in output.terms.items()}
@@ -77,8 +77,8 @@ class Update:
         }
 
     def first_operation(self) -> str | None:
-        """Make it one operation after another: which is the first to give NaN, and where."""
-        # Not debug_infs: the maximum in a softmax starts from -inf, rightly.
+        """Make the update one operation at a time: the first that gives NaN, and its line."""
+        # Not debug_infs: the maximum in a softmax rightly starts from -inf.
         try:
             with jax.disable_jit(), jax.debug_nans(True):
                 self.propose(*self.arguments)
@@ -88,28 +88,28 @@ class Update:
 
 
 def _place(error: BaseException | None) -> str:
-    """The innermost line of ours; of a backward pass that of the operation it belongs to."""
+    """Our innermost line; for a backward pass, that of its forward operation."""
     ours = None
     while error is not None:
         frames = traceback.extract_tb(error.__traceback__)
         mine = [f for f in frames if Path(f.filename).is_relative_to(PACKAGE)]
         mine = [f for f in mine if Path(f.filename) != HERE]
         ours = mine[-1] if mine else ours
-        error = error.__cause__  # JAX puts there where an operation was written
+        error = error.__cause__  # here JAX stores where an operation was written
     if ours is None:
         return "in a line that is not ours"
     return f"in {Path(ours.filename).name}:{ours.lineno}, {ours.name}: {ours.line}"
 
 
 def make_update(bundle: Bundle) -> Update:
-    """The last update of a bundle that holds all of it.
+    """The last update of a bundle that has all of it.
 
     Raises:
-      BadInput: its arrays are not those that its settings lead to.
+      BadInput: its arrays do not fit its settings.
     """
     config, arrays, number = bundle.config, bundle.arrays, bundle.facts["update"]
     if bundle.spec is None or number is None:
-        raise BadInput(f"{bundle.folder} is damaged: it holds arrays of no update")
+        raise BadInput(f"{bundle.folder} is damaged: its arrays are not those of an update")
     model = make_model(config, bundle.spec)
     key = jax.random.key(0)
     template = jax.eval_shape(lambda: init_train_state(config, model, key))
@@ -120,7 +120,7 @@ def make_update(bundle: Bundle) -> Update:
         name = next(k for k in wanted if there.get(k) != wanted[k])
         raise BadInput(
             f"{bundle.folder} is damaged: {name} is {there.get(name, 'absent')} there, "
-            f"but its settings make it {wanted[name]}"
+            f"but its settings give {wanted[name]}"
         )
     leaves = [arrays[name] for name in wanted]
     parts = jax.tree.unflatten(jax.tree.structure(parts), leaves)
@@ -140,13 +140,13 @@ def make_update(bundle: Bundle) -> Update:
 
 
 def _there(kind: type, name: str, arrays: Mapping[str, np.ndarray]) -> list[str]:
-    """Fields of a batch or of targets: all but masks of actions where the game has none."""
+    """Fields of a batch or of targets, without action masks if the game has none."""
     fields = dataclasses.fields(kind)
     return [f.name for f in fields if f.default is not None or f"{name}/{f.name}" in arrays]
 
 
 def explain(bundle: Bundle) -> Iterator[str]:
-    """Make the update again, and say line by line what is found."""
+    """Repeat the update, and report the findings line by line."""
     facts, arrays = bundle.facts, bundle.arrays
     missing = [name for name in NEEDED if not under(arrays, name)]
     missing += [name for name in facts["left_out"] if name.startswith(NEEDED)]
@@ -165,15 +165,15 @@ def explain(bundle: Bundle) -> Iterator[str]:
             found = found or (verdict and f"{name}: {verdict}")
         if found and not came_with:
             operation = update.first_operation()
-            yield f"operation  {operation or 'none gives nan if they are made one after another'}"
+            yield f"operation  {operation or 'none gives nan when made one at a time'}"
     if found:
         yield f"the first that is not finite: {found}"
     elif facts["update"] is None:
-        yield "no update had been made: the fault was elsewhere"
+        yield "no update was made yet: the cause is elsewhere"
     elif missing:
-        reason = next(iter(facts["left_out"].values()), "it was not there")
-        yield f"the update cannot be made again: {missing[0]} was not saved ({reason})"
+        reason = next(iter(facts["left_out"].values()), "it did not exist")
+        yield f"the update cannot be repeated: {missing[0]} was not saved ({reason})"
     else:
-        yield "the update is finite: the fault was elsewhere"
+        yield "the update is finite: the cause is elsewhere"
         if int(arrays["train/updates"]) != facts["update"]:
-            yield "(it was made from the state that it led to, the one before is gone)"
+            yield "(it was repeated from the state after it, because the one before is gone)"

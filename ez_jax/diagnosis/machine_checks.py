@@ -1,4 +1,4 @@
-"""What every run relies on, each tried by itself in seconds, with the fix where it fails."""
+"""Everything that a run relies on, each checked in seconds, with the fix if it fails."""
 
 import dataclasses
 import os
@@ -14,7 +14,7 @@ from ez_jax.system import machine
 
 @dataclasses.dataclass(frozen=True)
 class Note:
-    """What a check found that works, but should be thought about."""
+    """A finding that works but deserves a hint."""
 
     remark: str
     hint: str  # one sentence
@@ -22,17 +22,17 @@ class Note:
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """Something that must work."""
+    """Something that has to work."""
 
     name: str
-    claim: str  # what holds if it does
-    # Raises if it does not; may return what to say for the claim.
+    claim: str  # what is true if it works
+    # Raises if it fails; may return a text in place of the claim.
     run: Callable[[], str | Note | None]
     fix: Callable[[Exception], str]  # one sentence
 
 
 def _convolution() -> None:
-    """A jitted convolution on the default device against loops of NumPy."""
+    """Compare a jitted convolution on the default device with NumPy loops."""
     import jax
 
     rng = np.random.default_rng(0)
@@ -56,29 +56,29 @@ def _fix_device(error: Exception) -> str:
     del error
     platforms = os.environ.get("JAX_PLATFORMS")
     if platforms and platforms != "cpu":
-        return f"unset JAX_PLATFORMS: JAX cannot use what JAX_PLATFORMS={platforms} asks for"
+        return f"unset JAX_PLATFORMS: JAX cannot use the device of JAX_PLATFORMS={platforms}"
     extra = f'".[{machine.cuda_extra()}]"' if machine.nvidia_gpus() else "."
     return (
-        f"install JAX anew for this machine (pip install --upgrade -e {extra}); until then "
-        "JAX_PLATFORMS=cpu computes on the processor"
+        f"reinstall JAX for this machine (pip install --upgrade -e {extra}); until then "
+        "JAX_PLATFORMS=cpu computes on the CPU"
     )
 
 
 def _with_device(fix: Callable[[Exception], str]) -> Callable[[Exception], str]:
-    """The fix of what is broken by itself, and not only because JAX is."""
+    """The fix of a problem that is not only caused by JAX."""
 
     def fixed(error: Exception) -> str:
         try:
             _convolution()
-        except Exception:  # noqa: BLE001 told already, by its own check
-            return "see to the convolution first: without JAX nothing of this can work"
+        except Exception:  # noqa: BLE001 reported by its own check
+            return "fix the convolution first: without JAX none of this can work"
         return fix(error)
 
     return fixed
 
 
 def _atari() -> None:
-    import envpool  # noqa: F401 without it the game would merely be unknown
+    import envpool  # noqa: F401 without it, the game would only be unknown
 
     from ez_jax.config import EnvConfig
     from ez_jax.envs import make_env
@@ -90,21 +90,21 @@ def _atari() -> None:
     finally:
         env.close()
     if step.observation.shape != (1, 96, 96, 3) or np.ptp(step.observation) == 0:
-        raise AssertionError(f"no picture of a game: {step.observation.shape}")
+        raise AssertionError(f"not an image of a game: {step.observation.shape}")
 
 
 def _fix_envpool(error: Exception) -> str:
-    instead = 'environments of Gymnasium work without it (game="gym:CartPole-v1")'
+    instead = 'Gymnasium environments work without it (game="gym:CartPole-v1")'
     if isinstance(error, ImportError) and not machine.installed("envpool"):
         return f"pip install envpool; {instead}"
     return (
-        "install envpool and the games' ROMs in it anew: pip install --force-reinstall --no-deps "
+        "reinstall envpool with the ROMs in it: pip install --force-reinstall --no-deps "
         f"envpool; {instead}"
     )
 
 
 class _Bandit:
-    """Stands in for a model: pulling an arm pays what the state says, and nothing comes after."""
+    """A stand-in for a model: an arm pays what the state says, once."""
 
     def dynamics(self, variables: Any, embedding: Any, action: Any) -> tuple[Any, Any]:
         del variables
@@ -181,7 +181,7 @@ def _video() -> None:
 
 
 def _gpu() -> str | None:
-    """Complain of a GPU that lies idle, unless that was asked for."""
+    """Fail if a GPU is not used, unless the user wanted that."""
     gpus, platforms = machine.nvidia_gpus(), os.environ.get("JAX_PLATFORMS", "")
     if not gpus:
         return "there is none"
@@ -191,7 +191,7 @@ def _gpu() -> str | None:
         return None
     if platforms == "cpu":
         return "not used, as JAX_PLATFORMS=cpu asks"
-    raise RuntimeError(f"{', '.join(gpus)} is there, but JAX sees only {jax.devices()}")
+    raise RuntimeError(f"found {', '.join(gpus)}, but JAX sees only {jax.devices()}")
 
 
 def _fix_gpu(error: Exception) -> str:
@@ -212,17 +212,17 @@ def _always(fix: str) -> Callable[[Exception], str]:
 
 
 CHECKS = (
-    Check("convolution", "agrees with numpy's", _convolution, _fix_device),
+    Check("convolution", "equals NumPy's", _convolution, _fix_device),
     Check("NVIDIA GPU", "is used by JAX", _gpu, _with_device(_fix_gpu)),
     Check("Atari", "envpool plays a step of Pong", _atari, _with_device(_fix_envpool)),
     Check("temporary files", "can be written", _temporary, _always(_MEND_TEMPORARY)),
     Check(
         "search",
-        "finds the arm that pays",
+        "finds the paying arm",
         _search,
         _with_device(_always("install the tested versions: pip install -r requirements.txt")),
     ),
-    Check("checkpoint", "comes back as it was written", _checkpoint, _with_device(_fix_checkpoint)),
+    Check("checkpoint", "reads back equal", _checkpoint, _with_device(_fix_checkpoint)),
     Check(
         "video",
         "is written by ffmpeg",

@@ -1,11 +1,11 @@
-"""Everything an update consists of, computed in little time from fixed data.
+"""All parts of an update, computed quickly from fixed data.
 
-Replay contents, weights and keys are always the same, and each part is fed with what the parts
-before it give under `BASE`: a setting shows where it acts, not wherever its effect spreads to. Only
-what the searches find is handed on to the targets.
+Replay contents, weights and keys are always the same, and the input of each part comes from `BASE`,
+so a setting shows where it acts, not wherever its effect spreads. Only the results of searches are
+passed on to the targets.
 
 The functions are those of a run. The network is a stand-in: a few small layers compile in a fifth
-of the time, and what `switches.py` flips does not reach into the real ones.
+of the time, and the switches do not affect the inside of the real ones.
 """
 
 import contextlib
@@ -41,9 +41,9 @@ from ez_jax.structs import (
 )
 
 ROWS, ENVS, ACTIONS, PIXELS, WIDTH, SUPPORT = 24, 2, 3, 16, 4, 5
-UPDATES = 1  # made before the one looked at
+UPDATES = 1  # number of updates before this one
 
-# Everything is on, and has something to act on: several steps of unroll and of reward, data of all
+# Everything is on and has something to act on: several steps of unroll and of reward, data of all
 # ages, images that can be shifted.
 BASE = override(
     Config(),
@@ -72,7 +72,7 @@ BASE = override(
 
 
 def sample_update(config: Config) -> dict[str, np.ndarray]:
-    """Everything an update consists of, by name, from fixed replay contents, weights and keys."""
+    """All parts of an update, by name, from fixed replay contents, weights and keys."""
     batch, (gradient, loss) = _drawn(config), _lost(config)
     parts = {
         "draw": {"index": batch.index, "weight": batch.weight},
@@ -107,7 +107,7 @@ def _drawn(config: Config) -> Batch:
 
 @functools.cache
 def _searched(config: SearchConfig, model: Model, discount: float) -> SearchOutput:
-    """Search at every unroll position of the batch: [(K+1) * B, ...], as reanalysis wants it."""
+    """Search at every unroll position of the batch: [(K+1) * B, ...], as for reanalysis."""
     search = make_search(config, model, discount=discount, explore=True)
     frames = np.asarray(_drawn(BASE).observation[:, : BASE.learner.unroll_steps + 1])
     frames = np.moveaxis(frames, 1, 0).reshape(-1, 1, *model.spec.observation_shape)
@@ -126,7 +126,7 @@ def _targeted(config: Config) -> Targets:
     def targeted(
         variables: Variables, batch: Batch, replay: Replay, found: SearchOutput
     ) -> Targets:
-        # The searches are by far the longest to compile: they were made already.
+        # Searches take by far the longest to compile, so the earlier results are used.
         updates = jnp.asarray(UPDATES)
         reanalyse = make_reanalyse(config, model, lambda *_: found)
         done = reanalyse(variables, jax.random.key(2), batch, replay, updates)
@@ -169,12 +169,12 @@ def _updated(config: Config) -> dict[str, Variables]:
     return _run(updated, _lost(BASE)[0], variables)
 
 
-# What they work on.
+# Their inputs.
 
 
 @functools.cache
 def _replay() -> Replay:
-    """Two episodes in each environment, with rewards and unequal priorities everywhere."""
+    """Two episodes per environment, with rewards and unequal priorities everywhere."""
     rng, shape = np.random.default_rng(0), (ROWS, ENVS)
     normal = lambda: rng.normal(size=shape).astype(np.float32)  # noqa: E731
     first = np.zeros(shape, bool)
@@ -219,7 +219,7 @@ def _model(config: Config) -> Model:
 
 
 class _Network(nn.Module):
-    """The methods of `networks.Network` over one layer each."""
+    """The methods of `networks.Network` with one layer each."""
 
     width: int
     num_actions: int
@@ -268,7 +268,7 @@ class _Network(nn.Module):
 
 # Running it.
 
-_COMPILED: dict[str, Callable[..., Any]] = {}  # by its text: equal programs are compiled once
+_COMPILED: dict[str, Callable[..., Any]] = {}  # by text: equal programs are compiled once
 _IN_HURRY: dict[str, str | bool] = {
     "xla_backend_optimization_level": "0",
     "xla_llvm_disable_expensive_passes": True,
@@ -276,7 +276,7 @@ _IN_HURRY: dict[str, str | bool] = {
 
 
 def _run(function: Callable[..., Any], *args: Any) -> Any:
-    """Compile in little time and run, on the CPU whatever there is besides; NumPy arrays."""
+    """Compile quickly and run, always on the CPU; returns NumPy arrays."""
     with _on_cpu():
         lowered = jax.jit(function).lower(*args)
         text = lowered.as_text()
@@ -288,5 +288,5 @@ def _run(function: Callable[..., Any], *args: Any) -> Any:
 def _on_cpu() -> contextlib.AbstractContextManager[Any]:
     try:
         return jax.default_device(jax.local_devices(backend="cpu")[0])
-    except RuntimeError:  # JAX_PLATFORMS leaves the CPU out
+    except RuntimeError:  # JAX_PLATFORMS excludes the CPU
         return contextlib.nullcontext()

@@ -1,7 +1,7 @@
-"""Every switch of the algorithm, and what changes when it alone is flipped: nothing else may.
+"""Every switch of the algorithm, and exactly what changes when it alone is flipped.
 
-A switch that changes nothing is dead, one that changes too much leaks. Names of what changes are
-those of `sample_update.py`. `python -m ez_jax.doctor` and the tests check every row.
+A switch that changes nothing is dead; one that changes too much leaks. The names of what changes
+are those of `sample_update.py`. `python -m ez_jax.doctor` and the tests check every row.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ ROUNDING = 1e-6  # of the largest entry: two programs may round differently
 
 @dataclasses.dataclass(frozen=True)
 class Switch:
-    """One row of the table: a key, its other value, and what has to change."""
+    """One row of the table: a key, its other value, and what changes."""
 
     key: str
     off: Any
@@ -28,7 +28,7 @@ class Switch:
     given: tuple[tuple[str, Any], ...] = ()  # settings under which it is flipped
 
     def __str__(self) -> str:
-        """As on the command line: `consistency=false`."""
+        """As written on the command line: `consistency=false`."""
         return f"{self.key}={str(self.off).lower() if isinstance(self.off, bool) else self.off}"
 
 
@@ -100,7 +100,7 @@ class Result:
 
     @property
     def expected(self) -> frozenset[str]:
-        """Observables that the table names; a name that does not exist stays as it is."""
+        """Observables named in the table; unknown names are kept."""
         names = self.before.keys() | self.after.keys()
         members = {
             wanted: {name for name in names if name == wanted or name.startswith(f"{wanted}/")}
@@ -110,18 +110,18 @@ class Result:
 
     @property
     def changed(self) -> frozenset[str]:
-        """Observables that differ by more than rounding, or are there only once."""
+        """Observables that differ by more than rounding, or exist only once."""
         names = self.before.keys() | self.after.keys()
         return frozenset(name for name in names if self._differs(name))
 
     @property
     def dead(self) -> frozenset[str]:
-        """What should have changed and did not."""
+        """Observables that should have changed but did not."""
         return self.expected - self.changed
 
     @property
     def leaks(self) -> frozenset[str]:
-        """What changed and should not have."""
+        """Observables that changed but should not have."""
         return self.changed - self.expected
 
     def _differs(self, name: str) -> bool:
@@ -129,7 +129,7 @@ class Result:
         if before is None or after is None or before.shape != after.shape:
             return True
         largest = np.max(np.abs(before), initial=0.0)
-        # Not >: whatever is not a number differs from everything.
+        # Not >, so that NaN differs from everything.
         return not np.all(np.abs(after - before) <= ROUNDING * largest)
 
 
@@ -141,7 +141,7 @@ def flip(switch: Switch) -> Result:
 
 
 def claim(switch: Switch) -> str:
-    """What has to change, in words."""
+    """What changes, in words."""
     given = " ".join(f"{key}={value}" for key, value in switch.given)
     return in_groups(switch.changes) + (f"; with {given}" if given else "")
 

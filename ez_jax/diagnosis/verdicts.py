@@ -1,4 +1,4 @@
-"""Verdicts of checks, told as they come: what was looked at, how it stands, what would fix it."""
+"""Prints the results of checks as they come: the check, its verdict, and the fix."""
 
 import textwrap
 import time
@@ -16,26 +16,26 @@ STYLES = {"OK": "green", "NOTE": "yellow", "FAIL": "bold red"}
 
 
 class Verdicts:
-    """What a person sees; plain lines where there is no terminal."""
+    """The output of checks; plain lines if there is no terminal."""
 
     def __init__(self, *, verbose: bool):
-        """`verbose` shows whole tracebacks."""
+        """`verbose` shows full tracebacks."""
         self.checked, self.failed, self.noted = 0, 0, 0
         self._verbose = verbose
         self._console = Console(highlight=False)
 
     def section(self, title: str) -> None:
-        """Begin a part."""
+        """Start a section."""
         self._line(Text(f"\n{title}", style="bold"))
 
     def rows(self, rows: Mapping[str, str]) -> None:
-        """Names and what they are, in two columns."""
+        """Print names and values in two columns."""
         width = max(map(len, rows))
         for name, value in rows.items():
             self._paragraph(f"  {name:{width}}  ", value)
 
     def columns(self, rows: Mapping[str, str], count: int = 2) -> None:
-        """Short rows, several in a line, down one column and then the next."""
+        """Print short rows in columns, from top to bottom."""
         cells = [f"{name:18}{value}" for name, value in rows.items()]
         height = -(-len(cells) // count)
         for i in range(height):
@@ -46,12 +46,12 @@ class Verdicts:
         self._line(Text(line))
 
     def check(self, check: machine_checks.Check) -> bool:
-        """Make a check and tell how it went; whether it succeeded."""
+        """Run a check and print its verdict; returns whether it succeeded."""
         began = time.perf_counter()
         try:
             with self._console.status(Text(f"{check.name} ...")):
                 found = check.run()
-        except Exception as error:  # noqa: BLE001 told with its text, and the exit code says so
+        except Exception as error:  # noqa: BLE001 reported with its text, and in the exit code
             self._verdict("FAIL", check.name, check.claim, began)
             self._fault(error, check.fix(error))
             return False
@@ -64,7 +64,7 @@ class Verdicts:
         return True
 
     def conclude(self) -> int:
-        """Tell how many checks failed; returns the exit code."""
+        """Print how many checks failed; returns the exit code."""
         if self.failed:
             self.say(f"\n{self.failed} of {self.checked} checks failed")
             return exits.FAILED
@@ -105,5 +105,5 @@ class Verdicts:
         self._line(Text("\n".join(lines), style=style))
 
     def _line(self, text: Text) -> None:
-        # soft_wrap: in a file a line stays a line, however long a path in it is.
+        # soft_wrap: in a file a line stays one line, however long a path in it is.
         self._console.print(text, soft_wrap=True)

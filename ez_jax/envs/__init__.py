@@ -1,4 +1,4 @@
-"""Environments: N copies side by side behind one interface, whichever library steps them."""
+"""Environments: N copies side by side behind one interface, for every library."""
 
 from ez_jax.envs.vector_env import VectorEnv, make_env, runs_on_device
 

@@ -1,8 +1,8 @@
-"""What the actions of known games are called; envpool and gymnax do not say.
+"""Names of the actions of known games, which envpool and gymnax do not provide.
 
-`action_names.json` holds the joystick's 18 positions, which of them each Atari game
-has (from the Arcade Learning Environment; a game not in the list has all), and the actions of
-small games by the beginning of their ids.
+`action_names.json` has the joystick's 18 positions, those of each Atari game (from the Arcade
+Learning Environment; a game not in the list has all), and the actions of small games by the
+beginning of their ids.
 """
 
 import functools
@@ -18,7 +18,7 @@ _FILE = resources.files("ez_jax.envs") / "action_names.json"
 
 
 def action_names(spec: EnvSpec) -> tuple[str, ...]:
-    """A name for every action, or its number where no name is known."""
+    """A name for every action, or its number if no name is known."""
     if spec.backend == "envpool" and is_atari_id(spec.task_id):
         joystick = _table()["joystick"]
         game = spec.task_id.rpartition("-v")[0]
@@ -28,12 +28,12 @@ def action_names(spec: EnvSpec) -> tuple[str, ...]:
 
 
 def minatar_names(positions: Iterable[int], spec: EnvSpec) -> tuple[str, ...]:
-    """The names of a MinAtar game's actions, which are some of six positions."""
+    """The names of a MinAtar game's actions: some of six positions."""
     return checked([_table()["minatar"][i] for i in positions], spec)
 
 
 def checked(names: Iterable[object], spec: EnvSpec) -> tuple[str, ...]:
-    """The names in lower case, or numbers where there is not one for every action."""
+    """The names in lower case, or numbers if there is not a name for every action."""
     found = tuple(str(name).lower() for name in names)
     return found if len(found) == spec.num_actions else tuple(map(str, range(spec.num_actions)))
 

@@ -1,7 +1,7 @@
-"""What comes from a game, looked at where it arrives: whatever library steps it, whoever plays.
+"""Checks everything that a game returns, whichever library steps it and whoever plays.
 
-A number that is not finite would spoil every mean and every weight that it reaches, and a game that
-ends the process would end the run without a word.
+A number that is not finite would spoil every mean and weight that it reaches, and a game that ends
+the process would end the run without a message.
 """
 
 import contextlib
@@ -14,19 +14,19 @@ import numpy as np
 from ez_jax.config.errors import Fault
 from ez_jax.structs import TimeStep
 
-# Rewards beyond it are none to learn from: the squares of their sums do not fit float32.
+# Larger rewards cannot be learned from: the squares of their sums do not fit float32.
 LARGEST_REWARD = 1e15
 
 
 class Answering:
-    """A `VectorEnv` whose answers are checked; everything else of it is as it was.
+    """A `VectorEnv` whose results are checked; it is otherwise unchanged.
 
-    Raises `Fault`, in a sentence, for an observation or reward that is not finite, and where the
+    Raises `Fault`, in one sentence, for an observation or reward that is not finite, and if the
     game's code ends the process.
     """
 
     def __init__(self, game: str, make: Callable[[], Any]):
-        """Build the environments by `make`."""
+        """Create the environments with `make`."""
         self._game, self._calls = game, 0
         with kept_alive(self._say):
             self._env = make()
@@ -35,18 +35,18 @@ class Answering:
         return getattr(self._env, name)
 
     def reset(self) -> TimeStep:
-        """Start a new game everywhere."""
+        """Reset all environments."""
         with kept_alive(self._say):
             return self._checked(self._env.reset())
 
     def send(self, action: np.ndarray) -> None:
-        """Hand over actions i32[N]."""
+        """Send actions i32[N]."""
         self._calls += 1
         with kept_alive(self._say):
             self._env.send(action)
 
     def recv(self) -> TimeStep:
-        """Wait for what they led to."""
+        """Wait for the results."""
         with kept_alive(self._say):
             return self._checked(self._env.recv())
 
@@ -56,12 +56,12 @@ class Answering:
         return self.recv()
 
     def render(self) -> np.ndarray:
-        """Pictures u8[N, H, W, 3]."""
+        """Images u8[N, H, W, 3]."""
         with kept_alive(self._say):
             return self._env.render()
 
     def close(self) -> None:
-        """Release what the environments hold."""
+        """Close the environments."""
         with kept_alive(self._say):
             self._env.close()
 
@@ -121,17 +121,17 @@ def _odd(array: np.ndarray) -> _Odd:
 
 @contextlib.contextmanager
 def kept_alive(say: Callable[[str], Fault]) -> Iterator[None]:
-    """Take a game's end of the process for a fault of the game."""
+    """Treat the end of the process in a game's code as a fault of the game."""
     process, leave = os.getpid(), os._exit
 
     def refuse(status: int) -> NoReturn:
-        if os.getpid() != process:  # a child that the game has started may end
+        if os.getpid() != process:  # a child process of the game may end
             leave(status)
         raise SystemExit(status)
 
     os._exit = refuse
     try:
-        with np.errstate(over="ignore", invalid="ignore"):  # said in our own words
+        with np.errstate(over="ignore", invalid="ignore"):  # we raise our own error
             yield
     except SystemExit as error:
         fault = say(f"ended the process (exit code {error.code or 0})")

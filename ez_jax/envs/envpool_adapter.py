@@ -1,16 +1,16 @@
-"""envpool behind the common interface, with its traps (measured with 1.2.5) kept inside.
+"""envpool behind the common interface, with workarounds for its peculiarities (as of 1.2.5).
 
-- Lost lives are found here from `lives`. envpool's own `episodic_life` plays 1 to 30 no-ops, which
-  nobody chose and whose rewards it drops, after each of them. Here nothing is played: the
-  environment rests for the call that would be the reset, and the next episode starts with the very
+- Lost lives are detected here from `lives`. After each, envpool's own `episodic_life` plays 1 to 30
+  no-ops that the agent did not choose, and drops their rewards. Here nothing is played: the
+  environment rests during the call that would be the reset, and the next episode starts with the
   frame in which the last one ended.
 - Episode limits are counted here, in agent steps of a whole game, and enforced by a reset. envpool
   reports a game that terminates in the last allowed step as truncated, and some environments
-  (Catch) do not obey its `max_episode_steps` at all.
-- Rewards are clipped here, so that the score is simply what the game gave.
-- Atari takes its frames channels first, and at least one no-op: with `noop_max=0` the process dies.
+  (Catch) ignore its `max_episode_steps`.
+- Rewards are clipped here, so that the score is the game's own.
+- Atari needs frames with channels first and at least one no-op: with `noop_max=0` the process dies.
 - The seed decides only the no-ops and the sticky actions of an Atari game: of 16 environments a few
-  begin alike (30 starts exist), and then differ by their actions and from the second game on.
+  start alike (there are 30 starts), and then differ by their actions and from the second game on.
 """
 
 import contextlib
@@ -44,12 +44,12 @@ class EnvpoolEnv:
         training: bool,
         render: bool = False,
     ) -> None:
-        """Build the environments.
+        """Create the environments.
 
         Raises:
             BadInput: actions or observations that cannot be used, or `noop_max` below 1 for Atari.
         """
-        del render  # it can always be asked for pictures
+        del render  # it can always render
         seeds = (seed + np.arange(num_envs)) % 2**31
         with _loading(task.task_id):
             self._env: Any = envpool.make_gymnasium(
@@ -61,7 +61,7 @@ class EnvpoolEnv:
             )
             self.spec, self.encoder = _describe(self._env, self._env.spec.config, task, config)
         self.num_envs, self.first_action = num_envs, 0
-        # The Arcade Learning Environment has sticky actions of its own, frame by frame.
+        # The Arcade Learning Environment has its own sticky actions, frame by frame.
         is_atari = is_atari_id(task.task_id)
         self._sticky = StickyActions(0.0 if is_atari else config.sticky_actions, seeds)
         self._limit = config.max_episode_steps if training else config.eval_max_episode_steps
@@ -70,14 +70,14 @@ class EnvpoolEnv:
         self._clip = training and config.reward_clip
         self._observation = np.zeros((num_envs, *self.spec.observation_shape), self.encoder.dtype)
         self._lives = np.zeros(num_envs, np.int32)
-        self._length = np.zeros(num_envs, np.int64)  # agent steps of the present game
+        self._length = np.zeros(num_envs, np.int64)  # agent steps of the current game
         self._is_first = np.zeros(num_envs, bool)  # of the next time step
-        self._rests = np.zeros(num_envs, bool)  # a life was lost: the next call steps nothing
-        self._is_cut = np.zeros(num_envs, bool)  # truncated here: the next call has to reset
+        self._rests = np.zeros(num_envs, bool)  # a life was lost: the next call does not step
+        self._is_cut = np.zeros(num_envs, bool)  # truncated here: the next call resets
         self._sent = np.zeros(0, np.int32)
 
     def reset(self) -> TimeStep:
-        """Start a new game everywhere."""
+        """Reset all environments."""
         raw, info = self._env.reset()
         self._sticky.reset()
         self._observation = self.encoder.encode(raw)
@@ -97,14 +97,14 @@ class EnvpoolEnv:
         )
 
     def send(self, action: np.ndarray) -> None:
-        """Hand actions i32[N] to envpool's threads."""
+        """Send actions i32[N] to envpool's threads."""
         action = self._sticky(action, self._is_first)
         self._sent = np.flatnonzero(~(self._rests | self._is_cut)).astype(np.int32)
         if self._sent.size:
             self._env.send(np.asarray(action, np.int32)[self._sent], self._sent)
 
     def recv(self) -> TimeStep:
-        """Wait for the environments that were sent an action, and put all N together."""
+        """Wait for the environments that got an action, and join the results of all N."""
         n = self.num_envs
         observation, lives = self._observation.copy(), self._lives.copy()
         score, terminated, truncated = np.zeros(n, np.float32), np.zeros(n, bool), np.zeros(n, bool)
@@ -121,7 +121,7 @@ class EnvpoolEnv:
 
         is_first, has_restarted = self._is_first, self._is_first & ~self._rests
         self._length = np.where(has_restarted, 0, self._length + ~is_first)
-        # The last life's loss is the end of the game, which some games announce frames later.
+        # Losing the last life ends the game, which some games report frames later.
         has_lost = self._lives_matter & ~is_first & (lives < self._lives) & (lives > 0)
         # Deviates (limit of an episode, V2): the length is that of the game, not of a life.
         self._is_cut = ~is_first & ~terminated & ~truncated & (self._length >= self._limit)
@@ -146,7 +146,7 @@ class EnvpoolEnv:
         return self.recv()
 
     def render(self) -> np.ndarray:
-        """Pictures: the game's own, or the observation where it draws none."""
+        """Images: the game's own, or the observation if it renders none."""
         try:
             return self._env.render(env_ids=np.arange(self.num_envs))
         except RuntimeError:
@@ -157,21 +157,21 @@ class EnvpoolEnv:
         return self._lives
 
     def action_names(self) -> tuple[str, ...]:
-        """What the actions are called."""
+        """The names of the actions."""
         return action_names(self.spec)
 
     def close(self) -> None:
-        """Release the environments."""
+        """Close the environments."""
         self._env.close()
 
 
 @contextlib.contextmanager
 def _loading(task_id: str) -> Iterator[None]:
-    with warnings.catch_warnings():  # bounds of spaces lose digits in float32: no concern of ours
+    with warnings.catch_warnings():  # bounds of spaces lose digits in float32, which is harmless
         warnings.simplefilter("ignore", UserWarning)
         try:
             yield
-        except ImportError as error:  # Procgen wants libraries of the system
+        except ImportError as error:  # Procgen needs system libraries
             raise BadInput(f"'{task_id}' cannot be loaded: {error}") from error
 
 
@@ -185,7 +185,7 @@ def _describe(made: Any, settings: Any, task: Task, config: EnvConfig) -> tuple[
 
 
 def _settings(task: Task, config: EnvConfig) -> dict[str, Any]:
-    """What envpool is told: for Atari the published protocol, for other games nothing."""
+    """The settings for envpool: the published protocol for Atari, none for other games."""
     if not is_atari_id(task.task_id):
         return {}
     if config.noop_max < 1:

@@ -29,7 +29,7 @@ from ez_jax.structs import TimeStep
 class GymnasiumEnv:
     """N environments in this process; see `ez_jax.envs.VectorEnv`.
 
-    What an environment raises is not caught: its own traceback is what its author needs.
+    Exceptions of an environment are not caught, because its author needs the traceback.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class GymnasiumEnv:
         training: bool,
         render: bool = False,
     ) -> None:
-        """Build the environments.
+        """Create the environments.
 
         Raises:
             BadInput: actions or observations that cannot be used, or are not as declared.
@@ -68,13 +68,13 @@ class GymnasiumEnv:
         self._action = np.zeros(num_envs, np.int64)
 
     def reset(self) -> TimeStep:
-        """Start a new game everywhere; only the first call seeds."""
+        """Reset all environments; only the first call seeds them."""
         self._is_first = np.ones(self.num_envs, bool)
         self._sticky.reset()
         return self._time_step(self._games.reset())
 
     def send(self, action: np.ndarray) -> None:
-        """Keep the actions i32[N] for `recv`; what is not allowed now does not stick."""
+        """Keep the actions i32[N] for `recv`; an action that is not allowed now is not repeated."""
         executed = self._sticky(action, self._is_first)
         if self._legal is not None:
             is_legal = self._legal[np.arange(self.num_envs), executed]
@@ -91,20 +91,20 @@ class GymnasiumEnv:
         return self.recv()
 
     def render(self) -> np.ndarray:
-        """Pictures: the game's own, or the observation where it draws none."""
+        """Images: the game's own, or the observation if it renders none."""
         if self._envs[0].render_mode == "rgb_array":
             pictures = [_drawn(env) for env in self._envs]
             if len({drawn.shape for drawn in pictures}) > 1:
-                raise BadPicture("render() returned pictures of different sizes")
+                raise BadPicture("render() returned images of different sizes")
             return np.stack(pictures)
         return picture(self._observation)
 
     def lives(self) -> np.ndarray:
-        """Gymnasium has no word for lives: zeros i32[N]."""
+        """Zeros i32[N]: Gymnasium does not know lives."""
         return np.zeros(self.num_envs, np.int32)
 
     def action_names(self) -> tuple[str, ...]:
-        """What the actions are called: as the environment says, or as is known of it."""
+        """The names of the actions: those of the environment, or known ones."""
         say = getattr(self._envs[0].unwrapped, "get_action_meanings", None)
         return checked(say(), self.spec) if say else action_names(self.spec)
 
@@ -130,7 +130,7 @@ class GymnasiumEnv:
 
 
 def _make(task: Task, limit: int, render: bool) -> gymnasium.Env:
-    """One game; it is asked for pictures only where somebody looks at them."""
+    """Create one game; it renders only if the images are used."""
     registration = gymnasium.spec(task.task_id)
     make: Callable[..., gymnasium.Env] = functools.partial(
         gymnasium.make, registration, max_episode_steps=limit
@@ -140,32 +140,32 @@ def _make(task: Task, limit: int, render: bool) -> gymnasium.Env:
         if render and _can_draw(registration):
             try:
                 return make(render_mode="rgb_array")
-            except TypeError as error:  # it declares the mode, but does not take the argument
+            except TypeError as error:  # it declares the mode but does not accept the argument
                 if "render_mode" not in str(error):
                     raise
         return make()
 
 
 def _can_draw(registration: Registration) -> bool:
-    """Whether it declares the mode; an environment without need not take the argument."""
+    """Whether it declares the mode; otherwise it need not accept the argument."""
     entry = registration.entry_point
     creator = load_env_creator(entry) if isinstance(entry, str) else entry
     return "rgb_array" in getattr(creator, "metadata", {}).get("render_modes", ())
 
 
 def _drawn(env: gymnasium.Env) -> np.ndarray:
-    """The picture that a game draws.
+    """The image that a game renders.
 
     Raises:
-        BadPicture: it draws something else, or fails.
+        BadPicture: it renders something else, or fails.
     """
     try:
         drawn: Any = env.render()
-    except Exception as error:  # whatever a library of pictures raises where there is no screen
+    except Exception as error:  # graphics libraries raise anything if there is no screen
         raise BadPicture(f"render() fails: {type(error).__name__}: {error}") from error
     is_array = isinstance(drawn, np.ndarray)
     is_picture = is_array and drawn.dtype == np.uint8 and drawn.ndim == 3 and drawn.shape[-1] == 3
     if not is_picture or not drawn.size:
         what = f"{drawn.dtype}{list(drawn.shape)}" if is_array else type(drawn).__name__
-        raise BadPicture(f"render() returned {what}, no picture of uint8 [height, width, 3]")
+        raise BadPicture(f"render() returned {what}, not an image of uint8 [height, width, 3]")
     return drawn

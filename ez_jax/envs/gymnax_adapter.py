@@ -1,8 +1,8 @@
 """Games of gymnax: pure functions on the device, for programs that contain the game itself.
 
-`DeviceGame` is one game as two pure functions, `reset` and `step`, under the contract of
-`ez_jax.envs`; `jax.vmap` makes many of it. `GymnaxEnv` puts N of them behind the interface that
-every other library has, so that the usual loop, evaluation and `ez_jax.load` can play them, too.
+`DeviceGame` is one game as two pure functions, `reset` and `step`, with the contract of
+`ez_jax.envs`; `jax.vmap` makes many of it. `GymnaxEnv` puts N of them behind the interface of all
+other libraries, so that the usual loop, evaluation and `ez_jax.load` can play them, too.
 """
 
 import functools
@@ -23,18 +23,18 @@ from ez_jax.envs.action_names import action_names, minatar_names
 from ez_jax.envs.observations import Encoder, describe, learned_reward, make_encoder, picture
 from ez_jax.structs import EnvSpec, TimeStep
 
-STICK = 1  # stream of a game's key: whether its last action sticks
-# gymnax cuts games of MinAtar after 1,000 steps (Freeway: 2,500); the original has this limit only.
+STICK = 1  # random stream of a game's key: whether the last action is repeated
+# gymnax cuts MinAtar games after 1,000 steps (Freeway: 2,500); the original has only this limit.
 _LIMIT_OF_MINATAR = {"Freeway-MinAtar": 2_501}
 
 
 class GameState(flax.struct.PyTreeNode, kw_only=True):
-    """One game being played."""
+    """State of one game."""
 
-    key: jax.Array  # of all that is random in it
+    key: jax.Array  # of all its random numbers
     inner: Any  # gymnax's own state
-    is_over: jax.Array  # bool[], the episode has ended: the next action begins another
-    last_action: jax.Array | None  # i32[], executed last; None without sticky actions
+    is_over: jax.Array  # bool[], the episode has ended: the next action starts another
+    last_action: jax.Array | None  # i32[], last executed; None without sticky actions
 
 
 class DeviceGame(NamedTuple):
@@ -45,14 +45,14 @@ class DeviceGame(NamedTuple):
     params: Any  # of gymnax
     encoder: Encoder
     clips: bool  # learn from the sign of the reward
-    sticky: float  # probability that the last action is executed again
+    sticky: float  # probability that the last action is repeated
     limit: int  # agent steps after which an episode is cut
 
     def reset(self, key: Key[Array, ""]) -> tuple[GameState, TimeStep]:
-        """Start a game, whose whole course follows from the key and the actions."""
+        """Start a game, which depends only on the key and the actions."""
         key, reset_key = jax.random.split(key)
         raw, inner = self.env.reset_env(reset_key, self.params)
-        # As a step leaves it: a loop over steps wants one type, and gymnax begins with plain ints.
+        # With the types after a step: a loop needs constant types, and gymnax starts with ints.
         stepped = jax.eval_shape(self._step_inner, reset_key, inner, jnp.int32(0))[1]
         inner = jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), inner, stepped)
         over = jnp.zeros((), bool)
@@ -61,7 +61,7 @@ class DeviceGame(NamedTuple):
         return state, self._time_step(raw, jnp.zeros(()), ~over, over, over)
 
     def step(self, state: GameState, action: Int[Array, ""]) -> tuple[GameState, TimeStep]:
-        """Execute an action; after a final observation begin the next episode instead."""
+        """Execute an action; after a final observation, start the next episode instead."""
         key, step_key, reset_key = jax.random.split(state.key, 3)
         first, new = self.env.reset_env(reset_key, self.params)
         begins, last = state.is_over, state.last_action
@@ -101,7 +101,7 @@ class DeviceGame(NamedTuple):
 
 @functools.lru_cache(maxsize=16)
 def make_game(task: Task, config: EnvConfig, *, training: bool) -> DeviceGame:
-    """Build a game of gymnax; the same one for the same arguments.
+    """Create a game of gymnax; equal arguments give the same object.
 
     Raises:
         BadInput: actions or observations that cannot be used.
@@ -124,20 +124,20 @@ def make_game(task: Task, config: EnvConfig, *, training: bool) -> DeviceGame:
 
 
 def _own_limit(task_id: str, params: Any) -> int | None:
-    """Agent steps after which the rules of a game end its episodes; None if they do not."""
+    """Agent steps after which the rules of a game end its episodes; None if there is no limit."""
     if task_id.endswith("-MinAtar"):
         return _LIMIT_OF_MINATAR.get(task_id)
     return params.max_steps_in_episode
 
 
 def game_keys(seed: Int[Array, ""] | int, num_envs: int) -> Key[Array, " N"]:
-    """Keys of N games: that of game i is made from seed + i."""
+    """Keys of N games; that of game i comes from seed + i."""
     return jax.vmap(jax.random.key)(seed + jnp.arange(num_envs))
 
 
 @functools.lru_cache(maxsize=16)
 def _programs(task: Task, config: EnvConfig, training: bool) -> tuple[Callable, Callable]:
-    """`reset` and `step` of N games, jitted: evaluations come again and again."""
+    """`reset` and `step` of N games, jitted and cached, because evaluations repeat."""
     game = make_game(task, config, training=training)
     return jax.jit(jax.vmap(game.reset)), jax.jit(jax.vmap(game.step))
 
@@ -155,36 +155,36 @@ class GymnaxEnv:
         training: bool,
         render: bool = False,
     ) -> None:
-        """Build the games.
+        """Create the games.
 
         Raises:
             BadInput: actions or observations that cannot be used.
         """
-        del render  # it draws nothing but its observations
+        del render  # it only renders observations
         game = make_game(task, config, training=training)
         self.spec, self.encoder, self.first_action = game.spec, game.encoder, 0
         self._positions = getattr(game.env, "action_set", None)  # MinAtar's
         self.num_envs, self.max_episode_steps = num_envs, game.limit
         self._reset, self._step = _programs(task, config, training)
-        # Made here and by an explicit transfer, so that the loop makes none that nobody sees.
+        # Made here by an explicit transfer, so that the loop makes no implicit ones.
         self._keys = jax.jit(game_keys, static_argnums=1)(jax.device_put(np.int32(seed)), num_envs)
         self._state: GameState | None = None
         self._next: TimeStep | None = None
         self._observation = np.zeros((num_envs, *self.spec.observation_shape))
 
     def reset(self) -> TimeStep:
-        """Start a new game everywhere; a second call starts others than the first."""
+        """Reset all games; a second call starts other episodes than the first."""
         keys = self._keys if self._state is None else self._state.key
         self._state, self._next = self._reset(keys)
         return self.recv()
 
     def send(self, action: np.ndarray) -> None:
-        """Hand the actions i32[N] to the device, which steps the games."""
+        """Send the actions i32[N] to the device, which steps the games."""
         action = jax.device_put(np.asarray(action, np.int32))
         self._state, self._next = self._step(self._state, action)
 
     def recv(self) -> TimeStep:
-        """Fetch what they led to."""
+        """Fetch the results."""
         step = jax.device_get(self._next)
         self._observation = step.observation
         return step
@@ -195,18 +195,18 @@ class GymnaxEnv:
         return self.recv()
 
     def render(self) -> np.ndarray:
-        """Pictures of the observations."""
+        """Images of the observations."""
         return picture(self._observation)
 
     def lives(self) -> np.ndarray:
-        """Nothing is known of lives: zeros i32[N]."""
+        """Zeros i32[N]: lives are not known."""
         return np.zeros(self.num_envs, np.int32)
 
     def action_names(self) -> tuple[str, ...]:
-        """What the actions are called."""
+        """The names of the actions."""
         if self._positions is None:
             return action_names(self.spec)
         return minatar_names(np.asarray(self._positions), self.spec)
 
     def close(self) -> None:
-        """There is nothing to release."""
+        """Nothing to close."""

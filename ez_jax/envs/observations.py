@@ -1,4 +1,4 @@
-"""What the networks see of an observation: a uint8 image (H, W, C) or a float32 vector (D,).
+"""Encodes observations for the networks: a uint8 image (H, W, C) or a float32 vector (D,).
 
 | space                                         | becomes                                         |
 |-----------------------------------------------|-------------------------------------------------|
@@ -12,11 +12,11 @@
 | Dict or Tuple of one image alone              | that image                                      |
 | MiniGrid's Dict                               | its image alone                                 |
 
-An image beside other parts is refused. MiniGrid's image holds small codes (object 0..10, colour
-0..5, state 0..3) and its direction and mission are left out, as its view turns with the agent; the
-codes are multiplied by 25 so that they span 0..250. The networks divide images by 255.
+An image beside other parts is refused. MiniGrid's image has small codes (object 0..10, colour 0..5,
+state 0..3), which are multiplied by 25 to span 0..250; its direction and mission are left out,
+because its view turns with the agent. The networks divide images by 255.
 
-What a game returns is compared with what it declares (`raw_observations.py`) before it is encoded.
+Observations are checked against the declared space (`raw_observations.py`) before encoding.
 """
 
 import colorsys
@@ -33,25 +33,25 @@ from ez_jax.config.games import Task
 from ez_jax.structs import EnvSpec
 
 _MINIGRID_SCALE = 25
-_MIN_PIXELS = 160  # height of a picture made from an observation
-_FRAME_SIDE = 16  # from here on an array with 1, 3 or 4 planes is a picture
-_COLOURS = (1, 3, 4)  # channels of a picture: grey, colours, with transparency
+_MIN_PIXELS = 160  # height of an image rendered from an observation
+_FRAME_SIDE = 16  # from this size on, an array with 1, 3 or 4 planes is a camera image
+_COLOURS = (1, 3, 4)  # channels of a camera image: grey, RGB, RGBA
 
 
 class BadPicture(RuntimeError):
-    """What a game drew is no picture."""
+    """A game rendered something that is not an image."""
 
 
 class Encoder(NamedTuple):
-    """How a batch of observations becomes what the agent sees."""
+    """Encodes a batch of observations for the agent."""
 
     shape: tuple[int, ...]  # of one observation
     dtype: np.dtype
-    encode: Callable[[Any], Any]  # N raw observations -> dtype[N, *shape], a fresh array
+    encode: Callable[[Any], Any]  # N raw observations -> dtype[N, *shape], a new array
     space: spaces.Space  # of one raw observation, without parts that are left out
 
     def __hash__(self) -> int:
-        """Spaces have none; games of gymnax, whose programs are cached, need one."""
+        """Spaces have no hash, but games of gymnax need one, because their programs are cached."""
         return hash((self.shape, self.dtype, self.encode))
 
 
@@ -61,10 +61,10 @@ def make_encoder(space: spaces.Space, task_id: str, channels_first: bool = False
     Args:
         space: of a single environment.
         task_id: for error messages, and to know MiniGrid.
-        channels_first: whether images come as (C, H, W) in any case.
+        channels_first: whether images are always (C, H, W).
 
     Raises:
-        BadInput: no network takes such observations.
+        BadInput: no network accepts such observations.
     """
     if _is_minigrid(space, task_id):
         inner = make_encoder(space["image"], task_id)
@@ -78,7 +78,7 @@ def make_encoder(space: spaces.Space, task_id: str, channels_first: bool = False
 
 
 def _is_minigrid(space: spaces.Space, task_id: str) -> TypeGuard[spaces.Dict]:
-    """By name, or an own game made of MiniGrid's parts."""
+    """Whether it is MiniGrid, by name or by the parts of its observations."""
     if not isinstance(space, spaces.Dict) or "image" not in space.spaces:
         return False
     by_parts = set(space.spaces) == {"image", "direction", "mission"}
@@ -93,7 +93,7 @@ def _of_one(space: spaces.Space, task_id: str, channels_first: bool = False) -> 
     if not isinstance(space, spaces.Box | spaces.MultiBinary) or 0 in space.shape:
         raise BadInput(
             f"'{task_id}' has observations of kind {type(space).__name__}, which no network takes: "
-            "give it to Gymnasium in a wrapper that returns one array, such as FlattenObservation."
+            "use a wrapper that returns one array, such as FlattenObservation."
         )
     if is_pixels(space) or is_unit(space):
         if len(space.shape) in (2, 3):
@@ -104,11 +104,11 @@ def _of_one(space: spaces.Space, task_id: str, channels_first: bool = False) -> 
 
 
 def _joined(space: spaces.Dict | spaces.Tuple, task_id: str) -> Encoder:
-    """The encoder of several parts, each behind the other in the space's own order."""
+    """The encoder for several parts, concatenated in the order of the space."""
     parts = list(space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space))
     encoders = [(name, _of_part(part, task_id, len(parts) == 1)) for name, part in parts]
     if not encoders:
-        raise BadInput(f"'{task_id}' has observations without any part: return an array.")
+        raise BadInput(f"'{task_id}' has observations without any parts: return an array.")
     [(first, of_first), *others] = encoders
     if not others:
         return of_first._replace(encode=lambda raw: of_first.encode(raw[first]), space=space)
@@ -116,8 +116,8 @@ def _joined(space: spaces.Dict | spaces.Tuple, task_id: str) -> Encoder:
     if images:
         raise BadInput(
             f"'{task_id}' has observations with an image, {images[0]}, beside other parts, which "
-            "no network takes together: choose one with gymnasium.wrappers.FilterObservation, or "
-            "draw what the others say into the image."
+            "no network accepts together: choose one with gymnasium.wrappers.FilterObservation, "
+            "or draw the others into the image."
         )
     width = sum(encoder.shape[0] for _, encoder in encoders)
 
@@ -130,7 +130,7 @@ def _joined(space: spaces.Dict | spaces.Tuple, task_id: str) -> Encoder:
 
 
 def _of_part(space: spaces.Space, task_id: str, is_alone: bool) -> Encoder:
-    """As an observation by itself, but that a table among others is numbers, no picture."""
+    """Like a single observation, except that a small table counts as numbers, not as an image."""
     if isinstance(space, spaces.Dict | spaces.Tuple):
         return make_encoder(space, task_id)
     if isinstance(space, spaces.Box | spaces.MultiBinary) and not is_alone:
@@ -141,7 +141,7 @@ def _of_part(space: spaces.Space, task_id: str, is_alone: bool) -> Encoder:
 
 
 def count_actions(space: spaces.Space, task_id: str) -> int:
-    """How many actions there are.
+    """The number of actions.
 
     Raises:
         BadInput: the actions are not one finite set.
@@ -158,7 +158,7 @@ def count_actions(space: spaces.Space, task_id: str) -> int:
 def describe(
     task: Task, config: EnvConfig, encoder: Encoder, actions: spaces.Space, frame_skip: int = 1
 ) -> EnvSpec:
-    """What the agent needs to know of a game.
+    """The specification of a game for the agent.
 
     Raises:
         BadInput: the actions are not one finite set.
@@ -176,19 +176,19 @@ def describe(
 
 
 def learned_reward(score: Any, clip: bool) -> Any:
-    """What is learned from: the game's own reward, or its sign; of NumPy or JAX, f32[...]."""
+    """The reward to learn from: the game's own or its sign; NumPy or JAX, f32[...]."""
     if not clip:
         return score
     return jnp.sign(score) if isinstance(score, jax.Array) else np.sign(score)
 
 
 def picture(observation: np.ndarray) -> np.ndarray:
-    """Pictures u8[N, h, w, 3] of image observations u8[N, H, W, C], enlarged to be looked at.
+    """Images u8[N, h, w, 3] to look at, from image observations u8[N, H, W, C].
 
-    Planes that are no colours (MinAtar's, a thing each) get a colour each.
+    They are enlarged. Planes that are not colours (MinAtar's, one per object) get a colour each.
 
     Raises:
-        RuntimeError: they are no images.
+        RuntimeError: the observations are not images.
     """
     if observation.ndim != 4:
         raise RuntimeError("no render mode 'rgb_array' in the game, and no images as observations")
@@ -196,7 +196,7 @@ def picture(observation: np.ndarray) -> np.ndarray:
     if channels in (1, 3):
         rgb = observation
     elif channels == 4 and side >= _FRAME_SIDE:
-        rgb = observation[..., :3]  # without its transparency
+        rgb = observation[..., :3]  # without transparency
     else:
         rgb = (observation[..., None] / 255 * _colours(channels)).max(axis=-2).astype(np.uint8)
     factor = -(-_MIN_PIXELS // observation.shape[1])
@@ -205,7 +205,7 @@ def picture(observation: np.ndarray) -> np.ndarray:
 
 
 def _colours(count: int) -> np.ndarray:
-    """Bright colours [count, 3], 0..255, neighbours far apart on the wheel."""
+    """Bright colours [count, 3], 0..255; neighbours are far apart on the colour wheel."""
     hues = (0.55 + 0.381966 * np.arange(count)) % 1
     return np.array([colorsys.hsv_to_rgb(hue, 0.55, 1.0) for hue in hues]) * 255
 
@@ -218,16 +218,16 @@ def is_unit(space: spaces.Box | spaces.MultiBinary) -> bool:
 
 
 def is_pixels(space: spaces.Box | spaces.MultiBinary) -> bool:
-    """Whether values are bytes, or numbers of any type that are declared as 0 to 255."""
+    """Whether values are bytes, or numbers of any type declared as 0 to 255."""
     if isinstance(space, spaces.MultiBinary):
         return False
     return space.dtype == np.uint8 or bool((space.low == 0).all() and (space.high == 255).all())
 
 
 def is_channels_first(space: spaces.Box | spaces.MultiBinary) -> bool:
-    """Whether an image has its channels, few, before two long sides.
+    """Whether an image has few channels before two long sides.
 
-    Small planes of 0 and 1 may be a board of few rows: their last axis is that of the planes.
+    Small planes of 0 and 1 may be a board with few rows: then the last axis is that of the planes.
     """
     if len(space.shape) != 3:
         return False
@@ -259,7 +259,7 @@ def _image(space: spaces.Box | spaces.MultiBinary, channels_first: bool) -> Enco
 
 
 def _stack(space: spaces.Box | spaces.MultiBinary, task_id: str) -> Encoder:
-    """Some images as one with the channels of all, the first image's first.
+    """Join images into one with the channels of all, the first image's first.
 
     Raises:
         BadInput: what an array of four axes shows is not plain from its shape.
@@ -308,8 +308,8 @@ def _vector(space: spaces.Box | spaces.MultiBinary) -> Encoder:
 
 
 def _one_hot(space: spaces.Space, counts: np.ndarray, starts: np.ndarray) -> Encoder:
-    """One of `counts[i]` numbers from `starts[i]` on for every i."""
-    number = np.repeat(np.arange(len(counts)), counts)  # of the code that an entry belongs to
+    """One-hot codes of numbers i, each one of `counts[i]` from `starts[i]` on."""
+    number = np.repeat(np.arange(len(counts)), counts)  # which code an entry belongs to
     code = np.concatenate([start + np.arange(n) for n, start in zip(counts, starts, strict=True)])
 
     def encode(raw: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What games return, compared with what they declare: nothing is cast, cut or wrapped unseen."""
+"""Checks observations against the declared space: nothing is cast, clipped or wrapped silently."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -9,23 +9,23 @@ from gymnasium import spaces
 
 from ez_jax.envs.observations import is_pixels, is_unit
 
-_KINDS = "biuf"  # of numbers; each can be taken as those after it, signed and not alike
-_SLACK = 1e-5  # as numbers are rounded
+_KINDS = "biuf"  # kinds of numbers; each can be read as the later ones, signed or not
+_SLACK = 1e-5  # for rounding
 
 Taken = Callable[..., Any]
 
 
 class Unlike(ValueError):
-    """An observation that is none of its space: half a sentence, "returned ..., but ..."."""
+    """An observation outside its space; the message is half a sentence, "..., but ..."."""
 
 
 def make_taken(space: spaces.Space) -> Taken:
-    """What takes observations of a space: `taken(raw, batch=())` gives their arrays.
+    """Make `taken(raw, batch=())`, which checks observations and returns their arrays.
 
-    They come in the structure of the space; `batch` are axes before those of the space, and parts
-    that the space does not have are left out. Vectors are taken whatever their bounds say; images
-    and categories have to lie in theirs. It raises `Unlike` where an observation has another
-    structure, shape or kind of numbers, or pixels out of range.
+    The result has the structure of the space; `batch` are leading axes, and parts that the space
+    does not have are left out. The bounds of vectors are ignored; images and categories have to be
+    within theirs. It raises `Unlike` if an observation has another structure, shape or kind of
+    numbers, or values out of range.
 
     Args:
         space: of a single observation, as `Encoder.space`.
@@ -52,7 +52,7 @@ def make_taken(space: spaces.Space) -> Taken:
 
 
 def batch_of(space: Any, raw: Any) -> tuple[int, ...]:
-    """The axes before those of the space: () of one observation, (N,) of N; () where neither."""
+    """The leading axes: () for one observation, (N,) for N; () if it is neither."""
     while isinstance(space, spaces.Dict | spaces.Tuple):
         name: Any = next(iter(space.spaces)) if isinstance(space, spaces.Dict) else 0
         try:
@@ -64,7 +64,7 @@ def batch_of(space: Any, raw: Any) -> tuple[int, ...]:
 
 
 def stacked(space: spaces.Space, parts: Sequence[Any]) -> Any:
-    """Observations as `make_taken` has them, side by side."""
+    """Stack observations in the structure of `make_taken`."""
     if isinstance(space, spaces.Dict):
         return {n: stacked(space[n], [part[n] for part in parts]) for n in space.spaces}
     if isinstance(space, spaces.Tuple):
@@ -73,7 +73,7 @@ def stacked(space: spaces.Space, parts: Sequence[Any]) -> Any:
 
 
 def described(raw: Any) -> str:
-    """Type, shape and range of what was returned, in few words."""
+    """Type, shape and range of a value, in few words."""
     if isinstance(raw, Mapping):
         return f"a {type(raw).__name__} of {', '.join(map(str, raw)) or 'nothing'}"
     if not isinstance(raw, np.ndarray | np.generic) or not raw.size or raw.dtype.kind not in _KINDS:
@@ -83,13 +83,13 @@ def described(raw: Any) -> str:
 
 
 def _whole(array: np.ndarray, declared: np.dtype) -> np.ndarray:
-    """Whole numbers that came as floats where integers are declared, as in gymnax's Catch.
+    """Convert floats to declared integers if they are whole numbers, as in gymnax's Catch.
 
-    Not of bytes: an image of floats that happens to be black is still none of bytes.
+    Not to bytes: an image of floats that happens to be black is still not an image of bytes.
     """
     if array.dtype.kind != "f" or declared.kind != "i":
         return array
-    with np.errstate(invalid="ignore"):  # NaN, infinity and what is too large do not come back
+    with np.errstate(invalid="ignore"):  # NaN, infinity and too large numbers do not convert back
         whole = array.astype(declared)
     return whole if np.array_equal(whole, array) else array
 
@@ -111,14 +111,14 @@ def _take_array(
         return array
     low, high = bounds
     number: Any = array
-    # Written so that NaN fails as well.
+    # Written so that NaN fails, too.
     if not np.all((number >= low - _SLACK) & (number <= high + _SLACK)):
         raise Unlike(f"{described(array)}, but the space is {space}")
     return array
 
 
 def _is_kind_of(got: np.dtype, declared: np.dtype) -> bool:
-    """Whether such numbers can be taken as those declared without losing what they say."""
+    """Whether such numbers can be converted to the declared type without loss."""
     if got.kind not in _KINDS:
         return False
     whole = ("i", "u")
@@ -130,7 +130,7 @@ def _is_kind_of(got: np.dtype, declared: np.dtype) -> bool:
 
 
 def _bounds(space: Any) -> tuple[Any, Any] | None:
-    """Smallest and largest number of categories, switches and pixels."""
+    """The smallest and largest value of categories, switches and pixels."""
     if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
         count: Any = space.n if isinstance(space, spaces.Discrete) else space.nvec
         return space.start, space.start + count - 1

@@ -1,7 +1,7 @@
-"""Games of Gymnasium stepped one after another, each answer looked at as it comes.
+"""Gymnasium games stepped one after another; every result is checked.
 
-Gymnasium's own vector environment merges what `info` holds, which no agent reads, into arrays, and
-casts observations into those that were declared; here neither can hurt.
+Gymnasium's own vector environment merges `info`, which agents do not read, into arrays, and casts
+observations to the declared type. Here neither can cause errors.
 """
 
 import contextlib
@@ -18,22 +18,22 @@ from ez_jax.config.games import Task
 from ez_jax.envs.raw_observations import Taken, Unlike
 
 MASK = "action_mask"  # in `info`, as in Gymnasium's own games: 1 where an action is allowed
-# Files of Gymnasium that call a game, from where it raises what a game does not answer.
+# Files of Gymnasium that call a game and raise if it violates the interface.
 _CALLERS = ("core.py", "wrappers", "utils/passive_env_checker.py", "envs/registration.py")
 
 
 class Answers(NamedTuple):
-    """What N games returned."""
+    """The results of N games."""
 
-    observations: list[Any]  # N, as `Taken` gives them
+    observations: list[Any]  # N, from `Taken`
     score: np.ndarray  # f32[N]
     terminated: np.ndarray  # bool[N]
     truncated: np.ndarray  # bool[N]
-    legal: np.ndarray | None  # bool[N, A], or None where the game has no masks
+    legal: np.ndarray | None  # bool[N, A], or None if the game has no masks
 
 
 class SideBySide:
-    """N games; after its last observation a game takes one call to begin anew."""
+    """N games; after its final observation, a game takes one call for the reset."""
 
     def __init__(
         self,
@@ -43,10 +43,10 @@ class SideBySide:
         taken: Taken,
         num_actions: int,
     ) -> None:
-        """Begin all games, as whether there are masks is seen from what `reset` tells.
+        """Reset all games, which shows whether they have masks.
 
         Raises:
-            BadInput: what the first observation is, or a call returns, is not as declared.
+            BadInput: an observation or another result is not as declared.
         """
         self._task, self._envs, self._taken, self._num_actions = task, envs, taken, num_actions
         self._steps = 0
@@ -56,7 +56,7 @@ class SideBySide:
         self._first: Answers | None = self._of_begun(began)
 
     def reset(self) -> Answers:
-        """Start a new game everywhere; the first call gives the games that were begun."""
+        """Reset all games; the first call returns those that were reset at creation."""
         first, self._first = self._first, None
         if first is None:
             first = self._of_begun([self._begin(env) for env in self._envs])
@@ -64,7 +64,7 @@ class SideBySide:
         return first
 
     def step(self, actions: np.ndarray) -> Answers:
-        """Execute an action in every game, or begin anew where it was over."""
+        """Execute an action in every game, or reset it if its episode is over."""
         number = len(self._envs)
         self._steps += 1
         score = np.zeros(number, np.float64)
@@ -112,7 +112,7 @@ class SideBySide:
         """A number, perhaps in an array of one."""
         array = np.asarray(value)
         if array.size != 1 or array.dtype.kind not in "biuf":
-            raise Fault(f"{self._told('step()')} {name} {shown(value)}, no number")
+            raise Fault(f"{self._told('step()')} {name} {shown(value)}, not a number")
         return float(array.item())
 
     def _is_true(self, name: str, value: Any) -> bool:
@@ -130,7 +130,7 @@ class SideBySide:
             raise kind(f"{self._told(call)} an observation that is {error}: {fix}") from None
 
     def _legal(self, infos: Sequence[dict], is_over: np.ndarray) -> np.ndarray | None:
-        """The masks bool[N, A]; after a last observation nothing is chosen and all are allowed."""
+        """The masks bool[N, A]; after a final observation all actions are allowed."""
         if not self.has_masks and not any(MASK in info for info in infos):
             return None
         legal = np.ones((len(infos), self._num_actions), bool)
@@ -143,7 +143,7 @@ class SideBySide:
         said = f"'{self._task.task_id}' at step {self._steps:,}"
         if not self.has_masks or MASK not in info:
             raise Fault(
-                f"{said} has info['{MASK}'] in one call and not in another: give it in reset() "
+                f"{said} has info['{MASK}'] in one call and not in another: return it in reset() "
                 "and in every step()"
             )
         try:
@@ -170,12 +170,12 @@ class SideBySide:
 
 @contextlib.contextmanager
 def api_faults(said: str, fix: str) -> Iterator[None]:
-    """Tell in a sentence what Gymnasium itself finds wrong with a game.
+    """Turn an error that Gymnasium itself raises about a game into one sentence.
 
-    What the game's own code raises is left alone: its traceback is what its author needs.
+    Errors of the game's own code are not changed, because its author needs the traceback.
 
     Raises:
-        BadInput: `said`, what Gymnasium could not do, and `fix`.
+        BadInput: `said`, Gymnasium's error, and `fix`.
     """
     try:
         yield
@@ -186,10 +186,10 @@ def api_faults(said: str, fix: str) -> Iterator[None]:
 
 
 def mask_of(mask: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """Which actions are allowed, bool[*shape], of a mask of zeros and ones.
+    """The allowed actions bool[*shape], from a mask of zeros and ones.
 
     Raises:
-        ValueError: half a sentence about what is wrong with it.
+        ValueError: half a sentence about the error.
     """
     array = np.asarray(mask)
     if array.shape != shape or array.dtype.kind not in "biuf":
@@ -198,7 +198,7 @@ def mask_of(mask: Any, shape: tuple[int, ...]) -> np.ndarray:
         raise ValueError("has other numbers than 0 and 1")
     legal = array.astype(bool)
     if not legal.any(axis=-1).all():
-        raise ValueError("allows no action, though the game goes on")
+        raise ValueError("allows no action, although the episode continues")
     return legal
 
 
@@ -207,7 +207,7 @@ def _is_info(value: Any) -> bool:
 
 
 def _raised_by_gymnasium(error: BaseException) -> bool:
-    """Whether it was raised where Gymnasium calls a game, not in the game's own code."""
+    """Whether it was raised by Gymnasium when it calls a game, not in the game's own code."""
     while error.__cause__ is not None:
         error = error.__cause__
     trace = error.__traceback__

@@ -1,8 +1,8 @@
-"""Sticky actions for libraries that have none: at times a game executes its last action again.
+"""Sticky actions for libraries without them: with some probability a game repeats its last action.
 
-As Young and Tian (2019) have it in MinAtar and Machado et al. (2018) in Atari, where envpool does
-it frame by frame. Before the first action of an episode action 0 counts as the last one. (The
-original of MinAtar remembers the last action of the episode before.)
+As in MinAtar (Young and Tian, 2019) and Atari (Machado et al., 2018), where envpool does it frame
+by frame. At the start of an episode, action 0 counts as the last one. (The original MinAtar
+remembers the last action of the previous episode.)
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ _STEP, _MIX_A, _MIX_B = (
 
 
 def uniform(seed: np.ndarray, count: int) -> np.ndarray:
-    """Numbers f64[N] in [0, 1) that follow from seeds i64[N] and a count (SplitMix64)."""
+    """Numbers f64[N] in [0, 1) from seeds i64[N] and a count (SplitMix64)."""
     word = np.asarray(seed, np.uint64)
     for part in (np.uint64(0), np.uint64(count)):
         word = (word + part + np.uint64(1)) * _STEP
@@ -24,19 +24,19 @@ def uniform(seed: np.ndarray, count: int) -> np.ndarray:
 
 
 class StickyActions:
-    """What N games execute, told what was chosen; draws follow from game seed and step alone."""
+    """The executed actions of N games; random numbers depend only on the game's seed and step."""
 
     def __init__(self, probability: float, seeds: np.ndarray):
-        """Nothing sticks yet; `seeds` i64[N] are those of the games."""
+        """`seeds` i64[N] are those of the games."""
         self._probability, self._seeds = probability, seeds
         self._last, self._count = np.zeros(len(seeds), np.int64), 0
 
     def __call__(self, action: np.ndarray, is_first: np.ndarray) -> np.ndarray:
-        """Actions i64[N] to execute for those that were chosen.
+        """The actions i64[N] to execute.
 
         Args:
-            action: i32[N], chosen.
-            is_first: bool[N], where the call begins an episode and executes nothing.
+            action: i32[N], as chosen.
+            is_first: bool[N], where the call starts an episode and executes nothing.
         """
         action = np.asarray(action, np.int64)
         if not self._probability:
@@ -48,5 +48,5 @@ class StickyActions:
         return executed
 
     def reset(self) -> None:
-        """New episodes begin everywhere."""
+        """Start new episodes in all games."""
         self._last = np.zeros_like(self._last)

@@ -1,14 +1,14 @@
-"""Environments: N copies side by side behind one interface, whichever library steps them.
+"""Environments: N copies side by side behind one interface, for every library.
 
-`make_env` gives a `VectorEnv`; `config.games.find_task` says at once whether a game exists. The
-adapters differ, what they return does not:
+`make_env` returns a `VectorEnv`; `config.games.find_task` quickly checks whether a game exists. All
+adapters return the same:
 
 - After a row with `is_last` the next action is not executed; that call returns the first
-  observation of the next episode with `is_first`, reward 0, score 0 and discount 1. Every other
-  row answers one executed action, so agent steps = rows without `is_first`.
-- `discount` is 0 where the episode terminated and 1 elsewhere, truncation included.
-- Only the newest frame is returned, channels last; stacking is the actor's business.
-- Nothing returned is written to again.
+  observation of the next episode with `is_first`, reward 0, score 0 and discount 1. Every other row
+  is the result of one executed action, so agent steps = rows without `is_first`.
+- `discount` is 0 if the episode terminated, otherwise 1, also after a truncation.
+- Only the newest frame is returned, channels last; the actor stacks frames.
+- Returned arrays are never changed later.
 """
 
 import functools
@@ -25,48 +25,48 @@ from ez_jax.structs import EnvSpec, TimeStep
 
 
 class VectorEnv(Protocol):
-    """N environments of one game; environment i plays from seed + i."""
+    """N environments of one game; environment i has the seed `seed + i`."""
 
     spec: EnvSpec
     num_envs: int
-    max_episode_steps: int  # agent steps after which an episode is really cut, at the latest
-    encoder: Encoder  # from what the game itself returns to what the agent sees
+    max_episode_steps: int  # agent steps after which an episode is cut
+    encoder: Encoder  # from the game's own observation to what the agent sees
     first_action: int  # the game's own number of action 0
 
     def reset(self) -> TimeStep:
-        """Start a new game everywhere; every row has `is_first`."""
+        """Reset all environments; every row has `is_first`."""
 
     def send(self, action: np.ndarray) -> None:
-        """Hand over actions i32[N] in 0..num_actions-1; envpool works on them in its threads."""
+        """Send actions i32[N] in 0..num_actions-1; envpool steps in its own threads."""
 
     def recv(self) -> TimeStep:
-        """Wait for what the actions last sent led to."""
+        """Wait for the results of the last actions."""
 
     def step(self, action: np.ndarray) -> TimeStep:
         """Send and receive."""
 
     def render(self) -> np.ndarray:
-        """Pictures u8[N, H, W, 3] of the present states, not between `send` and `recv`.
+        """Images u8[N, H, W, 3] of the current states; not between `send` and `recv`.
 
-        The game's own, or those of the observations.
+        The game's own, or its observations.
 
         Raises:
-            RuntimeError: the game draws nothing and its observation is no image, or it does not
-                draw as it says.
+            RuntimeError: the game cannot render and its observation is not an image, or rendering
+                fails.
         """
 
     def lives(self) -> np.ndarray:
-        """Lives left i32[N], 0 where a game has none to count."""
+        """Lives left i32[N], 0 for games without lives."""
 
     def action_names(self) -> tuple[str, ...]:
-        """What the actions are called, their numbers where nobody knows."""
+        """The names of the actions, or their numbers if no names are known."""
 
     def close(self) -> None:
-        """Release what the environments hold."""
+        """Close the environments."""
 
 
 def runs_on_device(game: str, backend: str = "auto") -> bool:
-    """Whether a game is a function that a program can contain (`ez_jax.training.vmapped`)."""
+    """Whether a game is a function on the device (see `ez_jax.training.vmapped`)."""
     return find_task(game, backend).backend == "gymnax"
 
 
@@ -79,22 +79,21 @@ def make_env(
     training: bool,
     render: bool | None = None,
 ) -> VectorEnv:
-    """Build N environments.
+    """Create N environments.
 
     Args:
-        game: a name as `find_task` takes it.
-        config: what the agent sees and how episodes are cut.
+        game: a name that `find_task` accepts.
+        config: what the agent sees and how long an episode is.
         num_envs: N.
         seed: environment i is seeded with seed + i.
-        training: whether lost lives end episodes, rewards are clipped (where the configuration
-            says so) and `max_episode_steps` holds; else `eval_max_episode_steps` does.
-        render: whether `render` will be called, by default where not training; without, the game
-            is asked for no pictures.
+        training: whether lost lives end episodes and rewards are clipped (if so configured), with
+            the limit `max_episode_steps`; otherwise the limit is `eval_max_episode_steps`.
+        render: whether `render` will be called; by default only if not training.
 
     Raises:
         BadInput: an unknown game, actions that are not a finite set, or observations of a kind
-            that no network takes.
-        Fault: where a game ends the process, or returns what is not finite, now and later.
+            that no network accepts.
+        Fault: the game ends the process or returns numbers that are not finite, now or later.
 
     Examples:
         >>> env = ez_jax.make_env("CartPole", config.env, num_envs=2, seed=0, training=True)
@@ -112,7 +111,7 @@ def make_env(
 
 
 def _adapter(backend: str) -> Callable[..., VectorEnv]:
-    """Imported late: each loads its library."""
+    """The adapter of a backend; imported late, because each loads its library."""
     if backend == "envpool":
         from ez_jax.envs.envpool_adapter import EnvpoolEnv
 

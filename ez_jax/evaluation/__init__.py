@@ -1,1 +1,1 @@
-"""How good an agent is: full games, scores, published references, videos, agents in use."""
+"""Evaluation: full episodes, scores, published references, videos, trained agents."""

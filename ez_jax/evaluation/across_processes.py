@@ -1,4 +1,4 @@
-"""An evaluation whose games are played by all processes of a run, a block by each."""
+"""An evaluation in which each process of a run plays a block of the episodes."""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,16 +17,16 @@ from ez_jax.system import devices, processes
 
 
 def make_shared_evaluate(config: Config, model: Model) -> EvaluateFn:
-    """As `make_evaluate`, and the same games, for all processes to call together.
+    """As `make_evaluate`, with the same episodes, to be called by all processes together.
 
-    Each plays its games on its own devices, so that nobody waits before the last is over.
+    Each plays on its own devices, so that they only wait for each other at the end.
     """
     number = jax.process_count()
     if number == 1:
         return make_evaluate(config, model)
     share = -(-config.eval.episodes // number)
     first = jax.process_index() * share
-    count = min(share, config.eval.episodes - first)  # 0 or less: there are more processes
+    count = min(share, config.eval.episodes - first)  # 0 or less if there are more processes
     own = dataclasses.replace(config.eval, seed=config.eval.seed + first, episodes=max(1, count))
     play = make_evaluate(dataclasses.replace(config, eval=own), model)
 
@@ -36,7 +36,7 @@ def make_shared_evaluate(config: Config, model: Model) -> EvaluateFn:
         mesh = devices.make_mesh(jax.local_devices())
         with jax.set_mesh(mesh):
             here = NamedSharding(mesh, devices.WHOLE)
-            parts_here = jax.tree.map(lambda x: x.addressable_data(0), variables)  # all are whole
+            parts_here = jax.tree.map(lambda x: x.addressable_data(0), variables)  # all are copies
             variables = jax.device_put(parts_here, here)
             games = play(variables, stop=stop, **given) if count > 0 else _no_games()
         if any(processes.agreed(games is None)) or games is None:
@@ -47,7 +47,7 @@ def make_shared_evaluate(config: Config, model: Model) -> EvaluateFn:
 
 
 def _of_all(games: Games, share: int, episodes: int) -> Games:
-    """The games of all processes in the order of their seeds; films stay where they are."""
+    """The episodes of all processes in the order of their seeds; videos are not exchanged."""
 
     def joined(values: np.ndarray) -> np.ndarray:
         padded = np.pad(values, (0, share - len(values)))

@@ -1,7 +1,7 @@
-"""Where others were after as many agent steps, in words and as curves.
+"""Published results at the same number of agent steps, in words and as curves.
 
-Training says it after each evaluation and draws it in TensorBoard. In words only published scores
-of the same protocol are given; curves of another protocol are drawn under `other_settings/`.
+Training prints them after each evaluation and draws them in TensorBoard. Only scores of the same
+protocol are printed; curves of another protocol are drawn under `other_settings/`.
 """
 
 import re
@@ -15,16 +15,16 @@ from ez_jax.evaluation.references import Curve, Score
 from ez_jax.storage.metrics import Series
 from ez_jax.storage.run_folder import is_free
 
-OURS = "ez_jax"  # the method of what this code itself reached
+OURS = "ez_jax"  # the method name of this package's own results
 
 
 def published(config: Config, agent_steps: int) -> str | None:
-    """Published scores that fit a run, after as many agent steps; None where there are none.
+    """Published scores that are comparable with a run at these agent steps; None without any.
 
-    One trained method, with the run's own preset first and a curve before a final score, and human
-    and random play. What was measured under another protocol does not compare and is left out.
+    One trained method (preferably the run's own preset, and a curve rather than a final score), and
+    human and random play. Scores of another protocol are not comparable and are left out.
     """
-    # Environments side by side may play a few steps more than the run was given.
+    # Several environments may make a few steps more than configured.
     steps = min(agent_steps, config.total_agent_steps)
     known: list[Curve | Score] = [*references.curves(config.game), *references.scores(config.game)]
     fitting = [one for one in known if one.method != OURS and not differences(config, one)]
@@ -37,7 +37,7 @@ def published(config: Config, agent_steps: int) -> str | None:
 
 
 def _there(reference: Curve | Score, agent_steps: int, config: Config) -> str:
-    """What a trained method has after so many agent steps, or at its end; else nothing."""
+    """The score of a trained method at these agent steps, or at its end; otherwise None."""
     if now := references.at(reference, agent_steps):
         return f"{reference.method} {number(now.score)}" if now.agent_steps is not None else ""
     if not isinstance(reference, Score) or (reference.agent_steps or 0) > config.total_agent_steps:
@@ -46,10 +46,10 @@ def _there(reference: Curve | Score, agent_steps: int, config: Config) -> str:
 
 
 def differences(config: Config, reference: Curve | Score) -> list[str]:
-    """Settings of a reference that a run does not have: `env.sticky_actions=0.0 instead of 0.25`.
+    """Settings in which a reference differs: `env.sticky_actions=0.0 instead of 0.25`.
 
-    Where both have one preset, every setting that decides what is learned counts; else those that
-    the reference names; and the noise of evaluations in any case.
+    With the same preset, every setting that affects learning counts, otherwise those that the
+    reference names; the noise of evaluations always counts.
     """
     noise = {"eval.epsilon": reference.settings.get("eval.epsilon", 0.0)}
     return _unlike(flatten(config), noise) + _learned_otherwise(config, reference)
@@ -64,12 +64,12 @@ def _learned_otherwise(config: Config, reference: Curve | Score) -> list[str]:
 
 
 def differing_settings(config: Config, other: Config) -> list[str]:
-    """Settings that decide what is learned, of another run but not of this one, as above."""
+    """Settings that affect learning in which another run differs from this one."""
     return _unlike(flatten(config), deciding(other))
 
 
 def deciding(config: Config) -> dict[str, Any]:
-    """Settings by dotted key that decide what is learned; game and seed are none."""
+    """Settings by dotted key that affect learning, without game and seed."""
     settings = flatten(config).items()
     return {k: v for k, v in settings if k not in ("game", "seed") and not is_free(k)}
 
@@ -83,7 +83,7 @@ def _unlike(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
 
 
 def series(config: Config) -> list[Series]:
-    """What can be drawn beside a run, no further than it goes."""
+    """The references to draw beside a run, up to its length."""
     total = config.total_agent_steps
     drawn: list[tuple[Curve | Score, str, list[tuple[int, float]]]] = []
     for curve in references.curves(config.game):
@@ -113,5 +113,5 @@ def _series(
 
 
 def number(score: float) -> str:
-    """A score as one reads it: three digits, and all of those before the point."""
+    """A score in words: three significant digits, and all before the point."""
     return f"{score:,.0f}" if abs(score) >= 100 else f"{score:.3g}"

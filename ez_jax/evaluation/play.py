@@ -1,7 +1,7 @@
-"""Playing full games, to see how good an agent is.
+"""Playing full episodes for an evaluation.
 
-Game i is played from `eval.seed + i`, which decides all that is drawn in it, by the game and by the
-agent; so a score does not depend on how many games run side by side. Training and
+Episode i has the seed `eval.seed + i`, from which all its random numbers come, the game's and the
+agent's. So a score does not depend on how many episodes run side by side. Training and
 `ez_jax.evaluate` call the same functions.
 """
 
@@ -19,14 +19,14 @@ from ez_jax.evaluation.scores import Games, while_training
 from ez_jax.structs import SearchOutput, Variables
 from ez_jax.system import devices, watchdog
 
-EvaluateFn = Callable[..., Games | None]  # None: it was stopped
+EvaluateFn = Callable[..., Games | None]  # None if it was stopped
 
 
 def make_evaluate(config: Config, model: Model) -> EvaluateFn:
-    """`evaluate(variables, film=0, stop, is_final)` plays `eval.episodes` games.
+    """Make `evaluate(variables, film=0, stop, is_final)`, which plays `eval.episodes` episodes.
 
-    The first `film` are filmed. They are as long as those of evaluations during training unless
-    `is_final`. None if `stop()` became true meanwhile.
+    The first `film` are recorded. The limit of an episode is that of evaluations during training,
+    unless `is_final`. Returns None if `stop()` became true.
     """
     policy = jax.jit(make_eval_policy(config, model), donate_argnums=1)
     num_envs = min(config.eval.num_envs, config.eval.episodes)
@@ -54,7 +54,7 @@ def make_evaluate(config: Config, model: Model) -> EvaluateFn:
             if games is None:
                 return None
             waves.append(games)
-        count = config.eval.episodes  # the last wave may have played more
+        count = config.eval.episodes  # the last wave may play more
         return Games(
             returns=np.concatenate([games.returns for games in waves])[:count],
             lengths=np.concatenate([games.lengths for games in waves])[:count],
@@ -76,7 +76,7 @@ def _play(
     film: int,
     stop: Callable[[], bool],
 ) -> Games | None:
-    """One game in each environment, until the last is over; None if stopped."""
+    """One episode in each environment, until the last is over; None if stopped."""
     num_envs = env.num_envs
     returns, lengths = np.zeros(num_envs), np.zeros(num_envs, np.int64)
     playing, digests = np.ones(num_envs, bool), np.zeros(num_envs, np.uint64)
@@ -89,7 +89,7 @@ def _play(
             return None
         no_pictures = no_pictures or _film(pictures, env, playing)
         found, memory = policy(variables, memory, step)
-        acted = playing & ~step.is_last  # after a lost life an action is swallowed
+        acted = playing & ~step.is_last  # after a lost life, an action is ignored
         action = np.asarray(found.action)
         step = env.step(action)
         watchdog.beat()
@@ -102,7 +102,7 @@ def _play(
 
 
 def digested(digest: np.ndarray, action: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """Digests u64[N] of games after one more action i32[N] and its reward f32[N]."""
+    """Update the digests u64[N] of episodes with an action i32[N] and its reward f32[N]."""
     told = score.astype(np.float32).view(np.uint32).astype(np.uint64) + np.uint64(1)
     told = told * _ODD + action.astype(np.uint64)
     return (digest ^ (digest >> np.uint64(29)) ^ told) * _STEP
@@ -112,7 +112,7 @@ _STEP, _ODD = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9)
 
 
 def _film(pictures: list[list[np.ndarray]], env: Any, playing: np.ndarray) -> str:
-    """Add a picture of each game that is filmed and still played; why not, where it has none."""
+    """Add an image of each recorded episode that is not over; returns the reason if it cannot."""
     if not any(playing[: len(pictures)]):
         return ""
     try:
@@ -123,5 +123,5 @@ def _film(pictures: list[list[np.ndarray]], env: Any, playing: np.ndarray) -> st
         if playing[i]:
             pictures[i].append(picture)
             if pictures[i][0].shape != picture.shape:
-                return "render() returned pictures of different sizes"
+                return "render() returned images of different sizes"
     return ""

@@ -1,9 +1,9 @@
 """Published scores and learning curves to compare with, each with its source and protocol.
 
-`reference_data/` holds them: `methods.json` says how and by whom a method was measured,
-`scores.csv` and `curves.csv` what came out, `measured.json` what this code itself reached, written
-by `experiments/bands.py`. A reference holds under certain `settings`, by dotted key of the
-configuration; `preset` is among them where the method is one of ours.
+The data is in `reference_data/`: `methods.json` says how and by whom a method was measured,
+`scores.csv` and `curves.csv` have the results, `measured.json` those of this package, written by
+`experiments/bands.py`. A reference is valid for certain `settings`, by dotted key of the
+configuration, including `preset` for our own methods.
 """
 
 import csv
@@ -24,28 +24,28 @@ DATA = resources.files("ez_jax.evaluation") / "reference_data"
 
 @dataclass(frozen=True)
 class Score:
-    """What a method gets after its last agent step."""
+    """The final score of a method."""
 
     game: str  # proper name, without a prefix
     method: str
-    agent_steps: int | None  # of training; None: without any, as human and random
-    score: float  # mean return of full games, unclipped
-    low: float | None  # the band around it, where there is one
+    agent_steps: int | None  # of training; None for human and random play
+    score: float  # mean unclipped return of full episodes
+    low: float | None  # the band around it, if any
     high: float | None
-    protocol: str  # how it was played and measured, in words
+    protocol: str  # how it was measured, in words
     source: str
     settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
 class Curve:
-    """What a method gets after so many agent steps, which rise; the tuples are equally long."""
+    """The learning curve of a method; agent steps rise, and the tuples have equal lengths."""
 
     game: str
     method: str
     agent_steps: tuple[int, ...]
     scores: tuple[float, ...]
-    low: tuple[float, ...] | None  # the band around it, where there is one
+    low: tuple[float, ...] | None  # the band around it, if any
     high: tuple[float, ...] | None
     protocol: str
     source: str
@@ -53,20 +53,20 @@ class Curve:
 
 
 def scores(game: str) -> tuple[Score, ...]:
-    """Scores known of a game, in any spelling; random and human come first."""
+    """Known scores of a game, in any spelling; random and human come first."""
     return _all_scores().get(_key(game), ())
 
 
 def curves(game: str) -> tuple[Curve, ...]:
-    """Learning curves known of a game, in any spelling."""
+    """Known learning curves of a game, in any spelling."""
     return _all_curves().get(_key(game), ())
 
 
 def at(reference: Curve | Score, agent_steps: int) -> Score | None:
-    """What a method has after so many agent steps: curves are linear between their points.
+    """The score of a method at these agent steps; curves are linear between their points.
 
-    None before the first and after the last point of a curve, and before the end of a training of
-    which only the final score is known.
+    None before the first and after the last point of a curve, and before the end of training if
+    only the final score is known.
     """
     if isinstance(reference, Score):
         ended = reference.agent_steps is None or agent_steps >= reference.agent_steps
@@ -83,7 +83,7 @@ def at(reference: Curve | Score, agent_steps: int) -> Score | None:
 
 
 def _key(game: str) -> str:
-    """What all spellings of a game have in common."""
+    """A key that all spellings of a game share."""
     return re.sub(
         r"^(ALE/|gymnax:|gymnasium:|gym:)|(NoFrameskip)?-v\d+$|[^A-Za-z0-9]", "", game
     ).lower()

@@ -1,4 +1,4 @@
-"""What evaluations measured and how: the games played, their protocol, human-normalised scores."""
+"""Results of evaluations: episodes, protocol, human-normalised scores."""
 
 import dataclasses
 import re
@@ -8,29 +8,29 @@ import numpy as np
 
 from ez_jax.config import Config, eval_simulations
 
-LIMIT = "eval/max_episode_steps"  # agent steps after which the games of an evaluation were cut
+LIMIT = "eval/max_episode_steps"  # agent steps after which episodes of an evaluation were cut
 
 
 @dataclasses.dataclass(frozen=True)
 class Games:
-    """What was played, game by game."""
+    """The results of an evaluation by episode."""
 
     returns: np.ndarray  # f64[episodes], the game's own score
     lengths: np.ndarray  # i64[episodes], agent steps
-    pictures: tuple[np.ndarray, ...] = ()  # u8[t, H, W, 3] of the games that were filmed
-    digests: np.ndarray | None = None  # u64[episodes], equal where actions and rewards are
-    limit: int = 0  # agent steps after which a game was really cut; 0: as configured
-    no_pictures: str = ""  # why there are none, where some were wanted
+    pictures: tuple[np.ndarray, ...] = ()  # u8[t, H, W, 3] of the recorded episodes
+    digests: np.ndarray | None = None  # u64[episodes], equal if actions and rewards are equal
+    limit: int = 0  # agent steps after which an episode was cut; 0: as configured
+    no_pictures: str = ""  # why recording failed, if it did
 
     @property
     def distinct(self) -> int:
-        """How many different games there are among them."""
+        """The number of distinct episodes."""
         known = np.arange(len(self.returns)) if self.digests is None else self.digests
         return len(np.unique(known))
 
 
 # Random and human score per game: Wang et al. (2016), "Dueling network architectures", the table
-# that the Atari-100k papers share.
+# used by the Atari-100k papers.
 RANDOM_AND_HUMAN: dict[str, tuple[float, float]] = {
     "Alien": (227.8, 7127.7),
     "Amidar": (5.8, 1719.5),
@@ -67,10 +67,10 @@ def human_normalised(game: str, score: float) -> float | None:
 
     Args:
         game: a name in any case, with or without its version.
-        score: mean unclipped return of full games.
+        score: mean unclipped return of full episodes.
 
     Returns:
-        The normalised score, not a percentage; None where no human score is known.
+        The normalised score, not in percent; None if no human score is known.
     """
     name = re.sub(r"^ALE/|(NoFrameskip)?-v\d+$|[^A-Za-z0-9]", "", game).lower()
     if name not in _BY_LOWER:
@@ -80,7 +80,7 @@ def human_normalised(game: str, score: float) -> float | None:
 
 
 def while_training(config: Config) -> Config:
-    """With the limit of evaluations during training in the place of the final one's."""
+    """Use the limit of evaluations during training instead of the final one's."""
     limit = config.eval.max_episode_steps or config.env.eval_max_episode_steps
     limit = min(limit, config.env.eval_max_episode_steps)
     env = dataclasses.replace(config.env, eval_max_episode_steps=limit)
@@ -88,11 +88,11 @@ def while_training(config: Config) -> Config:
 
 
 def protocol(config: Config, limit: int = 0) -> dict[str, Any]:
-    """How the games of an evaluation were played; scores of different protocols do not compare.
+    """The protocol of an evaluation; scores of different protocols are not comparable.
 
     Args:
         config: of the evaluation.
-        limit: agent steps after which its games were really cut; 0: as configured.
+        limit: agent steps after which episodes were cut; 0: as configured.
     """
     env = config.env
     return {
@@ -111,7 +111,7 @@ def protocol(config: Config, limit: int = 0) -> dict[str, Any]:
 
 
 def protocol_name(config: Config) -> str:
-    """A protocol in a word or two, by what makes scores differ most.
+    """A short name of a protocol, by what affects scores most.
 
     Examples:
         >>> protocol_name(make_config("Breakout-MinAtar", changes={"eval.epsilon": 0.05}))
@@ -123,7 +123,7 @@ def protocol_name(config: Config) -> str:
 
 
 def summary(config: Config, games: Games) -> dict[str, float]:
-    """Evaluation metrics by name; the human-normalised score where a human has played."""
+    """Evaluation metrics by name; the human-normalised score if one is known."""
     mean = float(games.returns.mean())
     metrics = {
         "eval/return_mean": mean,

@@ -1,8 +1,8 @@
-"""A trained agent in somebody else's code.
+"""A trained agent for use in other code.
 
 agent = ez_jax.load("runs/CartPole/default/seed0")
-agent.reset()                        # where an episode begins
-action = agent.act(observation)      # again and again: what the game returned, its own action
+agent.reset()                        # at the start of an episode
+action = agent.act(observation)      # from the game's own observation to its own action
 """
 
 import importlib.util
@@ -33,7 +33,7 @@ from ez_jax.structs import Clocks, EnvSpec, SearchOutput, TimeStep, Variables
 
 
 class Agent:
-    """Acts by search, without noise, in one environment or in several side by side."""
+    """Acts by search, without noise, in one environment or in a batch of them."""
 
     def __init__(
         self,
@@ -45,24 +45,24 @@ class Agent:
         encoder: Encoder,
         first_action: int = 0,
     ):
-        """Usually made by `load`."""
+        """Usually created by `load`."""
         self.config = config
         self.spec = spec
         self.model: Model = make_model(config, spec)
         self.variables = variables
         self.clocks = clocks  # of the training run
-        self.found: SearchOutput | None = None  # what the last search found, batch of 1 or N
+        self.found: SearchOutput | None = None  # result of the last search, batch of 1 or N
         self._encoder, self._taken = encoder, make_taken(encoder.space)
         self._first_action = first_action
         self._policies: dict[int, EvalPolicy[SearchOutput]] = {}
         self.reset()
 
     def reset(self, seed: int = 0) -> None:
-        """Forget the last episodes: the next observation begins new ones.
+        """Start new episodes with the next observation.
 
         Args:
-          seed: with the step it decides between actions that the search finds equal; as
-            `eval.seed` does in an evaluation. Of several games side by side it is the first's.
+          seed: breaks ties between equally good actions, together with the step, like `eval.seed`
+            in an evaluation. For a batch of games it is the first one's.
         """
         self._seed = seed
         self._playing: Any = None
@@ -75,30 +75,31 @@ class Agent:
         action_mask: Any = None,
         first: Any = None,
     ) -> Any:
-        """The best action for what the game just returned; earlier frames are remembered.
+        """Return the best action for an observation; earlier frames are remembered.
 
         Args:
-          observation: as `gymnasium.make` of the game gives it, or N side by side as
-            `gymnasium.make_vec` does.
-          num_simulations: 0 for as many as in the run's configuration.
-          action_mask: `info["action_mask"]`, where the game has it.
-          first: bool or bool[N], where an episode begins with this observation; without, in all
-            games after `reset` and else in none.
+          observation: from `gymnasium.make` of the game, or a batch of N from
+            `gymnasium.make_vec`.
+          num_simulations: 0 for the number in the run's configuration.
+          action_mask: `info["action_mask"]`, if the game has it.
+          first: bool or bool[N], whether this observation starts an episode; by default all after
+            `reset`, and otherwise none.
 
         Returns:
-          The game's own number of the action, or i64[N] of N; what the search found is in `found`.
+          The game's own number of the action, or i64[N] for a batch. `found` has the result of the
+          search.
 
         Raises:
-          BadInput: no observation that the game can return, or a mask that is none.
+          BadInput: not an observation of this game, or a wrong mask.
 
         Examples:
-          >>> agent.reset()  # an episode begins
+          >>> agent.reset()  # a new episode
           >>> agent.act(np.zeros(4)) in (0, 1)
           True
           >>> agent.found.policy.shape
           (1, 2)
           >>> agent.reset()
-          >>> agent.act(np.zeros((3, 4))).shape  # three games side by side
+          >>> agent.act(np.zeros((3, 4))).shape  # a batch of three games
           (3,)
         """
         frame, is_batch = self._seen(observation)
@@ -108,8 +109,8 @@ class Agent:
             self._playing = init_playing(self.spec, self._seed, number)
         elif len(self._playing.seed) != number:
             raise BadInput(
-                f"act was given {number} observations, but {len(self._playing.seed)} before: call "
-                "reset() where other games begin"
+                f"act got {number} observations, but {len(self._playing.seed)} before: call "
+                "reset() before other games"
             )
         zero = np.zeros(number, np.float32)
         step = TimeStep(
@@ -128,12 +129,12 @@ class Agent:
         return action if is_batch else int(action[0])
 
     def play(self, episodes: int = 1, *, seed: int | None = None, film: int = 0) -> Games:
-        """Play whole games in the run's own environment, as an evaluation does.
+        """Play full episodes in the run's own environment, as in an evaluation.
 
         Args:
-          episodes: games, one from each seed.
-          seed: of the first; by default `eval.seed` of the run.
-          film: games whose pictures are kept.
+          episodes: number of episodes, each with its own seed.
+          seed: of the first episode; by default `eval.seed` of the run.
+          film: number of episodes whose images are kept.
 
         Examples:
           >>> agent.play(episodes=2, seed=5).returns.shape
@@ -141,11 +142,11 @@ class Agent:
         """
         changes = {"eval.episodes": episodes} | ({} if seed is None else {"eval.seed": seed})
         games = make_evaluate(changed(self, changes), self.model)(self.variables, film=film)
-        assert games is not None, "nobody stops it"
+        assert games is not None, "nothing stops it"
         return games
 
     def _seen(self, observation: Any) -> tuple[np.ndarray, bool]:
-        """What the networks see, dtype[N, *obs], and whether N games were given."""
+        """The encoded observations dtype[N, *obs], and whether they are a batch."""
         space, shape = self._encoder.space, self.spec.observation_shape
         if self._is_seen_already(observation):
             return np.asarray(observation).reshape(-1, *shape), np.ndim(observation) > len(shape)
@@ -155,7 +156,7 @@ class Agent:
         except Unlike as error:
             if isinstance(space, spaces.Box) and np.shape(observation) != (*batch, *space.shape):
                 raise BadInput(
-                    f"{self.spec.game} was learned from observations of shape {space.shape}, but "
+                    f"{self.spec.game} was trained on observations of shape {space.shape}, but "
                     f"this one is {np.shape(observation)}"
                 ) from None
             raise BadInput(f"{self.spec.game} cannot return this observation: {error}") from None
@@ -168,7 +169,7 @@ class Agent:
         return self._encoder.encode(raw), bool(batch)
 
     def _is_seen_already(self, observation: Any) -> bool:
-        """Whether it is a picture of bytes that has its channels last though the game's has not."""
+        """Whether it is an image of bytes with channels last, unlike the game's."""
         space, shape = self._encoder.space, self.spec.observation_shape
         if getattr(observation, "dtype", None) != np.uint8 or space.dtype != np.uint8:
             return False
@@ -186,7 +187,7 @@ class Agent:
             )
         masks = np.asarray(mask)
         if is_batch and masks.dtype.kind in "biuf" and masks.ndim == 2:
-            # In a game that is over the next action is swallowed.
+            # After the end of an episode, the next action is ignored.
             masks = np.where(masks.any(axis=-1, keepdims=True), masks, np.ones_like(masks))
         shape = (self.spec.num_actions,)
         try:
@@ -203,25 +204,25 @@ class Agent:
 
 
 def _check_module(run: Path, game: str) -> None:
-    """Refuse a game whose module would come from the run folder: its files are data."""
+    """Refuse a game whose module would come from the run folder, whose files are data."""
     module = game.rpartition(":")[0].partition(".")[0]
     if not module.isidentifier() or module in sys.modules:
         return
-    found = importlib.util.find_spec(module)  # imports nothing, as there is no dot in it
+    found = importlib.util.find_spec(module)  # imports nothing, because it has no dot
     places = [found.origin or "", *(found.submodule_search_locations or ())] if found else []
     if any(Path(place).resolve().is_relative_to(run.resolve()) for place in places if place):
         raise BadInput(f"game {game} is code of the run folder {run}, which is only read as data")
 
 
 def load(run: str | Path, *, best: bool = False) -> Agent:
-    """The agent of a run folder, which is only read.
+    """Load the agent of a run folder, without changing the folder.
 
     Args:
       run: the folder, such as `runs/CartPole/default/seed0`.
       best: the weights of the best evaluation instead of the newest.
 
     Raises:
-      BadInput: there is no such run, or nothing was saved in it yet.
+      BadInput: there is no such run, or it has not saved anything yet.
 
     Examples:
       >>> agent = ez_jax.load(run)
@@ -238,13 +239,13 @@ def load(run: str | Path, *, best: bool = False) -> Agent:
     template = jax.eval_shape(lambda: init_train_state(chosen, model, jax.random.key(0)))
     with Checkpointer(run) as checkpointer:
         if best and checkpointer.best() is None:
-            raise BadInput(f"{run} holds no best weights; an evaluation has to come first")
+            raise BadInput(f"{run} has no best weights yet; they are saved after an evaluation")
         wanted = {"train": template}
         restored = (
             checkpointer.restore(BEST, wanted) if best else checkpointer.restore_newest(wanted)
         )
     if restored is None:
-        raise BadInput(f"{run} holds no checkpoint yet; train it first")
+        raise BadInput(f"{run} has no checkpoint yet; train it first")
     variables = restored.state["train"].variables
     return Agent(
         *(chosen, spec, variables, restored.clocks), encoder=encoder, first_action=first_action
@@ -259,7 +260,7 @@ def play(
     best: bool = False,
     film: int = 0,
 ) -> Games:
-    """Play whole games with the agent of a run folder; see `load` and `Agent.play`.
+    """Play full episodes with the agent of a run folder; see `load` and `Agent.play`.
 
     Examples:
       >>> games = ez_jax.play(run, episodes=2)
@@ -269,15 +270,13 @@ def play(
     return load(run, best=best).play(episodes, seed=seed, film=film)
 
 
-FREE_SECTIONS = ("search.", "eval.", "env.")  # what may differ from the training run
-_WEIGHTS = (
-    "is what the weights were trained for, and cannot be changed afterwards: train anew with it"
-)
-_TRAINING = "is of training alone and changes nothing here; leave it out"
-# Keys of these sections that may not.
+FREE_SECTIONS = ("search.", "eval.", "env.")  # sections that may differ from the training run
+_WEIGHTS = "is fixed by the training of these weights: start a new run to change it"
+_TRAINING = "affects training only and has no effect here; leave it out"
+# Keys of these sections that may not differ.
 NOT_FREE = {
     **dict.fromkeys(("env.frame_stack", "env.image_size", "env.grayscale"), _WEIGHTS),
-    "env.max_episode_steps": "cuts episodes of training alone; write env.eval_max_episode_steps",
+    "env.max_episode_steps": "cuts training episodes only; write env.eval_max_episode_steps",
     **dict.fromkeys(("env.episodic_life", "env.reward_clip", "eval.every"), _TRAINING),
     **dict.fromkeys(("search.dirichlet_fraction", "search.dirichlet_alpha"), _TRAINING),
     **dict.fromkeys(("search.temperatures", "search.temperature_fractions"), _TRAINING),
@@ -286,7 +285,7 @@ NOT_FREE = {
 
 
 def check_free(keys: Iterable[str]) -> None:
-    """Refuse what may not differ from the training run.
+    """Refuse keys that may not differ from the training run.
 
     Raises:
       BadInput: names the first such key.
@@ -299,12 +298,12 @@ def check_free(keys: Iterable[str]) -> None:
 
 
 def changed(agent: Agent, changes: Mapping[str, Any]) -> Config:
-    """The configuration of a trained agent with some values changed, by dotted key.
+    """The configuration of a trained agent with some values changed by dotted key.
 
     Raises:
-      BadInput: an unknown key, a value that is not possible, or a game that the weights do not fit.
+      BadInput: an unknown key, an impossible value, or a game that does not fit the weights.
     """
-    if "search.num_simulations" in changes:  # a number of its own for evaluation would win
+    if "search.num_simulations" in changes:  # the number for evaluation would take precedence
         changes = {"eval.num_simulations": 0, **changes}
     chosen = config.validate(config.override(agent.config, changes))
     if chosen.env != agent.config.env:

@@ -1,4 +1,4 @@
-"""Writes episodes as files that any player shows: mp4 (H.264) or gif, by the name of the file."""
+"""Writes episodes as videos: mp4 (H.264) or gif, by the name of the file."""
 
 import subprocess
 from pathlib import Path
@@ -7,13 +7,13 @@ import numpy as np
 
 from ez_jax.config import BadInput
 
-MIN_SIZE = 320  # pixels of the shorter side, below which frames are enlarged
+MIN_SIZE = 320  # pixels of the shorter side; smaller frames are enlarged
 
 
 def write_video(path: str | Path, frames: np.ndarray, fps: float = 15.0) -> Path:
-    """Write frames u8[T, H, W, C], C of 1 (grey) or 3 (RGB), to `path`, an .mp4 or a .gif.
+    """Write frames u8[T, H, W, C], C = 1 (grey) or 3 (RGB), to an .mp4 or .gif file.
 
-    Small frames are enlarged by a whole factor without smoothing, so that pixels stay visible.
+    Small frames are enlarged by an integer factor without smoothing, so that pixels stay visible.
 
     Returns:
       The absolute path.
@@ -36,18 +36,18 @@ def write_video(path: str | Path, frames: np.ndarray, fps: float = 15.0) -> Path
 
 
 def _write_mp4(path: Path, frames: np.ndarray, fps: float, factor: int) -> None:
-    # Imported late: only whoever asks for a video needs the ffmpeg wheel.
+    # Imported late: only videos need the ffmpeg wheel.
     import imageio_ffmpeg
 
     _, height, width, channels = frames.shape
     pixels = "gray" if channels == 1 else "rgb24"
-    # yuv420p, the only format that every player shows, wants even sizes.
+    # yuv420p, the only format that every player supports, needs even sizes.
     enlarge = f"scale=iw*{factor}:ih*{factor}:flags=neighbor,pad=ceil(iw/2)*2:ceil(ih/2)*2"
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error"]
     command += ["-f", "rawvideo", "-pix_fmt", pixels, "-s", f"{width}x{height}", "-r", str(fps)]
     command += ["-i", "-", "-vf", enlarge, "-c:v", "libx264", "-pix_fmt", "yuv420p"]
-    command += ["-movflags", "+faststart", str(path)]  # a browser may start before the end
-    # Its own session: ctrl-C lets the file be finished.
+    command += ["-movflags", "+faststart", str(path)]  # a browser can start early
+    # In its own session, so that ctrl-C lets the file be finished.
     done = subprocess.run(
         command,
         input=np.ascontiguousarray(frames).data,

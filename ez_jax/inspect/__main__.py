@@ -1,9 +1,9 @@
-"""What is it thinking? One game of a run, with every search in it, as a page.
+"""What does the agent think? One episode of a run, with every search in it, as a page.
 
     python -m ez_jax.inspect run=runs/CartPole/default/seed0
 
 This folder has no `__init__.py` on purpose: a module or package `inspect` in `ez_jax` would hide
-that of the standard library where a file of `ez_jax` is started by its path. The code is in
+that of the standard library if a file of `ez_jax` is started by its path. The code is in
 `inspection`, and `ez_jax.inspect_run` is the same as a function.
 """
 
@@ -27,14 +27,14 @@ BYTES_PER_MB = 1e6
 
 
 def main(words: Sequence[str]) -> int:
-    """Play, look and write the page; say what was found and how large it is."""
+    """Play an episode and write its page; print what was found and the size of the page."""
     values, changes = arguments.read(words, OWN_KEYS)
     run = values.pop("run")
     if not run:
         raise BadInput("which run? write run=DIR, such as run=runs/CartPole/default/seed0")
-    if "seed" in changes:  # of the game; the run's own is no question here
+    if "seed" in changes:  # of the episode; the run's own does not matter here
         changes["eval.seed"] = changes.pop("seed")
-    # Imported late: it brings JAX along, and refusals are quick.
+    # Imported late: it loads JAX, and refusals should be quick.
     from ez_jax.inspection.inspect_run import inspect_run
     from ez_jax.terminal.progress import Progress
 
@@ -47,19 +47,18 @@ def main(words: Sequence[str]) -> int:
 
 HELP = f"""usage: python -m ez_jax.inspect run=DIR [KEY=VALUE ...]
 
-Plays one full game of evaluation and writes a page about it that needs nothing else: frames,
-policies and values before and after each search, the search trees, and what the model imagines
-beside what came.
+Plays one evaluation episode and writes a self-contained page about it: frames, policies and values
+before and after each search, the search trees, and imagined beside observed states.
   run=DIR                      the run folder
-  out=FILE                     the page (default: DIR/inspect.html)
-  seed=3                       of the game (default: eval.seed of the run)
-  best=true                    the weights of the best evaluation instead of the newest
-  max_steps={MAX_STEPS}                after so many steps the game is left
-  depth=10                     steps imagined from each frame (default: as in training)
-  max_nodes={MAX_NODES}                 kept of each search tree, the most visited
-  search.num_simulations=50    any key of search, eval and env
-                               but what the weights fix (env.frame_stack, image_size, grayscale)
-                               and what is of training alone (its noise, env.max_episode_steps)
+  out=FILE                     where to write the page (default: DIR/inspect.html)
+  seed=3                       seed of the episode (default: eval.seed of the run)
+  best=true                    use the weights of the best evaluation instead of the newest
+  max_steps={MAX_STEPS}                stop after this many steps
+  depth=10                     steps to imagine from each frame (default: as in training)
+  max_nodes={MAX_NODES}                 nodes of each search tree to keep, the most visited
+  search.num_simulations=50    any key of search, eval and env, except those that the weights
+                               fix (env.frame_stack, image_size, grayscale) and those of
+                               training alone (its noise, env.max_episode_steps)
 exit codes: 0 done, 1 failure, 2 bad input, 130 interrupted
 """
 

@@ -1,4 +1,4 @@
-"""One game with all that the agent thought in it, as a page: see `ez_jax.inspect`."""
+"""One episode with all searches of the agent, as a page: see `ez_jax.inspect`."""
 
-MAX_STEPS = 500  # decisions shown, unless told otherwise
-MAX_NODES = 64  # kept of each tree, unless told otherwise
+MAX_STEPS = 500  # default number of decisions shown
+MAX_NODES = 64  # default number of nodes kept of each tree

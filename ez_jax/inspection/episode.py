@@ -1,6 +1,6 @@
-"""One game of evaluation, played as `ez_jax.evaluate` plays it, with every search kept.
+"""One evaluation episode, played as by `ez_jax.evaluate`, with every search recorded.
 
-Letters beside those of `structs`: `T` decisions of the episode, `M` nodes of a tree.
+Letters in addition to those of `structs`: `T` decisions of the episode, `M` nodes of a tree.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from ez_jax.system import watchdog
 
 
 class Thought(flax.struct.PyTreeNode, kw_only=True):
-    """One search, looked at."""
+    """One search."""
 
     found: SearchOutput
     tree: mctx.Tree  # without embeddings, which are large
@@ -36,15 +36,15 @@ class Thought(flax.struct.PyTreeNode, kw_only=True):
 
 @dataclasses.dataclass(frozen=True)
 class Episode:
-    """What happened and what was thought, decision by decision."""
+    """What happened and what the agent thought, decision by decision."""
 
-    film: Film  # a picture before each decision, or none where the game draws nothing
-    no_pictures: str  # why, in that case
-    observation: np.ndarray  # [T, *obs] of vectors, [T, 0] of images
+    film: Film  # an image before each decision; empty if the game cannot render
+    no_pictures: str  # the reason in that case
+    observation: np.ndarray  # [T, *obs] for vectors, [T, 0] for images
     action: np.ndarray  # i32[T]
     score: np.ndarray  # f32[T], the game's own reward of the action
-    reward: np.ndarray  # f32[T], the same as it is learned from: clipped if so configured
-    ends: np.ndarray  # bool[T], an episode of training would terminate after the action
+    reward: np.ndarray  # f32[T], the reward to learn from: clipped if so configured
+    ends: np.ndarray  # bool[T], whether a training episode would terminate after the action
     prior: np.ndarray  # f32[T, A], the network's policy
     policy: np.ndarray  # f32[T, A], the search's
     visits: np.ndarray  # i32[T, A], of the root's actions
@@ -53,14 +53,14 @@ class Episode:
     value: np.ndarray  # f32[T], the network's
     search_value: np.ndarray  # f32[T], the search's
     nodes: list[Nodes]  # T trees
-    roots: Embedding  # fields [T, ...], where the searches began
-    cut: str  # "" where the game was over, else what cut it short
-    value_after: float  # the network's value of what was seen last; 0 where the game was over
+    roots: Embedding  # fields [T, ...], the roots of the searches
+    cut: str  # "" if the game ended, otherwise what cut it short
+    value_after: float  # the network's value of the last observation; 0 if the game ended
     action_names: tuple[str, ...]
 
 
 def make_look(config: Config, model: Model) -> Callable[..., tuple[Thought, Playing]]:
-    """The policy of evaluation, jitted: `(variables, playing, step) -> (thought, playing)`."""
+    """The evaluation policy, jitted: `(variables, playing, step) -> (thought, playing)`."""
     policy = make_eval_tree_policy(config, model)
 
     def look(variables: Variables, playing: Playing, step: TimeStep) -> tuple[Thought, Playing]:
@@ -77,16 +77,16 @@ def make_look(config: Config, model: Model) -> Callable[..., tuple[Thought, Play
 
 
 def play(config: Config, agent: Agent, *, max_steps: int, max_nodes: int) -> Episode:
-    """Play the first game of an evaluation to its end, or so many steps.
+    """Play the first episode of an evaluation, to its end or for a number of steps.
 
     Args:
       config: the agent's, perhaps changed in search, eval and env.
-      agent: whose weights play.
-      max_steps: decisions, after which the game is left.
-      max_nodes: kept of each tree, the most visited.
+      agent: with its weights.
+      max_steps: number of decisions after which to stop.
+      max_nodes: nodes of each tree to keep, the most visited.
 
     Raises:
-      BadInput: the environment shows something else than what the network was made for.
+      BadInput: the environment's observations do not fit the network.
     """
     env = make_env(config.game, config.env, num_envs=1, seed=config.eval.seed, training=False)
     try:
@@ -137,7 +137,7 @@ def _play(config: Config, agent: Agent, env: VectorEnv, max_steps: int, max_node
 
 
 def _add_picture(film: Film, env: VectorEnv) -> str:
-    """Film the present state; why that cannot be, where it cannot."""
+    """Record an image of the current state; returns the reason if it cannot."""
     try:
         film.add(env.render()[0])
     except RuntimeError as error:
@@ -146,7 +146,7 @@ def _add_picture(film: Film, env: VectorEnv) -> str:
 
 
 def _thought_row(thought: Thought, max_nodes: int) -> dict[str, Any]:
-    """One decision, without the axis of the batch."""
+    """One decision, without the batch axis."""
     thought = jax.tree.map(lambda x: x[0], thought)
     tree = thought.tree
     return {

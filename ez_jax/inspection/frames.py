@@ -1,4 +1,4 @@
-"""Pictures as data URIs, which a page can show without loading anything."""
+"""Images as data URIs, which a page can show without loading anything."""
 
 import base64
 import hashlib
@@ -11,31 +11,31 @@ from PIL import Image
 
 from ez_jax.envs.observations import BadPicture
 
-LONGEST_SIDE = 320  # pixels; larger pictures are shrunk
-LOSSLESS_UP_TO = 1.3  # times the size of the lossy ones: flat colours stay sharp
+LONGEST_SIDE = 320  # pixels; larger images are shrunk
+LOSSLESS_UP_TO = 1.3  # times the size of lossy images: flat colours stay sharp
 QUALITY = 80
 _SAMPLES = 8
 
 
 class Film:
-    """The pictures of an episode, each kept once, small and packed: thousands would fill memory."""
+    """The images of an episode, each kept once, small and compressed to save memory."""
 
     def __init__(self) -> None:
         """Without pictures."""
-        self.index: list[int] = []  # which of the kept pictures was seen at each time
+        self.index: list[int] = []  # which of the kept images was seen at each time
         self._places: dict[bytes, int] = {}
         self._packed: list[bytes] = []
-        self._shape: tuple[int, ...] = ()  # of the pictures as they came
-        self._size = (0, 0)  # width and height of the pictures kept
+        self._shape: tuple[int, ...] = ()  # of the original images
+        self._size = (0, 0)  # width and height of the kept images
 
     def add(self, picture: np.ndarray) -> None:
-        """Append a picture u8[H, W, 3].
+        """Append an image u8[H, W, 3].
 
         Raises:
           BadPicture: it has another shape than those before.
         """
         if self.index and picture.shape != self._shape:
-            raise BadPicture("render() returned pictures of different sizes")
+            raise BadPicture("render() returned images of different sizes")
         self._shape = picture.shape
         digest = hashlib.blake2b(np.ascontiguousarray(picture).data).digest()
         if digest not in self._places:
@@ -47,9 +47,9 @@ class Film:
         self.index.append(self._places[digest])
 
     def encode(self) -> dict[str, Any]:
-        """WebP as data URIs: `images`, each once, `index`, which at each time, and their size.
+        """WebP as data URIs: `images`, each once, `index`, which one at each time, and their size.
 
-        Lossless where that is not much larger, as with drawn games; all of them or none.
+        Lossless if that is not much larger, as for drawn games; either all or none.
         """
         samples = self._packed[:: max(1, len(self._packed) // _SAMPLES)]
         exact, lossy = (sum(len(self._webp(x, way)) for x in samples) for way in (True, False))

@@ -1,7 +1,7 @@
-"""What the model imagines along the actions really taken, beside what really came.
+"""Compares what the model imagines along the executed actions with what happened.
 
-Letters: `T` decisions of the episode, `K` steps imagined from each. Depth k stands for what came
-after k actions; an episode of training that ends on the way ends the comparison.
+Letters: `T` decisions of the episode, `K` steps imagined from each. Depth k means after k actions.
+If a training episode would end on the way, the comparison ends there.
 """
 
 import functools
@@ -21,7 +21,7 @@ CHUNK = 64  # roots unrolled in one call
 
 
 class Imagined(flax.struct.PyTreeNode, kw_only=True):
-    """Predictions after 1 to K actions, or what they are compared with."""
+    """Predictions after 1 to K actions, or the actual values."""
 
     reward: Float[Array, "T K"]
     value_prefix: Float[Array, "T K"]  # undiscounted reward since the last reset
@@ -29,7 +29,7 @@ class Imagined(flax.struct.PyTreeNode, kw_only=True):
 
 
 class Real(NamedTuple):
-    """What really came; NaN where the episode was over, or was cut."""
+    """The actual values; NaN after the end of the episode or where it was cut."""
 
     reward: np.ndarray  # f64[T, K]
     value_prefix: np.ndarray  # f64[T, K]
@@ -37,13 +37,15 @@ class Real(NamedTuple):
 
 
 def unroll(model: Model, variables: Variables, roots: Embedding, action: np.ndarray) -> Imagined:
-    """Follow the actions i32[T, K] in the model, from every root at once."""
+    """Follow the actions i32[T, K] in the model, from all roots at once."""
     follow = jax.jit(functools.partial(_follow, model))
     total = len(action)
     size = min(CHUNK, total)
     chunks = []
     for first in range(0, total, size):
-        rows = np.minimum(np.arange(first, first + size), total - 1)  # one shape, one program
+        rows = np.minimum(
+            np.arange(first, first + size), total - 1
+        )  # a fixed shape needs one program only
         part = jax.tree.map(lambda x, rows=rows: x[rows], roots)
         found = jax.device_get(follow(variables, part, jnp.asarray(action[rows], jnp.int32)))
         chunks.append(jax.tree.map(lambda x, first=first: x[: total - first], found))
@@ -64,16 +66,16 @@ def _follow(
 
 
 def actions_ahead(episode: Episode, depth: int) -> np.ndarray:
-    """The actions i32[T, K] really taken; anything after the last one."""
+    """The executed actions i32[T, K]; arbitrary after the last one."""
     total = len(episode.action)
     return episode.action[np.minimum(np.arange(total)[:, None] + np.arange(depth), total - 1)]
 
 
 def returns_to_go(episode: Episode, discount: float) -> np.ndarray:
-    """Realised discounted return f64[T+1] of rewards as they are learned from.
+    """Realised discounted return f64[T+1], of the rewards to learn from.
 
-    It stops where an episode of training would. Of a game that was cut short, what would have come
-    is counted as the network's value of the last observation.
+    It stops where a training episode would. If the episode was cut short, the rest counts as the
+    network's value of the last observation.
     """
     total = len(episode.action)
     found = np.zeros(total + 1)
@@ -84,7 +86,7 @@ def returns_to_go(episode: Episode, discount: float) -> np.ndarray:
 
 
 def real(episode: Episode, returns: np.ndarray, *, depth: int, horizon: int) -> Real:
-    """What came after 1 to `depth` actions; prefixes start anew every `horizon` of them."""
+    """The actual values after 1 to `depth` actions; prefixes are reset every `horizon` actions."""
     total = len(episode.action)
     reward, prefix, value = np.full((3, total, depth), np.nan)
     for t in range(total):
@@ -100,7 +102,7 @@ def real(episode: Episode, returns: np.ndarray, *, depth: int, horizon: int) -> 
 
 
 def error_by_depth(imagined: np.ndarray | Array, real: np.ndarray) -> list[float | None]:
-    """Mean absolute error at depths 1 to K, of what is known; None where nothing is."""
+    """Mean absolute error at depths 1 to K, over known values; None if there are none."""
     return [
         float(x.mean()) if x.size else None for x in _known(np.abs(np.asarray(imagined) - real))
     ]

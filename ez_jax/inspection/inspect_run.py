@@ -1,4 +1,4 @@
-"""From a run folder to the page about one of its games."""
+"""Makes the page about one episode of a run."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,24 +27,24 @@ def inspect_run(
     max_nodes: int = MAX_NODES,
     say: Callable[[str], object] = lambda sentence: None,
 ) -> Path:
-    """Play one game of evaluation and write a page about what the agent thought.
+    """Play one evaluation episode and write a page about what the agent thought.
 
     Args:
       run: the run folder.
       out: the file to write; `inspect.html` in the run folder by default.
       changes: keys of search, eval and env that differ from the training run, by dotted name;
-        `eval.seed` is the game's seed.
-      best: the weights of the best evaluation instead of the newest.
-      max_steps: decisions, after which the game is left.
-      depth: steps imagined from each frame; 0: as in training (`learner.unroll_steps`).
-      max_nodes: kept of each search tree, the most visited.
-      say: told the findings, a sentence each.
+        `eval.seed` is the seed of the episode.
+      best: use the weights of the best evaluation instead of the newest.
+      max_steps: number of decisions after which to stop.
+      depth: steps to imagine from each frame; 0: as in training (`learner.unroll_steps`).
+      max_nodes: nodes of each search tree to keep, the most visited.
+      say: called with each finding, a sentence.
 
     Returns:
       The file's absolute path.
 
     Raises:
-      BadInput: there is no such run, or something asked for is not possible.
+      BadInput: there is no such run, or an argument is impossible.
     """
     changes = dict(changes or {})
     check_free(changes)
@@ -66,7 +66,7 @@ def inspect_run(
             played, measured, dreamt, real, discount=config.discount, horizon=config.horizon
         ),
         findings,
-        title=f"What is it thinking? {config.game}",
+        title=f"What does the agent think? {config.game}",
         about=_about(config, agent, best),
         settings=_settings(config, agent, run, changes, max_nodes),
     )
@@ -77,12 +77,12 @@ def inspect_run(
 
 
 def of_training(run: Path, config: Config) -> list[measures.Finding]:
-    """What the last line of metrics complains of, where there is one."""
+    """The warnings about the last line of metrics, if any."""
     path = run / FILE_NAME
     lines = [line for line in read_metrics(path) if "loss/total" in line] if path.is_file() else []
     is_early = not lines or lines[-1]["updates"] < ENOUGH
     said = () if is_early else complaints(lines[-1], config).values()
-    return [measures.Finding("warning", f"When it was trained last, {each}.") for each in said]
+    return [measures.Finding("warning", f"At the end of training, {each}.") for each in said]
 
 
 def _check_sizes(max_steps: int, depth: int, max_nodes: int) -> None:
@@ -105,9 +105,9 @@ def _about(config: Config, agent: Agent, best: bool) -> str:
     count = eval_simulations(config, agent.spec.num_actions)
     weights = "the weights of its best evaluation" if best else "its newest weights"
     return (
-        f"One game of {config.game}, seed {config.eval.seed:,}, played without noise by an agent "
-        f"that has learned for {agent.clocks.agent_steps:,} steps ({weights}). Before every step "
-        f"it searches with {count} simulation{'s' * (count != 1)} ({config.search.policy})."
+        f"One episode of {config.game}, seed {config.eval.seed:,}, played without noise after "
+        f"{agent.clocks.agent_steps:,} agent steps of training ({weights}). Before every step "
+        f"the agent searches with {count} simulation{'s' * (count != 1)} ({config.search.policy})."
     )
 
 

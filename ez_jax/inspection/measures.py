@@ -1,4 +1,4 @@
-"""The numbers of a whole episode, and what they say in plain sentences."""
+"""Measures of a whole episode, and sentences about them."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -12,12 +12,12 @@ from ez_jax.inspection.episode import Episode
 from ez_jax.inspection.imagined import Imagined, Real, error_by_depth, spread_by_depth
 
 TINY = 1e-6
-# Where a sentence praises or warns; shares of what the numbers are compared with.
+# Limits for a good or a bad finding, as shares of the compared number.
 VALUE_FITS, VALUE_IS_OFF = 0.15, 0.5
 PREFIX_FITS, PREFIX_IS_GUESSED = 0.5, 1.0
 NO_PREFERENCE = 0.97  # of the largest possible entropy
 ONE_ACTION, STUCK = 0.95, 0.1  # of the steps
-FEW_STEPS = 20  # of which nothing is said in general
+FEW_STEPS = 20  # too few for general findings
 Kind = Literal["good", "note", "warning"]
 
 
@@ -30,7 +30,7 @@ class Finding(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Measures:
-    """What is measured of one episode."""
+    """Measures of one episode."""
 
     returns: np.ndarray  # f64[T+1], realised discounted return
     prior_entropy: np.ndarray  # f64[T], in nats
@@ -46,7 +46,7 @@ class Measures:
 
 
 def measure(episode: Episode, returns: np.ndarray, imagined: Imagined, real: Real) -> Measures:
-    """All numbers; `returns` are `imagined.returns_to_go`."""
+    """Compute all measures; `returns` are `imagined.returns_to_go`."""
     realised = returns[:-1]
     value = np.concatenate([episode.value[:, None], imagined.value], axis=1)
     real_value = np.concatenate([realised[:, None], real.value], axis=1)
@@ -67,7 +67,7 @@ def measure(episode: Episode, returns: np.ndarray, imagined: Imagined, real: Rea
 
 
 def findings(episode: Episode, measures: Measures) -> list[Finding]:
-    """What is good and bad, in sentences; all of it follows from this one episode."""
+    """Sentences on what is good and bad, from this episode alone."""
     judged = [
         *_values(episode, measures),
         *_prefixes(episode, measures),
@@ -83,25 +83,27 @@ def _outcome(episode: Episode) -> Iterator[Finding]:
     if episode.cut:
         yield Finding(
             "note",
-            f"The game was cut short by {episode.cut}, at a score of {score:,.6g}; what would "
-            "have come after counts in the returns as what the network expects.",
+            f"The episode was cut short by {episode.cut}, at a score of {score:,.6g}; in the "
+            "returns, the rest counts as the network's value.",
         )
     else:
-        yield Finding("note", f"The game ended after {total:,} steps with a score of {score:,.6g}.")
+        yield Finding(
+            "note", f"The episode ended after {total:,} steps with a score of {score:,.6g}."
+        )
     if episode.no_pictures:
-        yield Finding("note", f"There are no pictures: {episode.no_pictures}.")
+        yield Finding("note", f"There are no images: {episode.no_pictures}.")
 
 
 def _values(episode: Episode, measures: Measures) -> Iterator[Finding]:
     realised = measures.returns[:-1]
     size = max(float(np.mean(np.abs(realised))), TINY)
-    error = measures.value_error[0] or 0.0  # known wherever there was a decision
+    error = measures.value_error[0] or 0.0  # known if there was any decision
     bias, r = measures.value_bias, measures.value_correlation
     numbers = (
         f"predicted {number(episode.value.mean())}, realised {number(realised.mean())} on average"
     )
     if not np.any(episode.reward):
-        yield Finding("note", f"Value calibration: no reward came; {numbers}.")
+        yield Finding("note", f"Value calibration: there was no reward; {numbers}.")
     elif error > VALUE_IS_OFF * size:
         way = "too high" if bias > 0 else "too low"
         yield Finding("warning", f"Value calibration: values are off, mostly {way}: {numbers}.")
@@ -123,32 +125,32 @@ def _prefixes(episode: Episode, measures: Measures) -> Iterator[Finding]:
     said = f"Prefix error by depth: {number(error)} after {depth + 1} imagined steps"
     if not np.any(episode.reward):
         yield Finding(
-            "note", f"{said}; no reward came, so that it only shows that none is expected."
+            "note", f"{said}; there was no reward, so this only shows that none is expected."
         )
     elif guess < TINY:
         size = float(np.mean(np.abs(episode.reward))) * (depth + 1)
         kind: Kind = "good" if error < VALUE_FITS * size else "warning"
-        yield Finding(kind, f"{said}; every step is worth the same here, which is easy.")
+        yield Finding(kind, f"{said}; every step has the same reward, which is easy to predict.")
     elif error >= PREFIX_IS_GUESSED * guess:
         yield Finding(
             "warning", f"{said}, no better than always guessing the mean ({number(guess)})."
         )
     else:
         kind = "good" if error < PREFIX_FITS * guess else "note"
-        yield Finding(kind, f"{said}, against {number(guess)} of always guessing the mean.")
+        yield Finding(kind, f"{said}, compared with {number(guess)} for always guessing the mean.")
 
 
 def _search(episode: Episode) -> Iterator[Finding]:
     gain = float(episode.gain.mean())
     changed = float(np.mean(episode.prior.argmax(axis=-1) != episode.action))
     said = (
-        f"Search gain: {number(gain)} on average; another action than the network's favourite was "
-        f"taken in {changed:.0%} of the steps"
+        f"Search gain: {number(gain)} on average; in {changed:.0%} of the steps the search did not "
+        "take the network's favourite action"
     )
     if gain < -TINY:
         yield Finding("warning", f"{said}: by its own Qs the search is worse than the network.")
     else:
-        adds = "" if changed else ": it chose as the network would have"
+        adds = "" if changed else ": it chose like the network"
         yield Finding("good" if changed and gain > TINY else "note", f"{said}{adds}.")
 
 
@@ -167,12 +169,12 @@ def _behaviour(episode: Episode, measures: Measures) -> Iterator[Finding]:
     length, first = longest_still(episode.film.index)
     if length > max(STUCK * total, FEW_STEPS):
         yield Finding(
-            "warning", f"The picture did not change for {length:,} steps from step {first:,} on."
+            "warning", f"The image did not change for {length:,} steps from step {first:,} on."
         )
 
 
 def longest_still(index: Sequence[int]) -> tuple[int, int]:
-    """Length and beginning of the longest part in which the picture stays the same."""
+    """Length and start of the longest part with an unchanged image."""
     best, first = (0, 0), 0
     for t, place in enumerate(index):
         if t and place != index[t - 1]:

@@ -1,7 +1,7 @@
-"""The page: one HTML file with frames, searches and numbers inside, which fetches nothing.
+"""The page: one HTML file with frames, searches and numbers, which loads nothing.
 
-`page.html`, `page.css` and the scripts beside it are put together here; the numbers go in as JSON.
-Whatever is text is put on the page as text by the script, and never as HTML.
+It is built from `page.html`, `page.css` and the scripts in this folder; the numbers are JSON. The
+script inserts all text as text, never as HTML.
 """
 
 import json
@@ -34,7 +34,7 @@ def content(
     discount: float,
     horizon: int,
 ) -> dict[str, Any]:
-    """Everything that the page shows but its heading, as plain values."""
+    """Everything on the page except its heading, as plain values."""
     return {
         "actions": [errors.one_line(name) for name in episode.action_names],
         "discount": discount,
@@ -79,7 +79,7 @@ def _errors(measures: Measures) -> dict[str, Any]:
 
 
 def rounded(values: Any) -> Any:
-    """Plain lists of numbers with few digits; None for what is not known."""
+    """Plain lists of rounded numbers; None for unknown values."""
     if isinstance(values, Mapping):
         return {key: rounded(value) for key, value in values.items()}
     if isinstance(values, np.ndarray | np.generic):
@@ -109,7 +109,7 @@ def render(
     """The whole file.
 
     Args:
-      found: what `content` gives.
+      found: the result of `content`.
       findings: the sentences at the top.
       title: of the window, and the game's name.
       about: one sentence below the heading.
@@ -127,12 +127,12 @@ def render(
         "DATA": _as_script_data({**found, **told}),
         "SCRIPT": "\n".join(map(_read, _SCRIPTS)),
     }
-    # In one pass: what is put in is not looked at again.
+    # In one pass, so that inserted text is not replaced again.
     return re.sub(r"@@([A-Z]+)@@", lambda match: parts[match[1]], _read("page.html"))
 
 
 def _as_script_data(value: Any) -> str:
-    """JSON that cannot end the script element that it stands in."""
+    """JSON that cannot end the script element around it."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

@@ -10,22 +10,22 @@ ROOT = mctx.Tree.ROOT_INDEX
 
 
 class Nodes(NamedTuple):
-    """The nodes that are kept of one tree, parents before children; entry 0 is the root."""
+    """The kept nodes of one tree, parents before children; entry 0 is the root."""
 
     parent: np.ndarray  # i64[n], -1 at the root
     action: np.ndarray  # i64[n], that leads here from the parent; -1 at the root
-    visits: np.ndarray  # i64[n], simulations that came through, the one that made the node too
+    visits: np.ndarray  # i64[n], simulations through the node, including the one that created it
     prior: np.ndarray  # f64[n], of the action at the parent; 1 at the root
-    reward: np.ndarray  # f64[n], predicted on the way here
-    value: np.ndarray  # f64[n], mean of the returns from here
-    raw: np.ndarray  # f64[n], what the network says by itself
+    reward: np.ndarray  # f64[n], predicted on the way to the node
+    value: np.ndarray  # f64[n], mean of the returns from the node
+    raw: np.ndarray  # f64[n], the network's own value
 
 
 def compact(tree: mctx.Tree, max_nodes: int) -> Nodes:
-    """The nodes of one tree (numpy, not batched), at most so many.
+    """The most visited nodes of one tree (numpy, not batched).
 
-    The most visited are kept. A node has been visited more often than any of its children, or as
-    often and earlier, so that what is kept hangs together.
+    A node has more visits than any of its children, or as many and is older, so the kept nodes are
+    connected.
     """
     visits = np.asarray(tree.node_visits)
     order = np.argsort(-visits, kind="stable")[: min(max_nodes, int(np.sum(visits > 0)))]
@@ -46,10 +46,10 @@ def compact(tree: mctx.Tree, max_nodes: int) -> Nodes:
 
 
 def principal_variation(nodes: Nodes, action: int, discount: float) -> list[int]:
-    """The nodes of the line that the search expects, the root first.
+    """The nodes of the principal variation, the root first.
 
-    It begins with the action that was executed; then the most visited child follows, among
-    equals the one with the higher Q.
+    It starts with the executed action; then the most visited child follows, and among equals the
+    one with the higher Q.
     """
     qs = nodes.reward + discount * nodes.value
     line = [0]
@@ -62,5 +62,5 @@ def principal_variation(nodes: Nodes, action: int, discount: float) -> list[int]
 
 
 def root_prior(tree: mctx.Tree) -> np.ndarray:
-    """The policy f64[A] that the search of one tree began with."""
+    """The prior policy f64[A] at the root of one tree."""
     return softmax(np.asarray(tree.children_prior_logits, np.float64)[ROOT])

@@ -1,4 +1,4 @@
-"""Scores over games and seeds, by rliable: mean, median, IQM, optimality gap, who improves."""
+"""Scores over games and seeds, by rliable: mean, median, IQM, optimality gap, P(improvement)."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -23,24 +23,24 @@ class Aggregate:
     arm: str
     games: tuple[str, ...]
     seeds: int  # per game
-    measures: Mapping[str, Estimate]  # by name; of the baseline without P(improvement)
+    measures: Mapping[str, Estimate]  # by name; P(improvement) is missing for the baseline
 
     @property
     def title(self) -> str:
-        """The arm, and the protocol where there are several."""
+        """The arm, and the protocol if there are several."""
         return f"{self.arm} ({self.label})" if self.label else self.arm
 
 
 @dataclasses.dataclass(frozen=True)
 class Aggregates:
-    """All arms, and what has to be said of them."""
+    """All arms, and notes on them."""
 
     rows: tuple[Aggregate, ...]
     notes: tuple[str, ...]  # a sentence each
 
 
 def aggregate(panels: Sequence[Panel]) -> Aggregates:
-    """Every arm over the games in which it and the baseline have runs; protocols stay apart."""
+    """Every arm over the games in which it and the baseline have runs, for each protocol."""
     rows: list[Aggregate] = []
     notes: list[str] = []
     for label in sorted({panel.label for panel in panels}):
@@ -50,7 +50,7 @@ def aggregate(panels: Sequence[Panel]) -> Aggregates:
             if known is None:
                 notes.append(
                     f"{panel.title} is left out of the aggregates: "
-                    "its runs score alike and no scale is known."
+                    "its runs score the same and no scale is known."
                 )
             else:
                 normalisers[panel] = known
@@ -85,7 +85,7 @@ def _rows(label: str, normalisers: Mapping[Panel, Normaliser], notes: list[str])
 
 
 def _rectangle(columns: Sequence[np.ndarray], name: str, notes: list[str]) -> np.ndarray:
-    """f64[seeds, games]; games with more seeds than others give only their first ones."""
+    """f64[seeds, games]; of games with more seeds than others, only the first ones."""
     least = min(len(column) for column in columns)
     if any(len(column) > least for column in columns):
         notes.append(f"{name}: the first {least} seeds of each game are aggregated.")

@@ -1,4 +1,4 @@
-"""Runs of one game as arms: seeds of the same settings, and the baseline that they differ from."""
+"""Groups the runs of a game into arms (seeds with the same settings) and finds the baseline."""
 
 import collections
 import dataclasses
@@ -20,12 +20,12 @@ class Arm:
 
     name: str  # what differs from the baseline
     values: dict[str, Any]  # of the settings that differ anywhere in the panel, by dotted key
-    runs: tuple[RunRecord, ...]  # that count, by seed
+    runs: tuple[RunRecord, ...]  # included, by seed
     left_out: tuple[RunRecord, ...]  # unfinished, without evaluation, or a seed's second run
 
     @property
     def all_runs(self) -> tuple[RunRecord, ...]:
-        """Those that count, and those left out."""
+        """Included runs and those left out."""
         return self.runs + self.left_out
 
     @property
@@ -35,23 +35,23 @@ class Arm:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Of the runs that count."""
+        """Of the included runs."""
         return tuple(run.config.seed for run in self.runs)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Panel:
-    """One game under one protocol: what may be compared."""
+    """One game under one protocol; its arms are comparable."""
 
     game: str
-    label: str  # what tells its protocol from that of others; usually empty
+    label: str  # distinguishes its protocol from others; usually empty
     keys: tuple[str, ...]  # settings that differ between arms
     arms: tuple[Arm, ...]  # the baseline first
     warnings: tuple[str, ...]  # a sentence each
 
     @property
     def title(self) -> str:
-        """The game, and its protocol where there are several."""
+        """The game, and its protocol if there are several."""
         return f"{self.game} ({self.label})" if self.label else self.game
 
     @property
@@ -78,7 +78,7 @@ def group(runs: Sequence[RunRecord], *, mix: bool, partial: bool) -> tuple[Panel
 
 
 def value_text(value: Any) -> str:
-    """A setting as on the command line."""
+    """A setting as written on the command line."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
@@ -113,7 +113,7 @@ def _name(point: Mapping[str, Any], base: Mapping[str, Any]) -> str:
 
 
 def _arm(name: str, point: dict[str, Any], same: list[RunRecord], *, partial: bool) -> Arm:
-    """The finished run of each seed counts; with `partial` the others as far as they are."""
+    """Include the finished run of each seed; with `partial`, also unfinished ones."""
     ordered = sorted(same, key=lambda r: (r.config.seed, not r.is_finished, str(r.folder)))
     chosen: dict[int, RunRecord] = {}
     for run in ordered:
@@ -124,7 +124,7 @@ def _arm(name: str, point: dict[str, Any], same: list[RunRecord], *, partial: bo
 
 
 def _choose_baseline(points: Sequence[dict[str, Any]], runs: Sequence[RunRecord]) -> dict[str, Any]:
-    """That of the ablation, or the point with the most common values; defaults break ties."""
+    """The baseline: that of the ablation, or the most common values; defaults break ties."""
     asked = read_baseline(runs[0].folder.absolute().parent, runs[0].config.game)
     named = [
         point
@@ -152,7 +152,7 @@ def _warnings(arms: Sequence[Arm]) -> tuple[str, ...]:
         if missing:
             told.append(f"{arm.name}: seed {', '.join(missing)} is missing")
         told += [
-            f"{arm.name}: {run.folder} is not finished ({run.progress}) and counted as it is"
+            f"{arm.name}: {run.folder} is not finished ({run.progress}) and is included as it is"
             for run in arm.runs
             if not run.is_finished
         ]
@@ -163,9 +163,9 @@ def _warnings(arms: Sequence[Arm]) -> tuple[str, ...]:
 
 def _why_left_out(arm: Arm, run: RunRecord) -> str:
     if run.config.seed in arm.seeds:
-        reason = f"seed {run.config.seed} is there twice"
+        reason = f"seed {run.config.seed} occurs twice"
     elif run.final is None:
         reason = "it has no evaluation yet"
     else:
-        reason = f"it is not finished ({run.progress}; partial=true counts it as it is)"
+        reason = f"it is not finished ({run.progress}; partial=true includes it as it is)"
     return f"{arm.name}: {run.folder} is left out: {reason}"

@@ -1,7 +1,7 @@
 """Run folders as records: settings, evaluations, protocol, and whether the run is finished.
 
-What a final score is stands here, once: the mean return over the last `last` evaluations of a run
-(`final=training`), or the mean of its newest evaluation by `ez_jax.evaluate`, else of its own
+This file defines the final score: the mean return over the last `last` evaluations of a run
+(`final=training`), or the mean of its newest evaluation by `ez_jax.evaluate`, or else of its own
 scores.json (`final=scores`).
 """
 
@@ -30,15 +30,15 @@ from ez_jax.storage import run_folder, safe_files
 from ez_jax.storage.metrics import FILE_NAME, read_metrics
 
 RETURN = "eval/return_mean"
-LARGEST_RETURN = 1e12  # sums of squares stay far from what a float holds
+LARGEST_RETURN = 1e12  # so that sums of squares do not overflow
 NOT_BELOW = (
     "checkpoints",
     "videos",
     "crashes",
     "wandb",
     run_folder.EVALUATIONS,
-)  # folders of a run in which no other run lies
-ABLATION_FILE = "ablation.json"  # what an ablation was asked for, in a folder above its runs
+)  # folders of a run that do not contain other runs
+ABLATION_FILE = "ablation.json"  # the request of an ablation, in a folder above its runs
 LARGEST_ABLATION = 2**27  # bytes
 BASELINE = "baseline"
 UNKNOWN = "unknown"
@@ -46,15 +46,15 @@ UNKNOWN = "unknown"
 
 @dataclasses.dataclass(frozen=True)
 class Evaluations:
-    """The evaluations of one run in order, at most one for each reading of agent_steps."""
+    """The evaluations of one run in order, at most one per value of agent_steps."""
 
     agent_steps: np.ndarray  # i64[T], increasing
     updates: np.ndarray  # i64[T]
     seconds: np.ndarray  # f64[T]
-    returns: np.ndarray  # f64[T], mean return of the games of an evaluation
+    returns: np.ndarray  # f64[T], mean return of the episodes of an evaluation
 
     def __len__(self) -> int:
-        """How many there are."""
+        """The number of evaluations."""
         return len(self.agent_steps)
 
 
@@ -64,20 +64,20 @@ class RunRecord:
 
     folder: Path
     config: Config
-    settings: dict[str, Any]  # by dotted key: what results may depend on, but for game and seed
-    protocol: dict[str, Any]  # how the games of the final score were played
+    settings: dict[str, Any]  # by dotted key: those that affect results, without game and seed
+    protocol: dict[str, Any]  # of the final score
     evaluations: Evaluations
-    final: float | None  # None where the run has no evaluation yet
+    final: float | None  # None if the run has no evaluation yet
     is_finished: bool
-    progress: str  # in words: how far it is
-    scores: dict[str, Any]  # of scores.json; empty where there is none
+    progress: str  # in words
+    scores: dict[str, Any]  # of scores.json; empty if there is none
     evaluated: tuple[tuple[str, dict[str, Any]], ...]  # name and content of evaluations/*.json
     by_simulations: dict[str, Any]  # of scores_by_simulations.json; likewise
-    notes: tuple[str, ...]  # what should be known of it, a sentence each
+    notes: tuple[str, ...]  # remarks on the run, a sentence each
 
     @property
     def provenance(self) -> dict[str, str]:
-        """Device, commit and versions, as text; UNKNOWN where scores.json is missing."""
+        """Device, commit and versions as text; UNKNOWN if scores.json is missing."""
         versions = self.scores.get("versions")
         versions = versions if isinstance(versions, dict) else {}
         shown = ", ".join(f"{name} {_told(versions[name])}" for name in versions if versions[name])
@@ -90,22 +90,22 @@ def _told(value: Any) -> str:
 
 
 def find_runs(folders: Iterable[str]) -> list[Path]:
-    """Run folders at or below some folders, each once, in the order of their paths.
+    """Run folders at or below these folders, each once, in the order of their paths.
 
     Raises:
-        BadInput: one of them is no folder, or there is no run in any.
+        BadInput: one of them is not a folder, or there is no run in any.
     """
     found: dict[Path, Path] = {}
     folders = list(folders)
     for name in folders:
         root = paths.expanded(name)
         if not root.is_dir():
-            raise BadInput(f"{name} is no folder; name folders that hold runs, such as runs/")
+            raise BadInput(f"{name} is not a folder; name folders that contain runs, such as runs/")
         for path in _walk(root):
             found.setdefault(path.resolve(), path)
     if not found:
         raise BadInput(
-            f"no run lies below {', '.join(folders)}: "
+            f"there is no run below {', '.join(folders)}: "
             f"a run folder has {run_folder.CONFIG_FILE} and {FILE_NAME}"
         )
     return sorted(found.values())
@@ -123,7 +123,7 @@ def _unreadable(error: OSError) -> None:
 
 
 def read_run(folder: Path, *, last: int, final: str) -> RunRecord:
-    """Read a run folder; `last` and `final` say what its final score is.
+    """Read a run folder; `last` and `final` define its final score.
 
     Raises:
         BadInput: a file in it is damaged, or `final=scores` and it has none.
@@ -135,7 +135,7 @@ def read_run(folder: Path, *, last: int, final: str) -> RunRecord:
     lines = read_metrics(folder)
     evaluations = _evaluations(lines)
     if np.any(np.abs(evaluations.returns) > LARGEST_RETURN):
-        raise BadInput(f"{folder / FILE_NAME} is damaged: no game has returns that large")
+        raise BadInput(f"{folder / FILE_NAME} is damaged: no game has such large returns")
     scores = _read_optional(folder / run_folder.SCORES_FILE)
     played = protocol(config, _limit_by_hand(config)) | {"episodes": config.eval.episodes}
     played |= _limits(lines, last)
@@ -168,13 +168,13 @@ def read_run(folder: Path, *, last: int, final: str) -> RunRecord:
 
 
 def _epsilon(scores: dict[str, Any]) -> Any:
-    """The share of random actions with which scores were played."""
+    """The share of random actions in the evaluation."""
     played = scores.get("protocol")
     return played.get("epsilon", 0.0) if isinstance(played, dict) else 0.0
 
 
 def _evaluations(lines: list[dict[str, float]]) -> Evaluations:
-    """The last evaluation at each reading of agent_steps: updates may go on after the last step."""
+    """The last evaluation per value of agent_steps: updates may continue after the last step."""
     newest = {line["agent_steps"]: line for line in lines if RETURN in line}
     kept = [newest[step] for step in sorted(newest)]
     column = lambda name, kind: np.array([line.get(name, 0) for line in kept], kind)  # noqa: E731
@@ -187,7 +187,7 @@ def _evaluations(lines: list[dict[str, float]]) -> Evaluations:
 
 
 def _is_finished(config: Config, evaluations: Evaluations) -> bool:
-    """Whether everything is played, learned and evaluated."""
+    """Whether all steps, updates and evaluations are done."""
     if not len(evaluations):
         return False
     is_played = evaluations.agent_steps[-1] >= config.total_agent_steps
@@ -205,7 +205,7 @@ def _progress(config: Config, lines: list[dict[str, float]]) -> str:
 def _of_other_weights(
     folder: Path, evaluations: Evaluations, used: dict[str, dict[str, Any]]
 ) -> Iterator[str]:
-    """A sentence for every file whose scores are not of the weights at the end of the run."""
+    """A sentence for every file whose scores are not those of the final weights."""
     end = int(evaluations.agent_steps[-1]) if len(evaluations) else None
     for name, content in used.items():
         if content and content.get("agent_steps") != end:
@@ -213,14 +213,14 @@ def _of_other_weights(
 
 
 def _limits(lines: list[dict[str, float]], last: int) -> dict[str, Any]:
-    """After how many agent steps games of the last evaluations were cut, where they say so."""
+    """The limit of episodes of the last evaluations in agent steps, if recorded."""
     told = [int(line[LIMIT]) for line in lines if RETURN in line and LIMIT in line][-last:]
     limits = sorted(set(told))
     return {"max_episode_steps": limits if limits[1:] else limits[0]} if limits else {}
 
 
 def _limit_by_hand(config: Config) -> int:
-    """That limit where nobody wrote it down: MinAtar was cut by gymnax."""
+    """The limit if it was not recorded: gymnax cut MinAtar."""
     limit = config.env.eval_max_episode_steps
     if not config.game.endswith("-MinAtar"):
         return limit
@@ -236,18 +236,18 @@ def _from_scores(
             f"{folder} has no score and protocol in {name}: "
             f"play with python -m ez_jax.evaluate run={folder}, or leave out final=scores"
         )
-    if "limit" not in scores:  # of before it was measured, and before there was noise
+    if "limit" not in scores:  # from before limits and noise were recorded
         played = played | {"max_episode_steps": _limit_by_hand(config), "epsilon": 0.0}
     return played | {"episodes": episodes}, float(mean)
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """Whether a value of a stranger's file is a number that can be a return."""
+    """Whether a value from an untrusted file can be a return."""
     return type(value) in (int, float) and abs(value) <= LARGEST_RETURN
 
 
 def _read_optional(path: Path) -> dict[str, Any]:
-    """A JSON file of a run folder; empty where there is none."""
+    """A JSON file of a run folder; empty if there is none."""
     try:
         return safe_files.read_json(path)
     except FileNotFoundError:
@@ -261,7 +261,7 @@ def read_baseline(folder: Path, game: str) -> dict[str, Any]:
     """The settings of a game's baseline in the nearest ablation.json in or above a folder.
 
     Returns:
-        Values by dotted key; empty where there is none for this game.
+        Values by dotted key; empty if there is none for this game.
 
     Raises:
         BadInput: it is damaged.
@@ -278,4 +278,4 @@ def read_baseline(folder: Path, game: str) -> dict[str, Any]:
     except BadInput:
         raise
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise BadInput(f"{path} is damaged: it holds no baseline of {game}") from error
+        raise BadInput(f"{path} is damaged: it has no baseline for {game}") from error

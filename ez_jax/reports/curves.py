@@ -1,9 +1,9 @@
 """Learning curves of arms on a grid that their seeds share, and the area under a run's curve.
 
-Seeds are evaluated at slightly different clocks: several environments step at once, so that a
-multiple of `eval.every` is overshot by some steps. The grid of an arm is that of its run with the
-most evaluations; other runs are interpolated linearly between their own evaluations, and nothing is
-drawn before the last of the first or after the first of the last ones.
+Seeds are evaluated at slightly different clocks: several environments step at once, so a multiple
+of `eval.every` is overshot by a few steps. The grid of an arm is that of its run with the most
+evaluations. Other runs are interpolated linearly between their own evaluations, over the range that
+all runs cover.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ INTERPOLATED = (
 
 @dataclasses.dataclass(frozen=True)
 class ArmCurve:
-    """An arm along agent steps."""
+    """The learning curve of an arm."""
 
     arm: Arm
     agent_steps: np.ndarray  # i64[T]
@@ -32,7 +32,7 @@ class ArmCurve:
     seconds: np.ndarray  # f64[T], likewise
     returns: np.ndarray  # f64[seeds, T]
     mean: np.ndarray  # f64[T]
-    mean_bounds: np.ndarray | None  # f64[2, T]; None where seeds are too few
+    mean_bounds: np.ndarray | None  # f64[2, T]; None with too few seeds
     median: np.ndarray  # f64[T]
     median_bounds: np.ndarray | None  # f64[2, T]
     iqm: np.ndarray  # f64[T]
@@ -40,7 +40,7 @@ class ArmCurve:
 
 
 def arm_curve(arm: Arm) -> ArmCurve | None:
-    """The curve of an arm; None where its runs share no evaluation step."""
+    """The curve of an arm; None if its runs share no evaluation step."""
     if not arm.runs:
         return None
     own = [run.evaluations for run in arm.runs]
@@ -68,9 +68,9 @@ def arm_curve(arm: Arm) -> ArmCurve | None:
 
 
 def areas(panel: Panel) -> dict[str, np.ndarray]:
-    """Per arm f64[seeds]: the mean height of each run's curve over the steps all runs share.
+    """Per arm f64[seeds]: the mean of each run's curve over the steps that all runs cover.
 
-    Empty where that is no range, as where runs were evaluated at their ends only.
+    Empty if that range is empty, for example if runs were evaluated only at the end.
     """
     every = [run.evaluations for arm in panel.arms for run in arm.runs]
     if not every:

@@ -11,10 +11,10 @@ from ez_jax.reports.collect import BASELINE
 from ez_jax.reports.estimates import Estimate
 
 INK = "#24292e"
-# After Okabe and Ito, for colour-blind readers; yellow is darker, to be seen on white.
+# After Okabe and Ito, for colour-blind readers; yellow is darker, to be visible on white.
 COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#8a7a00")
 Styles = dict[str, tuple[str, str]]  # colour and marker by the name of an arm
-MARKERS = "sD^vPX"  # one less than colours, so that a pair comes again only after 42 arms
+MARKERS = "sD^vPX"  # one fewer than colours, so that pairs repeat only after 42 arms
 PUBLISHED_COLOUR = "#8c8c8c"
 WIDTH = 7.0  # inches
 RC: dict[Any, Any] = {
@@ -33,7 +33,7 @@ RC: dict[Any, Any] = {
     "grid.linewidth": 0.5,
     "legend.frameon": False,
     "legend.fontsize": 8,
-    "svg.hashsalt": "ez_jax",  # else names in the file are drawn at random
+    "svg.hashsalt": "ez_jax",  # otherwise names in the file are random
     "text.color": INK,
     "text.parse_math": False,
     "xtick.color": INK,
@@ -42,7 +42,7 @@ RC: dict[Any, Any] = {
 
 
 def arm_styles(panels: Sequence[Panel]) -> Styles:
-    """The same in all figures, in the order in which panels name them; the baseline is in ink."""
+    """The same in all figures, in the order of the panels; the baseline is in ink."""
     names = dict.fromkeys(
         arm.name for panel in panels for arm in panel.arms if arm.name != BASELINE
     )
@@ -58,7 +58,7 @@ def grid(
     share: bool = False,
     ratios: Sequence[float] | None = None,
 ) -> tuple[Any, list[Any]]:
-    """A figure with so many axes and a thin grid; places that are left over stay empty."""
+    """A figure with this many axes and a thin grid; unused places stay empty."""
     from matplotlib import pyplot
 
     columns = max(1, min(columns, count))
@@ -95,7 +95,7 @@ def whisker(ax: Any, place: int, estimate: Estimate, colour: str, marker: str) -
 
 
 def label_right(ax: Any, labels: Sequence[tuple[float, str]]) -> None:
-    """Text beside the axes at the height of some values, which rise, moved apart where needed."""
+    """Text beside the axes at the heights of rising values, moved apart where needed."""
     low, high = ax.get_ylim()
     step = min(0.036, 1 / max(1, len(labels)))  # of the height of the axes: a line of text
     place, places = -math.inf, []
@@ -126,5 +126,5 @@ def label_right(ax: Any, labels: Sequence[tuple[float, str]]) -> None:
 
 
 def wrapped(text: str, width: int) -> str:
-    """In at most four lines of so many characters."""
+    """Wrap text into at most four lines of this many characters."""
     return "\n".join(textwrap.wrap(text, width, break_on_hyphens=False)[:4])

@@ -1,7 +1,7 @@
 """What each switch does: main effects and interactions, with a sentence each.
 
 Arms are points in a grid of switches. A main effect is the mean difference between pairs of arms
-that differ in that switch alone: with one arm left out or added at a time that is one pair, in a
+that differ only in that switch: one pair if ideas are left out or added one at a time, and in a
 factorial design the average over all settings of the other switches. An interaction is how much the
 effect of one switch changes with another.
 """
@@ -34,11 +34,11 @@ class Switch:
 
     @property
     def name(self) -> str:
-        """As on the command line."""
+        """As written on the command line."""
         return " + ".join(self.keys)
 
     def change(self, level: int) -> str:
-        """What happens when the switch goes from the baseline's level to another."""
+        """The change from the baseline's level of a switch to another, in words."""
         old, new = self.levels[0], self.levels[level]
         if (old, new) == (("true",), ("false",)):
             return "turning it off"
@@ -49,9 +49,9 @@ class Switch:
 
 @dataclasses.dataclass(frozen=True)
 class Effect:
-    """One contrast between arms, with what is to be said of it."""
+    """One contrast between arms, with its sentence."""
 
-    game: str  # or how many, where it is averaged over games
+    game: str  # or the number of games, if it is averaged over games
     games: int
     measure: str
     switch: str
@@ -62,12 +62,12 @@ class Effect:
 
     @property
     def seeds(self) -> str:
-        """How many there are per arm."""
+        """The number of seeds per arm."""
         return count_text(self.estimate.seeds)
 
     @property
     def verdict(self) -> str:
-        """Whether the effect is clear, or why it is not."""
+        """Whether the effect is clear, or the reason why not."""
         if self.estimate.low is None:
             return "too few seeds for an interval"
         if self.estimate.is_clear:
@@ -78,7 +78,7 @@ class Effect:
 
     @property
     def sentence(self) -> str:
-        """For people: how much, how sure, from how much."""
+        """A sentence: size, interval, and data."""
         over = f", {self.pairs} pairs of arms" if self.pairs > 1 else ""
         told = f"({self.seeds}{over}); {self.verdict}"
         size = self.estimate if self.estimate.value >= 0 else self.estimate.scaled(-1)
@@ -98,7 +98,7 @@ class Effect:
 def effects(
     panels: Sequence[Panel], scores: Mapping[tuple[Panel, str], Mapping[str, np.ndarray]]
 ) -> tuple[Effect, ...]:
-    """Every effect: per game in its own unit, and over games on the common scale.
+    """All effects: per game in its own unit, and over games on a common scale.
 
     Args:
         panels: games.
@@ -137,7 +137,7 @@ def _joint(label: str, members: Sequence[tuple[Effect, Parts]]) -> Effect:
 
 
 def switches(panel: Panel) -> tuple[Switch, ...]:
-    """Settings that differ between arms, those that always change together as one."""
+    """Settings that differ between arms; those that always change together are one switch."""
     return tuple(_switch(panel, pattern, keys) for pattern, keys in _patterns(panel).items())
 
 
@@ -161,7 +161,7 @@ def _of_panel(
     panel: Panel, measure: str, scores: Mapping[str, np.ndarray]
 ) -> Iterator[tuple[Effect, Parts]]:
     known = switches(panel)
-    points = zip(*_patterns(panel), strict=True)  # none where arms do not differ
+    points = zip(*_patterns(panel), strict=True)  # empty if arms do not differ
     grid = {
         point: scores[arm.name]
         for point, arm in zip(points, panel.arms, strict=False)
@@ -182,7 +182,7 @@ def _effect(
     grid: Mapping[Point, np.ndarray],
     axes: Sequence[tuple[int, int]],
 ) -> Iterator[tuple[Effect, Parts]]:
-    """The effect of going up one axis, or what going up two does beyond each; none without arms."""
+    """The effect along one axis, or the interaction of two; None without arms."""
     parts, pairs = _parts(grid, axes)
     if not parts:
         return
@@ -221,12 +221,12 @@ def _parts(grid: Mapping[Point, np.ndarray], axes: Sequence[tuple[int, int]]) ->
 
 
 def number(value: float) -> str:
-    """Three digits, without an exponent; what is only rounding is 0."""
+    """Three digits, without an exponent; rounding errors become 0."""
     return "0" if abs(value) < ROUNDING else on_track.number(value)
 
 
 def bracket(estimate: Estimate) -> str:
-    """An interval as ` [low, high]`; nothing where there is none."""
+    """An interval as ` [low, high]`; empty if there is none."""
     if estimate.low is None or estimate.high is None:
         return ""
     return f" [{number(estimate.low)}, {number(estimate.high)}]"

@@ -1,12 +1,12 @@
-"""Estimates with intervals: rliable's stratified bootstrap over seeds, careful where these are few.
+"""Estimates with intervals: rliable's stratified bootstrap over seeds, widened for few seeds.
 
 A percentile interval of few samples is too narrow: it lacks the factor sqrt(n / (n - 1)) and the
 tails of Student's t. As Hesterberg (2015, "What teachers should know about the bootstrap", section
-on expanded percentiles) proposes, the percentiles are taken further out by just that. With three
-seeds the interval goes to the ends of what resampling can give; with fewer there is none.
+on expanded percentiles) proposes, the percentiles are moved outwards by exactly that. With three
+seeds the interval is the whole range of the resamples; with fewer there is none.
 
-Of 600 pairs of arms that do not differ (normal, 3 / 4 / 5 / 10 seeds each) plain percentiles
-exclude zero in 21, 15, 12, 6 %, these in 11, 6, 5, 4 %: with three seeds nothing is called clear.
+For 600 pairs of equal arms (normal, 3 / 4 / 5 / 10 seeds each) plain percentiles exclude zero in
+21, 15, 12, 6 %, these in 11, 6, 5, 4 %: so with three seeds nothing is called clear.
 """
 
 import contextlib
@@ -29,21 +29,21 @@ Statistic = Callable[..., np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A number with its interval, which is missing where seeds are too few."""
+    """A number with its interval, which is missing with too few seeds."""
 
     value: float
     low: float | None
     high: float | None
-    seeds: tuple[int, ...]  # how many in each group that it is made of
+    seeds: tuple[int, ...]  # number in each group
 
     @property
     def is_clear(self) -> bool:
-        """Whether zero lies outside of the interval, and there are seeds enough to say so."""
+        """Whether the interval excludes zero and there are enough seeds to say so."""
         return self.excludes_zero and min(self.seeds) >= LEAST_CLEAR
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether there is an interval and zero lies outside."""
+        """Whether there is an interval and it excludes zero."""
         return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
 
     def scaled(self, factor: float) -> "Estimate":
@@ -54,7 +54,7 @@ class Estimate:
 
 
 def count_text(seeds: Collection[int]) -> str:
-    """How many seeds some groups have: `1 seed`, `3 to 5 seeds`."""
+    """The number of seeds in words: `1 seed`, `3 to 5 seeds`."""
     least, most = min(seeds), max(seeds)
     count = f"{least}" if least == most else f"{least} to {most}"
     return f"{count} seed{'s' * (most != 1)}"
@@ -63,15 +63,15 @@ def count_text(seeds: Collection[int]) -> str:
 def interval(
     samples: Sequence[Float[np.ndarray, "seeds games ..."]], statistic: Statistic
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """A statistic of some samples, and the bounds [2, ...] of its interval over their seeds.
+    """A statistic of samples, and the bounds [2, ...] of its interval over seeds.
 
     Args:
-        samples: one array per group; groups are resampled independently, every game by itself.
+        samples: one array per group; groups and games are resampled independently.
         statistic: from these arrays to an array.
     """
     if min(len(sample) for sample in samples) < LEAST_SEEDS:
         return statistic(*samples), None
-    # Imported late: it brings pandas along.
+    # Imported late: it loads pandas.
     from rliable import library
 
     with _seeded():
@@ -94,7 +94,7 @@ def contrast(parts: Sequence[tuple[Float[np.ndarray, " seeds"], float]]) -> Esti
 def estimates(
     samples: Sequence[Float[np.ndarray, "seeds games"]], statistic: Statistic
 ) -> list[Estimate]:
-    """One estimate per entry of a statistic that gives a vector."""
+    """One estimate per entry of a statistic that returns a vector."""
     values, bounds = interval(samples, statistic)
     lows, highs = [[None] * len(values)] * 2 if bounds is None else bounds.tolist()
     seeds = tuple(len(sample) for sample in samples)
@@ -105,9 +105,9 @@ def estimates(
 
 
 def iqm(scores: Float[np.ndarray, "seeds ..."]) -> Float[np.ndarray, "..."]:
-    """Mean of the middle half along the first axis, as scipy's trim_mean: of all below 4 seeds.
+    """Mean of the middle half along the first axis, as scipy's trim_mean; below 4 seeds the mean.
 
-    The same as rliable's `aggregate_iqm`, many times as quick and for many columns at once.
+    The same as rliable's `aggregate_iqm`, but many times as fast and for many columns at once.
     """
     cut = int(0.25 * len(scores))
     return np.sort(scores, axis=0)[cut : len(scores) - cut].mean(axis=0)
@@ -116,15 +116,15 @@ def iqm(scores: Float[np.ndarray, "seeds ..."]) -> Float[np.ndarray, "..."]:
 def probability_of_improvement(
     scores: Float[np.ndarray, "seeds games"], others: Float[np.ndarray, "others games"]
 ) -> float:
-    """P(score > other) with ties counted half, averaged over games; as rliable's, but quick."""
+    """P(score > other), ties count half, averaged over games; as rliable's, but faster."""
     pairs = scores[:, None] - others[None]
     return float(np.mean((pairs > 0) + 0.5 * (pairs == 0)))
 
 
 def _expanded(samples: Sequence[np.ndarray]) -> float:
-    """The confidence at which percentiles are taken to get that of CONFIDENCE."""
+    """The confidence of the percentiles that gives an interval of CONFIDENCE."""
     columns = [sample.reshape(len(sample), -1) for sample in samples]
-    # Of arrays along time each point is a statistic of one group: n - 1 degrees of freedom.
+    # For arrays over time, each point is a statistic of one group: n - 1 degrees of freedom.
     games = [column for sample in columns for column in sample.T] if samples[0].ndim == 2 else []
     least = min(len(sample) for sample in samples)
     freedom = _freedom(games, least)
@@ -143,7 +143,7 @@ def _freedom(groups: Sequence[np.ndarray], least: int) -> float:
 
 @contextlib.contextmanager
 def _seeded() -> Iterator[None]:
-    """Resampling that does not change: rliable draws from numpy's global generator."""
+    """Fix the resampling, because rliable uses numpy's global generator."""
     before = np.random.get_state()  # noqa: NPY002
     np.random.seed(SEED)  # noqa: NPY002
     try:

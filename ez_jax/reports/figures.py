@@ -1,7 +1,7 @@
-"""Figures of a report: the same as SVG and PNG, and byte by byte the same for the same runs.
+"""Figures of a report as SVG and PNG; the same runs give the same bytes.
 
-Matplotlib is imported late. Text that stands in run folders is never read as mathematics. What is
-neither a curve nor a bar is drawn in INK, which the page replaces by its own colour of text.
+Matplotlib is imported late. Text from run folders is never interpreted as mathematics. Everything
+except curves and bars is drawn in INK, which the page replaces by its text colour.
 """
 
 import functools
@@ -31,12 +31,12 @@ from ez_jax.reports.estimates import Estimate, count_text
 from ez_jax.reports.results import Results
 from ez_jax.reports.simulations import TRAINED, Line
 
-TOGETHER = 5  # so many arms at most in one pair of axes
+TOGETHER = 5  # largest number of arms in one pair of axes
 OVER_GAMES = "over games"
 
 
 def draw_all(results: Results, names: dict[Panel, str], out: Path) -> dict[str, str]:
-    """Write every figure that there is something for; the SVG by name of file."""
+    """Write every figure that has data; returns the SVG by file name."""
     import matplotlib as mpl
 
     styles = arm_styles(results.panels)
@@ -64,7 +64,7 @@ def draw_all(results: Results, names: dict[Panel, str], out: Path) -> dict[str, 
 
 
 def _draw_curves(results: Results, panel: Panel, styles: Styles) -> Any:
-    """All arms in one pair of axes, or, where they are many, each beside the baseline."""
+    """All arms in one pair of axes, or, if there are many, each with the baseline."""
     curves = results.curves[panel]
     others = [curve for curve in curves if curve.arm is not panel.baseline]
     base = [curve for curve in curves if curve.arm is panel.baseline]
@@ -76,7 +76,7 @@ def _draw_curves(results: Results, panel: Panel, styles: Styles) -> Any:
         _draw_published(results, panel, ax, group)
         for curve in group:
             _draw_arm(ax, curve, styles, in_legend=is_one or curve in base)
-        if is_one:  # else there is no room, and the table has them
+        if is_one:  # otherwise there is no room; the table has them
             _draw_published_scores(results, panel, ax)
         if not is_one:
             ax.set_title(wrapped(_with_seeds(group[-1]), 44), fontsize=9, loc="left")
@@ -107,7 +107,7 @@ def _legend(axes: Sequence[Any]) -> tuple[list[Any], list[str]]:
 
 
 def _draw_arm(ax: Any, curve: ArmCurve, styles: Styles, *, in_legend: bool) -> None:
-    """Mean with its interval; of arms with too few seeds every seed as a thin line."""
+    """The mean with its interval; with too few seeds, every seed as a thin line."""
     (colour, marker), steps = styles[curve.arm.name], curve.agent_steps
     ax.plot(
         *(steps, curve.mean),
@@ -124,7 +124,7 @@ def _draw_arm(ax: Any, curve: ArmCurve, styles: Styles, *, in_legend: bool) -> N
 
 
 def _draw_published(results: Results, panel: Panel, ax: Any, curves: Sequence[ArmCurve]) -> None:
-    """Curves of others as dashed lines, with their bands."""
+    """Published curves as dashed lines, with their bands."""
     _, known = results.published[panel]
     end = max((int(curve.agent_steps[-1]) for curve in curves), default=0)
     patterns = itertools.cycle(["--", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (8, 3))])
@@ -145,7 +145,7 @@ def _draw_published(results: Results, panel: Panel, ax: Any, curves: Sequence[Ar
 
 
 def _draw_published_scores(results: Results, panel: Panel, ax: Any) -> None:
-    """Dashed lines with names at the right: methods without a curve, after as many agent steps."""
+    """Dashed lines with names at the right: methods without a curve, at the same agent steps."""
     scores, known = results.published[panel]
     drawn = {curve.method for curve in known}
     budgets = {run.config.total_agent_steps for arm in panel.arms for run in arm.runs}
@@ -189,7 +189,7 @@ def _draw_aggregates(rows: Sequence[Aggregate], styles: Styles) -> Any:
 
 
 def _span(found: Sequence[Estimate]) -> tuple[float, float]:
-    """The range that all estimates with their intervals need, with a margin."""
+    """The range of all estimates with their intervals, with a margin."""
     ends = [end for e in found for end in (e.value, e.low, e.high) if end is not None]
     margin = 0.05 * (max(ends) - min(ends)) or 0.05
     return min(ends) - margin, max(ends) + margin
@@ -229,7 +229,7 @@ def _effect_name(effect: Effect) -> str:
 
 
 def _draw_simulations(lines: Sequence[Line], styles: Styles) -> Any:
-    """One pair of axes per game and way of varying the number."""
+    """One pair of axes per game and way of varying the number of simulations."""
     cells = list(dict.fromkeys((line.game, line.how) for line in lines))
     figure, axes = grid(len(cells), 2 if len(cells) > 1 else 1, 3.2)
     for (game, how), ax in zip(cells, axes, strict=True):

@@ -1,8 +1,8 @@
-"""Scores of different games on one scale, so that they can be averaged over games.
+"""A common scale for the scores of different games, so that they can be averaged.
 
-Atari games are human-normalised. Other games have no such scale of their own; then 0 is random play
-where a published score of it is known, or else the lowest final score of any run in the report, and
-1 the mean of the best arm in the report. The page says which.
+Atari games are human-normalised. For other games, 0 is random play if a published score of it is
+known, or else the lowest final score of any run in the report, and 1 is the mean of the best arm in
+the report. The page says which.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ class Normaliser:
 
     zero: float
     one: float
-    told: str  # what 0 and 1 are, as a sentence
+    told: str  # a sentence on the meaning of 0 and 1
 
     def __call__(self, scores: np.ndarray) -> np.ndarray:
         """Normalised scores."""
@@ -28,7 +28,7 @@ class Normaliser:
 
 
 def normaliser(panel: Panel) -> Normaliser | None:
-    """That of a game; None where all runs score alike or nothing is known."""
+    """The scale of a game; None if all runs score the same or nothing is known."""
     at_zero, at_one = (human_normalised(panel.game, score) for score in (0.0, 1.0))
     if at_zero is not None and at_one is not None:
         slope = at_one - at_zero

@@ -1,7 +1,7 @@
-"""One HTML page that needs nothing else: figures are inside, and nothing is fetched.
+"""One self-contained HTML page: figures are embedded, and nothing is loaded.
 
-Whatever comes out of a run folder is escaped. Figures are SVG that matplotlib wrote; their ink
-becomes the page's colour of text, so that they can be read on dark screens too.
+All text from run folders is escaped. Figures are SVG from matplotlib; their ink becomes the page's
+text colour, so that they are readable on dark screens, too.
 """
 
 import re
@@ -45,12 +45,12 @@ summary { cursor: pointer; }
   figure, tr { break-inside: avoid; } .scroll { overflow: visible; }
   figure svg { min-width: 0; } h2, h3 { break-after: avoid; } }
 """
-_SHORT = 32  # characters of a cell that is not broken into lines
+_SHORT = 32  # characters up to which a cell is not wrapped
 _PARTS = ("Summary", "Figures", "Tables", "How it was measured", "Settings", "Runs", "Command")
 
 
 def render(results: Results, figures: Mapping[str, str], command: str) -> str:
-    """The page; `figures` are SVG by name, `command` is what was typed."""
+    """The page; `figures` are SVG by name, `command` is the command line."""
     games = ", ".join(dict.fromkeys(panel.game for panel in results.panels))
     bodies = (
         _sentences(summary(results)) + _warnings(results.warnings),
@@ -76,12 +76,12 @@ def render(results: Results, figures: Mapping[str, str], command: str) -> str:
 
 
 def summary(results: Results) -> list[str]:
-    """What was found, in plain sentences."""
+    """The findings, in plain sentences."""
     told = []
     for panel in results.panels:
         rows = [row for row in results.rows if row.panel is panel and row.measure == FINAL]
         if not rows:
-            told.append(f"{panel.title}: no run counts yet.")
+            told.append(f"{panel.title}: no finished run yet.")
             continue
         told.append(_lead(results, panel, rows))
     joint = [e for e in results.effects if FINAL in e.measure and e.games > 1]
@@ -90,9 +90,9 @@ def summary(results: Results) -> list[str]:
 
 
 def _lead(results: Results, panel: Panel, rows: Sequence[ArmScore]) -> str:
-    """How many runs there are, the baseline's score, and how many effects are clear.
+    """The number of runs, the baseline's score, and the number of clear effects.
 
-    No arm is called the best: the highest of several means is high by chance as well.
+    No arm is called the best, because the highest of several means is partly high by chance.
     """
     arms, runs = len(panel.arms), sum(len(arm.runs) for arm in panel.arms)
     counted = f"{runs} run{'s' * (runs != 1)} in {arms} arm{'s' * (arms != 1)}"
@@ -112,13 +112,12 @@ def _method(results: Results) -> list[str]:
     count = len(results.effects)
     told = [
         results.final_means,
-        "Area under the curve is the mean height of a run's curve of evaluation returns over the "
-        "agent steps that all runs of the game cover: it tells arms apart that end alike.",
+        "Area under the curve is the mean of a run's evaluation returns over the agent steps that "
+        "all runs of the game cover: it distinguishes arms that end with the same score.",
         curves.INTERPOLATED,
-        "Intervals hold 95 %: percentile bootstrap over seeds, stratified by game (rliable, "
-        f"{REPETITIONS:,} resamples, always the same), with percentiles taken further out where "
-        "seeds are few (Student's t and n / (n - 1)). There is none below 3 seeds, and nothing is "
-        "called clear below 4.",
+        "Intervals have 95 %: percentile bootstrap over seeds, stratified by game (rliable, "
+        f"{REPETITIONS:,} resamples with a fixed seed), widened for few seeds (Student's t and "
+        "n / (n - 1)). There is none below 3 seeds, and nothing is called clear below 4.",
         "The interquartile mean of fewer than 4 seeds is their mean.",
     ]
     if count:
@@ -126,9 +125,9 @@ def _method(results: Results) -> list[str]:
     if results.aggregates.rows:
         told += results.aggregates.notes
         told.append(
-            "P(improvement) is the probability that a run is better than one of the baseline, ties "
-            "counted half. Where all runs of an arm are better or worse, resampling cannot find "
-            "another value, and its interval has no width: that is no certainty."
+            "P(improvement) is the probability that a run is better than one of the baseline; ties "
+            "count half. If all runs of an arm are better or all are worse, resampling cannot give "
+            "another value, and the interval has no width; this does not mean certainty."
         )
     return told
 
@@ -141,12 +140,12 @@ def _warnings(warnings: Sequence[str]) -> str:
     if not warnings:
         return ""
     items = "".join(f"<li>{_text(warning)}</li>" for warning in warnings)
-    return f'<h3 class="warn">To be known</h3><ul class="warn">{items}</ul>'
+    return f'<h3 class="warn">Please note</h3><ul class="warn">{items}</ul>'
 
 
 def _figure(name: str, svg: str) -> str:
     inside = svg[svg.index("<svg") :].replace(INK, "currentColor")
-    # Names of groups occur in every figure and are not referred to.
+    # Names of groups occur in every figure and are not referenced.
     inside = re.sub(r'<g id="[^"]*">', "<g>", inside)
     inside = re.sub(r"<metadata>.*?</metadata>", "", inside, flags=re.DOTALL)
     inside = inside.replace("<svg", f'<svg role="img" aria-label="{escape(name)}"', 1)
@@ -215,5 +214,5 @@ def _anchor(title: str) -> str:
 
 
 def _text(text: str) -> str:
-    """Escaped, in one line and not endless."""
+    """Escape text, on one line and of limited length."""
     return escape(errors.one_line(text))

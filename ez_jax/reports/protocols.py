@@ -1,7 +1,7 @@
-"""Results of different protocols are not mixed: refused, or told apart by what differs.
+"""Results of different protocols are not mixed: they are refused, or labelled by what differs.
 
-The search of an evaluation is that of training unless asked otherwise. Where it differs only
-because the runs were trained with different searches, that is what is compared, not a protocol.
+The search of an evaluation is that of training by default. If it differs only because the runs were
+trained with different searches, it is part of the comparison, not of the protocol.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,10 +15,10 @@ HUMAN = "human-normalised games"  # their scores are averaged over games
 
 
 def labels(runs: Sequence[RunRecord], *, mix: bool) -> list[str]:
-    """For each run what tells its protocol from others, such as `sticky_actions=0.25`, or "".
+    """A label per run that distinguishes its protocol, such as `sticky_actions=0.25`, or "".
 
     Raises:
-        BadInput: protocols differ where scores would be compared, and `mix` is false.
+        BadInput: scores of different protocols would be compared, and `mix` is false.
     """
     classes: dict[str, list[RunRecord]] = {}
     for run in runs:
@@ -51,11 +51,11 @@ def _differs(key: str, runs: Sequence[RunRecord]) -> bool:
 
 
 def _as_trained(key: str, run: RunRecord) -> bool:
-    """Whether an entry of the protocol is what the search of training says."""
+    """Whether an entry of the protocol follows from the search of training."""
     search = run.config.search
     if key == "search":
         return run.protocol.get(key) == search.policy
-    # 0 is filled in by the number of actions.
+    # 0 is replaced by a number that depends on the number of actions.
     return key == "num_simulations" and search.num_simulations in (0, run.protocol.get(key))
 
 
@@ -69,5 +69,5 @@ def _refusal(name: str, keys: Sequence[str], runs: Sequence[RunRecord]) -> str:
         shown.append(f"{key} is {values}")
     return (
         f"scores of {name} were measured under different protocols: {'; '.join(shown)}; "
-        "report them by themselves, or show them side by side with mix=true"
+        "report them separately, or show them side by side with mix=true"
     )

@@ -1,4 +1,4 @@
-"""All that a report shows, measured once: tables, figures and page only lay it out."""
+"""All results of a report, measured once; tables, figures and page only show them."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ class ArmScore:
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-    """What was found."""
+    """All results."""
 
     runs: tuple[RunRecord, ...]
     panels: tuple[Panel, ...]

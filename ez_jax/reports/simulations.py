@@ -1,5 +1,5 @@
-"""Score against the number of simulations: of runs trained with several, and of runs that were
-evaluated with several (`python -m ez_jax.evaluate run=DIR simulations=1,4,16,50`).
+"""Score by number of simulations: for runs trained with several, and for runs evaluated with
+several (`python -m ez_jax.evaluate run=DIR simulations=1,4,16,50`).
 """
 
 import dataclasses
@@ -31,13 +31,13 @@ class Line:
 
 
 def lines(panels: Sequence[Panel]) -> tuple[Line, ...]:
-    """Every line that has at least two numbers of simulations."""
+    """All lines with at least two numbers of simulations."""
     found = [line for panel in panels for line in (*_trained(panel), *_played(panel))]
     return tuple(line for line in found if len(line.counts) > 1)
 
 
 def _trained(panel: Panel) -> Iterator[Line]:
-    """The arms that differ from the baseline in the number of simulations alone."""
+    """The arms that differ from the baseline only in the number of simulations."""
     base = panel.baseline.values
     arms = {
         arm.values[KEY]: arm
@@ -66,7 +66,7 @@ def _played(panel: Panel) -> Iterator[Line]:
 
 
 def missing(panel: Panel) -> Iterator[str]:
-    """A sentence for every arm of which only some runs were evaluated so."""
+    """A sentence for every arm of which only some runs were evaluated in this way."""
     for arm in panel.arms:
         lacking = [run for run in arm.runs if not run.by_simulations]
         if lacking and len(lacking) < len(arm.runs):
@@ -78,7 +78,7 @@ def _measured(run: RunRecord) -> dict[int, float]:
     """Mean return by number of simulations.
 
     Raises:
-        BadInput: the file holds something else.
+        BadInput: the file has something else.
     """
     if not run.by_simulations:
         return {}

@@ -1,4 +1,4 @@
-"""Tables of a report: rows for the page, CSV files with every digit, and LaTeX (booktabs)."""
+"""Tables of a report: rows for the page, CSV files with all digits, and LaTeX (booktabs)."""
 
 import dataclasses
 import re
@@ -26,7 +26,7 @@ class Table:
 
 
 def tables(results: Results) -> tuple[Table, ...]:
-    """What the page shows and a paper would: scores, aggregates, effects, references."""
+    """The tables of the page and of a paper: scores, aggregates, effects, references."""
     found = [_scores(results), _aggregates(results), _effects(results), _simulations(results)]
     found += [_evaluated(results), _references(results)]
     return tuple(table for table in found if table.rows)
@@ -64,7 +64,7 @@ def _effects(results: Results) -> Table:
         for e in results.effects
     )
     head = ("game", "measure", "switch", "change", "effect", "seeds", "verdict")
-    caption = "Effects against the baseline's setting; of pairs, what goes beyond both"
+    caption = "Effects relative to the baseline; for pairs, the interaction"
     return Table("effects", caption, head, rows)
 
 
@@ -75,7 +75,7 @@ def _simulations(results: Results) -> Table:
         for count, estimate in zip(line.counts, line.scores, strict=True)
     )
     head = ("game", "arm", "how", "simulations", "score", "seeds")
-    return Table("simulations", "Score against the number of simulations", head, rows)
+    return Table("simulations", "Score by number of simulations", head, rows)
 
 
 def _evaluated(results: Results) -> Table:
@@ -118,7 +118,7 @@ def _references(results: Results) -> Table:
 
 
 def settings_table(panel: Panel) -> Table:
-    """What differs between the arms of a game."""
+    """The settings that differ between the arms of a game."""
     rows = tuple(
         (
             arm.name,
@@ -227,13 +227,13 @@ def _fields(value: Any, *names: str) -> dict[str, Any]:
 
 
 def _csv(rows: Iterable[dict[str, Any]]) -> str:
-    # Of objects: whole numbers stay whole where some are missing.
+    # Of objects, so that integers stay integers if some are missing.
     frame = pd.DataFrame(list(rows), dtype=object).map(_csv_cell)
     return frame.to_csv(index=False, lineterminator="\n")
 
 
 def _csv_cell(value: Any) -> Any:
-    """Text that a spreadsheet does not take for a formula, whatever a run folder holds."""
+    """Text that a spreadsheet does not interpret as a formula."""
     if isinstance(value, bool) or not isinstance(value, str | list | dict):
         return value
     text = errors.one_line(value)
@@ -279,8 +279,8 @@ _LATEX = {
 
 
 def escape_latex(text: str) -> str:
-    """Text that LaTeX prints as it is."""
-    # In front of a row's first cell a bracket would be an argument of the line before.
+    """Escape text for LaTeX."""
+    # Before a row's first cell, a bracket would be an argument of the line before.
     escaped = "".join(_LATEX.get(character, character) for character in text)
     return re.sub(r"^\[", "{[}", escaped)
 

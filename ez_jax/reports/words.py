@@ -1,4 +1,4 @@
-"""Settings as a reader knows them: the ideas by their names, every other key as it is typed."""
+"""Settings in words: ideas by their names, other keys as on the command line."""
 
 IDEAS = {
     "value_prefix": "value prefix",
@@ -23,7 +23,7 @@ def of_keys(names: str) -> str:
 
 
 def of_arm(name: str) -> str:
-    """What differs from the baseline: `without consistency`, `simulations 8`, else as it is."""
+    """A difference from the baseline in words: `without consistency`, `simulations 8`, ..."""
     return ", ".join(map(_of_change, name.split(", ")))
 
 

@@ -1,1 +1,1 @@
-"""The files of a run: folder, lock, metrics, checkpoints, journal of the replay, crash bundles."""
+"""The files of a run: folder, lock, metrics, checkpoints, replay journal, crash bundles."""

@@ -1,15 +1,16 @@
 """Saves and restores a run: arrays by orbax, everything else as JSON, no pickles.
 
-A checkpoint is a folder that appears under its name only when it is complete:
+A checkpoint is a folder that gets its name only when it is complete:
 
     <run>/checkpoints/<step>/<item>/   one orbax tree of arrays per item (train, rest, ...)
                             /meta.json   format, clocks, shape of every array, state of the journal
-                            /SHA256SUMS  of every file (`sha256sum -c` understands it)
-                     /best/    as above, the weights that played best
+                            /SHA256SUMS  of every file (for `sha256sum -c`)
+                     /best/    as above, the weights of the best evaluation
                      /rows/    the journal: replay rows that all checkpoints share
 
 Items can be restored one by one, so evaluation does not read the replay. The rows of the replay are
-by far the most; each is written once (`replay_journal.py`), so that a checkpoint costs what is new.
+by far the largest part; each is written once (`replay_journal.py`), so a checkpoint only writes
+what is new.
 """
 
 import concurrent.futures
@@ -53,18 +54,18 @@ _STEP = re.compile(r"0|[1-9][0-9]{0,17}")  # the name of a complete checkpoint
 
 
 class Restored(NamedTuple):
-    """What a checkpoint held."""
+    """The content of a checkpoint."""
 
     step: int  # agent steps
-    state: dict[str, Any]  # by item, as the template
+    state: dict[str, Any]  # by item, like the template
     meta: dict[str, Any]  # as given to save
 
     @property
     def clocks(self) -> Clocks:
-        """The clocks that were saved in `meta`.
+        """The clocks saved in `meta`.
 
         Raises:
-          BadInput: they are none, or those of another checkpoint.
+          BadInput: they are damaged, or those of another checkpoint.
         """
         told = self.meta.get("clocks")
         found = told if isinstance(told, dict) else {}
@@ -83,7 +84,7 @@ class Restored(NamedTuple):
         return Clocks(**found)
 
 
-# Trees of arrays or of ShapeDtypeStruct by item, or what makes them from a checkpoint's meta.
+# Trees of arrays or of ShapeDtypeStruct by item, or a function from a checkpoint's meta to them.
 Template = Mapping[str, Any] | Callable[[dict[str, Any]], Mapping[str, Any]]
 
 
@@ -93,8 +94,8 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
     def __init__(
         self, run_dir: str | Path, keep: int = 1, warn: Callable[[str], None] = warnings.warn
     ):
-        """`keep` (from 1 on) of the newest checkpoints stay; `warn` is told of damaged ones."""
-        self._dir = paths.expanded(run_dir).absolute() / "checkpoints"  # orbax wants absolute
+        """Keep the `keep` (1 or more) newest checkpoints; call `warn` about damaged ones."""
+        self._dir = paths.expanded(run_dir).absolute() / "checkpoints"  # orbax needs absolute
         self._keep = keep
         self._warn = warn
         self._is_prepared = False
@@ -123,19 +124,19 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
         rows: Sequence[Rows] = (),
         oldest_row: int = 0,
     ) -> None:
-        """Save `state`, arrays by item, and `meta`, JSON; the writing goes on in the background.
+        """Save `state`, arrays by item, and `meta`, JSON, in the background.
 
         The arrays are copied to the host before this returns, so the caller may donate them. It
-        waits for the save before, and raises what went wrong there. Once the new checkpoint
-        stands and was read back, older ones beyond `keep` go, and so do later ones: a run that went
-        back to `step` has given them up.
+        waits for the previous save, and raises its error. Once the new checkpoint is complete and
+        was read back, older ones beyond `keep` are deleted, and so are later ones: a run that went
+        back to `step` has abandoned them.
 
         Args:
           step: agent steps.
           state: trees of arrays.
           meta: plain values.
-          rows: those that follow what the journal holds already.
-          oldest_row: rows before it are of no use to this checkpoint.
+          rows: those that follow the rows in the journal.
+          oldest_row: this checkpoint does not need earlier rows.
 
         Raises:
           BadInput: the folder cannot be written.
@@ -156,7 +157,7 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
         self._pending = self._executor.submit(write)
 
     def save_best(self, step: int, state: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
-        """As `save`, under the name `best`, beside the others, which all stay."""
+        """As `save`, under the name `best`; all other checkpoints are kept."""
         content, host_state = self._prepare(step, state, meta)
 
         def write() -> None:
@@ -168,7 +169,7 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
     def _prepare(
         self, step: int, state: Mapping[str, Any], meta: Mapping[str, Any], added: int = 0
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What meta.json says, and a copy of the state on the host, once there is room for it."""
+        """The content of meta.json and a copy of the state on the host, if the disk has room."""
         self.wait()
         if not self._is_prepared:
             make_run_dir(self._dir)
@@ -179,8 +180,8 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
         return content, {item: to_host(tree) for item, tree in state.items()}
 
     def best(self) -> dict[str, Any] | None:
-        """The `meta` of the best weights; None if there are none yet, or no sound ones."""
-        self.wait()  # they may still be on their way to the disk
+        """The `meta` of the best weights; None if there are none, or if they are damaged."""
+        self.wait()  # they may still be being written
         if not (self._dir / BEST).is_dir():
             return None
         try:
@@ -193,12 +194,12 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
     def restore(self, step: int | str, template: Template) -> Restored:
         """Restore the items named in `template`, trees of arrays or of ShapeDtypeStruct.
 
-        A leaf comes back as NumPy where the template has NumPy, else as a JAX array (on the
-        template's sharding, if it has one). int64 and float64 therefore need a NumPy template.
+        A leaf is returned as NumPy if the template has NumPy, otherwise as a JAX array (with the
+        template's sharding, if it has one). So int64 and float64 need a NumPy template.
 
         Args:
           step: agent steps, or `BEST`.
-          template: by item, or a function that makes it from the checkpoint's meta.
+          template: by item, or a function from the checkpoint's meta to it.
 
         Raises:
           DamagedCheckpoint: files are missing or changed.
@@ -215,12 +216,12 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
         return Restored(content["step"], state, content["meta"])
 
     def restore_newest(self, template: Template, *, rows: bool = False) -> Restored | None:
-        """Restore the newest checkpoint that is sound; None if there is no checkpoint at all.
+        """Restore the newest undamaged checkpoint; None if there is no checkpoint at all.
 
-        With `rows` the journal goes back to it, too, and can be read and appended to.
+        With `rows` the journal is set back to it, too, for reading and appending.
 
         Raises:
-          BadInput: every checkpoint is damaged, or as `restore` does.
+          BadInput: every checkpoint is damaged, or as in `restore`.
         """
         steps = self.steps()
         for i, step in reversed(list(enumerate(steps))):
@@ -233,17 +234,17 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
             except (DamagedCheckpoint, DamagedJournal) as error:
                 self._warn(f"{error}; it is left out, and the one before is tried")
         if steps:
-            raise BadInput(f"no sound checkpoint is left in {self._dir}; start in a new run_dir=")
+            raise BadInput(f"every checkpoint in {self._dir} is damaged; start in a new run_dir=")
         return None
 
     def check(self) -> None:
-        """Raise what went wrong in a save, if it is over, without waiting for it."""
+        """Raise the error of a finished save, without waiting."""
         if self._pending is not None and self._pending.done():
             self.wait()
 
     @watchdog.at("writing the checkpoint")
     def wait(self) -> None:
-        """Wait until the last save stands on the disk; raises what went wrong in it."""
+        """Wait until the last save is on the disk; raises its error."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
@@ -259,7 +260,7 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
         self.close()
 
     def _write(self, name: str, host_state: Mapping[str, Any], content: Mapping[str, Any]) -> None:
-        """Write a complete folder, read it, then give it its name (on the background thread)."""
+        """Write a complete folder, read it back, then name it (on the background thread)."""
         part, final, old = (self._dir / f"{name}{end}" for end in (".part", "", ".old"))
         try:
             write_folder(part, host_state, json.dumps(content, allow_nan=False))
@@ -268,25 +269,25 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
                 final.rename(old)
             part.rename(final)
         finally:
-            # If it failed, perhaps on a full disk: nothing of it stays.
+            # After a failure, perhaps a full disk, nothing of it stays.
             shutil.rmtree(part, ignore_errors=True)
         sync(self._dir)
         shutil.rmtree(old, ignore_errors=True)
 
     @contextlib.contextmanager
     def _counting_when_read(self, step: int) -> Iterator[None]:
-        """Say what it means if something that was just written does not come back so."""
+        """Explain the error if a checkpoint that was just written does not read back equal."""
         try:
             yield
         except (DamagedCheckpoint, DamagedJournal) as error:
             raise Fault(
-                f"the checkpoint of {step:,} agent steps does not come back from the disk as it "
-                f"was written and does not count ({error}); see to the disk: the same command goes "
-                "on from the one before"
+                f"the checkpoint of {step:,} agent steps does not read back as it was written and "
+                f"does not count ({error}); check the disk; the same command resumes from the "
+                "checkpoint before"
             ) from error
 
     def _drop_others(self, step: int) -> None:
-        """Delete the checkpoints that the one at `step` makes superfluous, and their rows."""
+        """Delete the checkpoints that the one at `step` replaces, and their rows."""
         there = self.steps()
         past = [other for other in there if other <= step and other not in self._given_up - {step}]
         keep = past[-self._keep :]
@@ -296,14 +297,14 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
         self.journal.drop_before(min(map(self._oldest_row, keep)))
 
     def _oldest_row(self, step: int) -> int:
-        """The oldest row that a checkpoint needs; of a damaged one, which needs none, the last."""
+        """The oldest row that a checkpoint needs; a damaged one needs none, so the last."""
         try:
             return journal_of(self._dir / str(step))[1]
         except DamagedCheckpoint:
             return self.journal.end
 
     def tidy_up(self) -> None:
-        """Clear away what a save that was killed has left; for the process that saves."""
+        """Remove what a killed save left behind; for the process that saves."""
         for old in self._dir.glob("*.old"):
             if not old.with_suffix("").exists():
                 old.rename(old.with_suffix(""))

@@ -1,4 +1,4 @@
-"""The files of one checkpoint: what is written into its folder, and whether they still are that."""
+"""The files of one checkpoint: writing them, and checking that they are unchanged."""
 
 import hashlib
 import json
@@ -34,14 +34,14 @@ OVERHEAD = 2**26  # bytes of an item's files beside its arrays, far more than th
 def describe_content(
     step: int, state: Mapping[str, Any], meta: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What meta.json says, but for the journal; fails now if something cannot be saved."""
+    """The content of meta.json without the journal; fails now if something cannot be saved."""
     index = {item: describe(tree) for item, tree in state.items()}
     json.dumps(meta, allow_nan=False)
     return {"format": FORMAT, "step": step, "items": index, "meta": dict(meta)}
 
 
 def write_folder(folder: Path, host_state: Mapping[str, Any], meta_text: str) -> None:
-    """Write a whole checkpoint into a new folder, and see it safely on the disk."""
+    """Write a whole checkpoint into a new folder, and flush it to the disk."""
     folder.mkdir()
     for item, tree in host_state.items():
         save_item(folder / item, tree)
@@ -52,10 +52,10 @@ def write_folder(folder: Path, host_state: Mapping[str, Any], meta_text: str) ->
 
 
 def check_folder(folder: Path, host_state: Mapping[str, Any]) -> None:
-    """Read a checkpoint that was just written as a restore would, and compare it.
+    """Read back a checkpoint that was just written, as a restore would, and compare it.
 
     Raises:
-      DamagedCheckpoint: it does not come back as it was.
+      DamagedCheckpoint: it is not equal.
     """
     check_sums(folder, META_FILE, safe_files.LARGE)
     for item, tree in host_state.items():
@@ -83,7 +83,7 @@ def check_disk(folder: Path, state: Mapping[str, Any], added: int) -> None:
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
-    """What meta.json says.
+    """The content of meta.json.
 
     Raises:
       DamagedCheckpoint: it is missing or was changed.
@@ -105,24 +105,24 @@ def read_meta(folder: Path) -> dict[str, Any]:
     items, meta = content.get("items"), content.get("meta")
     is_index = isinstance(items, dict) and all(isinstance(item, dict) for item in items.values())
     if type(written) is not int or not is_index or not isinstance(meta, dict):
-        raise DamagedCheckpoint(f"{folder} is damaged: {META_FILE} is none of ez_jax")
+        raise DamagedCheckpoint(f"{folder} is damaged: {META_FILE} was not written by ez_jax")
     if folder.name not in (str(content.get("step")), BEST):
         raise DamagedCheckpoint(f"{folder} is damaged: it is that of step {content.get('step')!r}")
     return content
 
 
 def journal_of(folder: Path) -> tuple[list[Any], int]:
-    """Files of the journal that a checkpoint needs, and the number of its oldest row.
+    """The files of the journal that a checkpoint needs, and the number of its oldest row.
 
     Raises:
-      DamagedCheckpoint: the checkpoint is damaged, or tells of no journal.
+      DamagedCheckpoint: the checkpoint is damaged, or does not describe a journal.
     """
     told = read_meta(folder).get("journal")
     if isinstance(told, dict) and told.keys() == {"files", "oldest_row"}:
         files, oldest_row = told["files"], told["oldest_row"]
         if isinstance(files, list) and type(oldest_row) is int:
             return files, oldest_row
-    raise DamagedCheckpoint(f"{folder} is damaged: {META_FILE} tells of no journal")
+    raise DamagedCheckpoint(f"{folder} is damaged: {META_FILE} does not describe a journal")
 
 
 def check_shapes(folder: Path, item: str, there: Any, here: dict[str, str]) -> None:
@@ -133,7 +133,7 @@ def check_shapes(folder: Path, item: str, there: Any, here: dict[str, str]) -> N
         name = differing[0]
         more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
         raise BadInput(
-            f"{folder} holds another configuration: {item}/{name} is {there.get(name, 'absent')} "
+            f"{folder} has another configuration: {item}/{name} is {there.get(name, 'absent')} "
             f"there and {here.get(name, 'absent')} here{more}"
         )
 
@@ -150,7 +150,7 @@ def _sums(folder: Path, under: str = "", limit: float = math.inf) -> dict[str, s
             continue
         size += path.stat().st_size
         if not path.is_file() or size > limit:
-            raise DamagedCheckpoint(f"{folder} is damaged: {path.name} is no file, or too large")
+            raise DamagedCheckpoint(f"{folder} is damaged: {path.name} is not a file, or too large")
         with path.open("rb") as file:
             name = path.relative_to(folder).as_posix()
             sums[name] = hashlib.file_digest(file, "sha256").hexdigest()
@@ -158,10 +158,10 @@ def _sums(folder: Path, under: str = "", limit: float = math.inf) -> dict[str, s
 
 
 def check_sums(folder: Path, under: str, limit: int) -> None:
-    """Make sure that the files at or below `under` are those that were written.
+    """Check that the files at or below `under` are unchanged.
 
     Raises:
-      DamagedCheckpoint: they are not, or have more than `limit` bytes.
+      DamagedCheckpoint: they were changed, or have more than `limit` bytes.
       BadInput: they cannot be read.
     """
     sums_file = folder / SUMS_FILE

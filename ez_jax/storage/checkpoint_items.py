@@ -1,7 +1,7 @@
-"""The items of a checkpoint: trees of arrays on their way to orbax and back.
+"""The items of a checkpoint: from trees of arrays to orbax and back.
 
-Orbax sees nested dictionaries of NumPy arrays, which any other program can read; the types (optax
-states, PyTreeNodes, random keys) come back from the caller's template.
+Orbax stores nested dictionaries of NumPy arrays, which any other program can read; the types (optax
+states, PyTreeNodes, random keys) come from the caller's template.
 """
 
 import contextlib
@@ -22,11 +22,11 @@ from flax.traverse_util import unflatten_dict
 from ez_jax.config import BadInput
 from ez_jax.storage import safe_files
 
-# Large arrays are cut into chunks of this size: compression and reading then use several threads.
+# Large arrays are cut into chunks of this size, so that several threads compress and read.
 CHUNK_BYTES = 2**24
 
-# What is saved is a copy already, so orbax need not make a second one. (No leaf is a jax.Array, but
-# orbax warns if it would not know what to do with one.)
+# The saved arrays are a copy already, so orbax need not make another. (No leaf is a jax.Array, but
+# orbax warns if it would not know how to handle one.)
 _HANDLERS = ocp.type_handlers.create_type_handler_registry(
     (np.ndarray, ocp.type_handlers.NumpyHandler(deepcopy_host_arrays=False)),
     (jax.Array, ocp.type_handlers.ArrayHandler()),
@@ -36,7 +36,7 @@ PyTree = Any
 
 
 class DamagedCheckpoint(BadInput):
-    """A checkpoint whose files are not those that were written."""
+    """A checkpoint whose files were changed."""
 
 
 def tree_bytes(tree: PyTree) -> int:
@@ -55,7 +55,7 @@ def _names(tree: PyTree) -> list[tuple[str, ...]]:
 
 
 def describe(tree: PyTree) -> dict[str, str]:
-    """`dtype[shape]` of every leaf by its path; what a template must agree with."""
+    """`dtype[shape]` of every leaf by its path, which a template has to match."""
     leaves = jax.tree.leaves(tree)
     for leaf in leaves:
         if not hasattr(leaf, "dtype"):
@@ -65,11 +65,11 @@ def describe(tree: PyTree) -> dict[str, str]:
 
 
 def to_host(tree: PyTree) -> PyTree:
-    """Copies as NumPy, keys as their bits; the copy is our own, whatever happens to the source."""
+    """Copies as NumPy, keys as their bits; independent of what happens to the source."""
 
     def copy(leaf: Any) -> np.ndarray:
-        # On a CPU asarray is a view of the very buffer that the caller may change or donate next,
-        # and newer versions of JAX keep that view, so that it could not be donated any more.
+        # On a CPU asarray is a view of a buffer that the caller may change or donate next, and
+        # newer versions of JAX keep that view, so that the buffer could no longer be donated.
         return np.asarray(leaf) if on_device(leaf) else np.array(leaf)
 
     def on_device(leaf: Any) -> bool:
@@ -83,13 +83,13 @@ def to_host(tree: PyTree) -> PyTree:
 
 
 def _nested(tree: PyTree) -> dict[str, Any]:
-    """The leaves in nested dictionaries; without empty arrays, which orbax does not take."""
+    """The leaves in nested dictionaries, without empty arrays, which orbax does not accept."""
     leaves = zip(_names(tree), jax.tree.leaves(tree), strict=True)
     return unflatten_dict({names: leaf for names, leaf in leaves if leaf.size})
 
 
 def _orbax() -> tuple[ocp.Checkpointer, ocp.PyTreeCheckpointHandler]:
-    """Of this process alone: what is saved is whole in each, so one writes and all may read."""
+    """Orbax for this process alone: each has all the data, so one writes and all may read."""
     number = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(
         primary_host=number, active_processes={number}, barrier_sync_key_prefix=f"alone{number}"
@@ -102,15 +102,15 @@ def _orbax() -> tuple[ocp.Checkpointer, ocp.PyTreeCheckpointHandler]:
 
 @contextlib.contextmanager
 def _plainly_named(folder: Path) -> Iterator[Path]:
-    """The same folder under a path without special characters, while the block lasts.
+    """The same folder under a path without special characters, within the block.
 
-    Orbax looks for its files by patterns in which the whole path is a part, takes `gs:` in it for a
-    bucket, and TensorStore takes UTF-8 only: what a user calls a folder must not matter to them.
+    Orbax uses the whole path in file patterns and takes `gs:` for a bucket, and TensorStore accepts
+    only UTF-8. The name of a user's folder must not matter.
     """
     parent = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         short = Path(f"/proc/self/fd/{parent}")
-        # Elsewhere than on Linux there is no such name.
+        # Only Linux has such a name.
         yield short / folder.name if short.exists() else folder
     finally:
         os.close(parent)
@@ -151,7 +151,7 @@ def restore_item(folder: Path, template: PyTree) -> PyTree:
     """Read an orbax folder into the types and onto the devices of `template`.
 
     Raises:
-      DamagedCheckpoint: orbax cannot read it, or it holds other arrays than `template`.
+      DamagedCheckpoint: orbax cannot read it, or its arrays differ from `template`.
     """
     nested = _read(folder, _nested(jax.tree.map(_stored, template)))
     leaves, structure = jax.tree.flatten(template)
@@ -163,10 +163,10 @@ def restore_item(folder: Path, template: PyTree) -> PyTree:
 
 
 def check_item(folder: Path, tree: PyTree) -> None:
-    """Make sure that an orbax folder holds a tree of NumPy arrays bit by bit.
+    """Check that an orbax folder equals a tree of NumPy arrays, bit by bit.
 
     Raises:
-      DamagedCheckpoint: it cannot be read, or holds something else.
+      DamagedCheckpoint: it cannot be read, or differs.
     """
     there = jax.tree.leaves(restore_item(folder, tree))
     for names, leaf, found in zip(_names(tree), jax.tree.leaves(tree), there, strict=True):
@@ -175,16 +175,16 @@ def check_item(folder: Path, tree: PyTree) -> None:
 
 
 def _raw(array: np.ndarray) -> memoryview:
-    """The bytes of an array, no copy if they lie in succession."""
+    """The bytes of an array, without a copy if it is contiguous."""
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _read(folder: Path, wanted: PyTree) -> PyTree:
-    """The arrays of an orbax folder as NumPy, if they are as `wanted`."""
+    """The arrays of an orbax folder as NumPy, if they match `wanted`."""
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
     asyncio = logging.getLogger("asyncio")
     level, told = asyncio.level, ""
-    # Of several arrays that cannot be read orbax takes notice of one; asyncio would print the rest.
+    # If several arrays cannot be read, orbax reports one; asyncio would print the rest.
     asyncio.setLevel(logging.CRITICAL)
     try:
         _check_layout(folder)
@@ -194,24 +194,24 @@ def _read(folder: Path, wanted: PyTree) -> PyTree:
             return orbax.restore(named, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
     except (DamagedCheckpoint, MemoryError):
         raise
-    except Exception as error:  # noqa: BLE001 what was written by someone else may lead to any
+    except Exception as error:  # noqa: BLE001 an untrusted file can cause any exception
         told = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
     finally:
         if told:
-            gc.collect()  # they are told of now or later
+            gc.collect()  # otherwise they are printed later
         asyncio.setLevel(level)
     raise DamagedCheckpoint(f"{folder} is damaged: it cannot be read ({told})")
 
 
 def _stored(leaf: Any) -> Any:
-    """Shape and type of a leaf as they lie in the folder."""
+    """Shape and type of a leaf as stored in the folder."""
     if _is_key(leaf):
         return jax.eval_shape(jax.random.key_data, jax.ShapeDtypeStruct(leaf.shape, leaf.dtype))
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
 
 
 def _check_layout(folder: Path) -> None:
-    """Refuse a folder whose arrays orbax would look for elsewhere or read in another way."""
+    """Refuse a folder whose arrays orbax would take from elsewhere or read differently."""
     told = safe_files.read_json(folder / "_METADATA")
     leaves = told["tree_metadata"].values()
     kinds = {leaf["value_metadata"]["value_type"] for leaf in leaves}
@@ -220,7 +220,7 @@ def _check_layout(folder: Path) -> None:
 
 
 def _check_stored(folder: Path, there: PyTree, wanted: PyTree) -> None:
-    """Refuse other arrays before any is read: orbax would take memory for what the folder says."""
+    """Refuse other arrays before reading: orbax would allocate what the folder says."""
     paths = [[path for path, _ in jax.tree.leaves_with_path(tree)] for tree in (there, wanted)]
     if paths[0] != paths[1]:
         raise DamagedCheckpoint(f"{folder} is damaged: its arrays have other names")
@@ -231,12 +231,12 @@ def _check_stored(folder: Path, there: PyTree, wanted: PyTree) -> None:
         if not is_same or chunk > max(CHUNK_BYTES, tree_bytes(leaf)):
             raise DamagedCheckpoint(
                 f"{folder} is damaged: {'/'.join(names)} is {array.dtype}{list(array.shape)} in "
-                f"chunks of {chunk:,} bytes, which meta.json does not tell"
+                f"chunks of {chunk:,} bytes, unlike in meta.json"
             )
 
 
 def _take(nested: dict[str, Any], names: tuple[str, ...]) -> np.ndarray:
-    """Remove one leaf, so that no second copy of it stays alive."""
+    """Remove one leaf, so that no second copy of it stays in memory."""
     *parents, last = names
     for name in parents:
         nested = nested[name]
@@ -244,7 +244,7 @@ def _take(nested: dict[str, Any], names: tuple[str, ...]) -> np.ndarray:
 
 
 def _like(template: Any, array: np.ndarray) -> Any:
-    """A restored array as the template wants it."""
+    """Convert a restored array to the kind of the template."""
     if _is_key(template):
         return jax.random.wrap_key_data(jax.numpy.asarray(array), impl=_key_impl(template))
     if isinstance(template, np.ndarray | np.generic):
@@ -253,7 +253,7 @@ def _like(template: Any, array: np.ndarray) -> Any:
 
 
 def _key_impl(template: Any) -> Any:
-    """The generator of a key, also of a ShapeDtypeStruct, which only tracing can ask."""
+    """The implementation of a key, also for a ShapeDtypeStruct, which needs tracing."""
     found = []
     jax.eval_shape(lambda key: found.append(jax.random.key_impl(key)), template)
     return found[0]

@@ -1,10 +1,10 @@
-"""What is kept of a run that failed: a folder with all that its last update needs.
+"""The crash bundle of a failed run: a folder with everything that its last update needs.
 
     <run>/crashes/<utc time>/traceback.txt   of the failure
                             /crash.json      clocks, settings, versions; which arrays are there
                             /arrays/         orbax, as in a checkpoint, no pickles
 
-`report` writes it, `read` reads it, `python -m ez_jax.replay_crash` makes that update again.
+`report` writes it, `read` reads it, `python -m ez_jax.replay_crash` repeats that update.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ from ez_jax.structs import Clocks, EnvSpec, Prepared, TrainState
 
 FORMAT = 1
 FOLDER, FACTS_FILE, TRACEBACK_FILE, ARRAYS = "crashes", "crash.json", "traceback.txt", "arrays"
-KEEP = 3  # bundles of a run
+KEEP = 3  # bundles per run
 CLOCKS = ("agent_steps", "env_frames", "updates")  # the fourth is in the last line of metrics
 TIME = "%Y-%m-%dT%H-%M-%S.%fZ"
 
@@ -41,13 +41,13 @@ class LastUpdate(NamedTuple):
     """The newest update that was dispatched."""
 
     number: int  # updates made before it
-    group: Prepared  # that it is one of
-    i: int  # its place among them
-    key: jax.Array  # that the draws of every update are made from
+    group: Prepared  # the group to which it belongs
+    i: int  # its place in the group
+    key: jax.Array  # from which the random numbers of every update come
 
 
 class FailedRun(NamedTuple):
-    """What is known of a run that failed; of one that was still being built it is less."""
+    """What is known about a failed run; less if it was still starting."""
 
     folder: Path
     config: Config
@@ -58,32 +58,32 @@ class FailedRun(NamedTuple):
 
 
 class Bundle(NamedTuple):
-    """A bundle as it was read: data from anywhere, whose files are those that were written."""
+    """A bundle that was read: untrusted data, but its files are unchanged."""
 
     folder: Path
     facts: dict[str, Any]  # crash.json
     traceback: str
     config: Config
-    spec: EnvSpec | None  # None: it failed before there was an environment
+    spec: EnvSpec | None  # None: it failed before the environment existed
     arrays: dict[str, np.ndarray]  # by path: train/..., batch/..., targets/..., learn_key
 
 
 def report(run: FailedRun, error: BaseException | None) -> None:
-    """Leave a bundle of a run that ended with this error, and tell where.
+    """Write a bundle for a run that ended with this error, and print where.
 
-    What the user did wrong and interrupts leave none. A fault in here is told and hides nothing.
+    Bad input and interrupts leave none. An error in here is reported and hides nothing.
     """
     if not isinstance(error, Exception) or isinstance(error, BadInput):
         return
     try:
         told = _write(run, error)
-    except Exception as fault:  # noqa: BLE001 told, and the error that matters follows
+    except Exception as fault:  # noqa: BLE001 reported, and the error that matters follows
         told = f"no crash bundle could be written: {_in_short(fault)}"
     sys.stderr.write(told + "\n")
 
 
 def _write(run: FailedRun, error: Exception) -> str:
-    """Write a complete folder, then give it its name; the line that tells of it."""
+    """Write a complete folder, then name it; returns the line that reports it."""
     now = datetime.datetime.now(datetime.UTC)
     final = run.folder / FOLDER / now.strftime(TIME)
     part = final.with_name(final.name + ".part")
@@ -97,7 +97,7 @@ def _write(run: FailedRun, error: Exception) -> str:
         (part / FACTS_FILE).write_text(json.dumps(facts, indent=1), encoding="utf-8")
         os.replace(part, final)
     finally:
-        shutil.rmtree(part, ignore_errors=True)  # if it failed: nothing of it stays
+        shutil.rmtree(part, ignore_errors=True)  # after a failure, nothing of it stays
     for old in _bundles(run.folder)[:-KEEP]:
         shutil.rmtree(old, ignore_errors=True)
     less = f" ({len(left_out)} arrays could not be saved: {FACTS_FILE} says why)"
@@ -124,12 +124,12 @@ def _last_metrics(folder: Path) -> dict[str, float] | None:
     try:
         lines = read_metrics(folder)
         return lines[-1] if lines else None
-    except BadInput:  # none yet, or damaged: then that is what the traceback is about
+    except BadInput:  # missing or damaged: then the traceback is about that
         return None
 
 
 def _save_arrays(folder: Path, run: FailedRun) -> tuple[dict[str, Any], dict[str, str]]:
-    """Save what can be had of an update: digests of what is there, reasons of what is not."""
+    """Save what is available of an update: digests of its arrays, reasons for missing ones."""
     last = run.last_update
     if run.train is None or last is None:
         return {}, {}
@@ -139,7 +139,7 @@ def _save_arrays(folder: Path, run: FailedRun) -> tuple[dict[str, Any], dict[str
     left_out |= reasons
     try:
         save_item(folder, unflatten_dict(arrays, sep="/"))
-    except Exception as fault:  # noqa: BLE001 a full disk, say: the text may still find room
+    except Exception as fault:  # noqa: BLE001 for example a full disk: the text may still fit
         shutil.rmtree(folder, ignore_errors=True)
         return {}, left_out | dict.fromkeys(arrays, _in_short(fault))
     there = {
@@ -150,7 +150,7 @@ def _save_arrays(folder: Path, run: FailedRun) -> tuple[dict[str, Any], dict[str
 
 
 def _readable(tree: Any) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Leaves on the host by path, and why there are not more."""
+    """The leaves on the host by path, and reasons for missing ones."""
     arrays, left_out = {}, {}
     for name, leaf in zip(describe(tree), jax.tree.leaves(tree), strict=True):
         if leaf.is_deleted():
@@ -158,7 +158,7 @@ def _readable(tree: Any) -> tuple[dict[str, np.ndarray], dict[str, str]]:
             continue
         try:
             arrays[name] = to_host(leaf)
-        except Exception as fault:  # noqa: BLE001 written down: its computation failed
+        except Exception as fault:  # noqa: BLE001 recorded: its computation failed
             left_out[name] = _in_short(fault)
     return arrays, left_out
 
@@ -168,7 +168,7 @@ def _digest(array: np.ndarray) -> str:
 
 
 def _in_short(error: BaseException) -> str:
-    """The last line of a traceback, cut where it is long."""
+    """The last line of a traceback, cut if it is long."""
     return f"{type(error).__name__}: {error}".partition("\n")[0][:500]
 
 
@@ -191,7 +191,7 @@ def read(path: str | Path) -> Bundle:
         folder = bundles[-1]
     try:
         return _read(folder)
-    except Exception as fault:  # what orbax or JSON find wrong has many names
+    except Exception as fault:  # orbax and JSON raise many kinds of errors
         raise BadInput(f"the crash bundle {folder} is damaged: {_in_short(fault)}") from fault
 
 
@@ -201,7 +201,7 @@ def _read(folder: Path) -> Bundle:
         raise ValueError(f"its format is {facts['format']!r}, and this version reads {FORMAT}")
     there, number, told = facts["arrays"], facts["update"], ("time", "error", "device")
     if not (number is None or type(number) is int) or not all(type(facts[k]) is str for k in told):
-        raise ValueError(f"{FACTS_FILE} is not what was written")
+        raise ValueError(f"{FACTS_FILE} was changed")
     template = {name: _template(str(entry["is"])) for name, entry in there.items()}
     arrays = {}
     if template:
@@ -209,7 +209,7 @@ def _read(folder: Path) -> Bundle:
         arrays = dict(zip(describe(nested), jax.tree.leaves(nested), strict=True))
     for name, array in arrays.items():
         if _digest(array) != there[name]["sha256"]:
-            raise ValueError(f"{name} is not what was written")
+            raise ValueError(f"{name} was changed")
     return Bundle(
         folder=folder,
         facts={"clocks": None, "commit": None, **facts, "left_out": dict(facts["left_out"])},
@@ -221,10 +221,10 @@ def _read(folder: Path) -> Bundle:
 
 
 def _template(described: str) -> np.ndarray:
-    """What `describe` told of an array, as an array without memory of its own."""
+    """An array without memory of its own, from the text of `describe`."""
     found = re.fullmatch(r"((?:bool|u?int|float|bfloat)\d*)\[([\d, ]*)\]", described)
     if not found:
-        raise ValueError(f"there is no such array: {described}")
+        raise ValueError(f"no array can be {described}")
     shape = tuple(int(size) for size in found[2].split(",") if size.strip())
     return np.broadcast_to(np.empty((), jax.numpy.dtype(found[1])), shape)
 
@@ -234,6 +234,6 @@ def _spec(values: dict[str, Any]) -> EnvSpec:
     sizes = [*shape, *(values[name] for name in ("num_actions", "frame_stack", "frame_skip"))]
     is_known = dtype in ("uint8", "float32") and type(values.get("has_masks", False)) is bool
     if not is_known or not all(type(n) is int and n > 0 for n in sizes):
-        raise ValueError("it tells of an environment that cannot be")
+        raise ValueError("it describes an impossible environment")
     both = {"observation_shape": shape, "observation_dtype": np.dtype(dtype)}
     return EnvSpec(**{**values, **both})

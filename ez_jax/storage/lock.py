@@ -1,7 +1,7 @@
-"""One process at a time in a run folder, by a lock that a dead process does not hold.
+"""One process at a time in a run folder, with a lock that ends with its process.
 
-The kernel keeps the lock on an open file (`<run>/lock`) and lets go of it when the process ends,
-however it ends. What the file says only names the holder for the sentence of a refusal.
+The kernel keeps the lock on an open file (`<run>/lock`) and releases it when the process ends,
+however it ends. The content of the file only names the holder, for the message of a refusal.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from typing import TypeVar
 from ez_jax.config import BadInput
 
 FILE_NAME = "lock"
-PATIENCE = 60.0  # seconds that `patiently` waits
+PATIENCE = 60.0  # seconds for which `patiently` waits
 UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _HOLDER = re.compile(r"process \d{1,10} on [\w.-]{1,255}")
@@ -32,12 +32,12 @@ class Busy(BadInput):
 
 
 class FileLock(contextlib.AbstractContextManager["FileLock"]):
-    """Holds a file until `close`; programs started meanwhile do not inherit it unasked."""
+    """Holds a file until `close`; child processes do not inherit it unless asked."""
 
-    mend = "stop it"
+    fix = "stop it"
 
     def __init__(self, path: Path, warn: Callable[[str], None]):
-        """Take a lock in an existing folder; `warn` is told where there are no locks.
+        """Take a lock in an existing folder; call `warn` if the file system has no locks.
 
         Raises:
           Busy: another process has it.
@@ -50,13 +50,13 @@ class FileLock(contextlib.AbstractContextManager["FileLock"]):
         _held.add(self)
 
     def close(self) -> None:
-        """Let go of the folder."""
+        """Release the folder."""
         if self._is_locked and self._is_in_place():
             self._path.unlink()
         self._let_go()
 
     def descriptor(self) -> int:
-        """The open file, for a program that goes on holding it (`hold_inherited`)."""
+        """The open file, for a child process that continues to hold it (`hold_inherited`)."""
         if self._file is None:
             raise ValueError(f"{self._path} is not held any more")
         return self._file
@@ -65,11 +65,11 @@ class FileLock(contextlib.AbstractContextManager["FileLock"]):
         self.close()
 
     def __del__(self) -> None:
-        """Who forgets the lock does not hold it."""
+        """A forgotten lock is released."""
         self._let_go()
 
     def _acquire(self) -> None:
-        # Who ends removes the file: what was opened just before may be nobody's lock any more.
+        # A process that ends removes the file, so the file just opened may no longer be the lock.
         file = None
         while file is None or not self._is_in_place():
             self._let_go()
@@ -88,7 +88,7 @@ class FileLock(contextlib.AbstractContextManager["FileLock"]):
             raise BadInput(f"{self._path} cannot be opened ({reason}); delete it") from error
 
     def _lock(self, file: int) -> bool:
-        """Lock the open file; whether its file system has locks."""
+        """Lock the open file; returns whether its file system has locks."""
         folder = self._path.parent
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -101,11 +101,11 @@ class FileLock(contextlib.AbstractContextManager["FileLock"]):
                 return False
             holder = _holder(file)
             self._let_go()
-            raise Busy(f"{folder} is in use by {holder}; {self.mend}") from error
+            raise Busy(f"{folder} is in use by {holder}; {self.fix}") from error
         return True
 
     def _is_in_place(self) -> bool:
-        """Whether the open file is the one that other processes would open."""
+        """Whether other processes would open the same file."""
         if self._file is None:
             return False
         try:
@@ -120,10 +120,10 @@ class FileLock(contextlib.AbstractContextManager["FileLock"]):
 
 
 def patiently(take: Callable[[], Held]) -> Held:
-    """What `take` gives, such as the lock of a file that nobody holds for long.
+    """The result of `take`, with retries, for a lock that nobody holds for long.
 
     Raises:
-      Busy: somebody does.
+      Busy: it was held too long.
     """
     until = time.monotonic() + PATIENCE
     while True:
@@ -138,7 +138,7 @@ def patiently(take: Callable[[], Held]) -> Held:
 class RunLock(FileLock):
     """Holds a run folder."""
 
-    mend = "stop it, or choose another name= or run_dir="
+    fix = "stop it, or choose another name= or run_dir="
 
     def __init__(self, folder: str | Path, warn: Callable[[str], None]):
         """Take the lock of an existing folder, as `FileLock` does."""
@@ -152,7 +152,7 @@ def hold_inherited(file: int) -> None:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a process holds a lock; who asks holds it for a moment, if it is free."""
+    """Whether a process holds a lock; the check itself holds a free lock for a moment."""
     try:
         file = os.open(path, _READ)
     except FileNotFoundError:
@@ -167,7 +167,7 @@ def is_held(path: Path) -> bool:
 
 
 def holder(path: Path) -> str:
-    """Who holds a lock, or held it last, as far as its file tells."""
+    """The holder of a lock, or the last one, by the content of its file."""
     try:
         file = os.open(path, _READ)
     except OSError:
@@ -179,7 +179,7 @@ def holder(path: Path) -> str:
 
 
 def _holder(file: int) -> str:
-    """Who holds the lock, as far as the file tells."""
+    """The holder of the lock, by the content of the file."""
     text = os.pread(file, 300, 0).decode(errors="replace").strip()
     return text if _HOLDER.fullmatch(text) else "another process"
 

@@ -1,8 +1,8 @@
-"""What a run measured: one JSON object per line, the same numbers as TensorBoard events.
+"""The metrics of a run: one JSON object per line, and the same numbers as TensorBoard events.
 
-The training loop and the evaluation call `MetricsWriter.write`; nothing else writes metrics. A
-line is written for a clock before the checkpoint of that clock, so that a resumed run keeps
-exactly the lines up to its checkpoint (`truncate_after`).
+The training loop and the evaluation call `MetricsWriter.write`; nothing else writes metrics. A line
+is written before the checkpoint of the same clock, so that a resumed run keeps exactly the lines up
+to its checkpoint (`truncate_after`).
 """
 
 import contextlib
@@ -24,16 +24,15 @@ from ez_jax.structs import Clocks, Sums
 
 FILE_NAME = "metrics.jsonl"
 EVALUATION = "eval/return_mean"  # the score of an evaluation; no other line has it
-LARGEST_FILE, LONGEST_LINE = 2**32, 2**20  # bytes; a line has some hundred
-REFERENCE = "reference/"  # what the tags of references begin with
-FLUSH_SECONDS = 10  # TensorBoard shows a number at most this late
+LARGEST_FILE, LONGEST_LINE = 2**32, 2**20  # bytes; a line has a few hundred
+REFERENCE = "reference/"  # prefix of the tags of references
+FLUSH_SECONDS = 10  # the longest delay of TensorBoard
 
 
 def means(summed: Sums) -> dict[str, float]:
-    """Means over what was counted; nothing where that is nothing.
+    """Means from sums and counts; left out if the count is zero.
 
-    The number is the sum `count`, for those of a section (`search/...`) its own (`search/count`) if
-    it has one.
+    The count is the sum `count`; a section (`search/...`) may have its own (`search/count`).
     """
     sums = {name: float(value) for name, value in summed.by_name().items()}
     number = lambda name: sums.get(f"{name.partition('/')[0]}/count", sums["count"])  # noqa: E731
@@ -42,7 +41,7 @@ def means(summed: Sums) -> dict[str, float]:
 
 
 class Series(NamedTuple):
-    """A line to draw beside the evaluations of a run."""
+    """A published curve or score to draw beside the evaluations of a run."""
 
     name: str  # of letters, digits and _.-/
     points: list[tuple[int, float]]  # agent steps, score
@@ -55,7 +54,7 @@ class MetricsWriter(contextlib.AbstractContextManager["MetricsWriter"]):
     def __init__(self, run_dir: str | Path, *, tensorboard: bool, wandb: WandbWriter | None = None):
         """Open the run folder, which must exist; existing lines are kept.
 
-        `wandb` is sent the same numbers and closed with the rest.
+        `wandb` gets the same numbers and is closed with the rest.
         """
         self._wandb = wandb
         self._run_dir = Path(run_dir).absolute()
@@ -63,11 +62,11 @@ class MetricsWriter(contextlib.AbstractContextManager["MetricsWriter"]):
         self._use_tensorboard = tensorboard
         self._purge_step: int | None = None
         self._tensorboard = None
-        # Unbuffered, and in append mode: one line is one system call, which a kill cannot split.
+        # Unbuffered and in append mode: one line is one system call, which a kill cannot split.
         self._file = self._path.open("ab", buffering=0)
 
     def write(self, clocks: Clocks, metrics: Mapping[str, float]) -> None:
-        """Append one line: the clocks first, then the metrics by name.
+        """Append one line: clocks, then metrics by name.
 
         Raises:
           FloatingPointError: a metric is not finite; nothing is written then.
@@ -86,7 +85,7 @@ class MetricsWriter(contextlib.AbstractContextManager["MetricsWriter"]):
                 self._events().add_scalar(name, value, global_step=clocks.agent_steps)
 
     def write_config(self, text: str) -> None:
-        """Show the configuration on TensorBoard's text tab; call it once, in a new run."""
+        """Show the configuration in TensorBoard's text tab; call this once, in a new run."""
         if self._use_tensorboard:
             # Four spaces make a block of code in TensorBoard's markdown.
             indented = "\n".join("    " + line for line in text.splitlines())
@@ -101,10 +100,10 @@ class MetricsWriter(contextlib.AbstractContextManager["MetricsWriter"]):
             self._wandb.write_table("eval/games", ("agent_steps", "return", "length"), rows)
 
     def write_references(self, lines: Sequence[Series], after: int = -1) -> None:
-        """Draw what the evaluations compare with; call it once per process.
+        """Draw the references of the evaluations; call this once per process.
 
-        A resumed run draws what is `after` its agent steps: TensorBoard forgets that part, as
-        everything later than the point where a run goes on.
+        A resumed run draws the part `after` its agent steps: TensorBoard forgets everything later
+        than the point of the resume.
         """
         if self._wandb is not None and lines and after < 0:
             drawn = {line.name: line.points for line in lines}
@@ -122,10 +121,10 @@ class MetricsWriter(contextlib.AbstractContextManager["MetricsWriter"]):
             self._events().add_custom_scalars(_layout([line.name for line in lines]))
 
     def truncate_after(self, clocks: Clocks) -> int:
-        """Drop what is later than a restored checkpoint, and a torn last line.
+        """Drop lines later than a restored checkpoint, and an incomplete last line.
 
-        Both agent_steps and updates count, because updates go on after the last agent step.
-        Call it before the first `write`.
+        Both agent_steps and updates count, because updates continue after the last agent step.
+        Call this before the first `write`.
 
         Returns:
           The number of lines dropped.
@@ -139,11 +138,11 @@ class MetricsWriter(contextlib.AbstractContextManager["MetricsWriter"]):
         return len(lines) - len(kept)
 
     def sync(self) -> None:
-        """See all lines safely on the disk."""
+        """Flush all lines to the disk."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Write out what TensorBoard still holds back and close the files."""
+        """Flush TensorBoard and close the files."""
         self._file.close()
         if self._wandb is not None:
             self._wandb.close()
@@ -156,14 +155,14 @@ class MetricsWriter(contextlib.AbstractContextManager["MetricsWriter"]):
 
     def _events(self) -> Any:
         if self._tensorboard is None:
-            # Imported and opened late: the import takes a while, and purge_step must be known.
+            # Imported and opened late: the import takes a while, and purge_step has to be known.
             from tensorboardX import SummaryWriter
 
             self._tensorboard = SummaryWriter(
                 str(self._run_dir),
                 purge_step=self._purge_step,
                 flush_secs=FLUSH_SECONDS,
-                # Else a run resumed within the same second would overwrite the file before.
+                # Otherwise a run resumed within the same second would overwrite the previous file.
                 filename_suffix=f".{time.time_ns()}",
             )
         return self._tensorboard
@@ -182,16 +181,18 @@ def _layout(names: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
 
 
 def _multiline(names: Sequence[str]) -> list[Any]:
-    """The evaluations and some references; TensorBoard takes the tags for patterns."""
+    """A chart of evaluations and references; TensorBoard interprets tags as patterns."""
     tags = [EVALUATION, *(f"{REFERENCE}{name}" for name in names)]
     return ["Multiline", [f"{re.escape(tag)}$" for tag in tags]]
 
 
 def read_metrics(path: str | Path) -> list[dict[str, float]]:
-    """The lines of a `metrics.jsonl` or of the one in a run folder; a torn last line is left out.
+    """The lines of a `metrics.jsonl`, given as a file or a run folder.
+
+    An incomplete last line is left out.
 
     Raises:
-      BadInput: there is no such file, or a line in it is no metrics line.
+      BadInput: there is no such file, or a line is damaged.
     """
     path = Path(path)
     path = path / FILE_NAME if path.is_dir() else path
@@ -207,7 +208,7 @@ def last_written(folder: str | Path) -> dict[str, tuple[int, int]]:
 
 
 def _complete_lines(path: Path) -> list[tuple[bytes, dict[str, float]]]:
-    """Each line as stored and as read; a line without its newline was torn and does not count."""
+    """Each line as stored and as read; a line without a newline is incomplete and is left out."""
     found: list[tuple[bytes, dict[str, float]]] = []
     try:
         safe_files.check_regular(path, path.stat(), LARGEST_FILE)
@@ -230,14 +231,14 @@ def _parse(path: Path, number: int, raw: bytes) -> dict[str, float]:
     counts = [line.get(name) for name in ("agent_steps", "updates")]
     are_counts = all(type(count) is int and count >= 0 for count in counts)
     numbers = (value for value in line.values() if type(value) in (int, float))
-    # An int may be too large for a float, and then is none of ours.
+    # An int may be too large for a float; then it was not written by ez_jax.
     if not are_counts or sum(abs(value) < sys.float_info.max for value in numbers) < len(line):
         raise _damaged(path, number)
     return line
 
 
 def _damaged(path: Path, number: int) -> BadInput:
-    return BadInput(f"line {number} of {path} is damaged; delete the line to go on")
+    return BadInput(f"line {number} of {path} is damaged; delete the line to resume")
 
 
 def _reading(line: Mapping[str, float]) -> tuple[int, int]:

@@ -1,11 +1,11 @@
-"""Append-only files of replay rows: what was recorded once is written once, and shared.
+"""Append-only files of replay rows: each row is written once, and all checkpoints share it.
 
     <folder>/<number of its first row>.rows    records, one after another
 
-A record is some rows in succession: a header, and deflated the bytes of every field, each row XORed
-with the row before it, so that what stands still in a picture costs almost nothing. A checkpoint
-names the files with their lengths and SHA-256 (`Journal.mark`); what comes after belongs to a later
-one. Files whose rows nobody needs any more are deleted whole.
+A record is a sequence of rows: a header, and the bytes of every field, each row XORed with the one
+before and compressed (deflate), so that the static part of an image costs almost nothing. A
+checkpoint names the files with their lengths and SHA-256 (`Journal.mark`); what follows belongs to
+a later one. Files with rows that are no longer needed are deleted.
 """
 
 import hashlib
@@ -21,21 +21,21 @@ import numpy as np
 
 from ez_jax.config import BadInput
 
-FILE_BYTES = 2**26  # a file that is larger gets no more records
-MOST_ROWS = 256  # of a record
-_HEADER = struct.Struct("<8sqqq")  # mark, first row, rows, bytes that follow
+FILE_BYTES = 2**26  # a larger file gets no more records
+MOST_ROWS = 256  # per record
+_HEADER = struct.Struct("<8sqqq")  # magic, first row, rows, bytes that follow
 _MAGIC = b"ez_rows1"
-_LEVEL = 1  # of compression: higher ones gain little on XORed frames and take several times longer
+_LEVEL = 1  # of compression: higher levels save little and take several times as long
 
 
 class DamagedJournal(BadInput):
-    """The files are not those that were written."""
+    """The files were changed."""
 
 
 class Rows(NamedTuple):
-    """Rows in succession."""
+    """Consecutive rows."""
 
-    first: int  # number of the first, counted over the whole run
+    first: int  # number of the first, counted from the start of the run
     fields: tuple[np.ndarray, ...]  # each [rows, ...]
 
 
@@ -43,13 +43,13 @@ class Journal:
     """The files of one folder. One process appends; any number may read up to a mark."""
 
     def __init__(self, folder: Path):
-        """Nothing is touched before the first append."""
+        """Does not change anything before the first append."""
         self._folder = folder
         self._files: list[dict[str, Any]] = []  # as in a mark
-        self._hash = hashlib.sha256()  # of the last file so far
+        self._hash = hashlib.sha256()  # of the last file, so far
 
     def mark(self, oldest_row: int = 0) -> list[dict[str, Any]]:
-        """What there is now of `oldest_row` and later ones, file by file.
+        """The current files with `oldest_row` and later rows.
 
         Name, length in bytes, SHA-256, and `end`, the number of the row after its last.
         """
@@ -57,14 +57,14 @@ class Journal:
 
     @property
     def end(self) -> int:
-        """Number of the row that comes next."""
+        """Number of the next row."""
         return self._files[-1]["end"] if self._files else 0
 
     def append(self, records: Sequence[Rows]) -> None:
-        """Write rows that follow those written so far, and see them safely on the disk.
+        """Append rows and flush them to the disk.
 
         Raises:
-          DamagedJournal: what was written is not what can be read.
+          DamagedJournal: the file does not read back equal.
         """
         self._folder.mkdir(exist_ok=True)
         self._drop_unknown()
@@ -87,7 +87,7 @@ class Journal:
         self._check([file for file in self._files if self._folder / file["name"] in touched])
 
     def _check(self, files: Sequence[dict[str, Any]]) -> None:
-        """Make sure that files are as they were written; the hash of the last stays."""
+        """Check that files are unchanged; keeps the hash of the last."""
         for file in files:
             path = self._folder / file["name"]
             self._hash = _hash(path, file["bytes"])
@@ -95,7 +95,7 @@ class Journal:
                 raise DamagedJournal(f"{path} is damaged: its content was changed")
 
     def _drop_unknown(self) -> None:
-        """What came after the mark, by a save that was killed or on a way that was given up."""
+        """Remove what follows the mark, from a killed save or an abandoned part of the run."""
         known = {file["name"]: file["bytes"] for file in self._files}
         for path in self._folder.glob("*.rows"):
             if path.name not in known:
@@ -104,30 +104,30 @@ class Journal:
                 os.truncate(path, known[path.name])
 
     def drop_before(self, oldest_row: int) -> None:
-        """Delete files all of whose rows come before `oldest_row`."""
+        """Delete files whose rows are all older than `oldest_row`."""
         while self._files and self._files[0]["end"] <= oldest_row:
             (self._folder / self._files.pop(0)["name"]).unlink(missing_ok=True)
 
     def go_back(self, mark: Sequence[dict[str, Any]]) -> None:
-        """Append after `mark` from now on; what comes later is dropped by the next append.
+        """Go back to `mark`: the next append drops what follows it.
 
         Raises:
-          DamagedJournal: the files up to the mark are not those that were written.
+          DamagedJournal: the files up to the mark were changed.
         """
         for file in mark:
             if not _is_file_of_mark(file):
-                raise DamagedJournal(f"{self._folder} is damaged: {file!r:.100} is no file of it")
+                raise DamagedJournal(f"{self._folder} is damaged: {file!r:.100} is not its file")
         self._files = [dict(file) for file in mark]
         self._check(self._files)
 
     def read(self, like: Sequence[Any]) -> Iterator[Rows]:
-        """All rows up to the mark that was gone back to, record by record.
+        """All rows up to the mark of `go_back`, record by record.
 
         Args:
           like: shape and type of one row of every field.
 
         Raises:
-          DamagedJournal: a record is no record of such rows.
+          DamagedJournal: a record does not contain such rows.
         """
         for file in self._files:
             path = self._folder / file["name"]
@@ -137,7 +137,7 @@ class Journal:
 
 
 def _is_file_of_mark(file: Any) -> bool:
-    """Whether it is what `mark` gives; the name then stays inside the folder."""
+    """Whether it can come from `mark`; then its name does not leave the folder."""
     kinds = {"name": str, "bytes": int, "sha256": str, "end": int}
     return (
         isinstance(file, dict)
@@ -148,7 +148,7 @@ def _is_file_of_mark(file: Any) -> bool:
 
 
 def sync(path: Path) -> None:
-    """See a file, or the names in a folder, safely on the disk."""
+    """Flush a file, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -183,7 +183,7 @@ def _encode(record: Rows) -> bytes:
 
 
 def _decode(path: Path, header: bytes, stream: Any, like: Sequence[Any]) -> Rows:
-    damaged = DamagedJournal(f"{path} is damaged: it holds other rows than this run's")
+    damaged = DamagedJournal(f"{path} is damaged: its rows are not those of this run")
     if len(header) < _HEADER.size:
         raise damaged
     magic, first, count, length = _HEADER.unpack(header)
@@ -192,7 +192,7 @@ def _decode(path: Path, header: bytes, stream: Any, like: Sequence[Any]) -> Rows
         raise damaged
     inflate = zlib.decompressobj()
     try:
-        # One byte more than there may be: a file of a stranger cannot fill the memory.
+        # One byte more than allowed, so that an untrusted file cannot fill the memory.
         raw = inflate.decompress(stream.read(length), count * sum(sizes) + 1)
     except zlib.error:
         raise damaged from None

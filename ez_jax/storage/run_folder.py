@@ -1,6 +1,6 @@
 """The readable part of a run folder: configuration, scores, and what produced them.
 
-Everything here is YAML or JSON, written whole or not at all, and read as data only.
+Everything here is YAML or JSON, written completely or not at all, and read as data only.
 """
 
 import contextlib
@@ -27,27 +27,26 @@ CONFIG_FILE = "config.yaml"
 SCORES_FILE = "scores.json"
 BY_SIMULATIONS_FILE = "scores_by_simulations.json"
 INSPECT_FILE = "inspect.html"
-EVALUATIONS = "evaluations"  # of `ez_jax.evaluate`, one file each; SCORES_FILE is training's own
+EVALUATIONS = "evaluations"  # one file per `ez_jax.evaluate`; SCORES_FILE is that of training
 
 CHECKPOINTS = "checkpoints"
-# What is read and written in a run folder beside its checkpoints; the rest is not ours.
+# The files of a run folder besides its checkpoints; others are left alone.
 OWN_FILES = (
     *(CONFIG_FILE, SCORES_FILE, BY_SIMULATIONS_FILE, INSPECT_FILE, "metrics.jsonl", "wandb.json"),
 )
 
-# Keys that may change when a run is resumed, because what is learned does not depend on them:
-# where the folder lies, the name of the preset (its numbers are compared one by one), when the run
-# gives up, how often it is evaluated, logged and saved. Not total_agent_steps: schedules are
-# shares of it.
+# Keys that may change when a run is resumed, because they do not affect learning: the place of the
+# folder, the name of the preset (its settings are compared one by one), when the run gives up, how
+# often it is evaluated, logged and saved. Not total_agent_steps: schedules depend on it.
 FREE_KEYS = ("name", "run_dir", "preset", "devices", "learner.max_skipped")
 FREE_GROUPS = ("eval.", "log.", "checkpoint.")
 
 
 def make_run_dir(run_dir: str | Path, key: str = "run_dir") -> Path:
-    """Create a run folder and make sure that it can be written; the absolute path.
+    """Create a run folder and check that it can be written; returns the absolute path.
 
     Raises:
-      BadInput: it cannot; `key` is what would name another one.
+      BadInput: it cannot; `key` is the setting that would choose another one.
     """
     path = paths.expanded(run_dir).absolute()
     probe = path / f".write-test-{os.getpid()}"
@@ -56,24 +55,24 @@ def make_run_dir(run_dir: str | Path, key: str = "run_dir") -> Path:
         probe.touch()
         probe.unlink()
         check_links(path)
-    except (OSError, RuntimeError) as error:  # RuntimeError: links that go round in circles
+    except (OSError, RuntimeError) as error:  # RuntimeError: circular links
         reason = getattr(error, "strerror", error)
         raise BadInput(f"{path} cannot be written ({reason}); choose another {key}=") from error
     return path
 
 
 def drop_empty(folders: Iterable[Path]) -> None:
-    """Remove folders, the innermost first, as far as there is nothing in them."""
+    """Remove empty folders, the innermost first."""
     with contextlib.suppress(OSError):
         for folder in folders:
             folder.rmdir()
 
 
 def check_writable(run_dir: Path) -> None:
-    """Refuse a run folder that could not be made, without making it.
+    """Refuse a run folder that could not be created, without creating it.
 
     Raises:
-      BadInput: what is there of its path is no folder, or cannot be written to.
+      BadInput: the existing part of its path is not a folder, or cannot be written to.
     """
     there = nearest(run_dir)
     if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
@@ -81,12 +80,12 @@ def check_writable(run_dir: Path) -> None:
 
 
 def nearest(path: Path) -> Path:
-    """The path, or the part of it that exists."""
+    """The path, or its existing part."""
     return next(part for part in (path, *path.parents) if part.exists())
 
 
 def check_links(run_dir: Path) -> None:
-    """Refuse a run folder in which what is ours lies elsewhere: writing would change that.
+    """Refuse a run folder in which our files are links: writing would change other files.
 
     Raises:
       BadInput: names the first link.
@@ -108,22 +107,22 @@ def read_config(run_dir: str | Path) -> dict[str, Any]:
     """The configuration that a run was started with.
 
     Raises:
-      BadInput: this is no run folder, or the file in it is damaged.
+      BadInput: this is not a run folder, or its file is damaged.
     """
     path = paths.expanded(run_dir).absolute() / CONFIG_FILE
     try:
         check_links(path.parent)
         return safe_files.read_yaml(path)
-    except (OSError, RuntimeError) as error:  # RuntimeError: links that go round in circles
+    except (OSError, RuntimeError) as error:  # RuntimeError: circular links
         where, reason = path.parent, getattr(error, "strerror", error)
-        raise BadInput(f"{where} is no run folder: {CONFIG_FILE}: {reason}") from error
+        raise BadInput(f"{where} is not a run folder: {CONFIG_FILE}: {reason}") from error
 
 
 def is_new(run_dir: Path) -> bool:
-    """Whether nothing was trained in a folder yet.
+    """Whether nothing has been trained in a folder yet.
 
     Raises:
-      BadInput: there are checkpoints, but not the settings that they were made with.
+      BadInput: there are checkpoints without their settings.
     """
     if (run_dir / CONFIG_FILE).exists():
         return False
@@ -137,10 +136,10 @@ def is_new(run_dir: Path) -> bool:
 
 
 def check_same_config(run_dir: str | Path, config: Mapping[str, Any]) -> None:
-    """Refuse to resume a run under other settings than it was started with.
+    """Refuse to resume a run with settings other than those it was started with.
 
     Raises:
-      BadInput: a setting differs that is not among FREE_KEYS and FREE_GROUPS; names the first.
+      BadInput: settings differ that are not in FREE_KEYS or FREE_GROUPS; names the first.
     """
     there, here = _flat(read_config(run_dir)), _flat(config)
     keys = [key for key in sorted(there | here) if not is_free(key)]
@@ -149,7 +148,7 @@ def check_same_config(run_dir: str | Path, config: Mapping[str, Any]) -> None:
         shown = [f"{k} is {there.get(k)} there and {here.get(k)} here" for k in differing[:3]]
         more = f" (and {len(differing) - 3} more)" if len(differing) > 3 else ""
         raise BadInput(
-            f"{run_dir} holds a run with another configuration: {', '.join(shown)}{more}; "
+            f"{run_dir} has a run with another configuration: {', '.join(shown)}{more}; "
             "choose another name= or run_dir=, or delete the folder"
         )
 
@@ -157,14 +156,14 @@ def check_same_config(run_dir: str | Path, config: Mapping[str, Any]) -> None:
 def write_scores(
     run_dir: str | Path, scores: Mapping[str, Any], clocks: Clocks, name: str = SCORES_FILE
 ) -> None:
-    """Write what an evaluation found, with its clocks and provenance, to `scores.json`."""
+    """Write the result of an evaluation, with clocks and provenance, to `scores.json`."""
     content = dict(scores) | dataclasses.asdict(clocks) | provenance()
     text = json.dumps(content, indent=2, allow_nan=False)
     safe_files.write_whole(Path(run_dir) / name, text + "\n")
 
 
 def write_evaluation(run_dir: str | Path, scores: Mapping[str, Any], clocks: Clocks) -> Path:
-    """Write an evaluation after training beside the earlier ones: `evaluations/<UTC time>.json`."""
+    """Write an evaluation after training to `evaluations/<UTC time>.json`."""
     folder = Path(run_dir) / EVALUATIONS
     folder.mkdir(exist_ok=True)
     now = datetime.datetime.now(datetime.UTC)
@@ -174,13 +173,13 @@ def write_evaluation(run_dir: str | Path, scores: Mapping[str, Any], clocks: Clo
 
 
 def evaluation_files(run_dir: str | Path) -> list[Path]:
-    """Those files, the oldest first."""
+    """The files of evaluations after training, oldest first."""
     return sorted((Path(run_dir) / EVALUATIONS).glob("*.json"))
 
 
 @functools.cache
 def provenance() -> dict[str, Any]:
-    """What a result was made with: versions by package, device, and commit (None outside git)."""
+    """The origin of a result: versions by package, device, and commit (None outside git)."""
     return {
         "device": machine.device_name(),
         "devices": jax.device_count(),
@@ -190,9 +189,9 @@ def provenance() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit of this source tree, with `-dirty` where it was changed since."""
+    """The commit of this source tree, with `-dirty` if it was changed since."""
     root = Path(__file__).resolve().parent.parent.parent
-    if not (root / ".git").exists():  # installed: an enclosing repository would be someone else's
+    if not (root / ".git").exists():  # installed: an enclosing repository is not ours
         return None
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
@@ -203,7 +202,7 @@ def _commit() -> str | None:
 
 
 def _flat(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by dotted key; tuples as lists, as YAML has them."""
+    """Settings by dotted key; tuples as lists, as in YAML."""
     return {
         ".".join(map(str, path)): list(value) if isinstance(value, tuple) else value
         for path, value in flatten_dict(tree).items()

@@ -1,8 +1,8 @@
-"""Reading small text files that a stranger may have written: as data, and never without bounds.
+"""Reads small text files from untrusted sources, as data only and within limits.
 
-A file is read only if it is a regular file of at most so many bytes. JSON and YAML come back as
-plain mappings, lists and scalars: nothing twice, nothing nested deeply, no number without a value;
-YAML without the tags that build objects and the aliases that multiply what stands in the file.
+Only regular files up to a limit of bytes are read. JSON and YAML become plain mappings, lists and
+scalars, without duplicate keys, deep nesting, NaN or infinity, and without YAML's tags, which build
+objects, and aliases, which can multiply the content.
 """
 
 import errno
@@ -23,11 +23,11 @@ DEEPEST = 16  # levels of nesting in YAML
 
 
 def read_bytes(path: Path, limit: int) -> bytes:
-    """A whole file; pipes and devices, which may never end, are not opened for reading.
+    """Read a whole file; pipes and devices, which may never end, are refused.
 
     Raises:
       OSError: there is no such file, or it cannot be opened.
-      BadInput: it is no regular file, or larger than `limit` bytes.
+      BadInput: it is not a regular file, or larger than `limit` bytes.
     """
     file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(file, "rb") as opened:
@@ -40,12 +40,12 @@ def check_regular(path: Path, status: os.stat_result, limit: int) -> None:
 
     Raises:
       OSError: it is a folder.
-      BadInput: it is no regular file, or larger than `limit` bytes.
+      BadInput: it is not a regular file, or larger than `limit` bytes.
     """
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(status.st_mode):
-        raise BadInput(f"{path} is damaged: it is no regular file")
+        raise BadInput(f"{path} is damaged: it is not a regular file")
     if status.st_size > limit:
         raise BadInput(f"{path} is damaged: it has {status.st_size:,} bytes, at most {limit:,} fit")
 
@@ -62,14 +62,14 @@ def read_json(path: Path, limit: int = LARGE) -> dict[str, Any]:
     except BadInput:
         raise
     except ValueError as error:
-        raise BadInput(f"{path} is damaged: it is no JSON ({error})") from error
+        raise BadInput(f"{path} is damaged: it is not JSON ({error})") from error
 
 
 def parse_json(raw: bytes) -> dict[str, Any]:
     """The object that some JSON holds.
 
     Raises:
-      ValueError: it is no JSON, no object, nested too deeply, or names a key twice.
+      ValueError: it is not JSON, no object, nested too deeply, or names a key twice.
     """
     try:
         value = json.loads(
@@ -95,10 +95,10 @@ def read_yaml(path: Path, limit: int = SMALL) -> dict[Any, Any]:
     except (yaml.YAMLError, ValueError, ArithmeticError, RecursionError) as error:
         reason = getattr(error, "problem", None)
         raise BadInput(
-            f"{path} is damaged: it is no YAML{f' ({reason})' * bool(reason)}"
+            f"{path} is damaged: it is not YAML{f' ({reason})' * bool(reason)}"
         ) from error
     if not isinstance(value, dict):
-        raise BadInput(f"{path} is damaged: it holds no settings")
+        raise BadInput(f"{path} is damaged: it contains no settings")
     return value
 
 
@@ -129,12 +129,12 @@ def check_links(folder: Path, entries: Iterable[Path]) -> None:
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a key is there twice")
+        raise ValueError("a key occurs twice")
     return found
 
 
 def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -160,5 +160,5 @@ class _PlainLoader(yaml.SafeLoader):
         """A mapping; the last of two equal keys would win otherwise."""
         found = super().construct_mapping(node, deep)
         if len(found) < len(node.value):
-            raise yaml.MarkedYAMLError(problem="a key is there twice")
+            raise yaml.MarkedYAMLError(problem="a key occurs twice")
         return found

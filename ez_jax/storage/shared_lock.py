@@ -1,11 +1,11 @@
-"""One process at a time among all machines that see a folder, whatever its locks are worth.
+"""One process at a time among all machines that see a folder, with or without working locks.
 
-Where all machines see the locks of a file, `take` gives a `FileLock`. Where the file system has
-none, or keeps them on one machine, a file that only one can create (`<name>.machine`) gives the
-name to a machine, and the kernel there gives it to a process, by an abstract socket, until that
-has ended, however it ends. So what a dead process of this machine held is free at once. Of a
-machine that died a person has to say so, by deleting the file. A clock decides nothing: a machine
-that is only slow, or cut off, would come back and be the second one.
+If all machines see the locks of a file, `take` returns a `FileLock`. If the file system has none,
+or keeps them on one machine, a file that only one machine can create (`<name>.machine`) gives the
+name to that machine, and its kernel gives it to one process, by an abstract socket, until the
+process ends. So the lock of a dead process on this machine is free at once. If a machine died, a
+person has to delete the file. There is no timeout, because a machine that is only slow or
+disconnected could come back as a second holder.
 """
 
 import errno
@@ -21,7 +21,7 @@ from ez_jax.config import BadInput
 from ez_jax.storage import lock, safe_files
 from ez_jax.storage.lock import Busy, FileLock
 
-# File systems whose locks, with one of these options, are those of this machine alone.
+# File systems whose locks, with one of these options, work on this machine only.
 _LOCAL = {
     "nfs": {"nolock", "local_lock=all", "local_lock=flock"},
     "nfs4": {"local_lock=all", "local_lock=flock"},
@@ -30,7 +30,7 @@ _LOCAL = {
 
 
 class MachineLock(FileLock):
-    """Holds a name where other machines do not see the locks of this one."""
+    """Holds a name if machines do not see each other's locks."""
 
     def __init__(self, path: Path):
         """Take it.
@@ -44,7 +44,7 @@ class MachineLock(FileLock):
     def _acquire(self) -> None:
         try:
             self._file = _ask_kernel(self._path)
-            # A file of this machine that is there already is of a process that has ended, too.
+            # An existing file of this machine may be from a process that has ended.
             self._is_locked = self._file is not None and (
                 _create(self._path) or self._is_in_place()
             )
@@ -52,7 +52,7 @@ class MachineLock(FileLock):
             self._let_go()
             raise BadInput(
                 f"{self._path.parent} has no locks that other machines see, and "
-                f"{self._path.name} cannot be made there ({error.strerror}); choose another dir="
+                f"{self._path.name} cannot be created there ({error.strerror}); choose another dir="
             ) from error
         if not self._is_locked:
             self._let_go()
@@ -60,7 +60,7 @@ class MachineLock(FileLock):
             known = re.fullmatch(r"[\w.-]{1,255}", host)
             raise Busy(
                 f"{self._path.parent} is in use by a process on {host if known else 'a machine'}; "
-                f"if there is none any more, delete {self._path.name} there"
+                f"if that process no longer exists, delete {self._path.name} there"
             )
 
     def _is_in_place(self) -> bool:
@@ -90,7 +90,7 @@ def is_taken(path: Path) -> bool:
 
 
 def locks_are_shared(folder: Path) -> bool:
-    """Whether the kernel locks files of a folder, and for all machines that see them."""
+    """Whether files of a folder can be locked, for all machines that see them."""
     kind, options = _mount(folder)
     if options & _LOCAL.get(kind, set()):
         return False
@@ -105,11 +105,11 @@ def locks_are_shared(folder: Path) -> bool:
 
 
 def _refuse(reason: str) -> None:
-    raise BadInput(reason)  # it had locks a moment ago
+    raise BadInput(reason)  # it had locks just before
 
 
 def _mount(folder: Path, table: str = "/proc/self/mountinfo") -> tuple[str, set[str]]:
-    """Kind and options of the file system of a folder, as far as this machine tells."""
+    """Type and options of the file system of a folder, as far as this machine knows."""
     try:
         lines = Path(table).read_text(encoding="utf-8").splitlines()
     except OSError:  # not Linux
@@ -128,14 +128,14 @@ def _machine_file(path: Path) -> Path:
 
 
 def _here(file: Path) -> str:
-    """What a file says that this machine has made, and where it asks its kernel for the name."""
+    """The content of a file of this machine, and the address of the name in its kernel."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    network = os.readlink("/proc/self/ns/net")  # abstract sockets are those of a network
+    network = os.readlink("/proc/self/ns/net")  # abstract sockets belong to a network namespace
     return f"{socket.gethostname()} {boot} {network} {file.resolve()}\n"
 
 
 def _create(file: Path) -> bool:
-    """Make the file of this machine; whether it was not there."""
+    """Create the file of this machine; returns whether it was missing."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
         descriptor = os.open(file, flags, 0o666)
@@ -144,19 +144,19 @@ def _create(file: Path) -> bool:
     with os.fdopen(descriptor, "w") as opened:
         opened.write(_here(file))
         opened.flush()
-        os.fsync(descriptor)  # NFS shows it to others then
+        os.fsync(descriptor)  # then NFS shows it to others
     return True
 
 
 def _read(file: Path) -> str:
     try:
         return safe_files.read_bytes(file, safe_files.SMALL).decode(errors="replace")
-    except (OSError, BadInput):  # gone meanwhile, or none of ours
+    except (OSError, BadInput):  # removed in the meantime, or not ours
         return ""
 
 
 def _ask_kernel(file: Path) -> int | None:
-    """An open socket of the name of a file; None where another process of this machine has it."""
+    """An open socket with this address; None if another process of this machine has it."""
     name = "\0ez_jax " + hashlib.sha256(_here(file).encode()).hexdigest()
     asking = socket.socket(socket.AF_UNIX)
     try:

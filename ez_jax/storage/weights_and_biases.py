@@ -1,8 +1,8 @@
-"""What a run measured, sent to Weights & Biases as well (`log.wandb=true`).
+"""Sends the metrics of a run to Weights & Biases (`log.wandb=true`).
 
 The package is an extra: `pip install "ez_jax[wandb]"`. A run folder keeps the id of its W&B run, so
-that a resumed run continues the same one. W&B's own variables hold: WANDB_MODE=offline,
-WANDB_PROJECT, WANDB_ENTITY, WANDB_API_KEY. Whatever fails here is warned of once and stops nothing.
+that a resumed run continues the same one. W&B's variables work as usual: WANDB_MODE=offline,
+WANDB_PROJECT, WANDB_ENTITY, WANDB_API_KEY. If W&B fails, the run warns once and continues.
 """
 
 import importlib
@@ -15,7 +15,7 @@ from typing import Any
 from ez_jax.config import BadInput
 from ez_jax.storage import safe_files
 
-PACKAGE = "wandb"  # an extra, so it is imported only where it is used
+PACKAGE = "wandb"  # an extra, so it is imported only when it is used
 ID_FILE = "wandb.json"
 STEP = "agent_steps"  # W&B's own step cannot go back to a checkpoint
 SETTINGS = {"console": "off", "silent": True, "init_timeout": 30.0}
@@ -26,19 +26,19 @@ def check_installed() -> None:
     """Refuse to start without the package.
 
     Raises:
-      BadInput: it is not there.
+      BadInput: it is not installed.
     """
     if importlib.util.find_spec(PACKAGE) is None:
         raise BadInput(
-            "log.wandb=true needs the package wandb: pip install wandb, or leave log.wandb out"
+            "log.wandb=true needs the package wandb: pip install wandb, or leave out log.wandb"
         )
 
 
 class WandbWriter:
-    """Sends numbers, tables, figures and videos of one run folder; its process is W&B's own."""
+    """Sends numbers, tables, figures and videos of one run folder, from W&B's own process."""
 
     def __init__(self, run_dir: str | Path, warn: Warn, config: Mapping[str, Any] | None = None):
-        """Open the W&B run of a folder, a new one the first time; `config` is shown there."""
+        """Open the W&B run of a folder, a new one at first; `config` is shown there."""
         self._warn = warn
         self._run: Any = None
         self._attempt(lambda: self._open(Path(run_dir).absolute(), config))
@@ -61,7 +61,7 @@ class WandbWriter:
         self._run = run
 
     def write(self, values: Mapping[str, float]) -> None:
-        """Numbers by name; agent_steps is among them."""
+        """Send numbers by name; agent_steps is one of them."""
         self._send(lambda _: dict(values))
 
     def write_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -73,7 +73,7 @@ class WandbWriter:
     def write_lines(
         self, name: str, lines: Mapping[str, Sequence[tuple[int, float]]], label: str
     ) -> None:
-        """A figure of lines along agent steps; `label` is that of the other axis."""
+        """Send a figure of lines over agent steps; `label` is that of the y axis."""
 
         def figure(wandb: Any) -> dict[str, Any]:
             points = [list(zip(*line, strict=True)) for line in lines.values()]
@@ -85,11 +85,11 @@ class WandbWriter:
         self._send(figure)
 
     def write_video(self, name: str, path: Path, agent_steps: int) -> None:
-        """A video file."""
+        """Send a video file."""
         self._send(lambda wandb: {name: wandb.Video(str(path), format="mp4"), STEP: agent_steps})
 
     def close(self) -> None:
-        """Send what is left."""
+        """Send the rest and close the run."""
         run, self._run = self._run, None
         if run is not None:
             self._attempt(run.finish)
@@ -101,7 +101,7 @@ class WandbWriter:
         self._attempt(lambda: run.log(make(importlib.import_module(PACKAGE))))
 
     def _attempt(self, action: Callable[[], object]) -> None:
-        """Do it; if it fails, say so once and do without W&B from then on."""
+        """Do it; if it fails, warn once and stop using W&B."""
         try:
             action()
         except Exception as error:  # noqa: BLE001 a run is worth more than its display
@@ -110,7 +110,7 @@ class WandbWriter:
 
 
 def run_id(run_dir: Path) -> str:
-    """The id of a folder's W&B run, which is chosen the first time.
+    """The id of a folder's W&B run, created at first.
 
     Raises:
       BadInput: the file is damaged.

@@ -1,1 +1,1 @@
-"""Studies: which runs a design asks for, who trains them, where they stand."""
+"""Studies: the runs of a design, the workers that train them, and their status."""

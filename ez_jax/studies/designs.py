@@ -1,7 +1,7 @@
-"""Designs of a study: from a configuration and some ideas to arms. Pure, no files.
+"""Designs of a study: from a configuration and ideas to arms. Pure functions, no files.
 
-An arm is a configuration that differs from the first one in what its name says. Off means what
-`presets.IDEAS` says. An arm that would be the same run as another one is left out, and why.
+An arm is a configuration that differs from the first one as its name says. `presets.IDEAS` defines
+how an idea is switched off. An arm that would be the same run as another is left out, and why.
 """
 
 import dataclasses
@@ -20,11 +20,11 @@ Off = tuple[str, ...]  # ideas that are off
 
 @dataclass(frozen=True)
 class Arm:
-    """One of the settings that are compared."""
+    """One of the configurations that are compared."""
 
     name: str  # also of its folder
-    settings: Mapping[str, Any]  # where it differs from the base, by dotted key
-    against: str  # the arm that it is compared with
+    settings: Mapping[str, Any]  # its differences from the base, by dotted key
+    against: str  # the arm to compare with
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,15 @@ class Comparison:
 
 
 class LeftOut(BadInput):
-    """Why a switch or an arm makes no sense in this game."""
+    """The reason why a switch or an arm has no effect in this game."""
 
 
 @dataclass(frozen=True)
 class _Dead:
-    """A setting that changes nothing under some others."""
+    """A setting that has no effect with certain others."""
 
     key: str
-    same: Any  # what it is as good as then
+    same: Any  # the value to which it is then equivalent
     holds: Callable[[Config, EnvSpec], bool]
     why: str
 
@@ -67,7 +67,7 @@ _DEAD = (
         "off_policy_correction",
         False,
         lambda config, _: config.targets.value == "search" or config.targets.td_steps == 1,
-        "it shortens td_steps, and there are none to be shortened",
+        "it shortens td_steps, which this value target does not use",
     ),
     _Dead(
         "prioritised",
@@ -91,25 +91,25 @@ _DEAD = (
 
 
 def leave_one_out(ideas: Off) -> dict[Off, str]:
-    """Everything on, then each idea off by itself."""
+    """Everything on, then each idea off alone."""
     return {(): BASELINE} | {(idea,): "" for idea in ideas}
 
 
 def add_one_in(ideas: Off) -> dict[Off, str]:
-    """Everything off, then each idea on by itself, then everything on."""
+    """Everything off, then each idea on alone, then everything on."""
     alone = {tuple(i for i in ideas if i != idea): f"only_{idea}" for idea in ideas}
     return {ideas: BARE} | alone | {(): BASELINE}
 
 
 def factorial(ideas: Off) -> dict[Off, str]:
-    """Every set of ideas off, the small ones first."""
+    """Every set of ideas off, small sets first."""
     sizes = range(1, len(ideas) + 1)
     sets = itertools.chain.from_iterable(itertools.combinations(ideas, size) for size in sizes)
     return {(): BASELINE} | dict.fromkeys(sets, "")
 
 
 LEAVE_ONE_OUT, ADD_ONE_IN, SWEEP = "leave_one_out", "add_one_in", "sweep"
-# What is off in each arm, and its name; empty: that of the ablations. The first is compared with.
+# The ideas off in each arm, and its name (empty: by the ablations). The first arm is the baseline.
 DESIGNS: dict[str, Callable[[Off], dict[Off, str]]] = {
     LEAVE_ONE_OUT: leave_one_out,
     ADD_ONE_IN: add_one_in,
@@ -130,7 +130,7 @@ def compare(
       spec: of the game.
 
     Raises:
-      BadInput: nothing is left to be compared.
+      BadInput: nothing is left to compare.
     """
     base = next(iter(bases.values()))
     arms: list[Arm] = []
@@ -149,7 +149,7 @@ def compare(
                 arms.append(Arm(arm, _difference(base, config), against))
             else:
                 twins.append(f"{arm}: it is the same run as {same}")
-    if twins:  # the first sentence stands for all
+    if twins:  # show the first sentence only
         more = f" (and {len(twins) - 1} more arms like it)" if len(twins) > 1 else ""
         left_out[twins[0] + more] = None
     if len(arms) < 2:
@@ -170,7 +170,7 @@ def _arm_name(sweep: str, name: str) -> str:
 def _chosen(
     design: str, ideas: Sequence[str], start: Config, spec: EnvSpec, left_out: dict[str, None]
 ) -> Off:
-    """The ideas that can be switched off; with all others, where the design does so."""
+    """The ideas that can be switched off, together with all others if the design does so."""
     chosen: list[str] = []
     for idea in ideas:
         try:
@@ -190,7 +190,7 @@ def _chosen(
 def _possible(
     design: str, ideas: Off, start: Config, left_out: dict[str, None]
 ) -> Iterator[tuple[str, Config]]:
-    """Name and configuration of every arm that is possible."""
+    """Name and configuration of every possible arm."""
     impossible: dict[str, list[Off]] = {}
     for off, name in DESIGNS[design](ideas).items():
         try:
@@ -205,7 +205,7 @@ def _possible(
 
 
 def _off_together(start: Config, off: Off) -> tuple[list[str], Config]:
-    """The ablations that switch some ideas off, one after another, and what they lead to."""
+    """Switch off ideas one after another; returns the ablations and the configuration."""
     ablations, config = [], start
     for idea in off:
         ablation, config = _switch_off(config, idea)
@@ -226,12 +226,12 @@ def _switch_off(config: Config, idea: str) -> tuple[str, Config]:
 
 
 def _effective(config: Config, spec: EnvSpec) -> Config:
-    """The configuration with dead settings at the values that they are as good as."""
+    """The configuration with settings without effect at their equivalent values."""
     dead = {dead.key: dead.same for dead in _DEAD if dead.holds(config, spec)}
     return dataclasses.replace(override(config, dead), preset="", name="", run_dir="")
 
 
 def _difference(base: Config, config: Config) -> dict[str, Any]:
-    """What differs, by dotted key."""
+    """The differences by dotted key."""
     before = flatten(base)
     return {key: value for key, value in flatten(config).items() if value != before[key]}

@@ -1,14 +1,14 @@
-"""The ledger of a study on the disk: what was asked, and how far each run of it is.
+"""The ledger of a study on the disk: the request, and the status of each run.
 
     <dir>/ablation.json                      the request, and of every game all arms
          /cells/<game>/<arm>/seed0.json      how the last attempt ended, how often it failed
-                            /seed0.lock      held while a process works on the run (or, where
-                                             locks reach no other machine, /seed0.lock.machine)
-                            /seed0.log       all that it printed
-                            /seed0.run.json  what `studies.run_process` is given
+                            /seed0.lock      held while a process works on the run (or, if locks
+                                             work on one machine only, /seed0.lock.machine)
+                            /seed0.log       its output
+                            /seed0.run.json  the input of `studies.run_process`
          /runs/<game>/<arm>/seed0/           ordinary run folders
 
-Whether a run is done is read from its folder alone: notes that are lost or damaged cost nothing.
+Only the folder of a run decides whether it is done, so lost or damaged notes do no harm.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ from ez_jax.studies.study import Request, Study
 
 @dataclass(frozen=True)
 class StudyRun:
-    """What one process trains: one arm of one game with one seed, or with several in a pack."""
+    """What one process trains: one arm of one game, with one seed or several in a pack."""
 
     config: Config  # of the arm
     seeds: tuple[int, ...]
@@ -60,11 +60,11 @@ class StudyRun:
 
 @dataclass(frozen=True)
 class Attempt:
-    """What is noted of the last attempt at a run."""
+    """The record of the last attempt at a run."""
 
     status: str = "waiting"  # running | failed | interrupted | done
     reason: str = ""  # of a failure: a sentence
-    output: Sequence[str] = ()  # the last lines that it printed then
+    output: Sequence[str] = ()  # the last lines of its output
     failures: Mapping[str, int] = dataclasses.field(default_factory=dict)  # by invocation
 
 
@@ -74,14 +74,14 @@ class Ledger:
     def __init__(self, folder: Path, whole: Study):
         """Use `open` or `create`."""
         self.folder, self.study = folder, whole
-        self._done: set[Path] = set()  # run folders that were seen to be done: they stay so
+        self._done: set[Path] = set()  # run folders known to be done
 
     @classmethod
     def open(cls, folder: Path) -> "Ledger":
-        """A ledger that is there.
+        """Open an existing ledger.
 
         Raises:
-          BadInput: it is not, or it is damaged.
+          BadInput: there is none, or it is damaged.
         """
         folder = paths.expanded(folder).absolute()
         return cls(folder, study.read(folder))
@@ -93,10 +93,10 @@ class Ledger:
         request: Request,
         make_study: Callable[[Request], Study],
     ) -> "Ledger":
-        """Begin a study, or extend the one in the folder; `make_study` finds the arms of a request.
+        """Create a study, or extend the one in the folder; `make_study` finds the arms.
 
         Raises:
-          BadInput: the folder cannot be written, or holds another study; names what differs.
+          BadInput: the folder cannot be written, or has another study; names the difference.
         """
         folder = run_folder.make_run_dir(folder, key="dir")
         with lock.patiently(lambda: shared_lock.take(folder / lock.FILE_NAME)):
@@ -110,11 +110,11 @@ class Ledger:
         return cls(folder, whole)
 
     def reload(self) -> None:
-        """See what other processes have added to the request."""
+        """Read what other processes have added to the request."""
         self.study = study.read(self.folder)
 
     def runs(self) -> list[StudyRun]:
-        """Every run, the first seeds of all arms before the others."""
+        """All runs; the first seeds of all arms come first."""
         arms = [
             (game, dataclasses.replace(compared.config(arm), name=arm.name, run_dir=""))
             for game, compared in self.study.comparisons.items()
@@ -125,7 +125,7 @@ class Ledger:
             for i, seed in enumerate(group):
                 for game, chosen in arms:
                     is_packed = game in self.study.packed
-                    # A pack trains the whole group, in its place among the first seeds.
+                    # A pack trains the whole group at the place of its first seed.
                     if not (is_packed and i):
                         seeds = group if is_packed else (seed,)
                         found.append(StudyRun(chosen, seeds, self.folder, is_packed))
@@ -143,7 +143,7 @@ class Ledger:
 
 
 def final_score(chosen: Config) -> float | None:
-    """The score of the evaluation after the last update; None where a run is not so far."""
+    """The score of the final evaluation; None if a run is not done."""
     run_dir = Path(chosen.run_dir)
     if not (run_dir / run_folder.CONFIG_FILE).exists():
         return None
@@ -151,7 +151,7 @@ def final_score(chosen: Config) -> float | None:
         run_folder.check_same_config(run_dir, config.to_dict(chosen))
         lines = read_metrics(run_dir)
     except BadInput:
-        return None  # not done: whoever trains there next says what is wrong with the folder
+        return None  # not done: the next process that trains there reports the problem
     found = [
         line[EVALUATION]
         for line in lines
@@ -161,7 +161,7 @@ def final_score(chosen: Config) -> float | None:
 
 
 def seconds_spent(chosen: Config) -> float:
-    """Seconds of work that a run folder tells of."""
+    """The running time recorded in a run folder, in seconds."""
     try:
         lines = read_metrics(chosen.run_dir)
     except BadInput:
@@ -170,7 +170,7 @@ def seconds_spent(chosen: Config) -> float:
 
 
 def how_far(run: StudyRun) -> str:
-    """How far a run is, in words: that of its seeds which is furthest behind, and its score."""
+    """The progress of a run in words: of its slowest seed, with its score."""
     furthest_behind = min((_last_lines(chosen) for chosen in run.configs()), key=lambda two: two[0])
     steps, score = furthest_behind
     told = f"{steps:,} of {run.config.total_agent_steps:,} agent steps"
@@ -178,7 +178,7 @@ def how_far(run: StudyRun) -> str:
 
 
 def _last_lines(chosen: Config) -> tuple[int, float | None]:
-    """Agent steps of the last line of a run's metrics, and the score of its last evaluation."""
+    """Agent steps in the last line of a run's metrics, and the score of its last evaluation."""
     try:
         lines = read_metrics(chosen.run_dir)
     except BadInput:  # not begun yet
@@ -192,7 +192,7 @@ def _is_end(chosen: Config, agent_steps: float, updates: float) -> bool:
 
 
 def _is_saved(chosen: Config) -> bool:
-    """Whether the newest checkpoint is that of the end."""
+    """Whether the newest checkpoint is the final one."""
     with Checkpointer(chosen.run_dir) as checkpointer:
         newest = checkpointer.latest()
     if newest is None:
@@ -206,7 +206,7 @@ def _is_saved(chosen: Config) -> bool:
 
 
 def read_attempt(run: StudyRun) -> Attempt:
-    """How the last attempt ended; one that is lost or damaged is as good as none."""
+    """How the last attempt ended; a lost or damaged record counts as none."""
     try:
         found = safe_files.read_json(run.file("json"))
         attempt = Attempt(**{**found, "output": tuple(found["output"])})
@@ -219,6 +219,6 @@ def read_attempt(run: StudyRun) -> Attempt:
 
 
 def write_attempt(run: StudyRun, attempt: Attempt) -> None:
-    """Note how an attempt ended, or that it has begun."""
+    """Record how an attempt ended, or that it has started."""
     text = json.dumps(dataclasses.asdict(attempt), indent=1) + "\n"
     safe_files.write_whole(run.file("json"), text)

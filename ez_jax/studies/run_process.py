@@ -1,8 +1,8 @@
-"""Trains one run of a study, in a process of its own: the others go on if it crashes.
+"""Trains one run of a study in its own process, so that a crash does not affect the others.
 
     python -m ez_jax.studies.run_process FILE
 
-FILE is what the ledger of `python -m ez_jax.ablate` keeps beside the log of the run: the whole
+FILE is in the ledger of `python -m ez_jax.ablate`, beside the log of the run. It has the whole
 configuration of one run, or of several that differ in their seed and are trained together.
 """
 
@@ -18,19 +18,19 @@ from ez_jax.storage import lock, safe_files
 from ez_jax.system import exits, signals
 from ez_jax.terminal import arguments
 
-# What the process that starts it hands over: the open file of a lock, its own number.
+# From the parent process: the open file of a lock, and its process number.
 OWN_KEYS = {"lock": -1, "parent": 0}
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What is trained."""
+    """The runs to train."""
 
     configs: Sequence[Config]
-    together: bool  # in one program; who began so has to go on so, even with one run
+    together: bool  # in one program; a run started so has to be resumed so, even alone
 
     def write(self, path: Path) -> None:
-        """Write it whole or not at all."""
+        """Write it completely or not at all."""
         content = {
             "together": self.together,
             "configs": [config.to_dict(chosen) for chosen in self.configs],
@@ -39,7 +39,7 @@ class Job:
 
 
 def read(path: Path) -> Job:
-    """What a file holds.
+    """Read a file.
 
     Raises:
       BadInput: there is no such file, or it is damaged.
@@ -54,14 +54,14 @@ def read(path: Path) -> Job:
         and isinstance(together, bool)
         and (len(found) == 1 or (found and together))
     ):
-        raise BadInput(f"{path} is damaged: it holds no configurations")
+        raise BadInput(f"{path} is damaged: it has no configurations")
     configs = [config.validate(config.from_dict(values)) for values in found]
     return Job(configs, together)
 
 
 def run(job: Job) -> int:
     """Train; returns the exit code."""
-    # Imported here: a refusal needs neither.
+    # Imported here, because a refusal needs neither.
     if job.together:
         from ez_jax.training.vmapped import train_together
 
@@ -69,13 +69,13 @@ def run(job: Job) -> int:
     from ez_jax.train import train
 
     (chosen,) = job.configs
-    # Workers that a cluster started together are no one run.
+    # Workers that a cluster starts together are separate runs.
     alone = "local" if chosen.devices == "all" else chosen.devices
     return train(dataclasses.replace(chosen, devices=alone))
 
 
 def main() -> int:
-    """Train what a file holds."""
+    """Train the runs of a file."""
     path, *words = sys.argv[1:] or [""]
     if not path:
         raise BadInput("which run? write python -m ez_jax.studies.run_process FILE")

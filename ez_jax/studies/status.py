@@ -1,4 +1,4 @@
-"""Tables of a study: how far it is, and what its arms reached."""
+"""Tables of a study: progress and scores of its arms."""
 
 import dataclasses
 import statistics
@@ -24,17 +24,17 @@ class ArmStatus:
     against: str
     seeds: Counter[str] = dataclasses.field(default_factory=Counter)  # by status
     scores: list[float] = dataclasses.field(default_factory=list)
-    seconds: float = 0.0  # on the clock: seeds in one program take their time together
+    seconds: float = 0.0  # elapsed time: seeds in one program share it
     failures: list[str] = dataclasses.field(default_factory=list)  # a sentence per failed run
 
     @property
     def mean(self) -> float | None:
-        """Of the final scores so far."""
+        """Mean of the final scores so far."""
         return statistics.fmean(self.scores) if self.scores else None
 
 
 def arm_statuses(ledger: Ledger) -> list[ArmStatus]:
-    """Every arm of every game, in the order of the study."""
+    """All arms of all games, in the order of the study."""
     found = {
         (game, arm.name): ArmStatus(game, arm.name, arm.against)
         for game, compared in ledger.study.comparisons.items()
@@ -61,7 +61,7 @@ def arm_statuses(ledger: Ledger) -> list[ArmStatus]:
 
 
 def status_table(rows: Sequence[ArmStatus]) -> Table:
-    """How far each arm is."""
+    """The progress of each arm."""
 
     def texts(row: ArmStatus) -> list[str]:
         counts = [str(row.seeds[status] or "") for status in STATUSES]
@@ -72,7 +72,7 @@ def status_table(rows: Sequence[ArmStatus]) -> Table:
 
 
 def score_table(rows: Sequence[ArmStatus]) -> Table:
-    """What each arm reached, beside the arm that it is compared with."""
+    """The score of each arm, and the difference from the arm it is compared with."""
     means = {(row.game, row.arm): row.mean for row in rows}
 
     def texts(row: ArmStatus) -> list[str]:
@@ -95,7 +95,7 @@ def _table(
     titles: Sequence[str], rows: Sequence[ArmStatus], texts: Callable[[ArmStatus], list[str]]
 ) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    # Names stay whole, however narrow the terminal: the numbers break first.
+    # Names are never cut: in a narrow terminal the numbers wrap first.
     for title, names in (("game", [row.game for row in rows]), ("arm", [row.arm for row in rows])):
         longest = max(map(len, [title, *names]))
         table.add_column(title, no_wrap=True, min_width=longest)

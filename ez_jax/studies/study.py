@@ -1,4 +1,4 @@
-"""A study: what was asked and the arms that follow from it, as `ablation.json` keeps them."""
+"""A study: the request and its arms, as stored in `ablation.json`."""
 
 import dataclasses
 import json
@@ -16,25 +16,25 @@ from ez_jax.studies.designs import Arm, Comparison
 FILE_NAME = "ablation.json"
 FORMAT = 1
 LARGEST_FILE = 2**27  # bytes; a factorial of 256 arms has some 100,000 per game
-_SAFE_NAME = re.compile(r"(?!\.)[\w.+=-]{1,240}")  # of an arm: it becomes a folder
+_SAFE_NAME = re.compile(r"(?!\.)[\w.+=-]{1,240}")  # of an arm, because it names a folder
 
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked."""
+    """The request."""
 
     design: str
     games: tuple[str, ...]
     switches: tuple[str, ...]
-    seeds: tuple[tuple[int, ...], ...]  # asked at once: a pack trains those of one group together
-    words: tuple[str, ...]  # the overrides that every run gets, and the sweeps
+    seeds: tuple[tuple[int, ...], ...]  # by request: a pack trains the seeds of one group
+    words: tuple[str, ...]  # the overrides for every run, and the sweeps
     pack: bool = True
 
     def extended(self, more: "Request", folder: Path) -> "Request":
-        """Both requests in one.
+        """Join two requests.
 
         Raises:
-          BadInput: they do not belong together; names the first difference.
+          BadInput: they do not fit together; names the first difference.
         """
         for there, here in [(self.design, more.design), (self.pack, more.pack)]:
             if there != here:
@@ -56,7 +56,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Study:
-    """The request, and what is compared in every game."""
+    """The request, and the comparison in every game."""
 
     request: Request
     comparisons: Mapping[str, Comparison]
@@ -64,7 +64,7 @@ class Study:
 
 
 def check_same(folder: Path, there: Study, here: Study) -> None:
-    """Refuse to mix arms of one name that differ, say by other presets since.
+    """Refuse to mix different arms of the same name, for example after a preset changed.
 
     Raises:
       BadInput: names the first difference.
@@ -84,14 +84,14 @@ def check_same(folder: Path, there: Study, here: Study) -> None:
 
 
 def write(folder: Path, study: Study) -> None:
-    """Write the study into its folder, whole or not at all."""
+    """Write the study into its folder, completely or not at all."""
     safe_files.write_whole(folder / FILE_NAME, json.dumps(_to_json(study), indent=1) + "\n")
 
 
 def _another(folder: Path, difference: str) -> BadInput:
     return BadInput(
-        f"{folder} holds another study: {difference}; choose another name= or dir=, "
-        "or give the command that began it"
+        f"{folder} has another study: {difference}; choose another name= or dir=, "
+        "or use the command that created it"
     )
 
 
@@ -123,7 +123,7 @@ def read(folder: Path) -> Study:
         content = safe_files.read_json(path, LARGEST_FILE)
     except OSError as error:
         reason = error.strerror
-        raise BadInput(f"{folder} holds no study: {FILE_NAME}: {reason}") from error
+        raise BadInput(f"{folder} has no study: {FILE_NAME}: {reason}") from error
     if content.get("format") != FORMAT:
         raise BadInput(
             f"{path} has format {content.get('format')!r}, and this version of ez_jax reads "
@@ -133,8 +133,8 @@ def read(folder: Path) -> Study:
         return _from_json(content)
     except (BadInput, KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadInput(
-            f"{path} is damaged ({error}); delete it and give the whole command again: "
-            "finished runs stay"
+            f"{path} is damaged ({error}); delete it and use the whole command again: "
+            "finished runs are kept"
         ) from error
 
 
@@ -157,7 +157,7 @@ def _from_json(content: dict[str, Any]) -> Study:
         )
         for arm in arms:
             if not _SAFE_NAME.fullmatch(arm.name):
-                raise ValueError(f"{arm.name!r} is no name of an arm")
+                raise ValueError(f"{arm.name!r} is not the name of an arm")
         base = config.validate(config.from_dict(told["base"]))
         comparisons[game] = Comparison(base, arms, tuple(map(str, told["left_out"])))
     packed = frozenset(game for game, told in content["plans"].items() if told["packed"])

@@ -1,7 +1,7 @@
 """Workers of a study: each takes one run after another from the ledger until none is left.
 
-Any number of them share a ledger, in one process each, on one machine or several that see the same
-files. `launch` starts some by a launcher of Hydra, say one job of a cluster each.
+Any number of workers share a ledger, each in its own process, on one machine or on several that see
+the same files. `launch` starts workers with a Hydra launcher, for example as jobs of a cluster.
 """
 
 import dataclasses
@@ -34,31 +34,31 @@ from ez_jax.terminal.launch import call_by_hydra
 from ez_jax.terminal.progress import Progress, duration
 
 LAST_LINES, LONGEST_TAIL = 20, 2**14  # of the output of a failed run: lines, bytes
-WAIT, POLL = 2.0, 0.2  # seconds between two looks at the ledger, and at a run
-TELL = 30.0  # seconds between two lines on how far a run is
+WAIT, POLL = 2.0, 0.2  # seconds between checks of the ledger, and of a run
+TELL = 30.0  # seconds between lines about the progress of a run
 
 
 @dataclasses.dataclass(frozen=True)
 class Orders:
-    """How the workers of one invocation go about it."""
+    """How the workers of one invocation work."""
 
-    invocation: str  # names them all
-    retries: int = 2  # a run that fails is tried so many times more
-    fail_fast: bool = False  # all stop at the first failure
-    command: Sequence[str] = (sys.executable, "-m", run_process.__name__)  # given a run's file
+    invocation: str  # identifies them
+    retries: int = 2  # how often a failed run is tried again
+    fail_fast: bool = False  # stop all at the first failure
+    command: Sequence[str] = (sys.executable, "-m", run_process.__name__)  # takes a run's file
 
 
 class Worker:
-    """Takes runs from a ledger and has them trained, one after another."""
+    """Takes runs from a ledger and trains them one after another."""
 
     def __init__(self, ledger: Ledger, orders: Orders, progress: Progress):
-        """Not working yet."""
+        """Does not start yet."""
         self._ledger, self._orders, self._progress = ledger, orders, progress
         self._interrupt = Interrupt()
         self._stop_file = stop_file(ledger, orders)
 
     def work(self) -> bool:
-        """Work until nothing is left to do; whether a signal ended it before."""
+        """Work until nothing is left to do; returns whether a signal ended it early."""
         told = False
         with self._interrupt:
             while not self._is_stopped():
@@ -81,7 +81,7 @@ class Worker:
         return self._interrupt.requested or self._stop_file.exists()
 
     def _take_next(self) -> tuple[tuple[StudyRun, lock.FileLock] | None, lock.Busy | None]:
-        """A run that is to be trained, with its lock; and who trains one that is wanted, too."""
+        """A run to train, with its lock, or the holder of one that is still running."""
         others = None
         for run in self._ledger.runs():
             if not self._is_wanted(run):
@@ -93,7 +93,7 @@ class Worker:
             except lock.Busy as busy:
                 others = busy
                 continue
-            if self._is_wanted(run):  # nobody has trained it in between
+            if self._is_wanted(run):  # no other process has trained it in between
                 return (run, held), others
             held.close()
         return None, others
@@ -103,7 +103,7 @@ class Worker:
         return failures <= self._orders.retries and bool(self._ledger.missing(run))
 
     def _attempt(self, run: StudyRun, held: lock.FileLock) -> None:
-        """Train a run in a process of its own and note how it ended."""
+        """Train a run in its own process and record how it ended."""
         chosen = run.configs(self._ledger.missing(run))
         run_process.Job(chosen, run.together).write(run.file("run.json"))
         before = read_attempt(run)
@@ -145,14 +145,14 @@ class Worker:
         return process.returncode
 
     def _judge(self, run: StudyRun, code: int, before: Attempt) -> Attempt:
-        """What became of a run; its run folders say whether it is done."""
+        """The outcome of a run; its run folders decide whether it is done."""
         if not self._ledger.missing(run):
             return dataclasses.replace(before, status="done", reason="", output=())
         if self._is_stopped() and (code == exits.INTERRUPTED or code == -signal.SIGTERM):
             return dataclasses.replace(before, status="interrupted")
         ours = self._orders.invocation
         failures = before.failures.get(ours, 0) + 1
-        if code == exits.BAD_INPUT:  # the same again would be refused again
+        if code == exits.BAD_INPUT:  # trying again would be refused again
             failures = self._orders.retries + 1
         output = _last_lines(run.file("log"))
         reason = f"{_how(code)}: {output[-1]}" if output else _how(code)
@@ -169,14 +169,14 @@ class Worker:
 
 
 def stop_file(ledger: Ledger, orders: Orders) -> Path:
-    """Where this file is, all workers of an invocation stop, on whatever machine."""
+    """The file that stops all workers of an invocation, on any machine."""
     return ledger.folder / f"stop-{orders.invocation}"
 
 
 def _how(code: int) -> str:
     """An exit code in words."""
     if code == -signal.SIGKILL:
-        return "killed by SIGKILL, as it is done where memory runs out"
+        return "killed by SIGKILL, probably out of memory"
     if code < 0:
         return f"killed by {signal.Signals(-code).name}"
     if code == exits.INTERRUPTED:
@@ -185,7 +185,7 @@ def _how(code: int) -> str:
 
 
 def _last_lines(log: Path) -> list[str]:
-    """The end of what a run printed."""
+    """The last lines of a run's output."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - LONGEST_TAIL))
         lines = file.read().decode(errors="replace").splitlines()
@@ -193,7 +193,7 @@ def _last_lines(log: Path) -> list[str]:
 
 
 def launch(ledger: Ledger, orders: Orders, count: int, words: Sequence[str]) -> bool:
-    """Start `count` workers by a launcher of Hydra and wait for their end; whether a signal came.
+    """Start `count` workers with a Hydra launcher and wait; returns whether a signal came.
 
     `words` are for Hydra, such as `hydra/launcher=joblib`.
 
@@ -213,9 +213,9 @@ def launch(ledger: Ledger, orders: Orders, count: int, words: Sequence[str]) -> 
 
 
 def work_where_launched(node: DictConfig) -> None:
-    """Be a worker where a launcher has started one."""
+    """A worker in a process that a launcher started."""
     values: Any = OmegaConf.to_container(node)
-    if os.getppid() == values["parent"]:  # on this machine: it would be left alone
+    if os.getppid() == values["parent"]:  # on this machine: no one else would end it
         signals.end_with(values["parent"])
     ledger = Ledger.open(Path(values["ledger"]))
     Worker(ledger, Orders(**values["orders"]), Progress(live=False)).work()

@@ -1,4 +1,4 @@
-"""Settings of JAX, and compiling, which takes long enough to be told of."""
+"""Settings of JAX, and compilation with progress messages."""
 
 import os
 import sys
@@ -11,15 +11,15 @@ from ez_jax.config import BadInput, paths
 from ez_jax.system import watchdog
 
 NO_CACHE = (
-    "compiled programs are not kept, as nobody knows the home folder: every start compiles anew; "
+    "compiled programs are not cached because there is no home folder; every start compiles again: "
     "set HOME or JAX_COMPILATION_CACHE_DIR"
 )
 
-Compiling = Callable[[str], AbstractContextManager[None]]  # as `terminal.progress` has it
+Compiling = Callable[[str], AbstractContextManager[None]]  # as in `terminal.progress`
 
 
 def announced(compiling: Compiling, what: str, function: Any) -> Callable[..., Any]:
-    """A jitted function that is compiled once, at its first call, and says so."""
+    """A jitted function that is compiled at its first call, with a message."""
     compiled: list[Callable[..., Any]] = []
 
     def call(*args: Any) -> Any:
@@ -32,16 +32,16 @@ def announced(compiling: Compiling, what: str, function: Any) -> Callable[..., A
 
 
 def configure_jax(*, alone: bool = True) -> None:
-    """Settings of JAX itself; call it before the first computation.
+    """Configure JAX; call this before the first computation.
 
-    Compiled programs are kept in `~/.cache/ez_jax/xla`, or where JAX_COMPILATION_CACHE_DIR says
-    (an empty value switches the cache off). The user's own JAX_* and XLA_* variables win.
+    Compiled programs are cached in `~/.cache/ez_jax/xla`, or in JAX_COMPILATION_CACHE_DIR (an empty
+    value switches the cache off). JAX_* and XLA_* environment variables take precedence.
 
     Args:
-      alone: whether no other process has to be met first; then the device is looked for.
+      alone: whether this process need not wait for others; then the device is checked.
 
     Raises:
-      BadInput: there is no such device as JAX_PLATFORMS asks for.
+      BadInput: the device in JAX_PLATFORMS does not exist.
     """
     import jax
 
@@ -59,10 +59,10 @@ def configure_jax(*, alone: bool = True) -> None:
             f"warning: compiled programs are not kept, as {folder} cannot be made "
             f"({error.strerror}): every start compiles anew; set JAX_COMPILATION_CACHE_DIR\n"
         )
-    # A folder that can be read alone, or is full, is as good as it is: JAX would say so of each
-    # program. `python -m ez_jax.doctor` looks at it.
+    # JAX would warn of a read-only or full folder once per program; `python -m ez_jax.doctor`
+    # checks it instead.
     warnings.filterwarnings("ignore", message="Error writing persistent compilation cache")
-    # A small network is many small programs: keep those too.
+    # A small network has many small programs: cache those, too.
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     if alone:
@@ -70,7 +70,7 @@ def configure_jax(*, alone: bool = True) -> None:
 
 
 def check_device() -> None:
-    """Have JAX find its devices.
+    """Let JAX find its devices.
 
     Raises:
       BadInput: it cannot.
@@ -79,12 +79,12 @@ def check_device() -> None:
 
     try:
         jax.devices()
-    except Exception as error:  # what JAX raises depends on the plugin; some assert
+    except Exception as error:  # the exception depends on the plugin; some assert
         asked = os.environ.get("JAX_PLATFORMS", "")
-        wish = f"what JAX_PLATFORMS={asked} asks for" if asked else "any device"
+        wish = f"the device of JAX_PLATFORMS={asked}" if asked else "any device"
         told = str(error).partition("\n")[0].partition(" (set JAX_PLATFORMS")[0]
         why = f" ({told})" if told else ""
         raise BadInput(
-            f"JAX cannot use {wish}{why}: unset JAX_PLATFORMS, or set it to cpu for the processor; "
-            "`python -m ez_jax.doctor` looks at the installation"
+            f"JAX cannot use {wish}{why}: unset JAX_PLATFORMS, or set it to cpu; "
+            "`python -m ez_jax.doctor` checks the installation"
         ) from error

@@ -1,15 +1,15 @@
-"""Many devices as one: where arrays lie, and what each device does with its part.
+"""Several devices as one: where arrays are, and what each device computes.
 
-There is one mesh axis, `data`, over all devices. It is JAX's ambient mesh (`jax.set_mesh`), so that
-nobody hands it around; without one, all of this is what it is on one device. Three rules:
+There is one mesh axis, `data`, over all devices. It is JAX's ambient mesh (`jax.set_mesh`), so it
+is not passed around; without a mesh, everything is as on one device. Three rules:
 
-- Parameters, optimiser, priorities and everything else that is small is whole on every device.
-- The frames of the replay, which are most of it, lie row by row on the devices (`padded_length`).
-- A batch is split by its samples. What treats samples one by one, searches above all, runs on each
-  device by itself (`spread`): a loop that ends early on one need not wait for the others. What
-  mixes them, gradients and the statistics of BatchNorm, is left to the compiler.
+- Parameters, optimiser, priorities and everything else that is small is copied to every device.
+- The frames of the replay, which take most memory, are split by rows (`padded_length`).
+- A batch is split by samples. Computations that treat samples one by one, above all searches, run
+  on each device separately (`spread`): a loop that ends early on one need not wait for the others.
+  What mixes samples (gradients, the statistics of BatchNorm) is left to the compiler.
 
-Draws are made for all samples before they are split, so that they do not depend on the devices.
+Random numbers are drawn for the whole batch before it is split, so they do not depend on devices.
 """
 
 from collections.abc import Callable
@@ -26,49 +26,49 @@ Tree = TypeVar("Tree")
 
 
 def make_mesh(devices: Any) -> Mesh:
-    """The mesh of some devices, for `jax.set_mesh`."""
+    """A mesh of these devices, for `jax.set_mesh`."""
     return jax.make_mesh((len(devices),), (AXIS,), (AxisType.Auto,), devices=devices)
 
 
 def platform() -> str:
-    """`cpu`, `gpu` or `tpu`: the devices of the ambient mesh, else those that JAX found."""
+    """`cpu`, `gpu` or `tpu`: the devices of the ambient mesh, or else those that JAX found."""
     mesh = jax.sharding.get_abstract_mesh()
     return jax.default_backend() if mesh.empty else mesh.abstract_device.platform
 
 
 def count() -> int:
-    """Devices of the ambient mesh."""
+    """Number of devices of the ambient mesh."""
     mesh = jax.sharding.get_abstract_mesh()
     return 1 if mesh.empty else mesh.shape[AXIS]
 
 
 def everywhere() -> NamedSharding | None:
-    """For `jax.device_put`: whole on every device."""
+    """A sharding for `jax.device_put`: a copy on every device."""
     return shardings(WHOLE)
 
 
 def shardings(specs: Any) -> Any:
-    """A tree of `PartitionSpec` on the ambient mesh; None, for anywhere, without one."""
+    """A tree of `PartitionSpec` as shardings on the ambient mesh; None without a mesh."""
     mesh = jax.sharding.get_mesh()
     place = lambda spec: None if mesh.empty else NamedSharding(mesh, spec)  # noqa: E731
     return jax.tree.map(place, specs, is_leaf=lambda x: isinstance(x, PartitionSpec))
 
 
 def whole(tree: Tree) -> Tree:
-    """Arrays of a program that are to be whole on every device from here on."""
+    """Inside a program: copy these arrays to every device from here on."""
     return tree if count() == 1 else jax.lax.with_sharding_constraint(tree, WHOLE)
 
 
 def split(tree: Tree) -> Tree:
-    """Arrays of a program that are to be split by their first axis from here on."""
+    """Inside a program: split these arrays by their first axis from here on."""
     return tree if count() == 1 else jax.lax.with_sharding_constraint(tree, SPLIT)
 
 
 def spread(function: Callable[..., Tree], *shared: Any, rows: Any) -> Tree:
-    """`function(*shared, rows)`, each device with its part of the rows.
+    """Call `function(*shared, rows)` with each device's part of the rows.
 
     Every array of `rows` and of the result has a leading axis of rows, which the function treats
-    one by one. Where the devices do not divide them, some of the rows are computed twice.
+    one by one. If the number of devices does not divide it, some rows are computed twice.
     """
     number = count()
     if number == 1:
@@ -77,7 +77,7 @@ def spread(function: Callable[..., Tree], *shared: Any, rows: Any) -> Tree:
     more = -size % number
     padded = jax.tree.map(lambda x: _longer(x, more), rows) if more else rows
     specs = (*(WHOLE for _ in shared), SPLIT)
-    # Not checked: what is whole is so by construction, and loops of mctx cannot be annotated.
+    # Not checked: copies are equal by construction, and mctx's loops cannot be annotated.
     found = jax.shard_map(function, in_specs=specs, out_specs=SPLIT, check_vma=False)(
         *shared, padded
     )
@@ -88,16 +88,16 @@ def _longer(x: Array, more: int) -> Array:
     return jnp.concatenate([x, jnp.broadcast_to(x[-1:], (more, *x.shape[1:]))])
 
 
-# A long array lies row by row on the devices: its first axis is the longer, and a multiple of them.
+# A long array is split by rows: its first axis is padded to a multiple of the number of devices.
 
 
 def padded_length(length: int) -> int:
-    """Rows of a long array that can be split."""
+    """The number of rows of a long array that can be split."""
     return length + -length % count()
 
 
 def read(long: Shaped[Array, "T ..."], row: Int[Array, "B W"], *column: Array) -> Array:
-    """`long[row, *column]`, split by its first axis: each device adds what it has."""
+    """`long[row, *column]` for an array split by its first axis: each device adds its part."""
     number = count()
     if number == 1:
         return long[row, *column]
@@ -117,7 +117,7 @@ def read(long: Shaped[Array, "T ..."], row: Int[Array, "B W"], *column: Array) -
 
 
 def write(long: Shaped[Array, "T ..."], at: Int[Array, " R"], rows: Array) -> Array:
-    """`long` with some rows replaced; those at its length and beyond are dropped."""
+    """Replace some rows of `long`; indices at its length and beyond are dropped."""
     if count() == 1:
         return long.at[at].set(rows, mode="drop")
 
@@ -131,6 +131,6 @@ def write(long: Shaped[Array, "T ..."], at: Int[Array, " R"], rows: Array) -> Ar
 
 
 def _mine(long: Array, row: Array) -> tuple[Array, Array]:
-    """Where rows lie in the part of this device, and whether they lie there."""
+    """The places of rows in this device's part, and whether they are in it."""
     at = row - jax.lax.axis_index(AXIS) * len(long)
     return at, (at >= 0) & (at < len(long))

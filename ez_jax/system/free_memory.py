@@ -1,4 +1,4 @@
-"""Memory that the device and the host can still give."""
+"""The free memory of device and host."""
 
 import dataclasses
 import os
@@ -15,30 +15,30 @@ _CGROUP_LIMITS = (
 
 @dataclasses.dataclass(frozen=True)
 class Available:
-    """Memory that can still be had."""
+    """Free memory."""
 
     device: int  # bytes
     host: int  # bytes
-    is_shared: bool  # the device is a CPU: both are one memory
+    is_shared: bool  # the device is a CPU: both are the same memory
 
 
 def available_memory() -> Available:
-    """What the device and the host can still give."""
+    """The free memory of device and host."""
     host = _host_available()
     stats: Mapping[str, int] = jax.local_devices()[0].memory_stats() or {}
-    if "bytes_limit" not in stats:  # a CPU keeps no account
+    if "bytes_limit" not in stats:  # not counted on a CPU
         return Available(device=host, host=host, is_shared=True)
     free = stats["bytes_limit"] - stats.get("bytes_in_use", 0)
     return Available(device=free, host=host, is_shared=False)
 
 
 def gigabytes(size: float) -> str:
-    """A size as people read it: `2.76 GB`, `35 MB`."""
+    """A size in words: `2.76 GB`, `35 MB`."""
     return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
 
 
 def _host_available() -> int:
-    """MemAvailable of the machine, or what is left of a container's limit if that is less."""
+    """MemAvailable of the machine, or what is left of a container's limit if that is smaller."""
     found = [_mem_available()]
     for limit_file, used_file in _CGROUP_LIMITS:
         limit, used = _read_number(limit_file), _read_number(used_file)
@@ -57,7 +57,7 @@ def _mem_available() -> int:
 
 
 def _read_number(path: str) -> int | None:
-    """The number in a file of the kernel; None if there is none (`max`, or no such file)."""
+    """The number in a file of the kernel; None if there is none (`max`, or the file is missing)."""
     try:
         text = Path(path).read_text(encoding="ascii").strip()
     except OSError:

@@ -1,6 +1,6 @@
-"""What this installation and this machine are, row by row, for `python -m ez_jax.doctor`.
+"""Facts about this installation and machine, for `python -m ez_jax.doctor`.
 
-Nothing of it may fail: a fact that cannot be found out is told as such.
+Nothing here may fail: a fact that cannot be found is reported as unknown.
 """
 
 import importlib
@@ -23,13 +23,13 @@ PACKAGES = (
 
 
 def versions() -> dict[str, str | None]:
-    """Version by package; None where one is not installed, such as an unneeded one for games."""
+    """Version by package; None for packages that are not installed."""
     found = {"python": platform.python_version(), "ez_jax": ez_jax.__version__}
     return found | {package: installed(package) for package in PACKAGES}
 
 
 def installed(package: str) -> str | None:
-    """The version of a package; None where it is not installed."""
+    """The version of a package; None if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -37,7 +37,7 @@ def installed(package: str) -> str | None:
 
 
 def device_name() -> str:
-    """The accelerator's kind; of a CPU, for which JAX has no name, the model and its cores."""
+    """The kind of accelerator; for a CPU, which JAX does not name, the model and cores."""
     import jax
 
     device = jax.local_devices()[0]
@@ -51,7 +51,7 @@ def device_name() -> str:
 
 
 def facts() -> dict[str, str]:
-    """What a run has to work with, by name."""
+    """The resources of a run, by name."""
     rows = {
         "platform": platform.platform,
         "processors": _processors,
@@ -63,7 +63,7 @@ def facts() -> dict[str, str]:
 
 
 def nvidia_gpus() -> list[str]:
-    """Names of the NVIDIA GPUs that the driver knows, whether JAX uses them or not."""
+    """Names of the NVIDIA GPUs that the driver finds, whether or not JAX uses them."""
     lines = _nvidia_smi("-L")
     names = re.findall(r"^GPU \d+: (.*?)(?: \(UUID|$)", lines, re.MULTILINE)
     if not names and Path("/dev/nvidia0").exists():
@@ -72,19 +72,19 @@ def nvidia_gpus() -> list[str]:
 
 
 def cuda_extra() -> str:
-    """The extra of ez_jax for the installed NVIDIA driver; newer drivers take the older one too."""
+    """The extra of ez_jax for the installed NVIDIA driver; newer drivers also accept the older."""
     version = re.search(r"CUDA(?: \w+)? Version: (\d+)", _nvidia_smi())
     return "cuda13" if version is not None and int(version[1]) >= 13 else "cuda12"
 
 
 def _nvidia_smi(*words: str) -> str:
-    """What nvidia-smi says; empty without it, or where it finds no driver."""
+    """The output of nvidia-smi; empty without it, or if it finds no driver."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return ""
     try:
         done = subprocess.run([program, *words], capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.TimeoutExpired):  # a driver that hangs is as good as none
+    except (OSError, subprocess.TimeoutExpired):  # a driver that hangs counts as none
         return ""
     return done.stdout if done.returncode == 0 else ""
 
@@ -92,12 +92,12 @@ def _nvidia_smi(*words: str) -> str:
 def _told(row: Callable[[], str]) -> str:
     try:
         return row()
-    except Exception as error:  # noqa: BLE001 told, and the checks that follow show what is wrong
+    except Exception as error:  # noqa: BLE001 reported, and the checks that follow show what is wrong
         return f"unknown ({error!r})"
 
 
 def _jax() -> ModuleType:
-    """JAX as a run has it."""
+    """JAX as a run uses it."""
     from ez_jax.system import compilation
 
     compilation.configure_jax()

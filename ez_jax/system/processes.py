@@ -1,9 +1,9 @@
-"""Several processes as one run: who takes part, and what they tell each other.
+"""Several processes as one run: who takes part, and what they exchange.
 
-By JAX's own means (`jax.distributed`). Every process executes the same program and holds the same
-state; it steps a block of the environments and feeds what they return to all. What depends on
-files, time or signals is decided by the first process or agreed upon, since all have to take the
-same steps. In a run of one process none of this waits for anything.
+This uses `jax.distributed`. Every process executes the same program and holds the same state; it
+steps a block of the environments and sends their results to all. Whatever depends on files, time or
+signals is decided by the first process or agreed upon, because all have to take the same steps. In
+a run of one process nothing here waits.
 """
 
 import json
@@ -24,9 +24,9 @@ from ez_jax.system import devices
 
 Tree = TypeVar("Tree")
 
-JOIN_SECONDS = 300  # until all processes have to be there
-MEND = "start all of them with the same command, or train alone with devices=local"
-SILENT_SECONDS = 30  # without a sign of life a machine counts as gone (`jax.distributed`)
+JOIN_SECONDS = 300  # within which all processes have to start
+FIX = "start all of them with the same command, or train alone with devices=local"
+SILENT_SECONDS = 30  # without a sign of life, a machine counts as gone (`jax.distributed`)
 COUNTS = ("JAX_NUM_PROCESSES", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 
 
@@ -42,12 +42,12 @@ def is_several(environment: Mapping[str, str]) -> bool:
 
 
 def join(config: Config) -> None:
-    """Meet the other processes of the run; call it before the first computation.
+    """Connect to the other processes of the run; call this before the first computation.
 
-    Only where `devices` is `all`: with `local` or a number each process trains by itself.
+    Only if `devices` is `all`: with `local` or a number each process trains a run of its own.
 
     Raises:
-      BadInput: they cannot be met, or they cannot share the environments.
+      BadInput: the others cannot be reached, or the environments cannot be divided among them.
     """
     if config.devices != "all" or not is_several(os.environ) or jax.distributed.is_initialized():
         return
@@ -75,32 +75,32 @@ def join(config: Config) -> None:
         )
     except (RuntimeError, ValueError) as error:
         raise BadInput(
-            f"the other processes of this run cannot be met ({error}): {MEND}"
+            f"the other processes of this run cannot be reached ({error}): {FIX}"
         ) from error
     finally:
         give_up.cancel()
     number, num_envs = jax.process_count(), config.actor.num_envs
     if num_envs % number:
         raise BadInput(
-            f"actor.num_envs={num_envs} cannot be shared by {number} processes: choose "
+            f"actor.num_envs={num_envs} cannot be divided among {number} processes: choose "
             f"actor.num_envs={-(-num_envs // number) * number} or another multiple"
         )
 
 
 def _give_up() -> None:
-    """Once nobody has come; what waits cannot be interrupted."""
+    """When the time is over; the wait itself cannot be interrupted."""
     sys.stderr.write(
-        f"error: not all processes of this run have met within {JOIN_SECONDS} seconds: {MEND}\n"
+        f"error: not all processes of this run started within {JOIN_SECONDS} seconds: {FIX}\n"
     )
     sys.stderr.flush()
-    os._exit(2)  # as for any other bad input
+    os._exit(2)  # as for other bad input
 
 
 def choose_devices(config: Config) -> list[jax.Device]:
-    """The devices that share a run: `devices` of them, or as many as divide its batch evenly.
+    """The devices of a run: as many as `devices` says, or the most that divide its batch evenly.
 
     Raises:
-      BadInput: there are not so many, or they do not divide `learner.batch_size`.
+      BadInput: there are fewer, or they do not divide `learner.batch_size`.
     """
     there, batch = jax.local_devices(), config.learner.batch_size
     if jax.process_count() > 1:
@@ -111,8 +111,8 @@ def choose_devices(config: Config) -> list[jax.Device]:
         wanted = int(config.devices)
     if wanted > len(there):
         raise BadInput(
-            f"devices={wanted}, but JAX sees {len(there)} on this machine: leave devices= out to "
-            "use all there are"
+            f"devices={wanted}, but JAX sees {len(there)} on this machine: leave out devices= to "
+            "use all of them"
         )
     if batch % wanted:
         raise BadInput(
@@ -123,18 +123,18 @@ def choose_devices(config: Config) -> list[jax.Device]:
 
 
 def is_first() -> bool:
-    """Whether this process writes the run folder and speaks to people."""
+    """Whether this process writes the run folder and prints."""
     return jax.process_index() == 0
 
 
 def mine(total: int) -> slice:
-    """Which of so many rows, the same number for each, belong to this process."""
+    """The rows that belong to this process, the same number for each process."""
     size = total // jax.process_count()
     return slice(jax.process_index() * size, (jax.process_index() + 1) * size)
 
 
 def same(tree: Tree) -> Tree:
-    """Put values of the host, which are the same in every process, on all devices."""
+    """Copy host values, which are equal in every process, to all devices."""
     if jax.process_count() == 1:
         return jax.device_put(tree, devices.everywhere())
 
@@ -148,7 +148,7 @@ def same(tree: Tree) -> Tree:
 
 
 def shared(tree: Tree) -> Tree:
-    """Put rows of this process on its devices: together with those of the others, one array."""
+    """Copy this process's rows to its devices; with those of the others they form one array."""
     if jax.process_count() == 1:
         return jax.device_put(tree, devices.everywhere())
     mesh = jax.sharding.get_mesh()
@@ -158,33 +158,33 @@ def shared(tree: Tree) -> Tree:
 
 
 def exchange(rows: np.ndarray) -> list[np.ndarray]:
-    """An array of each process, of one shape and type, in their order."""
+    """The arrays of all processes, of equal shape and type, in order of the processes."""
     rows = np.ascontiguousarray(rows)
     if jax.process_count() == 1 or not rows.size:
         return [rows] * jax.process_count()
-    # As bytes: JAX would make 32 bits of 64.
+    # As bytes: JAX would reduce 64 bits to 32.
     sent = np.frombuffer(rows.tobytes(), np.uint8)
     received = np.asarray(multihost_utils.process_allgather(sent))
     return [np.frombuffer(one.tobytes(), rows.dtype).reshape(rows.shape) for one in received]
 
 
 def agreed(*wishes: bool) -> list[bool]:
-    """What any process wishes; to be asked by all at the same step."""
+    """Whether any process wants it; all have to call this at the same step."""
     if jax.process_count() == 1:
         return list(wishes)
     return np.any(exchange(np.array(wishes)), axis=0).tolist()
 
 
 def total(number: int) -> int:
-    """The sum of a number of each process, modulo 2^64."""
+    """The sum of one number per process, modulo 2^64."""
     return sum(int(one[0]) for one in exchange(np.array([number], np.uint64))) % 2**64
 
 
 def check_same(tree: Any) -> None:
-    """Make sure that what has to be the same in every process is.
+    """Check that the state is equal in every process.
 
     Raises:
-      RuntimeError: it is not; the run is lost from the last checkpoint on.
+      RuntimeError: it is not; the run is lost since the last checkpoint.
     """
     if jax.process_count() == 1:
         return
@@ -194,16 +194,16 @@ def check_same(tree: Any) -> None:
     found = [int(one[0]) for one in exchange(np.array([digest], np.uint32))]
     if len(set(found)) > 1:
         raise RuntimeError(
-            f"the processes have come to hold different states (digests {found}): their devices "
-            "or versions differ; nothing is saved of it, the last checkpoint is sound"
+            f"the processes hold different states (digests {found}): their devices or versions "
+            "differ; nothing of this was saved, and the last checkpoint is good"
         )
 
 
 def by_first(action: Callable[..., Any], *given: Any) -> Any:
-    """What an action of the first process returns, as JSON; done there alone.
+    """Do something in the first process only, and return its result, as JSON, in all.
 
     Raises:
-      BadInput: in every process, where it did so in the first.
+      BadInput: in every process, if the first raised it.
     """
     if jax.process_count() == 1:
         return action(*given)
@@ -215,7 +215,7 @@ def by_first(action: Callable[..., Any], *given: Any) -> Any:
             told = {"refused": str(error)}
     raw = np.frombuffer(json.dumps(told).encode(), np.uint8)
     size = int(multihost_utils.broadcast_one_to_all(np.int32(raw.size)))
-    raw = np.resize(raw, size)  # what the others hand over does not count
+    raw = np.resize(raw, size)  # the content of the others is ignored
     told = json.loads(np.asarray(multihost_utils.broadcast_one_to_all(raw)).tobytes())
     if "refused" in told:
         raise BadInput(told["refused"])

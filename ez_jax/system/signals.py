@@ -1,4 +1,4 @@
-"""Being asked to stop: ctrl-C, or SIGTERM from a cluster or an operating system."""
+"""Requests to stop: ctrl-C, or SIGTERM from a cluster or the operating system."""
 
 import contextlib
 import ctypes
@@ -15,13 +15,13 @@ _PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
 class Interrupt:
-    """Turns ctrl-C and SIGTERM into a flag, so that the step at hand is finished first.
+    """Turns ctrl-C and SIGTERM into a flag, so that the current step is finished first.
 
     A second ctrl-C does not wait.
     """
 
     def __init__(self, hand_on: Callable[[], object] = lambda: None) -> None:
-        """Not watching yet; `hand_on` tells those who work elsewhere."""
+        """Does not watch yet; `hand_on` passes the request on to other processes."""
         self.requested, self._hand_on = False, hand_on
         self._handlers: dict[int, Any] = {}
 
@@ -58,14 +58,14 @@ class Interrupt:
 
 
 def end_with(parent: int) -> None:
-    """Have this process asked to stop (SIGTERM) when its parent ends, however that ends.
+    """Ask this process to stop (SIGTERM) when its parent ends, however it ends.
 
-    On Linux; elsewhere it goes on to its end.
+    On Linux only; elsewhere the process runs to its end.
     """
     if sys.platform != "linux":
         return
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM) != 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
-    if os.getppid() != parent:  # it ended before this was arranged
+    if os.getppid() != parent:  # it ended before this was set up
         raise KeyboardInterrupt

@@ -1,9 +1,9 @@
-"""Notices that a run hangs, says where, and ends it, so that a cluster job does not hang for ever.
+"""Ends a run that hangs and says where, so that a cluster job does not hang forever.
 
-Whoever is about to wait says so: `with watchdog.at("waiting for ..."):`, or as a decorator. That,
-`beat()` and every result that the device was expected to deliver are signs of life. Without any
-for too long the stacks of all threads go to stderr and to `<run>/hang.txt`, and the process ends
-with exit code 1; the same command goes on from the last checkpoint.
+Code that may wait says so: `with watchdog.at("waiting for ..."):`, or as a decorator. That,
+`beat()` and every expected result of the device are signs of life. After too long, the stacks
+of all threads go to stderr and to `<run>/hang.txt`, and the process ends with exit code 1; the same
+command resumes from the last checkpoint.
 """
 
 import collections
@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any, ClassVar, TextIO
 
 HANG_FILE = "hang.txt"
-AT_START = "waiting for the environments"  # what is done where nothing else was said
-TICKS = 40  # looks per limit
-LATE = 3  # ticks; after a longer gap the whole process had been asleep
-LAST_WORDS = 60.0  # seconds for telling it: the disk may be what hangs
+AT_START = "waiting for the environments"  # if nothing else was said
+TICKS = 40  # checks per limit
+LATE = 3  # ticks; after a longer gap, the whole process was asleep
+LAST_WORDS = 60.0  # seconds to report it, because the disk may be what hangs
 
 
 class _Pulse:
-    """Signs of life of this process: it has one main loop."""
+    """Signs of life of this process, which has one main loop."""
 
     doing = AT_START
     beats = 0
@@ -42,7 +42,7 @@ def beat() -> None:
 
 @contextlib.contextmanager
 def at(doing: str) -> Iterator[None]:
-    """Say what the time is spent on; beginning and end are signs of life."""
+    """Say what the process is doing; beginning and end are signs of life."""
     before, _Pulse.doing = _Pulse.doing, doing
     beat()
     try:
@@ -53,7 +53,7 @@ def at(doing: str) -> Iterator[None]:
 
 
 def expect(result: Any) -> None:
-    """Take the arrival of an array for a sign of life: a device at work on a queue is alive.
+    """Count the arrival of an array as a sign of life: a device that works on a queue is alive.
 
     The array must not be donated afterwards.
     """
@@ -62,12 +62,12 @@ def expect(result: Any) -> None:
 
 
 class Watchdog:
-    """Watches while its `with` block lasts; everything in it must show signs of life."""
+    """Watches during its `with` block; everything in it has to show signs of life."""
 
     def __init__(
         self, run_dir: str | Path, limit: float, end: Callable[[int], None] = os._exit
     ) -> None:
-        """`limit` is in seconds, 0 for never; at half of it there is a warning."""
+        """`limit` is in seconds, 0 for never; there is a warning at half of it."""
         self._file = Path(run_dir) / HANG_FILE
         self._limit, self._end = limit, end
         self._interval = min(limit / TICKS, 10.0)
@@ -87,9 +87,9 @@ class Watchdog:
         _Pulse.results.clear()
 
     def silence(self, now: float) -> float:
-        """Seconds without a sign of life at `now` (monotonic), as far as this process was awake.
+        """Seconds without a sign of life until `now` (monotonic) while this process was awake.
 
-        A look that is itself late counts nothing: nobody could have given a sign.
+        A check that is late itself counts nothing: no sign could have been given.
         """
         passed, self._looked = now - self._looked, now
         while _Pulse.results and _Pulse.results[0].is_ready():
@@ -113,12 +113,12 @@ class Watchdog:
                 sys.stderr.write(f"warning: {_sentence(silent)}; log.watchdog={self._limit:g}\n")
 
     def _give_up(self, silent: float) -> None:
-        """Tell where, and end the process even if the telling hangs as well."""
+        """Report where it hangs, and end the process even if reporting hangs as well."""
         stderr = sys.__stderr__ or sys.stderr
         faulthandler.dump_traceback_later(LAST_WORDS, exit=True, file=stderr)
         told = (
-            f"error: {_sentence(silent)}; the run is ended (log.watchdog={self._limit:g} seconds), "
-            f"the stacks of its threads are below and in {self._file}; the same command goes on "
+            f"error: {_sentence(silent)}; the run is ended (log.watchdog={self._limit:g} s); "
+            f"the stacks of its threads are below and in {self._file}; the same command resumes "
             "from the last checkpoint\n"
         )
         try:

@@ -1,4 +1,4 @@
-"""What is typed and seen: launching, arguments, sweeps, the help page, progress."""
+"""The command line and its output: launching, arguments, sweeps, the help page, progress."""
 
 import io
 import sys
@@ -12,7 +12,7 @@ def start(main: Callable[[list[str]], int | None], help_text: str | Callable[[],
     """Run a command and end the process with its exit code; `--help` prints the help instead."""
     words = sys.argv[1:]
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a path may have what the terminal cannot show
+        if isinstance(stream, io.TextIOWrapper):  # the terminal may lack characters of a path
             stream.reconfigure(errors="backslashreplace")
     if {"-h", "--help"} & set(words):
         sys.stdout.write(help_text if isinstance(help_text, str) else help_text())

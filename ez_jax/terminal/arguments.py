@@ -1,7 +1,7 @@
-"""From the words of a command line to a configuration, and back to sentences.
+"""From the words of a command line to a configuration or an error message.
 
-Words are read by the grammar of Hydra, forgivingly: `game=X` and `+game=X` are the same, games are
-known in any case, and mistakes are found before anything starts.
+Words follow Hydra's grammar, with tolerance: `game=X` and `+game=X` are the same, the case of a
+game does not matter, and mistakes are found before anything starts.
 """
 
 import collections
@@ -22,34 +22,34 @@ from ez_jax import config
 from ez_jax.config import BadInput, Config, errors, families, paths, presets
 
 DEFAULT_GAME = "CartPole"
-# Of the training command itself, no settings of a run: whether to plan it only, and how many seeds
-# to train in one program.
+# Keys of the training command itself, not settings of a run: only plan it, and how many seeds to
+# train in one program.
 OWN = {"plan": False, "seeds": 1}
-# Free text: Hydra's grammar has a meaning for many characters of a path.
+# Free text: many characters of a path have a meaning in Hydra's grammar.
 _TEXT_KEYS = ("name", "run_dir")
-# What tells the runs of a sweep apart in the path already, or names the path itself.
+# Keys that already distinguish the paths of the runs of a sweep, or name the path itself.
 _NOT_IN_RUN_NAME = ("game", "seed", "name", "run_dir")
 _LONGEST_NAME = 100
-_INTERPOLATION = "; ${key} stands for another setting, \\${ for these characters themselves"
+_INTERPOLATION = "; ${key} inserts another setting; write \\${ for these two characters"
 
 
 def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The settings of a run among the words, and what is for Hydra: flags and its own keys."""
+    """Split words into settings of a run, and flags and keys for Hydra."""
     hydras = [word for word in words if _is_for_hydra(word)]
     return [word for word in words if not _is_for_hydra(word)], hydras
 
 
 def _is_for_hydra(word: str) -> bool:
-    # Without a value: of a flag, such as `--cfg job`.
+    # A bare word is the value of a flag, as in `--cfg job`.
     is_bare = "=" not in word and not word.startswith("~")
     return word.startswith("-") or is_bare or word.lstrip("+~").startswith("hydra")
 
 
 def compose(words: Sequence[str]) -> Config:
-    """The configuration that these words give to the training command.
+    """The configuration that these words mean for the training command.
 
     Raises:
-        BadInput: they cannot be read, or no run is possible with it.
+        BadInput: a word cannot be read, or the configuration is impossible.
     """
     return finish(configuration(parse(words)))
 
@@ -57,12 +57,12 @@ def compose(words: Sequence[str]) -> Config:
 def parse(
     words: Sequence[str], *, sweep: bool = False, own: Iterable[str] = ("game", *OWN)
 ) -> list[Override]:
-    """Settings, each read and checked by itself.
+    """Read settings and check each of them.
 
     Args:
-        words: with a value each.
+        words: `key=value` each.
         sweep: whether a setting may have several values.
-        own: keys that may have been meant by an unknown one.
+        own: further keys to suggest for an unknown one.
 
     Raises:
         BadInput: an unknown key or name, or a word that cannot be read.
@@ -87,11 +87,11 @@ def _parse_setting(word: str, sweep: bool, own: Iterable[str]) -> Override:
     has_several = override.is_sweep_override()
     if has_several and not sweep:
         raise BadInput(
-            f"'{word}' gives several values: add -m to run them one after another, "
-            f"or write {key}=[{text}] where a list is meant"
+            f"'{word}' has several values: add -m to run them one after another, "
+            f"or write {key}=[{text}] for a list"
         )
     if key == "run_dir" and sweep and not has_several and "${" not in text:
-        raise BadInput("run_dir is one folder, but a sweep has many runs: give a name= instead")
+        raise BadInput("run_dir is one folder, but a sweep has many runs: set name= instead")
     if key in ("game", "preset") and any(isinstance(item, list) for item in _items(override)):
         raise BadInput(f"a run has one {key}: for several runs write -m {key}=A,B")
     for name in _names(override) if key == "game" else ():
@@ -102,7 +102,7 @@ def _parse_setting(word: str, sweep: bool, own: Iterable[str]) -> Override:
 
 
 def configuration(overrides: Iterable[Override]) -> DictConfig:
-    """All settings with these changes, unchecked; what refers to others (`${seed}`) still does."""
+    """All settings with these changes, unchecked; references (`${seed}`) are not resolved."""
     game, preset = DEFAULT_GAME, ""
     chosen: list[tuple[str, str]] = []
     changes: dict[str, Any] = {}
@@ -126,10 +126,10 @@ def configuration(overrides: Iterable[Override]) -> DictConfig:
 
 
 def finish(node: DictConfig, name: str = "") -> Config:
-    """The configuration that a node of OmegaConf holds, under another name where one is given.
+    """The checked configuration from an OmegaConf node, with another name if one is given.
 
     Raises:
-        BadInput: a value of the wrong type, or no run is possible with it.
+        BadInput: a value of the wrong type, or an impossible configuration.
     """
     if name:
         node.name = name
@@ -142,7 +142,7 @@ def finish(node: DictConfig, name: str = "") -> Config:
 
 
 def for_sweeper(override: Override) -> str:
-    """A setting as Hydra sweeps it, where all keys but those of named sets have a value already."""
+    """A setting in Hydra's syntax; keys of named sets need `+`, because they have no value yet."""
     key, text = override.key_or_group, override.get_value_string()
     if key == "game" or isinstance(override.value(), Glob):
         text = ",".join(_names(override))
@@ -150,11 +150,11 @@ def for_sweeper(override: Override) -> str:
 
 
 def take(words: Sequence[str], own: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Take the words of a command itself from among those of the configuration.
+    """Separate a command's own words from those of the configuration.
 
     Args:
         words: the command line.
-        own: the command's keys with their defaults, whose types are kept; text is not parsed.
+        own: the command's keys with their defaults, which give the types; text is not parsed.
 
     Returns:
         The own keys that are given, with their values, and the other words.
@@ -181,11 +181,11 @@ def read(words: Sequence[str], own: Mapping[str, Any]) -> tuple[dict[str, Any], 
 
     Args:
         words: the command line.
-        own: the command's own keys with their defaults, whose types are kept.
+        own: the command's own keys with their defaults, which give the types.
 
     Returns:
-        The own keys with their values, and the changes to the configuration by dotted key (for
-        `config.override`).
+        The own keys with their values, and changes to the configuration by dotted key, for
+        `config.override`.
 
     Raises:
         BadInput: an unknown key, a word that cannot be read or a value of the wrong type.
@@ -201,10 +201,10 @@ def read(words: Sequence[str], own: Mapping[str, Any]) -> tuple[dict[str, Any], 
 
 
 def folders(words: Sequence[str], own: Iterable[str]) -> tuple[list[str], list[str]]:
-    """The words that name folders, and the others.
+    """Split words into those that name folders and the others.
 
-    A folder that exists is one whatever it is called, `lr=0.1` or `-o`, unless the word sets an own
-    key of the command; nor does any key have a slash in it.
+    An existing folder counts even if it is called `lr=0.1` or `-o`, unless the word sets a key of
+    the command. Keys contain no slash.
     """
     own = tuple(own)
 
@@ -223,7 +223,7 @@ def listed(key: str, text: str) -> list[str]:
     """The items of `a,b`, `[a,b]` or `a`.
 
     Raises:
-        BadInput: the text cannot be read so.
+        BadInput: the text is not such a list.
     """
     names = _names(_parse(f"{key}={text}"))
     if not names:
@@ -232,14 +232,14 @@ def listed(key: str, text: str) -> list[str]:
 
 
 def combinations(words: Sequence[str], own: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The command lines that a sweep consists of, by a name that tells them apart.
+    """The command lines of a sweep, by a name that distinguishes them.
 
     Raises:
         BadInput: an unknown key, or a word that cannot be read.
     """
     for word in words:
         if word.startswith("-"):
-            raise BadInput(f"'{word}' is not needed here: lists of values are swept by themselves")
+            raise BadInput(f"'{word}' is not needed here: lists of values are swept anyway")
     choices = [
         [f"{override.key_or_group}={value}" for value in _values(override)]
         for override in parse(words, sweep=True, own=own)
@@ -252,23 +252,22 @@ def combinations(words: Sequence[str], own: Mapping[str, Any]) -> dict[str, list
 
 
 def _values(override: Override) -> list[str]:
-    """The values of a setting, as they are written."""
+    """The values of a setting, as text."""
     if not override.is_sweep_override():
         return [override.get_value_string()]
     if not override.is_discrete_sweep() or isinstance(override.value(), Glob):
         key = override.key_or_group
         raise BadInput(
-            f"'{override.input_line}' names no values one by one: "
-            f"write {key}=1,2 or {key}=range(1,3)"
+            f"'{override.input_line}' does not list its values: write {key}=1,2 or {key}=range(1,3)"
         )
     return list(override.sweep_string_iterator())
 
 
 def run_name(words: Sequence[str]) -> str:
-    """A name that tells the runs of a sweep apart, from the settings of one.
+    """A name for a run of a sweep, from its settings.
 
-    Short where it can be: `num_simulations-8` for `search.num_simulations=8` would also stand for
-    `eval.num_simulations`, so such keys keep their section.
+    Sections are dropped if that is unambiguous: `num_simulations-8` could also mean
+    `eval.num_simulations`, so such keys keep theirs.
     """
     leaves = collections.Counter(key.rpartition(".")[2] for key in config.dotted_keys())
     parts = []
@@ -301,8 +300,8 @@ def _key_and_text(word: str) -> tuple[str, str]:
 
 
 def _quoted(text: str) -> str:
-    """Text as Hydra reads it whatever it holds."""
-    # Hydra takes a backslash for an escape only where a quote follows.
+    """Quote text so that Hydra reads it literally."""
+    # For Hydra a backslash is an escape only before a quote.
     return "'" + re.sub(r"(\\*)('|\Z)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), text) + "'"
 
 
@@ -311,7 +310,7 @@ def _is_quoted(text: str) -> bool:
 
 
 def _items(override: Override) -> list[Any]:
-    """The values that an override chooses from; none where they cannot be told one by one."""
+    """The values that an override chooses from; none if they cannot be listed."""
     value = override.value()
     if isinstance(value, Glob):
         known = presets.SETS.get(override.key_or_group, families.GAMES)
@@ -322,7 +321,7 @@ def _items(override: Override) -> list[Any]:
 
 
 def _names(override: Override) -> list[str]:
-    """The names that an override gives, one by one or in lists."""
+    """The names in an override, single or in lists."""
     lists = [item if isinstance(item, list) else [item] for item in _items(override)]
     return [str(getattr(name, "text", name)) for names in lists for name in names]
 
@@ -335,10 +334,10 @@ def _unknown(key: str, own: Iterable[str]) -> str:
 
 
 def unreadable(word: str) -> str:
-    """The sentence about a word that is no override."""
+    """The message about a word that is not an override."""
     return f"cannot read '{word}': write key=value, such as learner.batch_size=64"
 
 
 def first_line(error: Exception) -> str:
-    """What Hydra has to say, without its advice on its own use."""
+    """The first line of an error of Hydra, without its advice."""
     return str(error).strip().partition("\n")[0]

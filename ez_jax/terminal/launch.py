@@ -1,8 +1,8 @@
-"""Runs by the command line: what `ez_jax.train` is given, for one run, a sweep, seeds or a plan.
+"""The command line of `ez_jax.train`: one run, a sweep, several seeds or a plan.
 
-Hydra brings flags such as `--cfg job`, sweeps and launchers; what the settings come to is composed
-by `presets`. JAX is not imported here before a run starts: `--help` and refusals are quick, and
-`configure_jax` can still choose its settings.
+Hydra provides flags such as `--cfg job`, sweeps and launchers; `presets` composes the settings. JAX
+is not imported before a run starts, so that `--help` and refusals are quick and `configure_jax`
+can still choose its settings.
 """
 
 import ez_jax.system.allocator  # noqa: F401  # isort: skip, before others make threads
@@ -43,9 +43,9 @@ def main(
     """Compose the configuration from the command line, run, and exit with the right code.
 
     Args:
-        run: the command; what it returns is the exit code (None is 0).
-        plan: what is done instead where the command line says `plan=true`.
-        together: what is done instead, with a configuration for each, where it says `seeds=N`.
+        run: the command; returns the exit code (None is 0).
+        plan: called instead for `plan=true`.
+        together: called instead for `seeds=N`, with one configuration per seed.
         description: first paragraph of the help.
     """
 
@@ -53,11 +53,13 @@ def main(
         given, others = arguments.take(words, arguments.OWN)
         own = {**arguments.OWN, **given}
         if own["seeds"] > 1 and own["plan"]:
-            raise BadInput("plan=true plans one run: leave seeds= out")
+            raise BadInput("plan=true plans one run: leave out seeds=")
         if own["seeds"] < 1:
             raise BadInput(f"seeds is {own['seeds']}: at least one run is needed")
         if own["plan"]:
-            with tempfile.TemporaryDirectory() as record:  # of a sweep: a plan leaves nothing
+            with (
+                tempfile.TemporaryDirectory() as record
+            ):  # of a sweep: a plan leaves nothing behind
                 return _launch(plan, others, record)
         if own["seeds"] > 1:
             return _launch(lambda chosen: together(spread(chosen, own["seeds"])), others)
@@ -67,22 +69,22 @@ def main(
 
 
 def spread(chosen: Config, seeds: int) -> list[Config]:
-    """The configurations of so many runs, from the seed given on.
+    """The configurations of this many runs, with consecutive seeds.
 
     Raises:
-        BadInput: they would have one folder.
+        BadInput: they would share one folder.
     """
     if chosen.run_dir:
-        raise BadInput(f"run_dir is one folder, but seeds={seeds} are as many runs: give a name=")
+        raise BadInput(f"run_dir is one folder for {seeds} runs: set name= instead")
     return [dataclasses.replace(chosen, seed=chosen.seed + i) for i in range(seeds)]
 
 
 def _launch(run: Run, words: Sequence[str], record: str = "") -> int:
-    """Have Hydra call the job once, or once for every run of a sweep; returns the exit code."""
+    """Let Hydra call the job once, or once per run of a sweep; returns the exit code."""
     settings, hydras = arguments.split(words)
     if {"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(words):
         if any(word.startswith(("--cfg", "-c", "--info")) for word in hydras):
-            raise BadInput("--cfg and --info tell of one run: leave -m out")
+            raise BadInput("--cfg and --info are for one run: leave out -m")
         overrides = arguments.parse(settings, sweep=True)
         hydras += map(arguments.for_sweeper, overrides)
         return _launch_sweep(run, hydras, Sweep.begin(record))
@@ -96,11 +98,11 @@ def _launch(run: Run, words: Sequence[str], record: str = "") -> int:
 
 
 def _launch_sweep(run: Run, words: Sequence[str], sweep: Sweep) -> int:
-    """Have Hydra's launcher call the job for every run; the exit code of them all."""
-    full_errors = FULL_ERRORS  # of this process, not of a run's
+    """Let Hydra's launcher call the job for every run; returns the exit code of the sweep."""
+    full_errors = FULL_ERRORS  # of this process, not of the process of a run
 
     def job(node: DictConfig) -> None:
-        # In the process of a run, which may be one on another machine.
+        # This runs in the process of a run, perhaps on another machine.
         if sweep.is_stopped():
             return
         hydras, reason = HydraConfig.get(), []
@@ -123,7 +125,7 @@ def _launch_sweep(run: Run, words: Sequence[str], sweep: Sweep) -> int:
             sweep.stop()
 
     try:
-        with Interrupt(sweep.stop):  # waits for the end of all runs
+        with Interrupt(sweep.stop):  # waits until all runs end
             call_by_hydra(job, config.to_dict(Config()), words, sweep.folder)
     finally:
         failures = sweep.failures()
@@ -134,9 +136,9 @@ def _launch_sweep(run: Run, words: Sequence[str], sweep: Sweep) -> int:
 
 
 def _configuration(words: Sequence[str], node: DictConfig) -> Config:
-    """The configuration of a run of a sweep, in a folder of its own."""
+    """The configuration of one run of a sweep, with its own folder."""
     own = arguments.configuration(OverridesParser.create().parse_overrides(list(words)))
-    OmegaConf.copy_cache(from_config=node, to_config=own)  # ${now:} is when the sweep began
+    OmegaConf.copy_cache(from_config=node, to_config=own)  # ${now:} is the start of the sweep
     is_named = any(word.startswith("name=") for word in words)
     return arguments.finish(own, name="" if is_named else arguments.run_name(words))
 
@@ -147,17 +149,17 @@ def call_by_hydra(
     words: Sequence[str],
     folder: str | Path = ".",
 ) -> None:
-    """Have Hydra call a job with these values, once or from a launcher for every run of a sweep.
+    """Let Hydra call a job with these values, once, or from a launcher for every run of a sweep.
 
-    `words` are flags, Hydra's own keys and what is swept; `folder` is that of the sweep.
+    `words` are flags, Hydra's own keys and the swept keys; `folder` is that of the sweep.
 
     Raises:
         BadInput: Hydra refuses the words.
     """
-    # Hydra's handlers would print what every library logs.
+    # Hydra's handlers would print the logs of every library.
     silent = [{"override hydra/job_logging": "none"}, {"override hydra/hydra_logging": "none"}]
     hydras = {
-        # No outputs/ folder: a run has its own. A sweep leaves a record of what was asked.
+        # No outputs/ folder: a run has its own. A sweep leaves a record of its command.
         "run": {"dir": "."},
         "sweep": {"dir": str(folder), "subdir": "."},
         "output_subdir": None,
@@ -166,8 +168,8 @@ def call_by_hydra(
     node = {"defaults": ["_self_", *silent], **values, "hydra": hydras}
     ConfigStore.instance().store(name="config", node=node)
     sys.argv[1:] = words
-    # By itself Hydra cuts tracebacks and exits with 1 whatever happened; when asked for full
-    # errors it lets them through to `guarded`.
+    # By default Hydra shortens tracebacks and always exits with 1. With full errors enabled, it
+    # passes them on to `guarded`.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         hydra.main(version_base="1.3", config_path=None, config_name="config")(job)()

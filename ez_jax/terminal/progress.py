@@ -1,8 +1,7 @@
-"""What a person sees of a run: a plan, what is being compiled, one live bar; nobody else prints.
+"""All output of a run: the plan, what is being compiled, one live bar. Nothing else prints.
 
-On a terminal the bar stays at the bottom and everything else goes above it. Anywhere else (a file,
-a pipe, a notebook) the same facts come as plain lines, one per log interval, without control
-characters.
+On a terminal the bar stays at the bottom, and everything else goes above it. Elsewhere (a file, a
+pipe, a notebook) the same facts are plain lines, one per log interval, without control characters.
 """
 
 import contextlib
@@ -34,12 +33,12 @@ WEEK, DAY, HOUR, MINUTE = 604_800.0, 86_400.0, 3_600.0, 60.0
 
 
 class Progress:
-    """Speaks to the person at the terminal, or to the log file that stands in for one."""
+    """Prints to the terminal, or to a log file in its place."""
 
     def __init__(self, *, live: bool = True, silent: bool = False, stream: TextIO | None = None):
-        """`live=False` gives plain lines on a terminal too; `stream` is stdout by default."""
+        """`live=False` prints plain lines on a terminal, too; `stream` is stdout by default."""
         if stream is None and isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="replace")  # a character it lacks must not end a run
+            sys.stdout.reconfigure(errors="replace")  # an unsupported character must not end a run
         self._console = Console(file=stream, highlight=False, quiet=silent)
         is_screen = self._console.is_terminal and not self._console.is_dumb_terminal
         self._is_live = live and is_screen and not self._console.is_jupyter
@@ -47,12 +46,12 @@ class Progress:
         self._speed = _Speed()
         self._totals = (0, 0)  # agent steps, updates
         self._seen: dict[str, float] = {}
-        self._was_negative = False  # the loss, so that it was explained
+        self._was_negative = False  # the loss, which has then been explained
 
     def plan(
         self, rows: Mapping[str, str], warnings: Sequence[str] = (), width: int | None = None
     ) -> None:
-        """Show what is about to happen: a name and a sentence per row, then the warnings.
+        """Show what is about to run: a name and a sentence per row, then the warnings.
 
         `width` breaks the sentences of plain lines; without it each stays one line.
         """
@@ -74,18 +73,18 @@ class Progress:
         self._line(Text(sentence))
 
     def warn(self, sentence: str) -> None:
-        """One line that should not be missed."""
+        """Print a warning of one line."""
         self._line(Text(f"warning: {sentence}", style="yellow"))
 
     def table(self, table: Table) -> None:
-        """A table; in a file it is as wide as it has to be."""
+        """Print a table; in a file it is as wide as needed."""
         width = None if self._console.is_terminal else WIDEST
         self._console.print(table, width=width)
         self._console.file.flush()
 
     @contextlib.contextmanager
     def compiling(self, what: str) -> Iterator[None]:
-        """Say that `what` is being compiled, and afterwards how long it took."""
+        """Print that `what` is being compiled, and then how long it took."""
         began = time.perf_counter()
         if self._is_live and self._bar is None:
             with self._console.status(Text(f"compiling {what} ...")):
@@ -97,7 +96,7 @@ class Progress:
 
     @contextlib.contextmanager
     def running(self, name: str, total_agent_steps: int, total_updates: int) -> Iterator[None]:
-        """Show the bar while the run lasts; it counts agent steps and updates together."""
+        """Show the bar during a run; it counts agent steps and updates together."""
         self._totals = (total_agent_steps, total_updates)
         if not self._is_live:
             yield
@@ -117,7 +116,7 @@ class Progress:
                 self._bar = None
 
     def update(self, clocks: Clocks, metrics: Mapping[str, float] | None = None) -> None:
-        """Move the bar; with `metrics` of a log interval show these, too."""
+        """Advance the bar; show the `metrics` of a log interval if given."""
         self._speed.add(clocks)
         self._seen |= metrics or {}
         clock_facts, found = self._clock_facts(clocks), self._metric_facts()
@@ -141,7 +140,7 @@ class Progress:
         remark: str | None = None,
         unit: str = "episode",
     ) -> None:
-        """Say what an evaluation came to; `remark` is what others got."""
+        """Print the result of an evaluation; `remark` compares it with published scores."""
         self.update(clocks)
         told = f"evaluation at {clocks.agent_steps:,}: {score_text(metrics, unit)}"
         self.say(f"{told}; {remark}" if remark else told)
@@ -155,7 +154,7 @@ class Progress:
 
     def _metric_facts(self) -> list[str]:
         seen, found = self._seen, []
-        if "rollout/return" in seen:  # of games with exploration, unlike those of an evaluation
+        if "rollout/return" in seen:  # with exploration, unlike the return of an evaluation
             found = [f"training return {seen['rollout/return']:.4g}"]
         if TOTAL in seen:
             parts = {k.removeprefix(PART): v for k, v in seen.items() if k.startswith(PART)}
@@ -168,7 +167,7 @@ class Progress:
         steps_per_s, updates_per_s = self._speed.per_second()
         steps = max(0, self._totals[0] - clocks.agent_steps)
         updates = max(0, self._totals[1] - clocks.updates)
-        # Before the first update the speed of mere play would promise too much.
+        # Before the first update, the speed of acting alone would promise too much.
         if (steps and not steps_per_s) or (updates and not updates_per_s):
             return "? left"
         by_steps = steps / steps_per_s if steps else 0.0
@@ -186,7 +185,7 @@ def _rate(per_second: float) -> str:
 
 
 class _Bar(RichProgress):
-    """The bar, and the facts below it: each line fits 80 columns."""
+    """The bar and the facts below it; each line fits 80 columns."""
 
     facts = ""
 
@@ -236,7 +235,7 @@ class _Speed:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words that a person plans with: `45 s`, `2 min 05 s`, `3 h 20 min`, `5 weeks`."""
+    """A duration in words: `45 s`, `2 min 05 s`, `3 h 20 min`, `5 weeks`."""
     whole = round(seconds)
     if whole < MINUTE:
         return f"{whole} s"

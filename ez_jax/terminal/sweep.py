@@ -1,8 +1,8 @@
-"""A sweep: its runs are made here one after another, or where a launcher of Hydra starts them.
+"""A sweep: its runs are made here one after another, or wherever a Hydra launcher starts them.
 
-What a run comes to is noted in the folder of the sweep, which all machines have to see, and there
-lies the file that stops them all. Launchers themselves know only results and exceptions, lose what
-was printed elsewhere, and leave processes of other sessions alone when ctrl-C is pressed here.
+The outcome of a run is recorded in the folder of the sweep, which all machines have to see; a file
+there stops them all. This is needed because launchers only know results and exceptions, lose
+output of other processes, and do not pass ctrl-C on to processes of other sessions.
 """
 
 import contextlib
@@ -21,34 +21,34 @@ from ez_jax.storage import safe_files
 from ez_jax.system import signals
 
 STOP = "stop"
-POLL = 0.5  # seconds between two looks for the file that stops all runs
+POLL = 0.5  # seconds between checks for the file that stops all runs
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of one run."""
+    """The outcome of one run."""
 
-    number: int  # from 1, as it is told
+    number: int  # from 1
     code: int  # exit code
     reason: str  # a line
-    words: str  # what sets it apart on the command line
+    words: str  # its settings in the sweep, as on the command line
 
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """The folder of a sweep as every process of it sees it; handed to them by the launcher."""
+    """The folder of a sweep; the launcher passes it to every process."""
 
     folder: Path
     parent: int = dataclasses.field(default_factory=os.getpid)  # the process of the command
 
     @classmethod
     def begin(cls, folder: str | Path = "") -> "Sweep":
-        """A new one, in a folder of its own."""
+        """Create a sweep in a new folder."""
         name = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{os.getpid()}"
         return cls(Path(folder or Path("runs/sweeps") / name).absolute())
 
     def stop(self) -> None:
-        """End all runs: those at work save, the others do not begin."""
+        """End all runs: running ones save, the others do not start."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / STOP).touch()
 
@@ -57,19 +57,19 @@ class Sweep:
         return (self.folder / STOP).exists()
 
     def note(self, outcome: Outcome) -> None:
-        """Keep what became of a run."""
+        """Record the outcome of a run."""
         there = self.folder / "cells" / f"{outcome.number}.json"
         there.parent.mkdir(parents=True, exist_ok=True)
         safe_files.write_whole(there, json.dumps(dataclasses.asdict(outcome)) + "\n")
 
     def failures(self) -> list[Outcome]:
-        """The runs that did not end well, in order."""
+        """The runs that failed, in order."""
         found = [Outcome(**safe_files.read_json(path)) for path in self.folder.glob("cells/*.json")]
         return sorted((each for each in found if each.code), key=lambda each: each.number)
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """While a run is made: a signal, or the file, asks it to end."""
+        """During a run, let a signal or the file ask it to end."""
         if os.getppid() == self.parent:
             signals.end_with(self.parent)
         before = [signal.signal(signal.SIGTERM, _raise), signal.signal(signal.SIGINT, _raise)]
@@ -82,7 +82,7 @@ class Sweep:
             over.set()
             watch.join()
             signal.signal(signal.SIGTERM, before[0])
-            # A worker that has nothing to do must survive ctrl-C: joblib would kill the others.
+            # An idle worker has to survive ctrl-C, because joblib would kill the others.
             is_here = os.getpid() == self.parent
             signal.signal(signal.SIGINT, before[1] if is_here else signal.SIG_IGN)
 
@@ -94,7 +94,7 @@ class Sweep:
 
 
 def tell(failures: list[Outcome]) -> None:
-    """Say on stderr which runs did not end well, wherever they were made."""
+    """Print to stderr which runs failed, wherever they ran."""
     for each in failures:
         reason = f": {each.reason}" if each.reason else ""
         which = f"run {each.number} ({each.words})" if each.words else f"run {each.number}"

@@ -1,10 +1,10 @@
-"""The games being played: the environments, every action they were told, and the scores so far.
+"""The environments of a run, all actions since they were made, and the scores.
 
-No library gives the state of its environments away, but games are deterministic: told the same
-actions from the same seeds, they come back to where they were. So a run keeps the actions (one byte
-each) and a checksum of everything that the environments returned.
+No library exposes the state of its environments, but games are deterministic: the same actions from
+the same seeds lead to the same state. So a run keeps the actions (one byte each) and a checksum of
+everything that the environments returned.
 
-A run of several processes has as many parts of its games; saved, they are one again.
+With several processes each has a part of the environments; when saved, the parts are joined.
 """
 
 import functools
@@ -20,12 +20,12 @@ from ez_jax.system import processes, watchdog
 
 
 def seed_of_games(seed: int, made_at: int) -> int:
-    """The seed of the first game, of a run and of the agent steps when its games are made."""
+    """The seed of the first environment, from the run's seed and the agent steps at that time."""
     return int(np.random.SeedSequence([seed, made_at]).generate_state(1)[0] % 2**30)
 
 
 def training_games(config: Config) -> "RepeatableGames":
-    """The games that a run learns from: this process's part of them."""
+    """This process's part of the environments that a run learns from."""
     own = processes.mine(config.actor.num_envs)
 
     @watchdog.at("making the environments")
@@ -42,20 +42,20 @@ def training_games(config: Config) -> "RepeatableGames":
 
 
 class SavedGames(NamedTuple):
-    """What brings the games of all processes back."""
+    """Everything to restore the environments of all processes."""
 
     actions: np.ndarray  # u8 or larger [calls, N], all since the environments were made
-    made_at: int  # agent steps when they were made: their seeds follow from it
+    made_at: int  # agent steps when they were made, which give their seeds
     checksum: int  # of every time step that they returned
-    unreported: int  # finished games that no line of metrics has told yet
+    unreported: int  # finished episodes that are in no line of metrics yet
     reported_at: int  # calls after which the last such line was written
 
 
 class RepeatableGames:
-    """N environments that can be brought back; `make_env(made_at)` builds them with their seeds."""
+    """N environments that can be restored; `make_env(made_at)` creates them with their seeds."""
 
     def __init__(self, make_env: Callable[[int], VectorEnv]):
-        """Build the environments of a new run."""
+        """Create the environments of a new run."""
         self._make_env = make_env
         self._replace(0)
 
@@ -66,24 +66,24 @@ class RepeatableGames:
         self._actions = bytearray()  # a row per call
         self._calls, self._reported_at = 0, 0
         own = processes.mine(processes.total(self.num_envs))
-        self._first = own.start  # number of the first of ours
+        self._first = own.start  # number of the first environment of this process
         self._digest = np.arange(self.num_envs, dtype=np.uint64) + np.uint64(self._first)
         self._score = np.zeros(self.num_envs)
         self._length = np.zeros(self.num_envs, np.int64)
-        # Call, environment, score and agent steps of what is not reported yet.
+        # Call, environment, score and agent steps of episodes that are not reported yet.
         self.finished: list[tuple[int, int, float, int]] = []
 
     def begin(self) -> TimeStep:
-        """Start a new game everywhere."""
+        """Reset all environments."""
         return self._observe(self.env.reset())
 
     def send(self, action: np.ndarray) -> None:
-        """Hand over actions i32[N]; the environments work on them meanwhile."""
+        """Send actions i32[N]; the environments step in the background."""
         self._actions += np.asarray(action, self._dtype).tobytes()
         self.env.send(action)
 
     def recv(self) -> TimeStep:
-        """Wait for what the actions led to, and keep the scores."""
+        """Wait for the results of the actions, and record the scores."""
         return self._observe(self.env.recv())
 
     def _observe(self, step: TimeStep) -> TimeStep:
@@ -100,7 +100,7 @@ class RepeatableGames:
         return step
 
     def take_finished(self) -> list[tuple[float, int]]:
-        """Score and agent steps of the games that ended since this was last asked."""
+        """Score and agent steps of the episodes that ended since the last call."""
         rows = np.array(self.finished).reshape(-1, 4)
         self.finished, self._reported_at = [], self._calls
         rows = _of_all_processes(rows)
@@ -108,7 +108,7 @@ class RepeatableGames:
         return [(score, int(length)) for _, _, score, length in in_order.tolist()]
 
     def save(self) -> SavedGames:
-        """What brings the games back to this point; not between `send` and `recv`."""
+        """Everything to restore this point; not between `send` and `recv`."""
         actions = np.frombuffer(bytes(self._actions), self._dtype).reshape(-1, self.num_envs)
         return SavedGames(
             actions=np.concatenate(processes.exchange(actions), axis=1),
@@ -119,19 +119,19 @@ class RepeatableGames:
         )
 
     def save_new(self, agent_steps: int) -> SavedGames:
-        """In the place of games that have failed: new ones at this point of the run."""
+        """The same for new environments in place of failed ones, at this point of the run."""
         none = np.empty((0, processes.total(self.num_envs)), self._dtype)
         return SavedGames(none, made_at=agent_steps, checksum=0, unreported=0, reported_at=0)
 
     def _checksum(self) -> int:
-        """Of the environments of all processes, whoever steps which."""
+        """A checksum over the environments of all processes, independent of who steps which."""
         return processes.total(int(np.sum(self._digest))) % 2**32
 
     def bring_back(self, saved: SavedGames) -> TimeStep | None:
-        """Play the saved actions again; the last time step, or None if other things happened.
+        """Replay the saved actions; returns the last time step, or None if the result differs.
 
-        None means that the environments are not deterministic; they are of no use then, and
-        `begin_anew` has to follow.
+        None means that the environments are not deterministic. Then they are in an unknown state,
+        and `begin_anew` has to follow.
         """
         if saved.made_at != self._made_at:
             self.env.close()
@@ -149,7 +149,7 @@ class RepeatableGames:
         return step
 
     def begin_anew(self, agent_steps: int) -> TimeStep:
-        """New games with seeds of their own, at this point of the run."""
+        """Create new environments with new seeds, at this point of the run."""
         self.env.close()
         self._replace(agent_steps)
         return self.begin()
@@ -160,7 +160,7 @@ class RepeatableGames:
 
 
 def _of_all_processes(rows: np.ndarray) -> np.ndarray:
-    """Rows of this process, any number, with those of the others."""
+    """Join the rows of all processes, any number from each."""
     counts = [int(one[0]) for one in processes.exchange(np.array([len(rows)]))]
     padded = np.pad(rows, [(0, max(counts) - len(rows)), (0, 0)])
     parts = zip(processes.exchange(padded), counts, strict=True)
@@ -168,7 +168,7 @@ def _of_all_processes(rows: np.ndarray) -> np.ndarray:
 
 
 def _digested(digest: np.ndarray, told: Sequence[np.ndarray]) -> np.ndarray:
-    """A digest u64[N] of each environment after one more time step, arrays [N, ...]."""
+    """Update the digest u64[N] of each environment with a time step of arrays [N, ...]."""
     number = len(digest)
     raw = [np.ascontiguousarray(part).view(np.uint8).reshape(number, -1) for part in told]
     raw.append(np.zeros((number, -sum(part.shape[1] for part in raw) % 8), np.uint8))
@@ -176,10 +176,10 @@ def _digested(digest: np.ndarray, told: Sequence[np.ndarray]) -> np.ndarray:
     return digest * _STEP + words @ _weights(words.shape[1])
 
 
-_STEP = np.uint64(0x9E3779B97F4A7C15)  # odd, so that nothing of before is lost
+_STEP = np.uint64(0x9E3779B97F4A7C15)  # odd, so that earlier digests are not lost
 
 
 @functools.cache
 def _weights(length: int) -> np.ndarray:
-    """Odd numbers: a word that differs always shows."""
+    """Odd factors, so that a word that differs always changes the digest."""
     return np.random.default_rng(0).integers(2**63, size=length, dtype=np.uint64) * 2 + 1

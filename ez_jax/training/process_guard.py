@@ -1,8 +1,8 @@
-"""Notices when a process of a run is gone, and ends the others, which would wait for it for ever.
+"""Notices when a process of a run is gone, and ends the others, which would wait forever.
 
-Each holds the lock of a file in the run folder, and a kernel lets go of a process's locks however
-that ends. A machine that is gone altogether is noticed by `jax.distributed` (`processes.py`), which
-ends the others as well and counts processes as "tasks".
+Each holds the lock of a file in the run folder, and the kernel releases a process's locks however
+it ends. If a whole machine is gone, `jax.distributed` (`processes.py`) notices and ends the others;
+it calls processes "tasks".
 """
 
 import contextlib
@@ -20,16 +20,16 @@ from ez_jax.storage import lock, run_folder, shared_lock
 from ez_jax.system import exits, processes
 
 FOLDER = "processes"  # in the run folder
-LOOK = 1.0  # seconds between two looks
-LAST_WORDS = 2.0  # seconds for the error that another's end causes here to be told
+LOOK = 1.0  # seconds between checks
+LAST_WORDS = 2.0  # seconds to print the error that the end of another process causes here
 
 
 @contextlib.contextmanager
 def ending_together(folder: Path, warn: Callable[[str], None]) -> Iterator[None]:
-    """Be one of the processes of a run, whose folder they share, while the block lasts.
+    """Within the block, be one of the processes of a run that share its folder.
 
-    Where the block fails, or another process is gone, this one is ended at once: what JAX does at
-    the end of a program would wait for the others. All of them have to leave the block.
+    If the block fails or another process is gone, this one ends at once, because JAX's shutdown
+    would wait for the others. All of them have to leave the block.
     """
     if jax.process_count() == 1:
         yield
@@ -38,15 +38,15 @@ def ending_together(folder: Path, warn: Callable[[str], None]) -> Iterator[None]
     own = files[jax.process_index()]
     run_folder.make_run_dir(own.parent)
     held, is_over = lock.patiently(lambda: lock.FileLock(own, warn)), threading.Event()
-    processes.agreed()  # here all of them hold theirs
+    processes.agreed()  # now all hold their locks
     others = [file for file in files if file != own]
     others = others if shared_lock.locks_are_shared(own.parent) else []
     watcher = threading.Thread(target=_watch, args=(others, is_over), daemon=True)
     watcher.start()
     try:
         yield
-    except BaseException as error:  # noqa: BLE001 told as the commands tell it, then the exit code
-        # Was it another's end that led to it? JAX may abort this process at any moment then.
+    except BaseException as error:  # noqa: BLE001 reported as by the commands, then the exit code
+        # Did another process's end cause it? Then JAX may abort this one at any moment.
         is_told = _tell(others)
         code = exits.guarded(functools.partial(_again, error))
         watcher.join(0 if is_told else 2 * (LOOK + LAST_WORDS))
@@ -54,12 +54,12 @@ def ending_together(folder: Path, warn: Callable[[str], None]) -> Iterator[None]
     processes.agreed()
     is_over.set()
     watcher.join()
-    processes.agreed()  # nobody looks any more
+    processes.agreed()  # nobody checks any more
     held.close()
 
 
 def _again(error: BaseException) -> None:
-    """As if it had not been caught."""
+    """Report an error as if it had not been caught."""
     raise error
 
 
@@ -71,7 +71,7 @@ def _watch(others: list[Path], is_over: threading.Event) -> None:
 
 
 def _tell(others: list[Path], unless: Callable[[], bool] = lambda: False) -> bool:
-    """Say which process is gone, if one is; whether one is."""
+    """Report which process is gone, if any; returns whether one is."""
     gone = [file for file in others if not lock.is_held(file)]
     if not gone or unless():
         return False
@@ -83,7 +83,7 @@ def _tell(others: list[Path], unless: Callable[[], bool] = lambda: False) -> boo
 def _sentence(file: Path) -> str:
     return (
         f"error: process {file.stem} of {jax.process_count()} ({lock.holder(file)}) is gone, its "
-        "own output says why; this one ends, too, and the same command for all of them goes on "
+        "own output says why; this one ends, too; the same command for all of them resumes "
         "from the last checkpoint\n"
     )
 

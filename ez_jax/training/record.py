@@ -1,7 +1,7 @@
-"""What is written of a run, and when: its folder, clocks, metrics, scores and checkpoints.
+"""What a run writes, and when: folder, clocks, metrics, scores and checkpoints.
 
-The same for a run by itself (`run.py`) and for runs in one program (`vmapped.py`): they train, and
-ask their `Record` what is due.
+Used by single runs (`run.py`) and by runs in one program (`vmapped.py`): they train, and ask their
+`Record` what is due.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from ez_jax.system import processes
 from ez_jax.terminal.progress import Progress, duration, score_text
 from ez_jax.training import saving
 
-LOG, EVALUATE, SAVE = "log", "evaluate", "save"  # what is done again and again, in this order
+LOG, EVALUATE, SAVE = "log", "evaluate", "save"  # periodic tasks, in this order
 
 
 class Record:
@@ -44,19 +44,19 @@ class Record:
         *,
         is_alone: bool = True,
     ):
-        """Take the folder until `opened` is closed; writes nothing but the lock.
+        """Lock the folder until `opened` is closed; writes nothing else.
 
-        Of several processes the first has it; what the others write is thrown away. `is_alone` is
-        whether what is said of the run is said of no other.
+        With several processes the first has the folder, and the output of the others is discarded.
+        `is_alone` is whether no other run shares the program.
 
         Raises:
-          BadInput: another process has it, or it holds another configuration.
+          BadInput: another process has it, or it has another configuration.
         """
         if config.log.wandb:
             weights_and_biases.check_installed()
         self.config, self.clocks = config, Clocks()
         self._is_alone, self._warn = is_alone, progress.warn
-        self._measured: dict[str, float] = {}  # by the last evaluation of this process
+        self._measured: dict[str, float] = {}  # the last evaluation of this process
         keep = config.checkpoint.keep
         self.checkpointer = Checkpointer(configs.run_folder(config), keep, progress.warn)
         opened.callback(self.checkpointer.close)
@@ -68,7 +68,7 @@ class Record:
         """Whether the folder is new."""
         folder = configs.run_folder(self.config).absolute()
         made = [path for path in (folder, *folder.parents) if not path.exists()]
-        opened.callback(run_folder.drop_empty, made)  # of a run that is refused nothing stays
+        opened.callback(run_folder.drop_empty, made)  # nothing stays of a refused run
         self.folder = run_folder.make_run_dir(folder)
         opened.enter_context(RunLock(self.folder, self._warn))
         is_new = run_folder.is_new(self.folder)
@@ -78,7 +78,7 @@ class Record:
         return is_new
 
     def open(self, spec: EnvSpec, saved: Clocks | None, opened: contextlib.ExitStack) -> None:
-        """Begin to write: after what was saved at these clocks, else at the beginning."""
+        """Start to write, after a checkpoint at these clocks or from the beginning."""
         config, as_given = self.config, configs.to_dict(self.config)
         self._spec, self.clocks = spec, saved or Clocks()
         if self._is_new:
@@ -88,11 +88,11 @@ class Record:
         is_drawn = log.tensorboard and is_first
         self.writer = MetricsWriter(self.folder, tensorboard=is_drawn, wandb=wandb)
         opened.callback(self.writer.close)
-        # Lines of a run that never saved anything go.
+        # Drop the lines of a run that never saved anything.
         dropped = self.writer.truncate_after(saved or Clocks(agent_steps=-1))
         if saved is None:
             if dropped:
-                self._say(f"no checkpoint: begins anew, without {dropped} lines of metrics")
+                self._say(f"no checkpoint: starts again and drops {dropped} lines of metrics")
             self.writer.write_config(yaml.safe_dump(as_given, sort_keys=False))
         self.writer.write_references(on_track.series(config), saved.agent_steps if saved else -1)
         self._diagnose = complaints.Watch(config)
@@ -103,7 +103,7 @@ class Record:
             self._done_at[what] = Clocks(agent_steps=agent_steps, updates=updates)
 
     def set_clocks(self, agent_steps: int, updates: int) -> None:
-        """Say how far the run has come."""
+        """Set the clocks."""
         self.clocks = dataclasses.replace(
             self.clocks,
             agent_steps=agent_steps,
@@ -112,24 +112,24 @@ class Record:
         )
 
     def now(self) -> Clocks:
-        """The clocks with the seconds until now."""
+        """The clocks, with the seconds until now."""
         return dataclasses.replace(self.clocks, seconds=time.perf_counter() - self._began)
 
     @property
     def is_complete(self) -> bool:
-        """Whether all is played and learned: what is evaluated now is what the run ends with."""
+        """Whether all steps and updates are done, so that an evaluation now is the final one."""
         config, clocks = self.config, self.clocks
         is_played = clocks.agent_steps >= config.total_agent_steps
         return is_played and clocks.updates >= config.total_updates
 
     @property
     def limit(self) -> int:
-        """Agent steps of a game in an evaluation now, as configured."""
+        """The configured limit of an episode, in agent steps, for an evaluation now."""
         config = self.config if self.is_complete else while_training(self.config)
         return config.env.eval_max_episode_steps
 
     def due(self) -> set[str]:
-        """What is due since it was last done: an evaluation that a signal cut off still is."""
+        """The tasks that are due, including an evaluation that a signal interrupted."""
         clock = functools.partial(schedules.periodic_clock, self.config)
         return {
             what
@@ -138,23 +138,23 @@ class Record:
         }
 
     def overdue(self) -> set[str]:
-        """A save, once `checkpoint.minutes` have passed since the last."""
+        """A save, if `checkpoint.minutes` have passed since the last."""
         minutes, waited = self.config.checkpoint.minutes, time.perf_counter() - self._last_save
         return {SAVE} if 0 < minutes <= waited / 60 else set()
 
     def missing(self, wanted: Set[str]) -> set[str]:
-        """What of it was last done at other clocks than the present ones."""
+        """Those tasks that were not done at the current clocks."""
         return {what for what in wanted if self._done_at[what].counts != self.clocks.counts}
 
     def log(self, sums: Sums, games: dict[str, float], train: TrainState) -> dict[str, float]:
-        """Write a line of metrics: of what was summed, and of games that ended."""
+        """Write a line of metrics, from the sums and the finished episodes."""
         metrics = diagnostics.readings(means(sums)) | games | {"opt/skipped": int(train.skipped)}
         self.writer.write(self.now(), metrics)
         self._done_at[LOG] = self.clocks
         return metrics
 
     def check(self, metrics: Mapping[str, float], train: TrainState) -> None:
-        """Say what looks broken in a line of metrics.
+        """Warn about problems in a line of metrics.
 
         Raises:
           FloatingPointError: `learner.max_skipped` updates in a row were not finite.
@@ -163,30 +163,30 @@ class Record:
             self._say(sentence)
         limit, in_a_row = self.config.learner.max_skipped, int(train.skipped_in_a_row)
         if limit and in_a_row >= limit:
-            # What was skipped has changed nothing: state and last batch show the fault again.
+            # Skipped updates change nothing, so state and last batch reproduce the error.
             replay = f"`python -m ez_jax.replay_crash {self.folder}`"
-            mend = f"{replay} makes the last again and says where"
+            fix = f"{replay} repeats the last one and finds the cause"
             if not self._is_alone:
-                mend = "trained alone, without seeds=, it leaves what is needed to look into it"
+                fix = "train it alone, without seeds=, to get a crash bundle that explains it"
             raise FloatingPointError(
                 f"the last {in_a_row} updates in a row of {self.folder} were not finite and were "
-                f"skipped (learner.max_skipped={limit}); {mend}"
+                f"skipped (learner.max_skipped={limit}); {fix}"
             )
 
     def evaluate(self, games: Games, train: TrainState) -> dict[str, float]:
-        """Write the score of games that these weights played; the metrics of the evaluation."""
+        """Write the scores of an evaluation of these weights; returns its metrics."""
         told = scores(self.config, self._spec.num_actions, games)
         run_folder.write_scores(self.folder, told, self.now())
         measured = summary(self.config, games)
         if self.config.checkpoint.keep_best:
             saving.save_best(self.checkpointer, train, self.now(), measured[EVALUATION])
         self.writer.write_episodes(self.now(), games.returns.tolist(), games.lengths.tolist())
-        self.writer.write(self.now(), measured)  # last: the line says that it was done
+        self.writer.write(self.now(), measured)  # last, because the line says that it is done
         self._done_at[EVALUATE], self._measured = self.clocks, measured
         return measured
 
     def stands(self) -> str:
-        """How far the run has come, in words: the score after its last step, clocks, seconds."""
+        """The progress of the run in words: final score, clocks, time."""
         clocks = self.now()
         is_new = self._measured and self._done_at[EVALUATE].counts == clocks.counts
         score = f"{score_text(self._measured)} after " if is_new else ""
@@ -194,11 +194,11 @@ class Record:
         return f"{score}{steps}, {updates}, {duration(clocks.seconds)}"
 
     def leave_out(self, what: str) -> None:
-        """As if it had been done at these clocks."""
+        """Mark tasks as done at these clocks."""
         self._done_at[what] = self.clocks
 
     def save(self, write: Callable[[Checkpointer, Clocks], None]) -> None:
-        """Have everything saved by `write`; the writing goes on in the background."""
+        """Save everything with `write`, in the background."""
         self.writer.sync()
         write(self.checkpointer, self.now())
         self._done_at[SAVE], self._last_save = self.clocks, time.perf_counter()
@@ -208,10 +208,10 @@ class Record:
 
 
 def next_command(folder: Path) -> str:
-    """What a person would type after a run."""
+    """The suggested next command after a run."""
     return f"python -m ez_jax.inspect run={shlex.quote(str(folder))}"
 
 
 def periods(config: Config) -> dict[str, int]:
-    """Agent steps between two of each; 0 is never."""
+    """The period of each task in agent steps; 0 is never."""
     return {LOG: config.log.every, EVALUATE: config.eval.every, SAVE: config.checkpoint.every}

@@ -1,7 +1,7 @@
-"""What a checkpoint holds of a run, and the way back.
+"""What a checkpoint contains of a run, and how to restore it.
 
-The recorded fields of the replay go into the journal, row by row and once; policies, values and
-priorities, which change all the time, and everything else are saved whole.
+The recorded fields of the replay go into the journal, each row once. Policies, values and
+priorities, which keep changing, and everything else are saved completely.
 """
 
 import dataclasses
@@ -22,14 +22,14 @@ from ez_jax.structs import Clocks, Replay, RunState, TrainState
 from ez_jax.system import devices, processes
 from ez_jax.training.games import SavedGames
 
-RECORD_BYTES = 2**22  # of a record before it is compressed
+RECORD_BYTES = 2**22  # of a record before compression
 
 _take = jax.jit(ring.recorded_rows, static_argnums=2)
 _put = jax.jit(ring.put_rows, donate_argnums=0)
 
 
 class SavedRun(NamedTuple):
-    """What a run goes on from."""
+    """What a run resumes from."""
 
     state: RunState
     games: SavedGames
@@ -37,13 +37,13 @@ class SavedRun(NamedTuple):
 
 
 def save(checkpointer: Checkpointer, run: SavedRun, frames: HostFrames | None = None) -> None:
-    """Save a run; the writing goes on in the background. `frames`: where the replay has none."""
-    checkpointer.wait()  # the journal grows in the background, too
+    """Save a run, in the background. `frames` are given if the replay has none."""
+    checkpointer.wait()  # the journal is also written in the background
     saved_rows = processes.by_first(lambda: checkpointer.journal.end)
     rows, oldest_row = _unsaved_rows(run.state.replay, saved_rows, frames)
     processes.check_same(run.state.train)
     if not processes.is_first():
-        return  # it has helped to fetch the rows: everything else is whole everywhere
+        return  # it only helps to fetch the rows; all processes have the rest
     plain = run.games._asdict() | {"actions": len(run.games.actions)}
     meta = {"clocks": dataclasses.asdict(run.clocks), "games": plain}
     state = _items(run.state, run.games.actions)
@@ -51,7 +51,7 @@ def save(checkpointer: Checkpointer, run: SavedRun, frames: HostFrames | None = 
 
 
 def save_best(checkpointer: Checkpointer, train: TrainState, clocks: Clocks, score: float) -> None:
-    """Keep these weights if none scored as much before; those of a later clock are no rivals."""
+    """Keep these weights if none scored as much before; weights of a later clock do not count."""
     if not processes.is_first():
         return
     best = checkpointer.best() or {}
@@ -69,13 +69,13 @@ def restore(
     actions: np.ndarray,
     frames: HostFrames | None = None,
 ) -> SavedRun | None:
-    """The newest sound checkpoint of a run, if there is any.
+    """The newest undamaged checkpoint of a run, if any.
 
     Args:
       checkpointer: of its folder.
-      init_state: makes the state of a new run, traceable.
-      actions: of any number of calls; its type and the number of environments count.
-      frames: an empty ring that is filled, where the replay has none.
+      init_state: makes the state of a new run; traceable.
+      actions: any array with the right type and number of environments.
+      frames: an empty ring to fill, if the replay has none.
     """
 
     def template(meta: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,24 +98,24 @@ def restore(
 
 
 def _plain(meta: Mapping[str, Any]) -> dict[str, int]:
-    """What a checkpoint's meta tells of its games, the number of calls under `actions`."""
+    """The description of the games in a checkpoint's meta; `actions` is the number of calls."""
     if meta.get("together"):
-        raise BadInput("this run was trained together with others: go on with the same seeds=")
+        raise BadInput("this run was trained together with others: resume it with the same seeds=")
     told = meta.get("games")
     if isinstance(told, dict) and "reported_at" not in told:
         raise BadInput(
-            "this run was begun by an earlier version of ez_jax and cannot be gone on with; its "
-            "weights can be used as ever, and another name= trains anew"
+            "the checkpoint is from an older version of ez_jax and cannot be resumed; its weights "
+            "can still be used, and another name= starts a new run"
         )
     is_count = lambda n: type(n) is int and 0 <= n < 2**32  # noqa: E731
     names = set(SavedGames._fields)
     if not isinstance(told, dict) or told.keys() != names or not all(map(is_count, told.values())):
-        raise DamagedCheckpoint(f"what a checkpoint tells of its games is damaged: {told!r:.200}")
+        raise DamagedCheckpoint(f"the games in a checkpoint are damaged: {told!r:.200}")
     return told
 
 
 def _items(state: RunState, actions: np.ndarray) -> dict[str, Any]:
-    """By item: what evaluation needs, and the rest; the journal has what is missing."""
+    """The items: what evaluation needs, and the rest; the journal has the recorded fields."""
     rest = state.replace(train=None, replay=ring.without_recorded(state.replay))
     return {"train": state.train, "rest": {"state": rest, "actions": actions}}
 
@@ -123,7 +123,7 @@ def _items(state: RunState, actions: np.ndarray) -> dict[str, Any]:
 def _unsaved_rows(
     replay: Replay, first: int, frames: HostFrames | None = None
 ) -> tuple[list[Rows], int]:
-    """Rows from number `first` on that are still in the ring; the number of its oldest row."""
+    """Rows from number `first` on that are still in the ring, and the number of its oldest row."""
     count, recorded = int(replay.count), _with_frames(_recorded(replay), frames)
     oldest, at_once = max(0, count - len(replay.priority)), _rows_at_once(recorded)
     rows = []
@@ -139,14 +139,14 @@ def _unsaved_rows(
 def _read_journal(
     journal: Journal, recorded: dict[str, jax.Array], frames: HostFrames | None = None
 ) -> dict[str, jax.Array]:
-    """The rings with the rows of the journal in them; the host holds one record at a time."""
+    """Fill the rings with the rows of the journal, one record in host memory at a time."""
     rings = _with_frames(recorded, frames)
     names = [name for name in ring.RECORDED if name in rings]
     like = [jax.ShapeDtypeStruct(rings[n].shape[1:], rings[n].dtype) for n in names]
     at_once = _rows_at_once(rings)
     for record in journal.read(like):
         count = len(record.fields[0])
-        padding = max(0, at_once - count)  # one size, one program
+        padding = max(0, at_once - count)  # a fixed size needs one program only
         padded = [np.pad(f, [(0, padding)] + [(0, 0)] * (f.ndim - 1)) for f in record.fields]
         rows = dict(zip(names, padded, strict=True))
         if frames is not None:
@@ -165,6 +165,6 @@ def _with_frames(recorded: dict[str, jax.Array], frames: HostFrames | None) -> d
 
 
 def _rows_at_once(recorded: Mapping[str, jax.Array]) -> int:
-    """Rows of one record."""
+    """Number of rows of one record."""
     row_bytes = sum(field.nbytes // len(field) for field in recorded.values())
     return min(max(1, RECORD_BYTES // row_bytes), MOST_ROWS, len(recorded["reward"]))

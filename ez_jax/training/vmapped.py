@@ -1,10 +1,10 @@
-"""Several runs of one game in one program, which takes less time than one after another.
+"""Several runs of one game in one program, which is faster than one after another.
 
     python -m ez_jax.train game=Breakout-MinAtar seeds=5
 
-Each run has its own folder, which holds what every other run's folder holds; evaluation, reports
-and `ez_jax.load` see no difference. A run that was stopped goes on in any company, because nothing
-of it depends on the others: those that are ahead wait for it.
+Each run has its own folder, with the same files as any other run; evaluation, reports and
+`ez_jax.load` see no difference. An interrupted run can resume together with any others, because it
+does not depend on them; runs that are ahead wait for it.
 """
 
 import collections
@@ -42,15 +42,15 @@ from ez_jax.training.planning.needs import check_disk, memory_needs
 from ez_jax.training.record import EVALUATE, LOG, SAVE, Record, next_command, periods
 from ez_jax.training.vmapped_program import VmappedRun
 
-ITEM = "lane"  # of a checkpoint: what a run needs to go on beside others, named as at first
-OWN = ("seed", "name", "run_dir", *vmapped_program.NUMBERS)  # settings in which the runs may differ
+ITEM = "lane"  # of a checkpoint: what a run needs to resume; the name must not change
+OWN = ("seed", "name", "run_dir", *vmapped_program.NUMBERS)  # settings in which runs may differ
 
 
 def train_together(runs: Sequence[Config]) -> int:
-    """Train runs that differ in seed, folder and `vmapped_program.NUMBERS`; the exit code.
+    """Train runs that differ in seed, folder and `vmapped_program.NUMBERS`; returns the exit code.
 
     Raises:
-      BadInput: they differ in something else, or their game is no function on the device.
+      BadInput: they differ in something else, or their game does not run on the device.
     """
     compilation.configure_jax()
     first = runs[0]
@@ -68,10 +68,10 @@ def train_together(runs: Sequence[Config]) -> int:
 
 
 def check_alike(runs: Sequence[Config]) -> None:
-    """Refuse runs that one program cannot hold.
+    """Refuse runs that cannot share one program.
 
     Raises:
-      BadInput: names the first setting in which they differ, or the folder that two of them share.
+      BadInput: names the first setting in which they differ, or a folder that two of them share.
     """
     first = flatten(runs[0])
     for other in map(flatten, runs[1:]):
@@ -84,34 +84,32 @@ def check_alike(runs: Sequence[Config]) -> None:
     folders = collections.Counter(configs.run_folder(config) for config in runs)
     [(folder, count)] = folders.most_common(1)
     if count > 1:
-        raise BadInput(
-            f"{count} runs have the folder {folder}: give each a seed or name of its own"
-        )
+        raise BadInput(f"{count} runs have the folder {folder}: give each its own seed or name")
     if runs[0].replay.memory != "device":
         raise BadInput(
             f"replay.memory is {runs[0].replay.memory}, but runs in one program keep their replay "
-            "on the device: set replay.memory=device, or leave seeds= out"
+            "on the device: set replay.memory=device, or leave out seeds="
         )
     task = find_task(runs[0].game, runs[0].env.backend)
     if task.backend != "gymnax":
         raise BadInput(
             f"{task.name} is played by {task.backend}, outside of the program: only games of "
-            "gymnax, such as Breakout-MinAtar, can be trained together; leave seeds= out"
+            "gymnax, such as Breakout-MinAtar, can be trained together; leave out seeds="
         )
 
 
 class VmappedRuns(contextlib.AbstractContextManager["VmappedRuns"]):
-    """The runs that one program trains: their state on the device, and a record of each."""
+    """The runs of one program: their state on the device, and a record of each."""
 
     def __init__(self, configurations: Sequence[Config], progress: Progress):
-        """Build everything; nothing large is allocated before memory and disk were looked at.
+        """Set everything up; nothing large is allocated before memory and disk are checked.
 
         Raises:
-          BadInput: they cannot be trained together, or there is no room.
+          BadInput: they cannot be trained together, or there is not enough memory or disk.
         """
         check_alike(configurations)
         self.progress, self.interrupt = progress, Interrupt()
-        with contextlib.ExitStack() as opened:  # closes what is open if something is refused
+        with contextlib.ExitStack() as opened:  # closes everything if something is refused
             self._build(configurations, opened)
             self._open = opened.pop_all()
 
@@ -139,7 +137,7 @@ class VmappedRuns(contextlib.AbstractContextManager["VmappedRuns"]):
         for record, clocks in zip(self.records, saved, strict=True):
             record.open(game.spec, clocks, opened)
         name, total = f"{count} x {config.game}", (config.total_agent_steps, config.total_updates)
-        opened.enter_context(self.progress.running(name, *total))  # a bar, while the runs last
+        opened.enter_context(self.progress.running(name, *total))  # the progress bar
 
     def _start(self, configurations: Sequence[Config]) -> VmappedRun:
         seed = np.array([one.seed for one in configurations], np.int32)
@@ -152,13 +150,13 @@ class VmappedRuns(contextlib.AbstractContextManager["VmappedRuns"]):
         return self.program.start(seed, game_seed, differing)
 
     def _restore(self, i: int, record: Record) -> Clocks | None:
-        """Put what a folder holds in the place of a run; the clocks of that."""
+        """Restore a run from its folder; returns its clocks."""
         run = self._run(i)
 
         def template(meta: Mapping[str, Any]) -> Mapping[str, Any]:
             if not meta.get("together"):
                 raise BadInput(
-                    f"{record.folder} holds a run that was trained by itself: go on without "
+                    f"{record.folder} has a run that was trained alone: resume it without "
                     "seeds=, or choose another name="
                 )
             return _items(run)
@@ -180,18 +178,18 @@ class VmappedRuns(contextlib.AbstractContextManager["VmappedRuns"]):
         self._open.__exit__(*raised)
 
     def is_unfinished(self) -> bool:
-        """Whether a run has more to do, and nobody asked to stop."""
+        """Whether a run has more to do and nothing asked to stop."""
         return not self.interrupt.requested and not all(one.is_complete for one in self.records)
 
     def advance(self) -> None:
-        """Play and learn until something is due in the run that is furthest behind."""
+        """Act and learn until something is due in the run that is furthest behind."""
         unfinished = [record for record in self.records if not record.is_complete]
         steps, updates = map(np.int32, min(map(next_stop, unfinished)))
         with watchdog.at("running the program"):
             self.runs = jax.block_until_ready(self._advance(self.runs, steps, updates))
 
     def report(self) -> None:
-        """Log, evaluate and save, each in the runs where it is due."""
+        """Log, evaluate and save in the runs where it is due."""
         for record in self.records:
             record.checkpointer.check()
         fetched = self._fetch()
@@ -200,7 +198,7 @@ class VmappedRuns(contextlib.AbstractContextManager["VmappedRuns"]):
         self._do([record.due() | record.overdue() for record in self.records], fetched)
 
     def finish(self) -> None:
-        """Log, evaluate and save once more where something has happened since."""
+        """Log, evaluate and save once more where something has changed since."""
         stopped = self.interrupt.requested
         wanted = {SAVE} if stopped else {LOG, EVALUATE, SAVE}
         self._do([record.missing(wanted) for record in self.records], self._fetch())
@@ -245,7 +243,7 @@ class VmappedRuns(contextlib.AbstractContextManager["VmappedRuns"]):
             self.records[i].save(functools.partial(_save, self._run(i)))
 
     def _tell_scores(self, measured: Sequence[Mapping[str, float]], which: Sequence[int]) -> None:
-        """Show the mean over the runs that were evaluated; its error is that between them."""
+        """Show the mean over the evaluated runs; the standard error is over runs."""
         means, slowest = [each[EVALUATION] for each in measured], self._slowest(which)
         spread = {"eval/return_std": float(np.std(means)), "eval/episodes": len(means)}
         remark = on_track.published(slowest.config, slowest.clocks.agent_steps)
@@ -256,7 +254,7 @@ class VmappedRuns(contextlib.AbstractContextManager["VmappedRuns"]):
 
 
 def next_stop(record: Record) -> tuple[int, int]:
-    """Agent steps and updates where something is due next."""
+    """Agent steps and updates at which something is due next."""
     config, clocks = record.config, record.clocks
     every = [period for period in periods(config).values() if period]
     if clocks.agent_steps < config.total_agent_steps:
@@ -273,7 +271,7 @@ def next_stop(record: Record) -> tuple[int, int]:
 
 
 def _log(record: Record, run: VmappedRun) -> dict[str, float]:
-    """Write a line of metrics of a run whose sums are on the host."""
+    """Write a line of metrics of a run from its sums on the host."""
     done, games = run.finished, {}
     if done.games:
         games = {"rollout/return": float(done.score / done.games)}
@@ -285,13 +283,13 @@ def _log(record: Record, run: VmappedRun) -> dict[str, float]:
 
 
 def _mean(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Over the runs that have something to tell."""
+    """The mean over the runs that have a value."""
     names = set.intersection(*(set(line) for line in metrics))
     return {name: float(np.mean([line[name] for line in metrics])) for name in names}
 
 
 def _items(run: VmappedRun) -> dict[str, Any]:
-    """A run by item of a checkpoint; its numbers are settings."""
+    """A run as items of a checkpoint; its numbers are settings and left out."""
     rest = run.replace(run=run.run.replace(train=None), numbers={})
     return {"train": run.run.train, ITEM: rest}
 
@@ -316,7 +314,7 @@ def _put(runs: VmappedRun, i: ArrayLike, run: VmappedRun) -> VmappedRun:
 
 @functools.partial(jax.jit, donate_argnums=0)
 def _forget_sums(runs: VmappedRun, told: Bool[Array, " R"]) -> VmappedRun:
-    """Begin the sums of those runs anew that have been told."""
+    """Reset the sums of the runs that were reported."""
     summed = runs.run.metrics, runs.finished
     nothing = jax.tree.map(jnp.zeros_like, summed)
     sums, finished = jax.vmap(vmapped_program.where)(told, nothing, summed)

@@ -1,10 +1,10 @@
 """Runs side by side in one program: environment, search, replay and update, under `jax.vmap`.
 
-Only for games that are pure functions themselves (`envs.gymnax_adapter`). The agent is the one of
-every other run, function by function; what `run.py` does on the host for one run is done here on
-the device for all of them. Runs share nothing but the program: each has its own seed, replay,
-clocks and, where they differ, numbers (`NUMBERS`). They are never in each other's way: one that
-has to wait for another, because its episodes ended at other times, is left as it is.
+Only for games that are pure functions (`envs.gymnax_adapter`). The agent's functions are those of
+every other run; what `run.py` does on the host for one run is done here on the device for all.
+Runs share only the program: each has its own seed, replay, clocks and numbers (`NUMBERS`). They do
+not affect each other: a run that has to wait for another, because its episodes ended at other
+times, stays unchanged.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ from ez_jax.config import Config
 from ez_jax.envs.gymnax_adapter import DeviceGame, GameState, game_keys
 from ez_jax.structs import Clocks, RunState, TimeStep
 
-# Settings that may differ between runs: numbers that are computed with and decide about no shape.
+# Settings that may differ between runs: numbers used in computations that affect no shape.
 NUMBERS = (
     "discount",
     *(f"loss.{name}" for name in ("policy", "value", "value_prefix", "consistency")),
@@ -46,7 +46,7 @@ NUMBERS = (
 
 
 class Finished(flax.struct.PyTreeNode, kw_only=True):
-    """Games that ended since the last line of metrics."""
+    """Episodes that ended since the last line of metrics."""
 
     games: jax.Array  # f32[]
     score: jax.Array  # f32[], the sum of their scores
@@ -54,12 +54,12 @@ class Finished(flax.struct.PyTreeNode, kw_only=True):
 
 
 class VmappedRun(flax.struct.PyTreeNode, kw_only=True):
-    """One run; the program has a leading axis of runs. Checkpoints know it by these names."""
+    """One run; the program has a leading axis of runs. Checkpoints use these names."""
 
-    run: RunState  # as of a run by itself
-    games: GameState  # [N], being played
-    step: TimeStep  # [N], what they returned last
-    score: jax.Array  # f32[N], of the games being played, so far
+    run: RunState  # as of a single run
+    games: GameState  # [N], the current episodes
+    step: TimeStep  # [N], their last time step
+    score: jax.Array  # f32[N], of the current episodes so far
     length: jax.Array  # i32[N], their agent steps
     finished: Finished
     agent_steps: jax.Array  # i32[]
@@ -71,19 +71,19 @@ class Program(NamedTuple):
 
     # (seed i32[R], seed of the games i32[R], numbers by key f32[R]) -> runs
     start: Callable[[ArrayLike, ArrayLike, Mapping[str, ArrayLike]], VmappedRun]
-    # (runs, agent steps, updates): all play and learn up to the former, then only learn up to the
-    # latter, which counts nothing where it is less than the data is owed
+    # (runs, agent steps, updates): all act and learn up to the former, then only learn up to the
+    # latter, which has no effect if it is less than the updates due for the data
     advance: Callable[[VmappedRun, ArrayLike, ArrayLike], VmappedRun]
-    # runs, limits i32[R] of their games in agent steps -> scores f32[R, E], lengths i32[R, E] and
-    # digests u32[R, E] of one game from each seed from eval.seed on
+    # runs, limits i32[R] of their episodes in agent steps -> scores f32[R, E], lengths i32[R, E]
+    # and digests u32[R, E] of one episode for each seed from eval.seed on
     evaluate: Callable[[VmappedRun, ArrayLike], tuple[Array, Array, Array]]
 
 
 def make_program(config: Config, model: Model, game: DeviceGame, eval_game: DeviceGame) -> Program:
-    """The program of all runs that differ in seed, name, folder and numbers alone.
+    """The program for runs that differ only in seed, name, folder and numbers.
 
-    Nothing is compiled yet. Asked for again it is the same one, with what was compiled meanwhile.
-    The configuration is that of any run; `eval_game` is the game as evaluations play it.
+    Nothing is compiled yet. Further calls return the same program, with what was compiled. The
+    configuration is that of any of the runs; `eval_game` is the game as evaluations play it.
     """
     return _make_program(
         dataclasses.replace(config, seed=0, name="", run_dir=""), model, game, eval_game
@@ -105,7 +105,7 @@ def _make_program(config: Config, model: Model, game: DeviceGame, eval_game: Dev
 
 
 def with_numbers(config: Config, numbers: Mapping[str, Any]) -> Config:
-    """The configuration with some numbers replaced, by dotted key, even by what is being traced."""
+    """The configuration with some numbers replaced by dotted key; they may be traced."""
     for key, value in numbers.items():
         section, _, leaf = key.rpartition(".")
         if not section:
@@ -141,7 +141,7 @@ def _start(
 def _advance(
     config: Config, model: Model, game: DeviceGame, runs: VmappedRun, steps: Array, updates: Array
 ) -> VmappedRun:
-    """Rounds of one decision in every run and the updates that it is owed, until all are there."""
+    """Rounds of one decision in every run and the updates due, until all reach the target."""
     owed = jnp.array(_owed(config))
     handful = schedules.handful(config)
     group = config.reanalyse.updates_per_search
@@ -172,13 +172,13 @@ def _advance(
 
 
 def _owed(config: Config) -> np.ndarray:
-    """Updates i32[total_agent_steps + 1] that are owed to so many agent steps."""
+    """Updates i32[total_agent_steps + 1] that are due after each number of agent steps."""
     steps = range(config.total_agent_steps + 1)
     return np.array([schedules.updates_owed(config, n) for n in steps], np.int32)
 
 
 def _temperatures(config: Config) -> np.ndarray:
-    """Acting temperature f32[total_updates + 1] after so many updates."""
+    """Acting temperature f32[total_updates + 1] after each number of updates."""
     updates = range(config.total_updates + 1)
     return np.array([schedules.temperature(config, Clocks(updates=n)) for n in updates], np.float32)
 
@@ -186,7 +186,7 @@ def _temperatures(config: Config) -> np.ndarray:
 def _decide(
     config: Config, model: Model, one: VmappedRun, plays: Bool[Array, ""]
 ) -> tuple[VmappedRun, Int[Array, " N"]]:
-    """Search and record the decisions, as `Run.decide`; nothing happens where a run waits."""
+    """Search and record the decisions, as `Run.decide`; waiting runs do not change."""
     chosen = with_numbers(config, one.numbers)
     search = make_search(chosen.search, model, discount=chosen.discount, explore=True)
     run, updates = one.run, one.run.train.updates
@@ -215,7 +215,7 @@ def _decide(
 def _play(
     game: DeviceGame, one: VmappedRun, action: Int[Array, " N"], plays: Bool[Array, ""]
 ) -> VmappedRun:
-    """Step the games and keep the scores, as `RepeatableGames`."""
+    """Step the games and record the scores, as `RepeatableGames`."""
     games, step = jax.vmap(game.step)(one.games, action)
     score, length = one.score + step.score, one.length + ~step.is_first
     over, done = step.game_over, one.finished
@@ -231,12 +231,12 @@ def _play(
         length=jnp.where(over, 0, length),
         finished=finished,
     )
-    # Nothing of the run itself has changed: it need not be chosen, array by array.
+    # The run itself has not changed, so it need not be selected array by array.
     return where(plays, after.replace(run=None), one.replace(run=None)).replace(run=one.run)
 
 
 def _learn(config: Config, model: Model, one: VmappedRun, due: Int[Array, ""]) -> VmappedRun:
-    """One group of updates, as `Run.learn`, of which the first `due` are made."""
+    """The first `due` updates of a group, as `Run.learn`."""
     chosen = with_numbers(config, one.numbers)
     search = make_search(chosen.search, model, discount=chosen.discount, explore=True)
     reanalyse, targets = make_reanalyse(chosen, model, search), make_targets(chosen, model)
@@ -255,12 +255,12 @@ def _learn(config: Config, model: Model, one: VmappedRun, due: Int[Array, ""]) -
 
 
 def where(chosen: Bool[Array, ""], yes: Any, no: Any) -> Any:
-    """One of two trees."""
+    """Select one of two trees."""
     return jax.tree.map(lambda a, b: jnp.where(chosen, a, b), yes, no)
 
 
 def _run_where(chosen: Bool[Array, ""], yes: RunState, no: RunState) -> RunState:
-    """One of two states that have the same recorded rows, which are most of it."""
+    """Select one of two states with equal recorded rows, which are most of them."""
     bare = lambda run: run.replace(replay=ring.without_recorded(run.replay))  # noqa: E731
     run = where(chosen, bare(yes), bare(no))
     recorded = {name: getattr(no.replay.rows, name) for name in ring.RECORDED}
@@ -275,7 +275,7 @@ def _evaluate(
     numbers: Mapping[str, Array],
     limit: Int[Array, ""],
 ) -> tuple[Float[Array, " E"], Int[Array, " E"], UInt32[Array, " E"]]:
-    """Full games, one per environment, as `evaluate.make_evaluate` plays them."""
+    """Full episodes, one per environment, as in `evaluation.play.make_evaluate`."""
     game = game._replace(params=game.params.replace(max_steps_in_episode=limit))
     chosen, count = with_numbers(config, numbers), config.eval.episodes
     policy = make_eval_policy(chosen, model)
@@ -298,7 +298,7 @@ def _evaluate(
 
 
 def _digested(digest: Array, action: Array, score: ArrayLike) -> UInt32[Array, " E"]:
-    """Digests of games after one more action and its reward, as `evaluation.play.digested`."""
+    """Update the digests of episodes with an action and its reward, as `evaluation.play`."""
     told = jax.lax.bitcast_convert_type(jnp.asarray(score), jnp.uint32) + jnp.uint32(1)
     told = told * jnp.uint32(0x85EBCA6B) + action.astype(jnp.uint32)
     return (digest ^ (digest >> 15) ^ told) * jnp.uint32(0x9E3779B1)

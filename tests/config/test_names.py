@@ -15,9 +15,9 @@ from ez_jax.terminal import arguments
         ("game=:Sound-v0", "names no module"),
         ("game=BreakoutDeterministic-v4", "did you mean Breakout?"),
         ("game=Pong-ramDeterministic-v4", "did you mean Pong?"),
-        ("name=..", "a folder elsewhere is named by run_dir="),
-        ("name=a/../b", "a folder elsewhere is named by run_dir="),
-        ("name=/a", "a folder elsewhere is named by run_dir="),
+        ("name=..", "set a folder elsewhere with run_dir="),
+        ("name=a/../b", "set a folder elsewhere with run_dir="),
+        ("name=/a", "set a folder elsewhere with run_dir="),
         ("~learner.batch_size", "would remove a key"),
     ],
 )

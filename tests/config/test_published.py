@@ -183,7 +183,7 @@ def test_what_was_asked_for_is_not_left_to_the_number_of_actions():
 
 
 def test_only_gumbel_can_leave_it_to_the_number_of_actions():
-    with pytest.raises(BadInput, match="give puct a number"):
+    with pytest.raises(BadInput, match="set a number for puct"):
         make_config("Breakout", "efficientzero_v2", changes={"search.policy": "puct"})
 
 

@@ -132,7 +132,7 @@ def test_an_update_that_is_finite_is_said_to_be(failed):
         for name, array in bundle.arrays.items()
     }
     lines = list(crash_replay.explain(bundle._replace(arrays=arrays)))
-    assert "the update is finite: the fault was elsewhere" in lines
+    assert "the update is finite: the cause is elsewhere" in lines
 
 
 def test_the_first_operation_that_gives_nan_is_named_with_its_line(monkeypatch):
@@ -219,7 +219,7 @@ def test_an_update_that_cannot_be_made_again_is_said_to_be_so(failed):
         if array.dtype == np.float32:
             array[...] = 0
     told = list(crash_replay.explain(bundle))
-    assert told[-1] == "the update cannot be made again: train/variables was not saved (donated)"
+    assert told[-1] == "the update cannot be repeated: train/variables was not saved (donated)"
 
 
 @pytest.mark.parametrize("error", [BadInput("no such game"), KeyboardInterrupt(), SystemExit(1)])
@@ -268,7 +268,7 @@ def change_a_setting(folder):
         (lambda folder: (folder / "crash.json").write_text("{"), "is damaged"),
         (lambda folder: (folder / "traceback.txt").unlink(), "is damaged"),
         (lambda folder: shutil.rmtree(folder / "arrays"), "is damaged"),
-        (change_an_array, "batch/reward is not what was written"),
+        (change_an_array, "batch/reward was changed"),
         (change_a_setting, "is damaged"),
     ],
 )

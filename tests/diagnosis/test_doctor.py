@@ -132,7 +132,7 @@ def test_without_jax_everything_is_still_told():
     assert (done.returncode, done.stderr) == (exits.FAILED, "")
     assert re.search(r"^  FAIL  convolution ", done.stdout, re.MULTILINE)
     assert "pip install --upgrade -e" in done.stdout
-    assert "see to the convolution first" in done.stdout
+    assert "fix the convolution first" in done.stdout
     assert re.search(r"^  OK    video ", done.stdout, re.MULTILINE)
 
 

@@ -33,9 +33,9 @@ def play(game, *, clip=False, steps=60):
         ("MinusInfinity", "reward that is not finite"),
         ("Overflow", "reward that is not finite .inf in float32."),
         ("Huge", "reward of 3e.38, too large to learn from"),
-        ("NoReward", "the reward None, no number"),
-        ("TextReward", "the reward '1.0', no number"),
-        ("TwoRewards", "the reward array.*, no number"),
+        ("NoReward", "the reward None, not a number"),
+        ("TextReward", "the reward '1.0', not a number"),
+        ("TwoRewards", "the reward array.*, not a number"),
         ("TextEnd", "terminated='False', neither true nor false"),
         ("NoEnd", "terminated=None, neither true nor false"),
         ("TwoEnds", "terminated=array.*, neither true nor false"),
@@ -98,7 +98,7 @@ def test_a_child_of_a_game_may_end(monkeypatch):
 def test_a_module_that_ends_the_process_is_refused(tmp_path, monkeypatch):
     (tmp_path / "script_of_mine.py").write_text("import sys\nsys.exit()\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(BadInput, match="ends the process where it is imported"):
+    with pytest.raises(BadInput, match="ends the process: put the code"):
         find_task("script_of_mine:X-v0")
 
 

@@ -70,7 +70,7 @@ def test_the_weights_of_the_best_evaluation_can_be_evaluated_again(run, monkeypa
     assert scores["mean"] == best["eval/return_mean"]
     shutil.rmtree(run / "checkpoints" / "best")
     assert evaluated(monkeypatch, f"run={run}", "best=true") == exits.BAD_INPUT
-    assert "holds no best weights" in capsys.readouterr().err
+    assert "has no best weights yet" in capsys.readouterr().err
 
 
 def test_evaluation_of_the_last_checkpoint_gives_the_training_logs_number(run, monkeypatch):
@@ -127,14 +127,14 @@ def test_the_same_games_are_played_with_several_numbers_of_simulations(
     ("words", "message"),
     [
         ([], "which run? write run=DIR"),
-        (["run=/nowhere/at/all"], "is no run folder"),
+        (["run=/nowhere/at/all"], "is not a run folder"),
         (["run={run}", "learner.batch_size=8"], "learner.batch_size belongs to the training run"),
-        (["run={run}", "env.frame_stack=3"], "what the weights were trained for"),
-        (["run={run}", "env.image_size=48"], "what the weights were trained for"),
-        (["run={run}", "env.grayscale=true"], "what the weights were trained for"),
+        (["run={run}", "env.frame_stack=3"], "fixed by the training of these weights"),
+        (["run={run}", "env.image_size=48"], "fixed by the training of these weights"),
+        (["run={run}", "env.grayscale=true"], "fixed by the training of these weights"),
         (["run={run}", "env.max_episode_steps=9"], "write env.eval_max_episode_steps"),
-        (["run={run}", "env.reward_clip=false"], "of training alone"),
-        (["run={run}", "search.gumbel_scale=0"], "of training alone"),
+        (["run={run}", "env.reward_clip=false"], "affects training only"),
+        (["run={run}", "search.gumbel_scale=0"], "affects training only"),
         (["run={run}", "video=-1"], "video is -1"),
         (["run={run}", "episodes=-1"], "episodes is -1"),
         (["run={run}", "epsodes=8"], "did you mean episodes"),
@@ -157,7 +157,7 @@ def test_bad_input_is_refused_in_one_sentence(finished, monkeypatch, capsys, wor
 def test_a_run_without_a_checkpoint_is_refused(run, monkeypatch, capsys):
     shutil.rmtree(run / "checkpoints")
     assert evaluated(monkeypatch, f"run={run}") == exits.BAD_INPUT
-    assert "holds no checkpoint yet" in capsys.readouterr().err
+    assert "has no checkpoint yet" in capsys.readouterr().err
 
 
 # The agent in somebody else's code.

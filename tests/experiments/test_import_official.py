@@ -232,7 +232,7 @@ def npy(path: Path) -> None:
             ),
             "damaged or cut short",
         ),
-        (lambda path: os.mkfifo(path), "no regular file"),
+        (lambda path: os.mkfifo(path), "not a regular file"),
     ],
 )
 def test_what_would_fill_the_memory_or_never_end_is_refused_at_once(
@@ -295,9 +295,9 @@ VALUE = "prediction_network.fc_value"
         ("projection.4.running_var", None, "is missing"),
         (f"{VALUE}.0.weight", None, "is missing"),
         ("representation_network.resblocks.0.bn2.bias", None, "is missing"),
-        ("dynamics_network.extra.weight", np.zeros(3), "is no tensor of the official network"),
-        ("dynamics_network.resblocks.1.conv1.weight", np.zeros((8, 8, 3, 3)), "is no tensor"),
-        (f"{VALUE}.0.weight", np.zeros((8, 17)), "reads 17 numbers, no square image of 4 planes"),
+        ("dynamics_network.extra.weight", np.zeros(3), "is not a tensor of the official network"),
+        ("dynamics_network.resblocks.1.conv1.weight", np.zeros((8, 8, 3, 3)), "is not a tensor"),
+        (f"{VALUE}.0.weight", np.zeros((8, 17)), "17 numbers, not a square image of 4 planes"),
         (f"{VALUE}.0.weight", np.zeros(8), "has to have 2 axes"),
         (f"{VALUE}.3.weight", np.zeros((20, 8)), "does not fit"),
         ("dynamics_network.fc.3.weight", np.zeros((11, 8)), "does not fit"),
@@ -356,7 +356,7 @@ def test_the_command_makes_a_run_that_can_be_loaded_and_plays(weights, official,
     assert math.isfinite(agent.found.value[0])
     # Nothing is overwritten.
     assert imported(weights, "Breakout", folder) == exits.BAD_INPUT
-    assert "holds a run already; choose another --out" in capsys.readouterr().err
+    assert "already has a run; choose another --out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

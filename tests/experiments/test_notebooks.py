@@ -111,6 +111,6 @@ def test_a_notebook_runs_from_top_to_bottom(name, tmp_path):
     assert all(cell.execution_count for cell in code_cells(notebook))
     if name in notebooks.ACCELERATED:
         told = "\n".join(texts(notebook))
-        assert "the processor stands in for it" in told
+        assert "this runs on the CPU with the small settings" in told
         assert "stopped; the same command resumes it" in told
         assert re.search(r"resumed at \d+ (agent )?steps", told)

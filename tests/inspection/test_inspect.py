@@ -373,7 +373,7 @@ def test_equal_pictures_are_kept_once_and_flat_ones_exactly():
     ("words", "message"),
     [
         ([], "which run? write run=DIR"),
-        (["run=/nowhere/at/all"], "is no run folder"),
+        (["run=/nowhere/at/all"], "is not a run folder"),
         (["run={run}", "learner.batch_size=8"], "learner.batch_size belongs to the training run"),
         (["run={run}", "max_step=8"], "did you mean max_steps"),
         (["run={run}", "max_steps=0"], "max_steps is 0: choose 1 to 10,000"),
@@ -382,7 +382,7 @@ def test_equal_pictures_are_kept_once_and_flat_ones_exactly():
         (["run={run}", "out={run}"], "is a folder: name a file"),
         (["run={run}", "out=/proc/none/page.html"], "choose another out="),
         (["run={run}", "seed=-1"], "eval.seed"),
-        (["run={run}", "env.frame_stack=3"], "what the weights were trained for"),
+        (["run={run}", "env.frame_stack=3"], "fixed by the training of these weights"),
     ],
 )
 def test_bad_input_is_refused_in_one_sentence(finished, capsys, words, message):

@@ -181,9 +181,9 @@ def test_single_seeds_are_shown_without_intervals(tmp_path, monkeypatch, capsys)
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "which runs? name folders"),
+        ([], "which runs? name the folders"),
         (["/nowhere"], "/nowhere is no folder"),
-        (["{empty}"], "no run lies below"),
+        (["{empty}"], "there is no run below"),
         (["{empty}", "last=0"], "at least one evaluation"),
         (["{empty}", "final=best"], "choose training or scores"),
         (["{empty}", "parial=true"], "did you mean partial"),

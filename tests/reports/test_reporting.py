@@ -110,7 +110,7 @@ def test_unfinished_missing_and_doubled_runs_are_named_and_left_out(tmp_path):
     assert [arm.seeds for arm in panel.arms] == [(0, 1, 2), (0, 1, 2)]
     told = "\n".join(panel.warnings)
     assert "late is left out: it is not finished (400 of 1,000 agent steps" in told
-    assert "twin is left out: seed 0 is there twice" in told
+    assert "twin is left out: seed 0 occurs twice" in told
     assert "new is left out: it has no evaluation yet" in told
     (panel,) = group(tmp_path, partial=True)
     assert panel.baseline.seeds == (0, 1, 2, 3)
@@ -222,7 +222,7 @@ def test_random_play_is_zero_where_it_is_known(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("config.yaml", "game: [1", "is no YAML"),
+        ("config.yaml", "game: [1", "is not YAML"),
         ("config.yaml", "game: CartPole\nlearning: 3", "unknown key"),
         ("metrics.jsonl", '{"agent_steps": 1}\n', "line 1 of"),
         (
@@ -230,7 +230,7 @@ def test_random_play_is_zero_where_it_is_known(tmp_path, monkeypatch):
             '{"agent_steps": 1, "updates": 1, "eval/return_mean": 1e300}\n',
             "damaged",
         ),
-        ("scores.json", "[]", "is no JSON"),
+        ("scores.json", "[]", "is not JSON"),
     ],
 )
 def test_a_damaged_run_is_refused_by_name(tmp_path, name, content, message):

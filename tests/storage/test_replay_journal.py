@@ -123,7 +123,7 @@ def record(first=0, count=3, body=None):
     ],
 )
 def test_a_file_of_a_stranger_is_refused(tmp_path, raw):
-    with pytest.raises(DamagedJournal, match="holds other rows"):
+    with pytest.raises(DamagedJournal, match="its rows are not those"):
         read(tmp_path, stranger(tmp_path, raw))
 
 
@@ -132,7 +132,7 @@ def test_a_file_of_a_stranger_is_refused(tmp_path, raw):
     [{"name": "../../secret.rows"}, {"bytes": "7"}, {"bytes": 0}, {"end": None}, {"more": 1}],
 )
 def test_a_mark_of_a_stranger_is_refused(tmp_path, changes):
-    with pytest.raises(DamagedJournal, match="is no file of it"):
+    with pytest.raises(DamagedJournal, match="is not its file"):
         read(tmp_path, stranger(tmp_path, record(), **changes))
 
 

@@ -44,13 +44,13 @@ def at_once():
         ("learner: &a\n  start: *a\n", "aliases are not allowed"),
         ("seed: !!int 3", "tags are not allowed"),
         ("game: !!python/object/apply:os.system ['true']", "tags are not allowed"),
-        ("seed: 1\nseed: 2", "a key is there twice"),
+        ("seed: 1\nseed: 2", "a key occurs twice"),
         ("a: " + "[" * 20 + "]" * 20, "nested too deeply"),
         ("[" * 60_000, "nested too deeply"),
-        ("seed: " + "9" * 5_000, "it is no YAML"),
-        ("seed: 2001-99-99", "it is no YAML"),
+        ("seed: " + "9" * 5_000, "it is not YAML"),
+        ("seed: 2001-99-99", "it is not YAML"),
         ("x: " + "x" * 70_000, "70,003 bytes, at most 65,536"),
-        ("- 1", "it holds no settings"),
+        ("- 1", "it contains no settings"),
     ],
 )
 def test_a_configuration_is_plain_and_small(tmp_path, text, reason):
@@ -62,7 +62,7 @@ def test_a_configuration_is_plain_and_small(tmp_path, text, reason):
 @pytest.mark.parametrize("raw", [b"seed: 1\0", b"name: \xff\xfe", b"\xed\xa0\x80: 1"])
 def test_bytes_that_are_no_text_are_refused(tmp_path, raw):
     (tmp_path / "config.yaml").write_bytes(raw)
-    with pytest.raises(BadInput, match="it is no YAML"):
+    with pytest.raises(BadInput, match="it is not YAML"):
         run_folder.read_config(tmp_path)
 
 
@@ -100,7 +100,7 @@ def test_a_game_is_no_way_to_run_the_code_of_a_run_folder(tmp_path, monkeypatch)
 @pytest.mark.parametrize("game", ["..:x", ".a:x", "a b:x", "os\n:x", "a\0:x", "\ud800:x"])
 def test_a_game_names_a_module_or_nothing(tmp_path, game):
     run_folder.write_config(tmp_path, to_dict(Config(game=game)))
-    with pytest.raises(BadInput, match="is no name of a Python module"):
+    with pytest.raises(BadInput, match="is not the name of a Python module"):
         ez_jax.load(tmp_path)
 
 
@@ -212,11 +212,11 @@ def edit(path, change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda meta: meta.update(items=[]), "meta.json is none of ez_jax"),
-        (lambda meta: meta.update(items={"train": 3}), "meta.json is none of ez_jax"),
-        (lambda meta: meta.update(meta=None), "meta.json is none of ez_jax"),
-        (lambda meta: meta.update(format="1"), "meta.json is none of ez_jax"),
-        (lambda meta: meta.pop("format"), "meta.json is none of ez_jax"),
+        (lambda meta: meta.update(items=[]), "meta.json was not written by ez_jax"),
+        (lambda meta: meta.update(items={"train": 3}), "meta.json was not written by ez_jax"),
+        (lambda meta: meta.update(meta=None), "meta.json was not written by ez_jax"),
+        (lambda meta: meta.update(format="1"), "meta.json was not written by ez_jax"),
+        (lambda meta: meta.pop("format"), "meta.json was not written by ez_jax"),
         (lambda meta: meta.update(step=6), "it is that of step 6"),
         (lambda meta: meta.update(more=float("nan")), "meta.json is damaged: it is no JSON"),
     ],
@@ -294,11 +294,11 @@ def test_a_folder_that_is_a_link_is_refused(checkpoint, tmp_path, place):
 def test_a_pipe_and_a_file_without_end_are_refused(checkpoint):
     (checkpoint / "train" / "more").touch()
     os.truncate(checkpoint / "train" / "more", 2**43)
-    with pytest.raises(DamagedCheckpoint, match="more is no file, or too large"):
+    with pytest.raises(DamagedCheckpoint, match="more is not a file, or too large"):
         Checkpointer(checkpoint.parents[1]).restore(5, STATE)
     (checkpoint / "train" / "more").unlink()
     os.mkfifo(checkpoint / "train" / "more")
-    with pytest.raises(DamagedCheckpoint, match="more is no file, or too large"):
+    with pytest.raises(DamagedCheckpoint, match="more is not a file, or too large"):
         Checkpointer(checkpoint.parents[1]).restore(5, STATE)
 
 

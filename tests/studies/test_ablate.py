@@ -65,7 +65,7 @@ def test_a_failure_is_told_and_the_status_shows_it(command, tmp_path):
     (tmp_path / "fail_baseline").write_text("2")
     code, told, _ = command(*STUDY, f"dir={tmp_path}", "retries=0", "fail_fast=true")
     assert code == 1
-    assert "not everything is done; the same command again resumes it" in told
+    assert "not everything is done; the same command resumes it" in told
     code, told, _ = command(f"dir={tmp_path}", "status=true")
     assert code == 0
     lines = told.splitlines()
@@ -115,14 +115,14 @@ def test_what_every_run_gets_and_the_presets_of_a_game_reach_the_runs(command, t
         (["seed=3"], "write seeds=5, or seeds=[3,7]"),
         (["seeds=0"], "it must lie between 1 and 10,000"),
         (["seeds=few"], "write seeds=5, or seeds=[3,7]"),
-        (["run_dir=x"], "name that by dir="),
+        (["run_dir=x"], "set that with dir="),
         (["design=leave_one"], "unknown design 'leave_one'; did you mean leave_one_out?"),
-        (["design=sweep"], "a sweep needs values"),
+        (["design=sweep"], "a sweep needs several values"),
         (["switches=consistancy"], "unknown switch 'consistancy'; did you mean consistency?"),
         (["learner.batchsize=3"], "did you mean learner.batch_size?"),
         (["learner.batch_size=0"], "learner.batch_size is 0: it must be at least 1"),
-        (["learner.learning_rate=interval(0,1)"], "names no values one by one"),
-        (["ablation=glob(no_*)"], "names no values one by one"),
+        (["learner.learning_rate=interval(0,1)"], "does not list its values"),
+        (["ablation=glob(no_*)"], "does not list its values"),
         (["game=Cartpoel"], "did you mean CartPole?"),
         (["consistency"], "cannot read 'consistency'"),
         (["-m"], "'-m' is not needed here"),
@@ -162,8 +162,8 @@ def test_a_pack_is_trained_by_one_call(tmp_path, monkeypatch):
     [
         (None, "cannot be read: No such file"),
         ("{", "is damaged"),
-        ('{"configs": [], "together": true}', "holds no configurations"),
-        ('{"configs": [{}, {}], "together": false}', "holds no configurations"),
+        ('{"configs": [], "together": true}', "has no configurations"),
+        ('{"configs": [{}, {}], "together": false}', "has no configurations"),
         ('{"configs": [{"lerner": {}}], "together": true}', "unknown key 'lerner'"),
     ],
 )

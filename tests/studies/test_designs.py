@@ -108,8 +108,12 @@ def test_augmentation_is_an_arm_where_images_are_augmented():
     [
         ({"consistency": False}, "consistency", "it is off already"),
         ({"loss.consistency": 0.0}, "consistency", "loss.consistency is 0"),
-        ({"targets.td_steps": 1}, "off_policy_correction", "there are none to be shortened"),
-        ({"targets.value": "search"}, "off_policy_correction", "there are none to be shortened"),
+        ({"targets.td_steps": 1}, "off_policy_correction", "this value target does not use"),
+        (
+            {"targets.value": "search"},
+            "off_policy_correction",
+            "this value target does not use",
+        ),
         ({"targets.value": "search"}, "reanalysis", "targets.value=search needs fresh searches"),
         ({"replay.priority_exponent": 0.0}, "prioritisation", "priority_exponent is 0"),
         ({"reanalyse.mode": "none"}, "value_target", "targets.value=search needs fresh searches"),

@@ -109,7 +109,7 @@ def test_more_seeds_games_and_switches_extend_a_study(tmp_path):
 def test_another_study_in_the_same_folder_is_refused(tmp_path, changes, told):
     create(tmp_path)
     before = (tmp_path / study.FILE_NAME).read_bytes()
-    with pytest.raises(BadInput, match=f"holds another study: {told}; choose another name= or"):
+    with pytest.raises(BadInput, match=f"has another study: {told}; choose another name= or"):
         extend(tmp_path, **changes)
     assert (tmp_path / study.FILE_NAME).read_bytes() == before
 
@@ -137,12 +137,12 @@ def test_more_ideas_make_another_study_where_the_bare_arm_would_change(tmp_path)
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        (lambda content: "{", "is damaged: it is no JSON"),
-        (lambda content: json.dumps({"format": 1}), "delete it and give the whole command again"),
+        (lambda content: "{", "is damaged: it is not JSON"),
+        (lambda content: json.dumps({"format": 1}), "delete it and use the whole command again"),
         (lambda content: json.dumps({**content, "format": 2}), "has format 2"),
         (
             lambda content: json.dumps(content).replace('"no_consistency"', '"../../x"'),
-            "'../../x' is no name of an arm",
+            "'../../x' is not the name of an arm",
         ),
         (lambda content: json.dumps(content).replace("total_agent_steps", "x"), "is damaged"),
         (lambda content: json.dumps(content).replace("[0, 1]", '["a"]'), "is damaged"),

@@ -195,7 +195,7 @@ def test_a_run_killed_for_memory_is_only_its_own_failure(tmp_path):
     command = (sys.executable, "-c", "import os; os.kill(os.getpid(), 9)")
     Worker(ledger, Orders("one", retries=0, command=command), Progress()).work()
     reasons = {read_attempt(run).reason for run in ledger.runs()}
-    assert reasons == {"killed by SIGKILL, as it is done where memory runs out"}
+    assert reasons == {"killed by SIGKILL, probably out of memory"}
 
 
 def test_seeds_of_a_pack_are_one_run_and_the_missing_ones_are_trained(tmp_path, monkeypatch):

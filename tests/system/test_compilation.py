@@ -74,7 +74,7 @@ def test_a_device_that_is_not_there_is_bad_input(monkeypatch, error):
     reason = f" ({error})".partition("\n")[0].rstrip(")") + ")" if str(error) else ""
     with pytest.raises(BadInput) as raised:
         compilation.configure_jax()
-    said = f"JAX cannot use what JAX_PLATFORMS=cuda asks for{reason}: unset JAX_PLATFORMS"
+    said = f"JAX cannot use the device of JAX_PLATFORMS=cuda{reason}: unset JAX_PLATFORMS"
     assert str(raised.value).startswith(said)
 
 
@@ -87,6 +87,6 @@ def test_a_platform_that_jax_does_not_know(tmp_path, finished, module):
     }
     done = runs.wait(runs.start(module, *words[module], variables={"JAX_PLATFORMS": "nonsense"}))
     assert done.returncode == 2
-    assert done.stderr.startswith("error: JAX cannot use what JAX_PLATFORMS=nonsense asks for")
+    assert done.stderr.startswith("error: JAX cannot use the device of JAX_PLATFORMS=nonsense")
     assert done.stderr.count("\n") == 1
     assert not os.listdir(tmp_path)

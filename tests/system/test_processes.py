@@ -204,7 +204,7 @@ def test_who_waits_in_vain_is_told_so(tmp_path):
         timeout=120,
     )
     assert done.returncode == 2
-    assert "have met within 2 seconds: start all of them" in done.stderr
+    assert "started within 2 seconds: start all of them" in done.stderr
 
 
 @pytest.mark.parametrize("devices", ["local", "1"])

@@ -47,7 +47,7 @@ def test_a_hanging_environment_ends_the_process_which_says_where(tmp_path):
     assert warning.startswith("warning: no sign of life for ")
     assert told.startswith("error: no sign of life for 1 s, since ")
     assert "waiting for the environments" in told
-    assert "the same command goes on from the last checkpoint" in told
+    assert "the same command resumes from the last checkpoint" in told
     assert any("toy_envs.py" in line for line in stacks)
     assert (tmp_path / HANG_FILE).read_text().splitlines()[0] == told
 

@@ -224,7 +224,7 @@ def test_the_configuration_of_a_sweep_is_not_printed(tmp_path):
     result = command("-m", "--cfg", "job", "seed=0,1", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (
         2,
-        "error: --cfg and --info tell of one run: leave -m out\n",
+        "error: --cfg and --info are for one run: leave out -m\n",
     )
 
 
@@ -257,6 +257,11 @@ def test_what_help_says_of_switches_and_choices_is_true():
     assert len(listed) == 3
     for key, choices in listed:
         assert set(choices.split("|")) == set(checks.CHOICES[key])
+
+
+def test_help_lists_the_games_of_envpool():
+    """Otherwise: `python -m ez_jax.terminal.help_page`."""
+    assert help_page.GAMES.read_text() == help_page.games_of_envpool()
 
 
 def of_tensorstore(number):

@@ -47,7 +47,7 @@ def test_a_jax_that_is_new_enough_is_taken(version):
     ("there", "extra"), [("jax-cuda12-plugin", "[cuda12]"), ("libtpu", "[tpu]"), ("", "")]
 )
 def test_an_older_jax_is_refused_with_the_command_that_replaces_it(there, extra):
-    with pytest.raises(BadInput, match=r"JAX 0\.9\.1 is installed here and ez_jax needs") as told:
+    with pytest.raises(BadInput, match=r"JAX 0\.9\.1 is installed, but ez_jax needs") as told:
         notebook._check_jax("0.9.1", lambda package: "1" if package == there else None)
     assert f"%pip install -U 'jax{extra}>=0.10'" in str(told.value)
     assert "Restart" in str(told.value)
@@ -66,7 +66,7 @@ def test_set_up_tells_versions_device_and_setting(device, monkeypatch, capsys):
     told = capsys.readouterr().out
     assert re.match(r"Python 3\.\d+\.\d+, JAX \d+\.\d+\.\d+, 1 x it\n", told)
     assert "warning: the GPU is not used" in told
-    assert "small setting, as EZ_JAX_NOTEBOOK=small asks" in told
+    assert "small settings (EZ_JAX_NOTEBOOK=small)" in told
 
 
 def test_the_device_of_commands_is_found_by_a_command(monkeypatch):
@@ -87,7 +87,7 @@ def test_the_sentence_about_jax_needs_nothing_that_is_installed_with_ez_jax():
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=runs.ROOT, capture_output=True, text=True, check=False
     )
-    assert "BadInput: JAX 0.7 is installed here" in done.stderr
+    assert "BadInput: JAX 0.7 is installed" in done.stderr
 
 
 # Settings.
@@ -99,7 +99,7 @@ def test_the_small_setting_is_for_tests_and_where_the_device_is_missing(
     device("cpu")
     assert notebook.pick(3, small=1) == 3
     assert notebook.pick(3, small=1, accelerator=True) == 1
-    assert "the processor stands in for it" in capsys.readouterr().out
+    assert "this runs on the CPU with the small settings" in capsys.readouterr().out
     device("gpu")
     assert notebook.pick(3, small=1, accelerator=True) == 3
     monkeypatch.setenv(notebook.SMALL, "small")
@@ -111,7 +111,7 @@ def test_without_colab_runs_lie_here(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     notebook.work_in_drive(True)
     assert os.getcwd() == str(tmp_path)
-    assert "end with it" in capsys.readouterr().out
+    assert "lost with it" in capsys.readouterr().out
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def colab(monkeypatch, tmp_path):
 def test_in_colab_the_notebook_goes_to_the_drive(colab, tmp_path, capsys):
     notebook.work_in_drive(True)
     assert os.getcwd() == str(tmp_path / "MyDrive" / "ez_jax")
-    assert "another session goes on" in capsys.readouterr().out
+    assert "another session resumes them" in capsys.readouterr().out
 
 
 def test_a_drive_that_cannot_be_had_is_told_and_done_without(colab, tmp_path, capsys):
@@ -139,8 +139,8 @@ def test_a_drive_that_cannot_be_had_is_told_and_done_without(colab, tmp_path, ca
     notebook.work_in_drive(True)
     assert os.getcwd() == str(tmp_path)
     told = capsys.readouterr().out
-    assert "Google Drive cannot be had (mount failed)" in told
-    assert "end with it" in told
+    assert "Google Drive is not available (mount failed)" in told
+    assert "lost with it" in told
 
 
 # Commands.

@@ -44,7 +44,7 @@ def test_run_dir_is_taken_as_it_is_written(name):
 
 @pytest.mark.parametrize("text", ["${", "a${x}"])
 def test_what_stands_for_another_setting_has_to_be_one(text):
-    with pytest.raises(BadInput, match=r"stands for another setting"):
+    with pytest.raises(BadInput, match=r"inserts another setting"):
         arguments.compose([f"run_dir={text}"])
 
 

@@ -314,7 +314,7 @@ def test_more_disk_than_there_is_is_refused_before_the_start(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
     config = runs.config(tmp_path / "run", {"replay.capacity": 10**6})
     told = refusal(lambda: action(config), capsys)
-    assert "65 MB are there for it; free some or choose another run_dir=" in told.err
+    assert "65 MB are free; free some space or choose another run_dir=" in told.err
     capacity = int(re.search(r"replay.capacity=(\d+) would fit", told.err)[1])
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
     needs.check_disk(config, tiny.needs.at(capacity=capacity), tmp_path / "run")

@@ -135,9 +135,9 @@ def test_a_complete_run_is_left_as_it_is(folders):
 
 @pytest.mark.long
 def test_runs_alone_and_together_are_not_mixed_up(folders):
-    with pytest.raises(BadInput, match="go on with the same seeds="):
+    with pytest.raises(BadInput, match="resume it with the same seeds="):
         train(override(config(folders / "second"), {"seed": 1}))
-    with pytest.raises(BadInput, match="go on without seeds="):
+    with pytest.raises(BadInput, match="resume it without seeds="):
         VmappedRuns([override(config(folders / "alone"), {"seed": 1})], Progress(live=False))
 
 
@@ -194,7 +194,7 @@ def test_every_number_can_differ_whatever_the_search(policy):
 def test_seeds_follow_the_seed_and_have_folders_of_their_own():
     chosen = presets.make_config(GAME, changes={"seed": 3})
     assert [config.seed for config in spread(chosen, 2)] == [3, 4]
-    with pytest.raises(BadInput, match="give a name="):
+    with pytest.raises(BadInput, match="set name= instead"):
         spread(override(chosen, {"run_dir": "x"}), 2)
 
 
@@ -204,7 +204,7 @@ def test_seeds_follow_the_seed_and_have_folders_of_their_own():
         (["game=CartPole", "seeds=2"], "only games of gymnax"),
         pytest.param([f"game={GAME}", "seeds=0"], "at least one run", marks=pytest.mark.long),
         pytest.param(
-            [f"game={GAME}", "seeds=2", "plan=true"], "leave seeds= out", marks=pytest.mark.long
+            [f"game={GAME}", "seeds=2", "plan=true"], "leave out seeds=", marks=pytest.mark.long
         ),
     ],
 )

@@ -1,6 +1,6 @@
 """The published residual network over images (EfficientZero appendix A.1).
 
-Layer by layer the official code, without the layers it never calls.
+The same layers as in the official code, without those that it never calls.
 """
 
 import functools
@@ -25,10 +25,10 @@ from ez_jax.structs import EnvSpec
 
 
 def downsampling(height: int, width: int) -> int:
-    """Tell by what factor the image stem shrinks an observation: 16, 4 or 1.
+    """The factor by which the image stem reduces the resolution: 16, 4 or 1.
 
-    By the longer side: from 64 pixels the published stem (96 -> 6, 84 -> 6), from 17 a shorter one
-    (32 -> 8, 28 -> 7); grid worlds of up to 16 cells keep their resolution, every cell counts.
+    By the longer side: the published stem from 64 pixels (96 -> 6, 84 -> 6), a shorter one from 17
+    (32 -> 8, 28 -> 7); grid worlds of up to 16 cells keep theirs, because every cell counts.
     """
     longer = max(height, width)
     if longer >= 64:
@@ -40,15 +40,15 @@ CENTER_MOMENTUM = 0.99
 
 
 class Center(nn.Module):
-    """What differs from the mean image: most of an image of Atari never changes.
+    """Subtracts a running mean image, because most of an Atari screen never changes.
 
-    Not published. The running mean stands for itself in training, too, so that acting and training
-    are the same function.
+    Not published. The running mean is used in training, too, so that acting and training are the
+    same function.
     """
 
     @nn.compact
     def __call__(self, image: Float[Array, "B H W c"], train: bool) -> Float[Array, "B H W c"]:
-        """Return the images less the running mean image."""
+        """Return the images minus the running mean image."""
         mean = self.variable("batch_stats", "mean", jnp.zeros, image.shape[1:])
         centered = image - jax.lax.stop_gradient(mean.value)
         if train and not self.is_initializing():
@@ -63,7 +63,7 @@ def _image_tower(config: NetworkConfig, dtype: Dtype, name: str | None = None) -
 
 
 class ImageRepresentation(nn.Module):
-    """Stem and residual tower; the state is not negative and not bounded."""
+    """Stem and residual tower; the state is non-negative and unbounded."""
 
     config: NetworkConfig
     downsample: int
@@ -82,14 +82,14 @@ class ImageRepresentation(nn.Module):
 
 
 class ActionEmbedding(nn.Module):
-    """Planes made of the action plane, normalised together (EfficientZero V2's code)."""
+    """Planes computed from the action plane, normalised together (EfficientZero V2's code)."""
 
     channels: int
     dtype: Dtype
 
     @nn.compact
     def __call__(self, plane: Float[Array, "B h w 1"], train: bool) -> Float[Array, "B h w c"]:
-        """Return `channels` planes; every entry has a scale and a shift of its own."""
+        """Return `channels` planes; every entry has its own scale and shift."""
         planes = Linear(self.channels, self.dtype, name="linear")(plane)
         flat = LayerNorm(self.dtype, name="norm")(planes.reshape(len(planes), -1), train)
         return nn.relu(flat).reshape(planes.shape)
@@ -106,7 +106,7 @@ class ImageDynamics(nn.Module):
     def __call__(self, state: State, action: Int[Array, " B"], train: bool) -> State:
         """Return the next state."""
         c = self.config
-        # The published encoding: not one-hot but one last plane filled with action / num_actions.
+        # The published encoding: not one-hot, but one more plane filled with action / num_actions.
         fraction = (action / self.num_actions).astype(self.dtype)[:, None, None, None]
         planes = jnp.broadcast_to(fraction, (*state.shape[:-1], 1))
         if c.action_channels:
@@ -118,7 +118,7 @@ class ImageDynamics(nn.Module):
 
 
 class ImageNeck(nn.Module):
-    """What a head reads of an image state: a few channels (1x1 convolution), flattened."""
+    """The input of a head from an image state: a few channels (1x1 convolution), flattened."""
 
     config: NetworkConfig
     dtype: Dtype
@@ -132,14 +132,14 @@ class ImageNeck(nn.Module):
 
 
 class ImageNetwork(Network):
-    """Residual network over images, as published batch-normalised (EfficientZero appendix A.1)."""
+    """Residual network for images, as published with batch norm (EfficientZero appendix A.1)."""
 
     downsample: int = 16
 
     neck = ImageNeck
 
     def setup(self) -> None:
-        """Make all parts."""
+        """Create all parts."""
         super().setup()
         c = self.config
         self.center = Center()
@@ -158,7 +158,7 @@ def make_image_network(config: NetworkConfig, spec: EnvSpec, dtype: Dtype) -> Im
     """The network for images.
 
     Raises:
-        BadInput: the observations are none.
+        BadInput: the observations are not images.
     """
     if not spec.is_image:
         raise BadInput(

@@ -1,8 +1,8 @@
-"""Layers and heads of EfficientZero's networks, computing and initialised as in PyTorch.
+"""Layers and heads of EfficientZero's networks, with PyTorch's conventions.
 
-The published learning rate and the golden numbers refer to PyTorch's conventions, and Flax differs
-in three of them: initialisation, padding of strided convolutions, running variance. Parameters and
-statistics are float32; `dtype` is the type in which a layer computes and what it returns.
+The published learning rate and the golden numbers depend on PyTorch's conventions. Flax differs in
+three: initialisation, padding of strided convolutions, running variance. Parameters and statistics
+are float32; `dtype` is the type of a layer's computation and result.
 """
 
 import functools
@@ -22,7 +22,7 @@ Carry = tuple[Float[Array, "B L"], Float[Array, "B L"]]  # LSTM (cell, hidden)
 Dtype = Any  # jnp.float32 or jnp.bfloat16
 
 NORM_EPSILON = 1e-5
-BATCH_NORM_MOMENTUM = 0.9  # PyTorch calls it 0.1
+BATCH_NORM_MOMENTUM = 0.9  # 0.1 in PyTorch's terms
 KERNEL_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # +-1/sqrt(fan_in)
 
 
@@ -78,8 +78,8 @@ class BatchNorm(nn.Module):
     """Batch normalisation over all axes but the last, equal to PyTorch's.
 
     `flax.linen.BatchNorm` differs in one point: its running variance is the biased one. PyTorch
-    normalises by the biased variance of the batch but remembers the unbiased one, which matters
-    in the small batches of vectors. Statistics are computed in float32.
+    normalises by the biased variance of the batch but tracks the unbiased one, which matters for
+    small batches of vectors. Statistics are computed in float32.
     """
 
     dtype: Dtype = jnp.float32
@@ -108,9 +108,9 @@ class BatchNorm(nn.Module):
 
 
 def _moments(x: Array, axes: tuple[int, ...], near: Array) -> tuple[Array, Array]:
-    """Mean and variance in one pass, so that devices which share a batch sum up once, not twice.
+    """Mean and variance in one pass, so that devices that share a batch sum once, not twice.
 
-    Squares of the differences from a value near the mean lose no digits, those of x would.
+    Squares of the differences from a value near the mean lose no digits; squares of x would.
     """
     x = x - jnp.broadcast_to(near, x.shape)
     mean, square = x.mean(axes), jnp.square(x).mean(axes)
@@ -118,20 +118,20 @@ def _moments(x: Array, axes: tuple[int, ...], near: Array) -> tuple[Array, Array
 
 
 class LayerNorm(nn.Module):
-    """Layer normalisation over the last axis; the batch plays no part, so `train` is ignored."""
+    """Layer normalisation over the last axis, independent of the batch; `train` is ignored."""
 
     dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b c"], train: bool) -> Float[Array, "*b c"]:
-        """Normalise every vector by itself, in float32."""
+        """Normalise every vector separately, in float32."""
         x = x.astype(jnp.float32)
         mean, var = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
         return _standardise(self, x, mean, var).astype(self.dtype)
 
 
 class SampleNorm(nn.Module):
-    """Normalisation of every sample over all its axes: of a vector as `LayerNorm`, image as one.
+    """Normalisation of every sample over all its axes; for a vector the same as `LayerNorm`.
 
     Acting and training are the same function; `train` is ignored.
     """
@@ -140,24 +140,24 @@ class SampleNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B *hw c"], train: bool) -> Float[Array, "B *hw c"]:
-        """Normalise every sample by itself, in float32; each channel has its scale and shift."""
+        """Normalise every sample separately, in float32; each channel has its scale and shift."""
         x, axes = x.astype(jnp.float32), tuple(range(1, x.ndim))
         mean, var = x.mean(axes, keepdims=True), x.var(axes, keepdims=True)
         return _standardise(self, x, mean, var).astype(self.dtype)
 
 
 Norm = Callable[..., nn.Module]  # a dtype and a name to a module
-# What `network.norm` chooses from, for images.
+# The choices of `network.norm`, for images.
 NORMS: dict[str, type[nn.Module]] = {
     "batch": BatchNorm,
-    "batch_per_depth": BatchNorm,  # `model.py` hands it the statistics of a depth
+    "batch_per_depth": BatchNorm,  # `model.py` passes it the statistics of a depth
     "sample": SampleNorm,
     "layer": LayerNorm,
 }
 
 
 def norm_of(config: NetworkConfig) -> Norm:
-    """The normalisation of an image network, as `network.norm` and `network.norm_momentum` say."""
+    """The normalisation of an image network, by `network.norm` and `network.norm_momentum`."""
     if NORMS[config.norm] is BatchNorm:
         return functools.partial(BatchNorm, momentum=config.norm_momentum)
     return NORMS[config.norm]
@@ -173,7 +173,7 @@ def _standardise(module: nn.Module, x: Array, mean: Array, var: Array) -> Array:
 
 
 class LSTM(nn.Module):
-    """One step of a PyTorch LSTM: gates in the order i, f, g, o and two biases that are added."""
+    """One step of a PyTorch LSTM: gates in the order i, f, g, o; two biases that are added."""
 
     width: int
     dtype: Dtype = jnp.float32
@@ -191,7 +191,7 @@ class LSTM(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """conv-norm-relu-conv-norm, plus the input, relu; with stride 2 the shortcut is a convolution.
+    """conv-norm-relu-conv-norm, add the input, relu; with stride 2 the shortcut is a convolution.
 
     The shortcut convolution has no normalisation, as in the official code.
     """
@@ -203,7 +203,7 @@ class ResidualBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w c"], train: bool) -> Float[Array, "B h2 w2 c2"]:
-        """Return `channels` planes, smaller by the stride."""
+        """Return `channels` planes, reduced by the stride."""
         y = convolution(self.channels, self.stride, self.dtype, "conv1")(x)
         y = nn.relu(self.norm(self.dtype, name="norm1")(y, train))
         y = convolution(self.channels, 1, self.dtype, "conv2")(y)
@@ -214,7 +214,7 @@ class ResidualBlock(nn.Module):
 
 
 class PerceptronBlock(nn.Module):
-    """Pre-norm residual block of EfficientZero V2: norm-linear-relu-linear, plus the input."""
+    """Pre-norm residual block of EfficientZero V2: norm-linear-relu-linear, add the input."""
 
     width: int
     dtype: Dtype = jnp.float32
@@ -231,7 +231,7 @@ ACTIVATIONS = {"relu": nn.relu, "elu": nn.elu}
 
 
 class Head(nn.Module):
-    """Linear-norm-activation-linear to float32 logits that are zero at first."""
+    """Linear-norm-activation-linear to float32 logits, initialised to zero."""
 
     hidden: int
     outputs: int
@@ -269,10 +269,10 @@ class PrefixHead(nn.Module):
 
 
 class Projector(nn.Module):
-    """SimSiam's projector: three linear-norm with relu between them (EfficientZero section 4.1).
+    """SimSiam's projector: three linear-norm with relu in between (EfficientZero section 4.1).
 
-    Batch-normalised for vectors too: without the batch in it all projections would become one
-    (Chen and He, 2021, section 4.4).
+    With batch norm for vectors, too: without batch statistics all projections would collapse (Chen
+    and He, 2021, section 4.4).
     """
 
     width: int
@@ -290,14 +290,14 @@ class Projector(nn.Module):
 
 
 class Predictor(nn.Module):
-    """SimSiam's predictor: linear-norm-relu-linear, on the branch that is trained."""
+    """SimSiam's predictor: linear-norm-relu-linear, on the trained branch."""
 
     hidden: int
     dtype: Dtype
 
     @nn.compact
     def __call__(self, x: Float[Array, "B P"], train: bool) -> Float[Array, "B P"]:
-        """Return float32 predictions of another projection."""
+        """Return float32 predictions of the other projection."""
         outputs = x.shape[-1]
         x = Linear(self.hidden, self.dtype, name="linear0")(x)
         x = nn.relu(BatchNorm(self.dtype, name="norm0")(x, train))

@@ -1,11 +1,10 @@
-"""The six functions of EfficientZero as one Flax Linen module: what all networks share.
+"""The six functions of EfficientZero as one Flax Linen module: the base of all networks.
 
-`model.py` calls a network through `net.apply(variables, ..., train, method="represent")` and the
-like; with `train=True` pass `mutable=["batch_stats"]`, for batch statistics are then used and
-tracked.
+`model.py` calls a network by `net.apply(variables, ..., train, method="represent")` and so on. With
+`train=True`, pass `mutable=["batch_stats"]`, because batch statistics are then used and tracked.
 
 Parameters and normalisation statistics are always float32. `dtype` is the type of convolutions,
-matrix products, states and LSTM carries; logits and projections leave as float32.
+matrix products, states and LSTM carries; logits and projections are returned as float32.
 """
 
 from collections.abc import Callable
@@ -36,18 +35,18 @@ def normalise_state(state: State) -> State:
     """Scale every sample to 0..1 by its smallest and largest entry, over all axes but the batch.
 
     MuZero's latent normalisation; an option of the official code that EfficientZero leaves off.
-    There is no epsilon, so a constant state becomes NaN, as it does there.
+    There is no epsilon, so a constant state becomes NaN, as in the official code.
     """
     flat = state.reshape(state.shape[0], -1)
-    # By index: the gradient of a plain maximum compares with it, which a compiler that computes
-    # the state twice turns into 0/0.
+    # By index: the gradient of a plain maximum compares with it, which becomes 0/0 if the compiler
+    # computes the state twice.
     entry = lambda index: jnp.take_along_axis(flat, index[:, None], axis=1)  # noqa: E731
     low, high = entry(jnp.argmin(flat, axis=1)), entry(jnp.argmax(flat, axis=1))
     return ((flat - low) / (high - low)).reshape(state.shape)
 
 
 class Tower(nn.Module):
-    """Residual blocks in a row that keep the shape of the state."""
+    """A sequence of residual blocks that keep the shape of the state."""
 
     block: Callable[..., nn.Module]  # ResidualBlock | PerceptronBlock
     depth: int
@@ -63,7 +62,7 @@ class Tower(nn.Module):
 
 
 class Network(nn.Module):
-    """The methods that all networks have, over parts that each makes in its own way.
+    """The methods of all networks; each network creates its own parts.
 
     The next state is returned before anything is predicted from it (`transition`, then
     `value_prefix`, `predict`, `project`), so that the caller can scale the gradient in between.
@@ -73,7 +72,7 @@ class Network(nn.Module):
     num_actions: int
     dtype: Dtype = jnp.float32
 
-    neck: ClassVar[Callable[..., nn.Module]]  # what a head reads of a state
+    neck: ClassVar[Callable[..., nn.Module]]  # from a state to the input of a head
 
     @property
     def steps_at_once(self) -> bool:
@@ -85,11 +84,11 @@ class Network(nn.Module):
 
     @property
     def norm(self) -> Norm:
-        """As `network.norm` says; the consistency loss is batch-normalised in any case."""
+        """By `network.norm`; the networks of the consistency loss always have batch norm."""
         return norm_of(self.config)
 
     def setup(self) -> None:
-        """Make the heads and the SimSiam networks; subclasses make representation and dynamics."""
+        """Create heads and SimSiam networks; subclasses create representation and dynamics."""
         c, bins = self.config, 2 * self.config.support + 1
         layers = self.norm, c.head_activation, self.dtype
         self.prefix_neck = self.neck(c, self.dtype)
@@ -112,7 +111,7 @@ class Network(nn.Module):
     def value_prefix(
         self, next_state: State, carry: Carry, train: bool
     ) -> tuple[Float[Array, "B S"], Carry]:
-        """Predict the rewards since the carry was zero, up to the one that led to next_state."""
+        """Predict the sum of rewards since the carry was zero, up to the step into next_state."""
         return self.prefix_head(self.prefix_neck(next_state, train), carry, train)
 
     def predict(self, state: State, train: bool) -> tuple[Float[Array, "B A"], Float[Array, "B S"]]:
@@ -122,23 +121,23 @@ class Network(nn.Module):
         return policy_logits, self.value_head(self.value_neck(x, train), train)
 
     def project(self, state: State, train: bool) -> Float[Array, "B P"]:
-        """Map a state to where the consistency loss compares states."""
+        """Project a state into the space in which the consistency loss compares states."""
         return self.projector(state.reshape(state.shape[0], -1), train)
 
     def predict_projection(
         self, projection: Float[Array, "B P"], train: bool
     ) -> Float[Array, "B P"]:
-        """Predict, from the projection of an imagined state, that of the observed one."""
+        """Predict the projection of the observed state from that of the imagined one."""
         return self.predictor(projection, train)
 
     @nn.nowrap
     def initial_carry(self, batch: int) -> Carry:
-        """Return the LSTM carry at a root and after every reset: zeros."""
+        """Return the LSTM carry of a root and after every reset: zeros."""
         zeros = jnp.zeros((batch, self.config.lstm_width), self.dtype)
         return zeros, zeros
 
     def __call__(self, observation: Observation, train: bool = False) -> None:
-        """Run every method once, for `init` to find all variables."""
+        """Run every method once, so that `init` finds all variables."""
         state = self.represent(observation, train)
         self.predict(state, train)
         batch = state.shape[0]

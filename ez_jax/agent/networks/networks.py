@@ -1,4 +1,4 @@
-"""The networks that there are, one per file, and the choice between them."""
+"""The available networks, one per file, and the choice between them."""
 
 from collections.abc import Callable
 
@@ -21,7 +21,7 @@ def make_network(config: NetworkConfig, spec: EnvSpec, dtype: Dtype = jnp.float3
     """The configured network for an environment; `auto` chooses by its observations.
 
     Raises:
-        BadInput: it does not take such observations.
+        BadInput: the network does not take such observations.
     """
     by_observations = "image" if spec.is_image else "vector"
     kind = by_observations if config.kind == "auto" else config.kind

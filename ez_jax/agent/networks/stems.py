@@ -1,4 +1,4 @@
-"""From an image to the resolution of the state: the published stem, shorter ones, and patches."""
+"""Stems reduce an image to the resolution of the state: published, shorter, and with patches."""
 
 import functools
 
@@ -11,10 +11,10 @@ from ez_jax.agent.networks.layers import Dtype, Linear, Norm, ResidualBlock, con
 
 
 class Stem(nn.Module):
-    """From an image to the latent resolution, smaller by the factor `downsample`: 16, 4 or 1.
+    """Reduce an image to the latent resolution, by the factor `downsample`: 16, 4 or 1.
 
     16 is published: strided convolution, strided block and two average poolings, which divide by 9
-    at the borders too. 4 stops after the strided block; 1 is a convolution at full resolution.
+    at the borders, too. 4 stops after the strided block; 1 is a convolution at full resolution.
     """
 
     channels: int
@@ -44,11 +44,11 @@ class Stem(nn.Module):
 
 
 class PatchStem(nn.Module):
-    """A stem for large images on small machines: every patch of pixels becomes one vector first.
+    """A stem for large images on small machines: first, every patch of pixels becomes a vector.
 
-    Not published. A CPU spends most of the published stem on convolutions of few channels at high
-    resolution; here one matrix product leads from 84 to 21 pixels (patches of 4), and two poolings
-    to 6. Images whose sides are no multiple of the patch are padded with zeros.
+    Not published. A CPU spends most of the published stem on convolutions with few channels at high
+    resolution; here one matrix product reduces 84 to 21 pixels (patches of 4), and two poolings to
+    6. Images whose sides are not a multiple of the patch are padded with zeros.
     """
 
     channels: int
@@ -80,5 +80,5 @@ def _patches(x: Float[Array, "B H W c"], size: int) -> Float[Array, "B h w featu
 
 
 def _pool(x: Float[Array, "B H W c"]) -> Float[Array, "B h w c"]:
-    """Halve the resolution by averages of 3x3, which divide by 9 at the borders too."""
+    """Halve the resolution by averages of 3x3, which divide by 9 at the borders, too."""
     return nn.pool(x, 0.0, jax.lax.add, (3, 3), (2, 2), ((1, 1), (1, 1))) / 9

@@ -1,6 +1,6 @@
 """A small perceptron modelled on EfficientZero V2's networks for state observations.
 
-The value-prefix head is that of V1. Images are taken as well (`network.kind=vector`), flattened.
+The value-prefix head is that of V1. With `network.kind=vector` images are accepted, too, flattened.
 """
 
 import flax.linen as nn
@@ -17,8 +17,8 @@ from ez_jax.structs import EnvSpec
 class VectorRepresentation(nn.Module):
     """Linear, layer norm, tanh, residual tower.
 
-    Raw observations have any scale and nothing tracks it: the layer norm after the first map
-    bounds what follows. Components of very different size should be rescaled by the environment.
+    Raw observations can have any scale, which is not tracked: the layer norm after the first map
+    bounds what follows. The environment should rescale components of very different size.
     """
 
     config: NetworkConfig
@@ -28,8 +28,8 @@ class VectorRepresentation(nn.Module):
     def __call__(self, observation: Float[Array, "B stacked"], train: bool) -> State:
         """Return the state."""
         c = self.config
-        x = observation.reshape(len(observation), -1)  # of a small image
-        # The first product is float32: bfloat16 would round large or fine-grained observations.
+        x = observation.reshape(len(observation), -1)  # flatten a small image
+        # The first product is in float32: bfloat16 would round large or fine-grained observations.
         x = Linear(c.vector_width, jnp.float32, name="linear")(x)
         x = jnp.tanh(LayerNorm(self.dtype, name="norm")(x, train))
         tower = Tower(PerceptronBlock, c.vector_blocks, c.vector_width, self.dtype, name="tower")
@@ -37,7 +37,7 @@ class VectorRepresentation(nn.Module):
 
 
 class VectorDynamics(nn.Module):
-    """Perceptron of the state and an embedded one-hot action, plus the state, then the tower."""
+    """Perceptron of the state and an embedded one-hot action, add the state, then the tower."""
 
     config: NetworkConfig
     num_actions: int
@@ -59,7 +59,7 @@ class VectorDynamics(nn.Module):
 
 
 class VectorNeck(nn.Module):
-    """What a head reads of a vector state, whose residual stream nothing has normalised yet."""
+    """The input of a head from a vector state, whose residual stream is not yet normalised."""
 
     config: NetworkConfig
     dtype: Dtype
@@ -71,16 +71,16 @@ class VectorNeck(nn.Module):
 
 
 class VectorNetwork(Network):
-    """Perceptrons over vectors, layer-normalised, so that acting and training agree exactly.
+    """Perceptrons for vectors with layer norm, so that acting and training agree exactly.
 
-    Only the consistency loss, which acting never asks, is batch-normalised.
+    Only the networks of the consistency loss, which acting does not use, have batch norm.
     """
 
     neck = VectorNeck
 
     @property
     def norm(self) -> Norm:
-        """Layer norm, whatever `network.norm` says."""
+        """Layer norm, regardless of `network.norm`."""
         return LayerNorm
 
     @property
@@ -89,7 +89,7 @@ class VectorNetwork(Network):
         return True
 
     def setup(self) -> None:
-        """Make all parts."""
+        """Create all parts."""
         super().setup()
         c = self.config
         self.representation = VectorRepresentation(c, self.dtype)

@@ -1,14 +1,14 @@
 """3x3 convolutions on a CPU by Winograd's minimal filtering along the rows (Lavin & Gray, 2016).
 
-F(6, 3) takes 8 products for 6 outputs where a plain convolution takes 18; what is left are
-convolutions of 1x3 along the columns. Filtering in both directions takes fewer still, but has to
-write and read up to four times the image; here it is a third more. A large batch goes through in
-parts, whose lines stay in cache until they are read, forwards and backwards.
+F(6, 3) takes 8 products for 6 outputs where a plain convolution takes 18; what remains are 1x3
+convolutions along the columns. Filtering in both directions takes fewer products, but has to write
+and read up to four times the image; here it is a third more. A large batch is processed in parts,
+whose lines stay in cache until they are read, forwards and backwards.
 
-The transforms multiply by up to 32, so that rounding is about four times that of XLA's convolution
-(1e-6 of the outputs' spread).
+The transforms multiply by up to 32, so the rounding error is about four times that of XLA's
+convolution (1e-6 of the outputs' spread).
 
-Not for GPUs, whose libraries do this by themselves.
+Not for GPUs, whose libraries already do this.
 """
 
 import math
@@ -22,10 +22,10 @@ from jaxtyping import Array, Float
 
 from ez_jax.system import devices
 
-# Below these the transforms cost more than they save (`python -m experiments.bench convolution`).
+# Below these, the transforms cost more than they save (`python -m experiments.bench convolution`).
 MIN_CHANNELS, MIN_OUTPUTS = 32, 2048
 PART = 4_000_000  # entries of a part: 16 MB
-POINTS = np.array([0, 1, -1, 2, -2, 0.5, -0.5])  # of Toom and Cook, and infinity
+POINTS = np.array([0, 1, -1, 2, -2, 0.5, -0.5])  # of Toom-Cook; the last point is infinity
 ROWS = len(POINTS) - 1  # outputs of a tile
 
 Images = Float[Array, "B H W c"]
@@ -52,7 +52,7 @@ INPUT, KERNEL, OUTPUT = _transforms()
 def convolve(
     x: Images, kernel: Kernel, strides: Sequence[int], padding: Any, **options: Any
 ) -> Images:
-    """`jax.lax.conv_general_dilated` for 3x3 kernels padded by 1, by the quicker of two ways."""
+    """`jax.lax.conv_general_dilated` for 3x3 kernels padded by 1, by the faster of two methods."""
     if devices.platform() != "cpu":
         x, kernel = aligned(x, kernel)
     elif _pays(x, kernel, strides):
@@ -90,7 +90,7 @@ def _convolve(x: Images, kernel: Array, padding: Any) -> Images:
 
 
 def in_parts(x: Images, kernel: Kernel) -> Images:
-    """`winograd` of every n-th image, n times: each part has some of what every device holds."""
+    """`winograd` in n parts of every n-th image, so that each part has images of every device."""
     fewest = max(1, -(-x.size // PART))
     count = next((n for n in range(fewest, len(x)) if len(x) % n == 0), 1)
     parts = x.reshape(-1, count, *x.shape[1:])
@@ -100,7 +100,7 @@ def in_parts(x: Images, kernel: Kernel) -> Images:
 
 @jax.custom_vjp
 def winograd(x: Images, kernel: Kernel) -> Images:
-    """Convolution of stride 1, padded by 1 on every side, whose gradients are made alike."""
+    """Convolution of stride 1, padded by 1 on every side; its gradients use the same method."""
     weights = _mix(KERNEL, list(kernel))
     lines = _mix(INPUT, _every_sixth(x, before=1, count=ROWS + 2))
     products = [

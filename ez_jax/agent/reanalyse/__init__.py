@@ -1,4 +1,4 @@
-"""Searching anew with the target network, one way per file; `reanalyse.py` lists them."""
+"""Reanalysis: old data is searched again; one mode per file, listed in `reanalyse.py`."""
 
 from ez_jax.agent.reanalyse.reanalyse import make_reanalyse
 from ez_jax.agent.reanalyse.result import Reanalysed, ReanalyseFn

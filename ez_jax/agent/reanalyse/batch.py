@@ -1,4 +1,4 @@
-"""Searches for every update, forgotten afterwards, as published."""
+"""Searches for every update, without keeping the results, as published."""
 
 import jax
 import jax.numpy as jnp
@@ -15,22 +15,22 @@ from ez_jax.system import devices
 
 
 def make_batch(config: Config, model: Model, search: SearchFn[SearchOutput]) -> ReanalyseFn:
-    """The share `reanalyse.ratio` of every update's samples is searched, at all positions."""
+    """Search a share `reanalyse.ratio` of every update's samples, at all positions."""
     size, num_positions = config.learner.batch_size, config.learner.unroll_steps + 1
     num_fresh = round(config.reanalyse.ratio * size)
     if not num_fresh:
         return make_none(config, model, search)
     position = jnp.arange(num_positions)
-    # Evenly among the samples, so that every device has as many: sample i where the count rises.
+    # Spread evenly over the samples, and so over the devices: sample i where the count rises.
     risen = jnp.arange(size + 1) * num_fresh // size
     is_fresh = risen[1:] > risen[:-1]
 
     def search_some(
         variables: Variables, updates: Array, rows: tuple
     ) -> tuple[Array, Array, Array]:
-        """Of some of the samples: policies, values, and when they were found."""
+        """Search some of the samples, and replace their policies, values and times of search."""
         batch, keys, wanted = rows
-        count = -(-len(wanted) * num_fresh // size)  # at most, and where there are all, just so
+        count = -(-len(wanted) * num_fresh // size)  # an upper limit; exact on one device
         chosen = jnp.argsort(~wanted, stable=True)[:count]
         fresh = jax.tree.map(lambda x: x[chosen], batch)
         at = jnp.broadcast_to(position, (count, num_positions))

@@ -1,4 +1,4 @@
-"""Searches that are kept in the replay until they are too old (as ReZero argues, Xuan, 2024)."""
+"""Search results are kept in the replay until they are too old (as ReZero argues, Xuan, 2024)."""
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +14,9 @@ from ez_jax.system import devices
 
 
 def make_buffer(config: Config, model: Model, search: SearchFn[SearchOutput]) -> ReanalyseFn:
-    """Rows whose policy is older than `reanalyse.max_age` updates are searched, each once.
+    """Search sampled rows whose results are older than `reanalyse.max_age` updates, each once.
 
-    As many as there are, `reanalyse.chunk` at a time, so that nothing is ever used that is older.
+    All of them, `reanalyse.chunk` at a time, so that no older result is ever used.
     """
     num_positions, max_age = config.learner.unroll_steps + 1, config.reanalyse.max_age
     stack = model.spec.frame_stack
@@ -47,7 +47,7 @@ def make_buffer(config: Config, model: Model, search: SearchFn[SearchOutput]) ->
             at = jnp.where(is_wanted, flat[chosen], replay.priority.size)  # past the end: dropped
             return i + 1, _store(rows, at, found.policy, found.value, updates)
 
-        # Only what is written: a loop that carries the frames might copy them.
+        # Carry only what is written: a loop that carries the frames might copy them.
         written = replay.rows.replace(observation=jnp.zeros(()))
         _, written = jax.lax.while_loop(
             lambda state: state[0] * chunk < number, search_some, (jnp.int32(0), written)
@@ -65,9 +65,9 @@ def make_buffer(config: Config, model: Model, search: SearchFn[SearchOutput]) ->
 def _stale(
     replay: Replay, flat: Int[Array, " P"], oldest: Int[Array, ""]
 ) -> tuple[Int[Array, " P"], Int[Array, ""]]:
-    """Order of the places `flat`, those first that were searched before `oldest`, and their number.
+    """Order the places `flat`, first those searched before `oldest`; also returns their number.
 
-    Of places that are the same row only the first counts.
+    If several places are the same row, only the first counts.
     """
     places = jnp.arange(len(flat))
     first = jnp.full(replay.priority.size, len(flat)).at[flat].min(places)

@@ -1,4 +1,4 @@
-"""No searches: policies and values stay as they were stored."""
+"""No reanalysis: policies and values stay as stored."""
 
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -11,7 +11,7 @@ from ez_jax.structs import Batch, Replay, SearchOutput
 
 
 def make_none(config: Config, model: Model, search: SearchFn[SearchOutput]) -> ReanalyseFn:
-    """Everything stays as the actor's search found it."""
+    """Keep the results of the actor's search."""
     del config, model, search
 
     def keep(variables, key, batch: Batch, replay: Replay, updates: Array) -> Reanalysed:

@@ -1,9 +1,9 @@
-"""Searching anew with the target network: policies and root values of old data (MuZero Reanalyse).
+"""Search old data again with the target network, for policies and root values (MuZero Reanalyse).
 
-A mode is one function in `MODES`: it brings the stored policies and values of a batch up to date.
-`none` leaves them as they are. `batch` searches for every update and forgets what it found, as
-published. `buffer` keeps what was found in the replay until it is older than `reanalyse.max_age`
-updates: the same row is drawn again long before the network has changed much.
+A mode is one function in `MODES` that refreshes the stored policies and values of a batch. `none`
+does nothing. `batch` searches for every update and does not keep the results, as published.
+`buffer` keeps the results in the replay until they are older than `reanalyse.max_age` updates: the
+same row is sampled again long before the network has changed much.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What every way to reanalyse gives, and its type."""
+"""The result of a mode of reanalysis, and the type of a mode."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,13 +9,13 @@ from ez_jax.structs import Batch, Replay, Variables
 
 
 class Reanalysed(NamedTuple):
-    """What a reanalysis returns."""
+    """The result of a reanalysis."""
 
     batch: Batch
     replay: Replay
-    searches: Int[Array, ""]  # roots that were searched
+    searches: Int[Array, ""]  # number of searched roots
 
 
 # (target variables, key, batch, replay, updates made) -> Reanalysed; the key is consumed. The batch
-# holds the samples of all updates that are searched together: first of each, second of each, ...
+# has the samples of all updates that are searched together: first of each, second of each, ...
 ReanalyseFn = Callable[[Variables, Array, Batch, Replay, Array], Reanalysed]

@@ -1,1 +1,1 @@
-"""Replay: a ring of rows on the device, prioritised draws, frames in host memory."""
+"""Replay: a ring of rows on the device, prioritised sampling, frames in host memory."""

@@ -1,4 +1,4 @@
-"""What updates learn from: samples of the ring, drawn by priority for a whole group of updates."""
+"""Sampling from the ring, by priority, for a whole group of updates."""
 
 from collections.abc import Callable
 
@@ -16,9 +16,9 @@ from ez_jax.system import devices
 
 
 def make_draw(config: Config, model: Model) -> Callable[[Replay, Array, Array], Batch]:
-    """`draw(replay, key, updates)`: what an update learns from, by priority or evenly.
+    """Make `draw(replay, key, updates)`: the samples of an update, by priority or uniform.
 
-    Only places of the frames, as `replay.draw`.
+    Without frames, only with their places, as `ring.draw`.
     """
     alpha = config.replay.priority_exponent if config.prioritised else 0.0
 
@@ -34,21 +34,21 @@ def make_draw(config: Config, model: Model) -> Callable[[Replay, Array, Array], 
             importance_exponent=importance_exponent(config, updates),
             spare=schedules.rows_ahead(config),
         )
-        floor = jnp.where(batch.weight > 0, config.replay.min_weight, 0.0)  # 0: not a real draw
+        floor = jnp.where(batch.weight > 0, config.replay.min_weight, 0.0)  # 0: not a real sample
         return batch.replace(weight=jnp.maximum(batch.weight, floor))
 
     return draw
 
 
 def keys_of(key: Array, updates: Int[Array, ""]) -> Array:
-    """What update number `updates` draws from: its sample, its searches, its loss."""
+    """The keys of update number `updates`: for its sample, its searches, its loss."""
     return jax.random.split(jax.random.fold_in(key, updates), 3)
 
 
 def make_draw_group(config: Config, model: Model) -> Callable[[Replay, Array, Array], Batch]:
-    """`draw(replay, key, updates)`: the samples [B * U] of the group that begins with that update.
+    """Make `draw(replay, key, updates)`: the samples [B * U] of the group that starts there.
 
-    The draws of update i depend on the key and i alone. Only places of the frames, as `make_draw`.
+    The samples of update i depend only on the key and i. Without frames, as `make_draw`.
     """
     draw, group = make_draw(config, model), config.reanalyse.updates_per_search
 

@@ -1,11 +1,11 @@
-"""Drawing ahead: the samples of each group of updates, before the updates of the group before it.
+"""Drawing ahead: samples of a group of updates are drawn before the previous group is learned.
 
-So the host has the time of a whole group to gather their frames and bring them to the device; the
-learner waits only if that takes longer. The price: priorities, and the newest rows there are, are
-those of one group earlier. `replay.memory=host` and `auto` draw ahead wherever the frames lie, so
-that a run does not depend on it; `device`, the default, draws when it learns.
+So the host has the time of a whole group to gather the frames and copy them to the device; the
+learner waits only if that takes longer. The cost: priorities and the newest rows are those of one
+group earlier. `replay.memory=host` and `auto` draw ahead wherever the frames are, so that the
+result does not depend on it; `device`, the default, draws when it learns.
 
-What was drawn is part of the run's state, and saved: a run that goes on learns from the same.
+The drawn samples are part of the state and are saved: a resumed run learns from the same ones.
 """
 
 from collections.abc import Callable
@@ -26,46 +26,46 @@ from ez_jax.structs import Batch, Replay
 from ez_jax.system import processes, watchdog
 from ez_jax.system.compilation import Compiling, announced
 
-# (replay, key, updates) -> what the group that begins with that update learns from, without frames.
+# (replay, key, updates) -> samples of the group that starts with that update, without frames.
 Draw = Callable[[Replay, Array, Any], Batch]
 
 
 class DrawnAtOnce:
-    """Leaves drawing to the moment of learning: no batch is handed out."""
+    """Does not draw ahead: batches are drawn when they are learned from."""
 
     frames = None
 
     def go_on(self, drawn: Batch | None, updates: int) -> None:
-        """Nothing has been drawn."""
+        """Nothing to restore."""
 
     def record(self, frames: np.ndarray) -> None:
-        """The replay keeps them."""
+        """Nothing to do: the replay keeps the frames."""
 
     def next(self, *_: Any) -> tuple[None, None]:
         """As `DrawnAhead.next`."""
         return None, None
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Nothing to close."""
 
 
 class DrawnAhead:
-    """Hands out batches that were drawn a group ahead."""
+    """Provides batches that were drawn one group ahead."""
 
     def __init__(self, config: Config, draw: Draw, frames: HostFrames | None):
-        """`frames` are None where the replay has them."""
+        """`frames` is None if the replay has them."""
         self._draw, self.frames = draw, frames
         self._group, self._spare = config.reanalyse.updates_per_search, schedules.rows_ahead(config)
         self._coming: Future[jax.Array] | None = None
-        self._drawn_at = 0  # rows that had been written then
+        self._drawn_at = 0  # number of rows written at that time
 
     def go_on(self, drawn: Batch | None, updates: int) -> None:
-        """Fetch again what had been drawn when a run was saved after so many updates."""
+        """Fetch the samples that were drawn when a run was saved after this many updates."""
         if updates and drawn is not None:
             self._fetch(drawn)
 
     def record(self, frames: np.ndarray) -> None:
-        """Keep the frames [N, *obs] of a row where the replay does not."""
+        """Store the frames [N, *obs] of a row if the replay does not."""
         if self.frames is not None:
             self.frames.add(frames)
 
@@ -73,14 +73,14 @@ class DrawnAhead:
     def next(
         self, replay: Replay, key: Array, drawn: Batch | None, updates: int, left: int
     ) -> tuple[Batch, Batch]:
-        """The batch for the group that begins now, and what is drawn now for the one after.
+        """The batch for the group that starts now, and the samples drawn now for the next one.
 
         Args:
-          replay: as it is now; must not be donated before this returns.
-          key: of all draws.
-          drawn: the second of the last call's results; anything before the first update.
-          updates: made so far, those that were only dispatched included.
-          left: updates until something else may happen; a group can end sooner than it is long.
+          replay: in its current state; must not be donated before this returns.
+          key: for all draws.
+          drawn: the second result of the last call; anything before the first update.
+          updates: so far, including those that were only dispatched.
+          left: updates until something else may happen; a group can end early.
         """
         if not updates or drawn is None:
             drawn = self._draw_for(replay, key, updates)
@@ -95,7 +95,7 @@ class DrawnAhead:
             return drawn.replace(observation=coming.result()), following
 
     def close(self) -> None:
-        """Finish what was begun."""
+        """Wait for the copy in progress."""
         if self.frames is not None:
             self.frames.close()
 
@@ -107,7 +107,7 @@ class DrawnAhead:
             self._coming, self._drawn_at = self.frames.fetch(drawn), self.frames.count
 
     def _check_that_rows_last(self) -> None:
-        """Fail if more was written since the last draw than `schedules.rows_ahead` allows for."""
+        """Fail if more rows were written since the last draw than `schedules.rows_ahead` allows."""
         if self.frames is not None and self.frames.count - self._drawn_at > self._spare:
             raise RuntimeError(
                 f"{self.frames.count - self._drawn_at} rows of replay were written between the "
@@ -118,10 +118,10 @@ class DrawnAhead:
 def make_source(
     config: Config, model: Model, on_host: bool, compiling: Compiling
 ) -> DrawnAtOnce | DrawnAhead:
-    """Where the learner gets its batches from, as configured.
+    """The configured source of the learner's batches.
 
     Raises:
-      BadInput: frames in the memory of several hosts.
+      BadInput: frames in host memory with several processes.
     """
     if not schedules.draws_ahead(config):
         return DrawnAtOnce()

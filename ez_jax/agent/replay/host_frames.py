@@ -1,8 +1,8 @@
-"""The frames of a replay in host memory, for one that is larger than the device.
+"""The frames of a replay in host memory, for a replay that is larger than the device.
 
-Frames come from the environments, which are on the host, and go to the device in batches: a thread
-gathers each batch and moves it while the device works on the one before. Everything else of the
-replay, some dozens of bytes per agent step, stays on the device (`ring.py`).
+Frames come from the environments on the host and go to the device in batches: a thread gathers each
+batch and copies it while the device works on the previous one. The rest of the replay, a few dozen
+bytes per agent step, stays on the device (`ring.py`).
 """
 
 import concurrent.futures
@@ -16,13 +16,13 @@ from ez_jax.system import devices
 
 
 class HostFrames:
-    """A ring of frames beside the ring of a replay that has none; only one thread writes."""
+    """A ring of frames for a replay without frames; only one thread writes."""
 
     def __init__(self, spec: EnvSpec, *, rows: int, num_envs: int):
-        """An empty ring dtype[rows, num_envs, *obs]; memory is taken as it fills."""
+        """An empty ring dtype[rows, num_envs, *obs]; memory is allocated as it fills."""
         shape = (rows, num_envs, *spec.observation_shape)
         self.ring = np.zeros(shape, spec.observation_dtype)
-        self.count = 0  # rows ever written, as `Replay.count`
+        self.count = 0  # number of rows ever written, as `Replay.count`
         self._worker = concurrent.futures.ThreadPoolExecutor(1, "frames")
 
     def add(self, frames: np.ndarray) -> None:
@@ -31,18 +31,18 @@ class HostFrames:
         self.count += 1
 
     def rows(self, first: int, count: int) -> np.ndarray:
-        """A copy of rows first..first+count-1, counted over the run."""
+        """A copy of rows first..first+count-1, counted from the start of the run."""
         return self.ring[(first + np.arange(count)) % len(self.ring)]
 
     def put(self, frames: np.ndarray, first: int) -> None:
-        """Write rows from number `first` on; the inverse of the above."""
+        """Write rows from number `first` on; the inverse of `rows`."""
         self.ring[(first + np.arange(len(frames))) % len(self.ring)] = frames
         self.count = first + len(frames)
 
     def fetch(self, batch: Batch) -> "Future[jax.Array]":
-        """Begin to bring the frames [B, W, *obs] of a drawn batch to the device.
+        """Start to copy the frames [B, W, *obs] of a drawn batch to the device.
 
-        The rows may not be overwritten until they are there. What fails is raised by the result.
+        The rows must not be overwritten before that is done. The result raises any error.
         """
         split = devices.WHOLE if len(batch.index) % devices.count() else devices.SPLIT
         return self._worker.submit(self._gather, batch, devices.shardings(split))
@@ -54,5 +54,5 @@ class HostFrames:
         return jax.device_put(flat.take(row * num_envs + index[:, None] % num_envs, 0), sharding)
 
     def close(self) -> None:
-        """Finish what was begun and end the thread."""
+        """Wait for the copy in progress and end the thread."""
         self._worker.shutdown()

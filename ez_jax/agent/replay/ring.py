@@ -1,10 +1,10 @@
 """Prioritised replay on the device: a ring of rows, contiguous in time for each environment.
 
 Frames are stored once, unstacked; stacks are gathered when a batch is made. Episodes follow each
-other in the ring, `is_first` marks the seams. A row can be sampled when the whole window behind
-and ahead of it is in the ring and its action has a recorded result.
+other in the ring; `is_first` marks their beginnings. A row can be sampled when the whole window
+behind and ahead of it is in the ring and its action has a recorded result.
 
-On several devices each holds the frames of some rows; the rest, a hundredth of it, is on all.
+With several devices, each holds the frames of some rows; the rest, a hundredth of it, is on all.
 """
 
 from collections.abc import Mapping
@@ -20,19 +20,19 @@ from ez_jax.system import devices
 
 
 def num_rows(capacity: int, num_envs: int, window: int) -> int:
-    """Rows of a ring that holds `capacity` agent steps which can be sampled."""
+    """Number of rows of a ring with `capacity` agent steps that can be sampled."""
     return -(-capacity // num_envs) + window
 
 
 def ring_rows(config: Config, spec: EnvSpec) -> int:
-    """Rows of the replay of a run."""
+    """Number of rows of the replay of a run."""
     window = spec.frame_stack + config.learner.unroll_steps + config.targets.td_steps
     rows = num_rows(config.replay.capacity, config.actor.num_envs, window)
     return rows + schedules.rows_ahead(config)
 
 
 def init_replay(spec: EnvSpec, *, rows: int, num_envs: int, has_frames: bool = True) -> Replay:
-    """An empty ring [rows, num_envs]; without frames where these lie in host memory."""
+    """An empty ring [rows, num_envs]; without frames if these are in host memory."""
     shape, long = (rows, num_envs), (devices.padded_length(rows), num_envs)
     # Deviates (frames): exact bytes, no JPEG.
     frames = lambda: jnp.zeros((*long, *spec.observation_shape), spec.observation_dtype)  # noqa: E731
@@ -54,11 +54,11 @@ def init_replay(spec: EnvSpec, *, rows: int, num_envs: int, has_frames: bool = T
 
 
 def add(replay: Replay, row: Row) -> Replay:
-    """Write one row per environment over the oldest; it gets the largest priority there is.
+    """Write one row per environment over the oldest; it gets the largest priority so far.
 
     Args:
       replay: a ring of T rows of N environments.
-      row: what arrived and was decided in each of the N, all at one time.
+      row: what arrived and was decided in each of the N environments at one time.
 
     Examples:
       >>> empty = init_replay(env.spec, rows=4, num_envs=2)
@@ -87,21 +87,21 @@ def _but_frames(rows: Row) -> Row:
 
 
 def placement(replay: Replay) -> Replay:
-    """How its arrays lie on the devices: a tree of `PartitionSpec`."""
+    """The placement of its arrays on the devices: a tree of `PartitionSpec`."""
     whole = jax.tree.map(lambda _: devices.WHOLE, replay)
     frames = jax.tree.map(lambda _: devices.SPLIT, replay.rows.observation)
     return whole.replace(rows=whole.rows.replace(observation=frames))
 
 
 def placed(replay: Replay) -> Replay:
-    """The same, in a program that is to leave it in its place."""
+    """The same replay, constrained to its placement inside a program."""
     if devices.count() == 1:
         return replay
     return jax.lax.with_sharding_constraint(replay, placement(replay))
 
 
 def add_where(replay: Replay, row: Row, wanted: Bool[Array, ""]) -> Replay:
-    """As `add` if it is wanted, else the replay as it is; never more than one row is copied."""
+    """`add` if wanted, otherwise the replay unchanged; never copies more than one row."""
     position = replay.count % replay.priority.shape[0]
     before = jax.tree.map(lambda ring: ring[position], (replay.rows, replay.priority))
     added = add(replay, row)
@@ -115,19 +115,19 @@ def add_where(replay: Replay, row: Row, wanted: Bool[Array, ""]) -> Replay:
     return Replay(rows=rows, priority=priority, count=replay.count + wanted)
 
 
-# What is never changed once it is written; searches and learning refresh the rest of a row.
+# Fields that never change once written; searches and learning refresh the rest of a row.
 FRAMES = "observation"
 RECORDED = (FRAMES, "reward", "discount", "is_first", "action", "legal")
 
 
 def recorded_names(replay: Replay) -> tuple[str, ...]:
-    """Of `RECORDED` those that its game has: not all have masks; frames may be on the host."""
+    """The fields of `RECORDED` here: not all games have masks; frames may be on the host."""
     has_no_masks = replay.rows.legal is None
     return tuple(name for name in RECORDED if not (name == "legal" and has_no_masks))
 
 
 def without_recorded(replay: Replay) -> Replay:
-    """The replay without the fields that are never changed."""
+    """The replay without the fields that never change."""
     nothing = dict.fromkeys(RECORDED)
     return replay.replace(rows=replay.rows.replace(**nothing))
 
@@ -138,9 +138,9 @@ def with_recorded(replay: Replay, recorded: Mapping[str, Array]) -> Replay:
 
 
 def recorded_rows(replay: Replay, first: Int[Array, ""], count: int) -> dict[str, Array]:
-    """The recorded fields [count, N, ...] of rows first..first+count-1, counted over the run.
+    """The recorded fields [count, N, ...] of rows first..first+count-1, counted from the start.
 
-    Without frames where the replay has none.
+    Without frames if the replay has none.
     """
     at = (first + jnp.arange(count)) % replay.priority.shape[0]
     names = [name for name in recorded_names(replay) if name != FRAMES]
@@ -153,7 +153,7 @@ def recorded_rows(replay: Replay, first: Int[Array, ""], count: int) -> dict[str
 def put_rows(
     recorded: dict[str, Array], rows: dict[str, Array], first: Int[Array, ""], count: Int[Array, ""]
 ) -> dict[str, Array]:
-    """Write the first `count` of `rows` into rings of recorded fields; the inverse of the above."""
+    """Write the first `count` of `rows` into rings of recorded fields; inverse of the above."""
     size, number = len(recorded["reward"]), jnp.arange(len(rows["reward"]))
     past = len(recorded.get(FRAMES, recorded["reward"]))  # past the end: dropped
     at = jnp.where(number < count, (first + number) % size, past)
@@ -168,17 +168,16 @@ def put_rows(
 def can_be_sampled(
     replay: Replay, *, behind: int, ahead: int, spare: int = 0
 ) -> Bool[Array, "T N"]:
-    """Rows with `behind` rows before them, `ahead` after them, and a result of their action.
+    """Rows with `behind` rows before them, `ahead` rows after them, and a result of their action.
 
-    None of these rows is overwritten by the `spare` rows that are written next.
+    None of these rows may be overwritten by the next `spare` rows.
     """
     size = replay.priority.shape[0]
     newer = (replay.count - 1 - jnp.arange(size)) % size  # rows written later
     older = jnp.minimum(replay.count, size) - 1 - newer  # negative: never written
-    # While nothing has been overwritten, the first rows are first in their episodes and need no
-    # history.
+    # Before anything is overwritten, the first rows start their episodes and need no history.
     needed = jnp.where(replay.count + spare > size, behind + spare, 0)
-    # Deviates (priorities of sequences): whole targets only.
+    # Deviates (priorities of sequences): complete targets only.
     in_ring = (newer >= ahead) & (older >= needed)
     is_final = jnp.roll(replay.rows.is_first, -1, axis=0)
     return in_ring[:, None] & ~is_final
@@ -196,24 +195,24 @@ def draw(  # noqa: PLR0913, as many as the draw has settings
     importance_exponent: Float[Array, ""],
     spare: int = 0,
 ) -> Batch:
-    """Draw sequences without replacement, p ∝ priority^α (Schaul et al., 2016, §3.3-3.4).
+    """Sample sequences without replacement, p ∝ priority^α (Schaul et al., 2016, §3.3-3.4).
 
     Importance weights are (M p)^-β over the M candidates, divided by the largest in the batch (so
-    that M cancels). Where fewer rows than `batch_size` can be sampled, the others drawn weigh 0.
+    that M cancels). If fewer than `batch_size` rows can be sampled, the rest have weight 0.
 
     Args:
       replay: a ring of T rows of N environments.
       key: consumed.
-      batch_size: B, sequences to draw.
+      batch_size: B, number of sequences.
       unroll_steps: K, actions of each.
       td_steps: n, steps of reward after the last of them.
       frame_stack: F, frames of an observation.
-      priority_exponent: α; 0 draws evenly.
+      priority_exponent: α; 0 samples uniformly.
       importance_exponent: β, f32[].
       spare: rows that may be written before the frames are fetched.
 
     Returns:
-      A `Batch` whose frames are not there yet: their places are, and `with_frames` fetches them.
+      A `Batch` without frames but with their places; `with_frames` fetches them.
 
     Examples:
       >>> sizes = {"batch_size": 4, "unroll_steps": 1, "td_steps": 2, "frame_stack": 1}
@@ -226,14 +225,14 @@ def draw(  # noqa: PLR0913, as many as the draw has settings
     allowed = can_be_sampled(replay, behind=behind, ahead=ahead, spare=spare).reshape(-1)
     logits = priority_exponent * jnp.log(jnp.maximum(replay.priority.reshape(-1), 1e-12))
     logits = jnp.where(allowed, logits, -jnp.inf)
-    # The largest of the logits + Gumbel noise are draws without replacement.
+    # The largest logits + Gumbel noise are samples without replacement.
     _, index = jax.lax.top_k(logits + jax.random.gumbel(key, logits.shape), batch_size)
     weight = importance_weights(logits, index, importance_exponent)
     return gather(replay, index, weight, unroll_steps=unroll_steps, behind=behind, ahead=ahead)
 
 
 def with_frames(replay: Replay, batch: Batch) -> Batch:
-    """A batch that was drawn, with the frames of its windows."""
+    """Add the frames of its windows to a drawn batch."""
     env = (batch.index % replay.priority.shape[1])[:, None]
     return batch.replace(observation=devices.read(replay.rows.observation, batch.row, env))
 
@@ -241,18 +240,18 @@ def with_frames(replay: Replay, batch: Batch) -> Batch:
 def importance_weights(
     logits: Float[Array, " R"], index: Int[Array, " B"], exponent: Float[Array, ""]
 ) -> Float[Array, " B"]:
-    """Weights of the rows drawn, (M p)^-β over the largest of them; 0 where p is 0."""
+    """Weights of the sampled rows, (M p)^-β divided by the largest; 0 where p is 0."""
     log_p = jax.nn.log_softmax(logits)[index]
     log_weight = jnp.where(jnp.isfinite(log_p), -exponent * log_p, -jnp.inf)
     return jnp.exp(log_weight - jnp.max(log_weight))
 
 
 def episode_positions(replay: Replay) -> Int[Array, "T N"]:
-    """Agent steps of its episode before each row; of one whose start is lost, those in the ring."""
+    """Agent steps of its episode before each row, as far as they are still in the ring."""
     size = replay.priority.shape[0]
     oldest = jnp.where(replay.count > size, replay.count % size, 0)
     time = (jnp.arange(size) - oldest) % size
-    # In the order of time: the newest first row so far.
+    # In order of time: the newest first row so far.
     is_first = jnp.roll(replay.rows.is_first, -oldest, axis=0)
     begin = jax.lax.cummax(jnp.where(is_first, jnp.arange(size)[:, None], 0), axis=0)
     return time[:, None] - jnp.roll(begin, oldest, axis=0)
@@ -262,12 +261,12 @@ def gather(
     replay: Replay, index: Int[Array, " B"], weight: Array, *, unroll_steps: int, behind: int,
     ahead: int,
 ) -> Batch:  # fmt: skip
-    """The sequences around some rows, without frames; they end with their episodes.
+    """The sequences around some rows, without frames; a sequence ends with its episode.
 
     Args:
       replay: a ring of T rows of N environments.
       index: flat positions, row * N + environment.
-      weight: f32[B], importance weights, which are handed on.
+      weight: f32[B], importance weights, passed through.
       unroll_steps: K.
       behind: rows before each, F - 1.
       ahead: rows after each, K + n.
@@ -286,8 +285,8 @@ def gather(
         return ring[(start[:, None] + relative) % size, env[:, None]]
 
     is_first = rows_at(replay.rows.is_first, jnp.broadcast_to(time, (len(index), len(time))))
-    # The episode of row 0 within the window: from its last first row up to the row before the
-    # next first row. Outside of it the nearest row inside is repeated.
+    # The episode of row 0 within the window: from its own first row to the row before the next
+    # first row. Outside of it, the nearest row inside is repeated.
     begin = jnp.max(jnp.where(is_first & (time <= 0), time, -behind), axis=1)
     last = jnp.min(jnp.where(is_first & (time > 0), time - 1, ahead), axis=1)
     inside = jnp.clip(time, begin[:, None], last[:, None])  # [B, W]
@@ -319,7 +318,7 @@ def gather(
 def update_priorities(
     replay: Replay, index: Int[Array, " B"], priority: Float[Array, " B"]
 ) -> Replay:
-    """Give some rows new priorities; one that is not finite is dropped.
+    """Set the priorities of some rows; a priority that is not finite is dropped.
 
     Args:
       replay: a ring of T rows of N environments.
@@ -333,6 +332,6 @@ def update_priorities(
     """
     num_envs = replay.priority.shape[1]
     row, env = index // num_envs, index % num_envs
-    # A single NaN in the ring would make every later draw NaN.
+    # A single NaN in the ring would make all later samples NaN.
     priority = jnp.where(jnp.isfinite(priority), priority, replay.priority[row, env])
     return replay.replace(priority=replay.priority.at[row, env].set(priority))

@@ -1,15 +1,15 @@
-"""mctx's tree grown without loops of unknown length, for accelerators.
+"""mctx's tree search without loops of unknown length, for accelerators.
 
-mctx walks down and up again node by node, and after each node the host of a GPU has to ask whether
-that was the last one. Here a simulation is a fixed number of wide operations on all M nodes:
+mctx walks down and up node by node, and after each node the host of a GPU has to ask whether that
+was the last one. Here a simulation is a fixed number of wide operations on all M nodes:
 
-- who is above whom is kept: `above[m, a]`, M x M flags of each root;
-- a node is on the way down if the choice at every node above it leads to the next, and the leaf is
-  the last such node, because a child always comes after its parent;
-- each node on the way gets the sum of the rewards below it, weighted by the discounts between.
+- ancestors are stored: `above[m, a]`, M x M flags per root;
+- a node is on the path if the choice at every ancestor leads to the next, and the leaf is the last
+  such node, because a child always comes after its parent;
+- each node on the path gets the sum of the rewards below it, weighted by the discounts in between.
 
-It takes the place of mctx's loop (`loop_fn`) and nothing else: root, model and result are the same.
-On a CPU walking is quicker.
+It replaces only mctx's loop (`loop_fn`): root, model and result are the same. On a CPU, walking is
+faster.
 """
 
 from collections.abc import Callable
@@ -26,33 +26,33 @@ from ez_jax.system import devices
 
 Above = Bool[Array, "B M M"]  # [b, m, a]: a is m or an ancestor of it
 LoopFn = Callable[[int, int, Any, tuple[Array, mctx.Tree]], tuple[Array, mctx.Tree]]
-LEAST_DISCOUNT = 1e-30  # whose logarithm is still a number
+LEAST_DISCOUNT = 1e-30  # its logarithm is still finite
 
 
 class ChooseFn(Protocol):
-    """The action that a descent would take at every node, those not there yet included."""
+    """The action that a descent would take at every node, including nodes not yet expanded."""
 
     def __call__(self, key: Key[Array, ""], tree: mctx.Tree, above: Above) -> Int[Array, "B M"]:
-        """Choose everywhere; the key is consumed."""
+        """Choose at all nodes; the key is consumed."""
         ...
 
 
 class Edges(flax.struct.PyTreeNode, kw_only=True):
-    """What is known of each node beside mctx's tree; `reward` and `discount` are on the way in."""
+    """Data of each node beside mctx's tree; `reward` and `discount` are those of its edge."""
 
     above: Above
     reward: Float[Array, "B M"]
     discount: Float[Array, "B M"]
-    log_discount: Float[Array, "B M"]  # of the whole way from the root
+    log_discount: Float[Array, "B M"]  # of the whole path from the root
 
 
 def is_chosen(config: SearchConfig) -> bool:
-    """Whether the configuration, or else the kind of device, asks for this tree."""
+    """Whether to use this tree, by the configuration or the kind of device."""
     return config.tree == "flat" or (config.tree == "auto" and devices.platform() != "cpu")
 
 
 def everywhere(root_fn: Callable, interior_fn: Callable) -> ChooseFn:
-    """mctx's choices at the root and below it, made at all nodes at once."""
+    """mctx's choices at the root and below it, for all nodes at once."""
 
     def choose(key: Key[Array, ""], tree: mctx.Tree, above: Above) -> Int[Array, "B M"]:
         batch, size = tree.node_visits.shape
@@ -68,10 +68,10 @@ def everywhere(root_fn: Callable, interior_fn: Callable) -> ChooseFn:
 
 
 def loop(params: Any, recurrent_fn: mctx.RecurrentFn, choose: ChooseFn) -> LoopFn:
-    """A `loop_fn` of mctx that grows the tree by itself.
+    """A `loop_fn` for mctx that builds the tree itself.
 
     Args:
-      params: handed to `recurrent_fn`.
+      params: passed to `recurrent_fn`.
       recurrent_fn: the model.
       choose: the search policy.
     """
@@ -100,7 +100,7 @@ def loop(params: Any, recurrent_fn: mctx.RecurrentFn, choose: ChooseFn) -> LoopF
 
 
 def no_edges(tree: mctx.Tree) -> Edges:
-    """Of a tree that is only a root."""
+    """For a tree that is only a root."""
     zeros, size = jnp.zeros_like(tree.node_values), tree.node_values.shape[1]
     root = jnp.arange(size) == mctx.Tree.ROOT_INDEX
     return Edges(
@@ -112,7 +112,7 @@ def no_edges(tree: mctx.Tree) -> Edges:
 
 
 def with_children(tree: mctx.Tree, edges: Edges) -> mctx.Tree:
-    """The tree with all that mctx keeps at the parent of a node, looked up at the node."""
+    """Look up, for each node, the data that mctx keeps at its parent."""
     child = tree.children_index
     index = jnp.maximum(child, 0).reshape(len(child), -1)
 
@@ -129,7 +129,7 @@ def with_children(tree: mctx.Tree, edges: Edges) -> mctx.Tree:
 
 
 def on_the_way(tree: mctx.Tree, edges: Edges, choice: Int[Array, "B M"]) -> Bool[Array, "B M"]:
-    """Whether a descent that follows the choices comes through each node; of nodes that exist."""
+    """Whether a descent that follows the choices passes each existing node."""
     parent = jnp.maximum(tree.parents, mctx.Tree.ROOT_INDEX)
     is_chosen = jnp.take_along_axis(choice, parent, axis=1) == tree.action_from_parent
     is_chosen = is_chosen.at[:, mctx.Tree.ROOT_INDEX].set(True)
@@ -139,7 +139,7 @@ def on_the_way(tree: mctx.Tree, edges: Edges, choice: Int[Array, "B M"]) -> Bool
 def add_edge(
     edges: Edges, new: Array, visited: Array, leaf: Array, step: mctx.RecurrentFnOutput
 ) -> Edges:
-    """What is known of the new node, and of the way to it."""
+    """Data of the new node and its path."""
     log_before = edges.log_discount[jnp.arange(len(leaf)), leaf]
     log_discount = log_before + jnp.log(jnp.maximum(step.discount, LEAST_DISCOUNT))
     return Edges(
@@ -157,7 +157,7 @@ def add_node(
     step: mctx.RecurrentFnOutput,
     embedding: Any,
 ) -> mctx.Tree:
-    """The tree with one node more, at `(leaf, action)` of every root."""
+    """The tree with one more node, at `(leaf, action)` of every root."""
     leaf, action = edge
     return tree.replace(
         node_visits=_put(tree.node_visits, new, jnp.ones_like(leaf)),
@@ -172,10 +172,10 @@ def add_node(
 
 
 def back_up(tree: mctx.Tree, edges: Edges, new: Array, visited: Array) -> mctx.Tree:
-    """Count the visit and average its return at every node on the way.
+    """Add the visit and its return at every node on the path.
 
-    The return of a node is the sum over the nodes below it on the way of the reward on the way in
-    times the discounts between; the new node adds its value.
+    The return of a node is the sum of the discounted rewards of the nodes below it on the path,
+    plus the discounted value of the new node.
     """
     nodes = jnp.arange(visited.shape[1])
     reward = edges.reward + jnp.where(nodes == new, edges.discount * tree.node_values, 0.0)
@@ -192,7 +192,7 @@ def back_up(tree: mctx.Tree, edges: Edges, new: Array, visited: Array) -> mctx.T
 
 
 def _put(values: Array, node: Array, value: Array) -> Array:
-    """`values` [B, M, ...] with those of one node replaced."""
-    if values.ndim == 2:  # read and written whole, they all become one kernel
+    """Replace the entries of one node in `values` [B, M, ...]."""
+    if values.ndim == 2:  # reading and writing everything fuses into one kernel
         return jnp.where(jnp.arange(values.shape[1]) == node, value[:, None], values)
     return jax.lax.dynamic_update_index_in_dim(values, value.astype(values.dtype), node, 1)

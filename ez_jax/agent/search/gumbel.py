@@ -1,4 +1,4 @@
-"""What Gumbel MuZero adds to mctx's tree here: completed Qs on the scale of the whole tree."""
+"""Gumbel MuZero with completed Qs on the scale of the whole tree."""
 
 import functools
 from typing import Any
@@ -29,17 +29,17 @@ def completed_q(
     maxvisit_init: float,
     min_q_range: float,
 ) -> Float[Array, " A"]:
-    """σ(completed Q) of Gumbel MuZero, on the scale of the whole tree; an mctx `qtransform`.
+    """σ(completed Q) of Gumbel MuZero on the scale of the whole tree; an mctx `qtransform`.
 
-    mctx stretches the Qs of every node to 0..1, so that with two actions any noise decides between
-    them; as in EfficientZero V2 the smallest and largest Q of the tree are 0 and 1 here.
+    mctx scales the Qs of every node to 0..1, so that with two actions noise decides between them.
+    As in EfficientZero V2, here the smallest and largest Q of the tree are 0 and 1.
 
     Args:
       tree: one search tree, not batched.
       node_index: i32[], whose actions are wanted.
       value_scale: c_scale.
       maxvisit_init: c_visit.
-      min_q_range: a smaller range of Qs counts as this.
+      min_q_range: the smallest range of Qs to scale by.
     """
     visits = tree.children_visits[node_index]
     qs, all_qs = qs_with_mixed_value(tree, node_index), edge_qs(tree)
@@ -53,7 +53,7 @@ def completed_q(
 
 
 def selection(num_simulations: int, num_considered: int, qtransform: Any) -> dict[str, Any]:
-    """Sequential halving at the root, the deterministic choice below it (mctx)."""
+    """Sequential halving at the root, deterministic choice below (mctx)."""
     return {
         "root_action_selection_fn": functools.partial(
             mctx.gumbel_muzero_root_action_selection,
@@ -70,7 +70,7 @@ def selection(num_simulations: int, num_considered: int, qtransform: Any) -> dic
 def make_gumbel(config: SearchConfig, explore: bool) -> PolicyFn:
     """Gumbel MuZero (Danihelka et al., 2022), as EfficientZero V2 uses it.
 
-    As `mctx.gumbel_muzero_policy`, but that every root has noise of its own key.
+    As `mctx.gumbel_muzero_policy`, except that the noise of every root comes from its own key.
     """
     qtransform = functools.partial(
         completed_q,
@@ -80,7 +80,7 @@ def make_gumbel(config: SearchConfig, explore: bool) -> PolicyFn:
     )
 
     def policy(given: SearchInput) -> Found:
-        # Its temperature plays no part: the winner of the halving is executed.
+        # The temperature is not used: the winner of the halving is executed.
         invalid = given.invalid_actions
         if invalid is None:
             invalid = jnp.zeros(given.root.prior_logits.shape, bool)
@@ -93,7 +93,7 @@ def make_gumbel(config: SearchConfig, explore: bool) -> PolicyFn:
         select = selection(given.num_simulations, considered, qtransform)
         loop = flat.loop(given.variables, given.recurrent_fn, flat.everywhere(*select.values()))
         tree = mctx.search(
-            *(given.variables, given.keys[0]),  # nothing else is drawn
+            *(given.variables, given.keys[0]),  # no other random numbers
             root=root,
             recurrent_fn=given.recurrent_fn,
             **select,

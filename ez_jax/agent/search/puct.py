@@ -1,4 +1,4 @@
-"""MuZero's PUCT, as mctx has it."""
+"""MuZero's PUCT, from mctx."""
 
 import functools
 
@@ -30,7 +30,7 @@ def make_puct(config: SearchConfig, explore: bool) -> PolicyFn:
         loop = flat.loop(given.variables, given.recurrent_fn, choose)
 
         def search_one(key: Array, root: mctx.RootFnOutput, invalid: Array | None) -> Found:
-            """A batch of one: mctx knows one key for all, and draws at every node."""
+            """A batch of one, because mctx has one key for all and draws at every node."""
             one = lambda tree: jax.tree.map(lambda x: x[None], tree)  # noqa: E731
             output = of_mctx(
                 *(given.variables, key, one(root), given.recurrent_fn, given.num_simulations),

@@ -1,14 +1,13 @@
 """EfficientZero's own PUCT on mctx's tree, without a fork of mctx (Ye et al., 2021, appendix A).
 
-It differs from MuZero's PUCT, which mctx has, in four places. The visits that scale the priors are
-those of the children, so that every first choice at a node is a tie. A child not visited yet is
-worth the mean of its visited siblings and of what the node itself inherited. Qs are on the scale of
+It differs from MuZero's PUCT, as in mctx, in four places. The visits that scale the priors are
+those of the children, so every first choice at a node is a tie. A child without visits gets the
+mean of its visited siblings and of the value that the node itself inherited. Qs are on the scale of
 the whole tree, whose range counts as at least `search.min_q_range`. And the root's value is the sum
-of the returns through it divided by one more than their number: its own network value plays no
-part.
+of the returns through it divided by one more than their number, without its own network value.
 
-After every simulation the choice at *every* node is computed at once, in a few wide operations;
-the descent only looks it up. mctx recomputes it node by node on the way down.
+After every simulation the choice at *every* node is computed at once, in a few wide operations, and
+the descent only looks it up. mctx computes it node by node on the way down.
 """
 
 import functools
@@ -32,12 +31,12 @@ from ez_jax.agent.search.tree import (
 )
 from ez_jax.config import SearchConfig
 
-TIE = 1e-6  # scores this close to the best are equal
-NO_UNDERFLOW = 100  # nodes of a tree whose shares, 2^-nodes at least, can be divided by each other
+TIE = 1e-6  # scores this close to the best count as equal
+NO_UNDERFLOW = 100  # nodes up to which shares, at least 2^-nodes, can be divided by each other
 
 
 class Guide(flax.struct.PyTreeNode, kw_only=True):
-    """What the search knows of its M nodes beside mctx's tree, in `tree.extra_data`."""
+    """Data of the M nodes beside mctx's tree, in `tree.extra_data`."""
 
     choice: Int[Array, "B M"]  # the action that a descent takes at each node
     tie_break: Float[Array, "B M A"]  # among equal scores the largest wins, then the lowest action
@@ -49,10 +48,10 @@ def _at(values: Array, node: Int[Array, "B M"]) -> Array:
 
 
 def _doubling(step: Callable[[Any], Any], start: Any) -> Any:
-    """Apply a pointer-doubling step until it has gone down a chain through all nodes.
+    """Apply a pointer-doubling step until it has covered a chain of all nodes.
 
-    A loop of the program: written out, the compiler would fuse gathers into gathers, which takes
-    minutes to compile.
+    A loop in the program: unrolled, the compiler would fuse gathers into gathers, which takes
+    minutes.
     """
     num_nodes = jax.tree.leaves(start)[0].shape[1]
     return jax.lax.fori_loop(0, num_nodes.bit_length(), lambda _, state: step(state), start)
@@ -61,12 +60,12 @@ def _doubling(step: Callable[[Any], Any], start: Any) -> Any:
 def inherited_q(
     tree: mctx.Tree, qs: Float[Array, "B M A"], above: flat.Above | None = None
 ) -> Float[Array, "B M"]:
-    """What a child of each node counts before its first visit.
+    """The Q of a child of each node before its first visit.
 
-    At the root the mean Q of its visited children, 0 if there is none; below,
+    At the root the mean Q of its visited children, 0 if there are none; below,
     m(node) = (m(parent) + Σ visited Q) / (1 + number of visited). This is linear in m(parent), so
-    chains of any depth are composed by pointer doubling, or in one sum where it is known who is
-    `above` whom.
+    chains of any depth are composed by pointer doubling, or in one sum if the ancestors (`above`)
+    are known.
     """
     visited = tree.children_visits > 0
     number = jnp.sum(visited, axis=-1)
@@ -95,7 +94,7 @@ Bounds = tuple[Float[Array, "B 1 1"], Float[Array, "B 1 1"]]
 
 def tree_bounds(tree: mctx.Tree, qs: Float[Array, "B M A"]) -> Bounds:
     """Smallest and largest Q of the tree; +inf and -inf before the first."""
-    # Deviates (bounds of the search, V1): every reward since its own parent.
+    # Deviates (bounds of the search, V1): every reward is relative to its own parent.
     visited = tree.children_visits > 0
     low = jnp.min(qs, axis=(1, 2), keepdims=True, where=visited, initial=jnp.inf)
     high = jnp.max(qs, axis=(1, 2), keepdims=True, where=visited, initial=-jnp.inf)
@@ -105,9 +104,9 @@ def tree_bounds(tree: mctx.Tree, qs: Float[Array, "B M A"]) -> Bounds:
 def official_bounds(tree: mctx.Tree, qs: Float[Array, "B M A"]) -> Bounds:
     """The bounds of the official code, which takes rewards relative to the wrong node.
 
-    It walks the tree with a stack and subtracts from each value prefix that of the node popped
-    just before, which is the parent for one child of a node only: its highest action. For the
-    others it is the last node below the next higher sibling.
+    It walks the tree with a stack and subtracts from each value prefix that of the node popped just
+    before. This is the parent for only one child of a node: its highest action. For the others it
+    is the last node below the next higher sibling.
     """
     del qs
     parent = jnp.maximum(tree.parents, mctx.Tree.ROOT_INDEX)
@@ -124,7 +123,7 @@ def official_bounds(tree: mctx.Tree, qs: Float[Array, "B M A"]) -> Bounds:
 
 
 def _last_below(tree: mctx.Tree) -> Int[Array, "B M"]:
-    """The node popped last among a node and all below it: down the lowest actions to the end."""
+    """The node popped last of a node and its descendants: the lowest action at every level."""
     visited = tree.children_visits > 0
     lowest = jnp.argmax(visited, axis=-1)[..., None]
     child = jnp.take_along_axis(tree.children_index, lowest, axis=-1)[..., 0]
@@ -136,7 +135,7 @@ def _last_below(tree: mctx.Tree) -> Int[Array, "B M"]:
 def _next_sibling(
     tree: mctx.Tree, parent: Int[Array, "B M"]
 ) -> tuple[Int[Array, "B M"], Bool[Array, "B M"]]:
-    """The visited sibling of each node with the next higher action, and whether there is one."""
+    """The visited sibling of each node with the next higher action, and whether it exists."""
     actions = jnp.arange(tree.num_actions)
     siblings = jnp.take_along_axis(tree.children_index, parent[..., None], axis=1)
     higher = (siblings >= 0) & (actions > tree.action_from_parent[..., None])
@@ -190,16 +189,16 @@ def search(
     tie_break: Float[Array, "B M A"],
     invalid_actions: Array | None = None,
 ) -> mctx.Tree:
-    """Grow a tree; as mctx's policies, but for the choice at the nodes.
+    """Build a tree as mctx's policies do, but with these choices at the nodes.
 
     Args:
-      params: handed to `recurrent_fn`.
+      params: passed to `recurrent_fn`.
       key: consumed.
-      root: where to start; its prior already holds the noise.
+      root: its prior already includes the noise.
       recurrent_fn: the model; its embedding is an `Embedding`.
       num_simulations: nodes to add; the tree has M = num_simulations + 1.
-      config: constants of PUCT and whose bounds to use.
-      tie_break: f32[B, M, A] not negative; zeros prefer the lowest action.
+      config: constants of PUCT and the kind of bounds.
+      tie_break: f32[B, M, A], non-negative; zeros prefer the lowest action.
       invalid_actions: bool[B, A], True where an action must not be taken at the root.
     """
     choose = functools.partial(
@@ -211,7 +210,7 @@ def search(
     )
 
     def simulate_all(first: int, end: int, simulate: Callable, start: tuple) -> tuple:
-        """Before each of mctx's simulations choose at all nodes."""
+        """Before each of mctx's simulations, choose at all nodes."""
 
         def body(i: Array, state: tuple[Array, mctx.Tree]) -> tuple:
             key, tree = state
@@ -246,7 +245,7 @@ def search(
 
 
 def root_value(tree: mctx.Tree) -> Float[Array, " B"]:
-    """The sum of the returns through the root over their number plus one, as published."""
+    """The sum of the returns through the root divided by their number plus one, as published."""
     root = mctx.Tree.ROOT_INDEX
     return tree.node_values[:, root] - tree.raw_values[:, root] / tree.node_visits[:, root]
 
@@ -257,12 +256,12 @@ def make_puct_ez(config: SearchConfig, explore: bool) -> PolicyFn:
     def draw(
         key: Array, prior: Float[Array, " A"], invalid: Bool[Array, " A"] | None, num_nodes: int
     ) -> tuple[Array, Array, Array]:
-        """Noisy prior, what breaks ties at each node, and a key for the action."""
-        # Deviates (ties of the search, V1): drawn from the key, not from the clock.
+        """Noisy prior, random numbers to break ties, and a key for the action."""
+        # Deviates (ties of the search, V1): broken by the key, not by the clock.
         noise_key, tie_key, act_key = jax.random.split(key, 3)
         if explore:
             noise = jax.random.dirichlet(noise_key, jnp.full(len(prior), config.dirichlet_alpha))
-            if invalid is not None:  # Dirichlet among the others
+            if invalid is not None:  # Dirichlet noise among the valid actions
                 noise = jnp.where(invalid, 0.0, noise)
                 noise /= jnp.maximum(jnp.sum(noise), TINY)
             prior = prior + config.dirichlet_fraction * (noise - prior)
@@ -277,7 +276,7 @@ def make_puct_ez(config: SearchConfig, explore: bool) -> PolicyFn:
         )
         tree = search(
             given.variables,
-            given.keys[0],  # nothing else is drawn
+            given.keys[0],  # no other random numbers
             given.root.replace(prior_logits=jnp.log(prior)),
             given.recurrent_fn,
             given.num_simulations,

@@ -1,8 +1,8 @@
-"""Search in the learned model: mctx with EfficientZero's model behind it.
+"""Search in the learned model, with mctx.
 
-A search policy is one function in `SEARCHES`: from a root to the action to execute, the improved
-policy and the value of the root. Noise belongs to exploring (acting while training and
-reanalysis); without it a search draws nothing but what breaks ties.
+A search policy is one function in `SEARCHES`, from a root to the action to execute, the improved
+policy and the value of the root. Noise is for exploration (acting in training, and reanalysis);
+without it, random numbers only break ties.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ Result = TypeVar("Result", covariant=True)
 
 
 class SearchFn(Protocol[Result]):
-    """What `make_search` and `make_tree_search` return."""
+    """The type of the results of `make_search` and `make_tree_search`."""
 
     def __call__(
         self,
@@ -41,9 +41,9 @@ class SearchFn(Protocol[Result]):
 
         Args:
           variables: of the model.
-          root: where to start, batch `B`.
-          keys: key[B], one for each root, or one key[] from which they are made; consumed. What a
-            root draws depends on its own alone, not on its company.
+          root: of each search, batch `B`.
+          keys: key[B], one per root, or one key[] that is split; consumed. The random numbers of a
+            root depend only on its own key, not on other roots.
           temperature: f32[], of the acting policy; ignored without `explore`.
           invalid_actions: optional bool[B, A], True where an action must not be taken at the root.
         """
@@ -51,16 +51,15 @@ class SearchFn(Protocol[Result]):
 
 
 def forbidden(legal: ArrayLike | None) -> dict[str, Array]:
-    """What a search is told of a mask as games give it, bool[B, A]: nothing where there is none."""
+    """The invalid actions from a game's mask, bool[B, A]; None without a mask."""
     return {} if legal is None else {"invalid_actions": ~jnp.asarray(legal)}
 
 
 def make_recurrent_fn(model: Model, discount: float) -> Callable[..., Any]:
-    """The model as mctx wants it.
+    """The model as mctx's `recurrent_fn`.
 
-    Values and logits are float32 whatever the network computes in, because mctx takes the
-    precision of its tree from them. The reward of a step is the difference of two value prefixes
-    (EfficientZero §4.2).
+    Values and logits are always float32, because they set the precision of mctx's tree. The reward
+    of a step is the difference of two value prefixes (EfficientZero §4.2).
 
     Args:
       model: of the game.
@@ -108,15 +107,15 @@ def make_search(
     explore: bool,
     num_simulations: int = 0,
 ) -> SearchFn[SearchOutput]:
-    """The configured search.
+    """Make the configured search.
 
     Args:
       config: which search, and its constants.
-      model: what is searched in; only its `dynamics` and `predict` are called.
+      model: only its `dynamics` and `predict` are called.
       discount: γ per agent step.
-      explore: whether noise is added to the root and, with PUCT, actions are drawn from the visits.
-        Without, the keys decide nothing but ties.
-      num_simulations: instead of the configured number; 0 keeps that.
+      explore: whether to add noise to the root and, with PUCT, to draw actions from the visits.
+        Without it, the keys only break ties.
+      num_simulations: replaces the configured number; 0 keeps it.
 
     Returns:
       A `SearchFn`: `(variables, root, keys, temperature, invalid_actions) -> SearchOutput`.
@@ -141,7 +140,7 @@ def make_tree_search(
     explore: bool,
     num_simulations: int = 0,
 ) -> SearchFn[Found]:
-    """As `make_search`, and the tree of mctx beside what was found in it.
+    """As `make_search`, but also returns mctx's tree.
 
     Examples:
       >>> search = make_tree_search(config.search, model, discount=0.99, explore=False)
@@ -163,7 +162,7 @@ def make_tree_search(
         budget = search_budget(config, root.policy_logits.shape[1])
         logits = root.policy_logits
         if invalid_actions is not None:
-            # The prior is that among the actions which may be taken; below the root all may be.
+            # The prior is over the valid actions of the root; below the root all actions are valid.
             logits = jnp.where(invalid_actions, NEVER_TAKEN, logits)
         if not keys.ndim:
             keys = jax.random.split(keys, len(root.value))

@@ -1,4 +1,4 @@
-"""What all searches share: what they are given, the values in a tree of mctx, what was found."""
+"""What all searches share: their input, the values in mctx's tree, and their output."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,18 +12,18 @@ from ez_jax.structs import SearchOutput, Variables
 
 
 class SearchInput(NamedTuple):
-    """What a search policy is given."""
+    """The input of a search policy."""
 
     variables: Variables  # of the model, for `recurrent_fn`
     recurrent_fn: mctx.RecurrentFn  # the model; its embeddings are `Embedding`s
     num_simulations: int
     root: mctx.RootFnOutput  # prior_logits f32[B, A], value f32[B] and embedding of the network
-    keys: Key[Array, " B"]  # one for each root, all that its search may draw from; consumed
+    keys: Key[Array, " B"]  # one per root, the only source of its random numbers; consumed
     temperature: Float[Array, ""] | float  # of the acting policy
     invalid_actions: Bool[Array, "B A"] | None  # True where an action must not be taken at the root
 
 
-# What was found and the tree it was found in; a program that drops the tree does not keep it.
+# The result and the tree; a program that drops the tree does not store it.
 Found = tuple[SearchOutput, mctx.Tree]
 # A variant of search, made for a configuration by its entry in `SEARCHES`.
 PolicyFn = Callable[[SearchInput], Found]
@@ -35,7 +35,7 @@ NEVER_TAKEN = jnp.finfo(jnp.float32).min  # logit of an action that must not be 
 def found_in_tree(
     root: mctx.RootFnOutput, tree: mctx.Tree, *, action: Array, policy: Array, value: Array
 ) -> Found:
-    """What a search found, with what it wins over the network's own policy."""
+    """The output of a search, with its gain over the network's policy."""
     qs = jax.vmap(lambda one: qs_with_mixed_value(one, mctx.Tree.ROOT_INDEX))(tree)
     gain = jnp.sum((policy - jax.nn.softmax(root.prior_logits)) * qs, axis=-1)
     return SearchOutput(action=action, policy=policy, value=value, gain=gain), tree
@@ -45,7 +45,7 @@ TINY = 1e-8
 
 
 def qs_with_mixed_value(tree: mctx.Tree, node_index: Array | int) -> Float[Array, " A"]:
-    """Qs of a node's actions; those not visited get the mixed value (Danihelka, 2022, eq. 33).
+    """Qs of a node's actions; unvisited ones get the mixed value (Danihelka, 2022, eq. 33).
 
     Args:
       tree: one search tree, not batched.
@@ -62,5 +62,5 @@ def qs_with_mixed_value(tree: mctx.Tree, node_index: Array | int) -> Float[Array
 
 
 def edge_qs(tree: mctx.Tree) -> Float[Array, "*B M A"]:
-    """Reward plus discounted mean value of every edge; anything where none was followed."""
+    """Reward plus discounted mean value of every edge; arbitrary for unvisited edges."""
     return tree.children_rewards + tree.children_discounts * tree.children_values

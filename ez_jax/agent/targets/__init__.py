@@ -1,4 +1,4 @@
-"""What the model is trained towards, one value target per file; `targets.py` lists them."""
+"""Training targets; one value target per file, listed in `targets.py`."""
 
 from ez_jax.agent.targets.targets import TargetsFn, make_targets
 

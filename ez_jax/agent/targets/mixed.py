@@ -1,4 +1,4 @@
-"""Two value targets, one after the other (EfficientZero V2 §3.3)."""
+"""First n-step values, later search values (EfficientZero V2 §3.3)."""
 
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -12,7 +12,7 @@ from ez_jax.structs import Batch, Variables
 
 
 def make_mixed_value(config: Config, model: Model) -> ValueTargetFn:
-    """EfficientZero V2 (§3.3): n steps of reward at first and for new data, then search values."""
+    """EfficientZero V2 (§3.3): n-step values at first and for new data, otherwise search values."""
     td_value, search_value = make_td_value(config, model), make_search_value(config, model)
     settings = config.targets
 

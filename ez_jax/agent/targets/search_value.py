@@ -1,4 +1,4 @@
-"""The values of the roots' own searches (EfficientZero V2 §3.3)."""
+"""Root values of fresh searches (EfficientZero V2 §3.3)."""
 
 from jaxtyping import Array
 
@@ -15,7 +15,7 @@ def make_search_value(config: Config, model: Model) -> ValueTargetFn:
 
     def search_value(variables: Variables, batch: Batch, updates: Array) -> Array:
         del variables, updates
-        # A final observation has nothing to search: it is worth 0 if the episode terminated.
+        # There is nothing to search at a final observation: it is worth 0 after a termination.
         return batch.value * batch.discount[:, :num_positions]
 
     return search_value

@@ -1,8 +1,8 @@
-"""What the model is trained towards: value, value prefix and policy (EfficientZero §4.2-4.3).
+"""Training targets: value, value prefix and policy (EfficientZero §4.2-4.3).
 
-Episodes are contiguous in the replay, so sums and bootstraps cross no seam: the official code cuts
-episodes into blocks of 400 steps and drops the bootstrap at their ends (`targets.block_length` does
-so, too). Truncation is not termination: a truncated episode bootstraps from its final observation.
+Episodes are whole in the replay. The official code cuts them into blocks of 400 steps and drops the
+bootstrap at their ends (`targets.block_length` does the same). Truncation is not termination: a
+truncated episode bootstraps from its final observation.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ TargetsFn = Callable[[Variables, Batch, Array], Targets]
 
 
 def value_prefixes(batch: Batch, *, unroll_steps: int, horizon: int) -> Float[Array, "B K"]:
-    """Undiscounted reward since the last reset, which comes every `horizon` steps of the unroll."""
+    """Undiscounted sums of rewards since the last reset, every `horizon` steps of the unroll."""
     steps = jnp.arange(unroll_steps)
     reward = jnp.where(steps < batch.last[:, None], batch.reward[:, :unroll_steps], 0.0)
     same_prefix = (steps[:, None] // horizon == steps // horizon) & (steps[:, None] >= steps)
@@ -39,10 +39,10 @@ VALUE_TARGETS: dict[str, Callable[[Config, Model], ValueTargetFn]] = {
 
 
 def make_targets(config: Config, model: Model) -> TargetsFn:
-    """Targets of a batch, by the target network (EfficientZero §4.2-4.3, V2 §3.3).
+    """Make the targets of a batch, with the target network (EfficientZero §4.2-4.3, V2 §3.3).
 
-    Values bootstrap from its predictions; policies are those of the batch, and so are values where
-    `targets.value` wants those of searches.
+    Values bootstrap from its predictions. Policies are those of the batch, as are the values if
+    `targets.value` asks for search values.
 
     Args:
       config: of the run; `targets` chooses among the value targets.

@@ -1,4 +1,4 @@
-"""n steps of reward, then the value of the target network: EfficientZero's value target (§4.3)."""
+"""The n-step value with the target network: EfficientZero's value target (§4.3)."""
 
 import functools
 
@@ -17,17 +17,17 @@ def corrected_td_steps(
 ) -> Int[Array, " B"]:
     """Off-policy correction: a step less per `steps_per_decrement` agent steps of age, at least 1.
 
-    EfficientZero §4.3: the older the data, the further its actions are from the present policy.
+    EfficientZero §4.3: the older the data, the further its actions are from the current policy.
     """
     older = jnp.floor(age / steps_per_decrement).astype(jnp.int32)
-    # Deviates (more than five steps): the ceiling is a setting.
+    # Deviates (more than five steps): the limit is a setting.
     return jnp.clip(td_steps - older, 1, max_td_steps or td_steps)
 
 
 def steps_ahead(
     batch: Batch, td_steps: Int[Array, " B"], *, unroll_steps: int
 ) -> Int[Array, "B K+1"]:
-    """Steps from each unroll position to its bootstrap: `td_steps`, fewer at an episode's end."""
+    """Steps from each unroll position to its bootstrap: `td_steps`, fewer near an episode's end."""
     left = batch.last[:, None] - jnp.arange(unroll_steps + 1)
     return jnp.clip(left, 0, td_steps[:, None])
 
@@ -63,7 +63,7 @@ def n_step_value(
 
 
 def make_td_value(config: Config, model: Model) -> ValueTargetFn:
-    """Published V1: n steps of reward, then the value of the target network."""
+    """The published V1 target: n steps of reward, then the value of the target network."""
     unroll_steps, block_length = config.learner.unroll_steps, config.targets.block_length
     is_corrected, fraction = config.off_policy_correction, config.targets.age_fraction
     correct = functools.partial(
@@ -80,7 +80,7 @@ def make_td_value(config: Config, model: Model) -> ValueTargetFn:
         position = jnp.arange(unroll_steps + 1)
         bootstrap = roots_at(model, variables, batch, position + steps).value.T
         if block_length:
-            # The rewards of the next block count, the value after them does not: as official.
+            # Rewards of the next block count, the value after them does not: as official.
             end = target_end(batch, block_length)
             bootstrap = jnp.where(position + most[:, None] < end[:, None], bootstrap, 0.0)
         return n_step_value(batch, bootstrap, steps, discount=config.discount)

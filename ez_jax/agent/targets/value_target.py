@@ -1,4 +1,4 @@
-"""What all value targets share: their type, and where a sequence has no target any more."""
+"""What all value targets share: their type, and where the targets of a sequence end."""
 
 from collections.abc import Callable
 
@@ -19,5 +19,5 @@ def target_end(batch: Batch, block_length: int) -> Int[Array, " B"]:
     # Deviates (episodes in replay): the official code always cuts them.
     if not block_length:
         return batch.last
-    # An episode that goes on after the last row known ends later.
+    # An episode that continues after the last known row ends later.
     return jnp.minimum(batch.last + batch.goes_on, block_length - batch.position % block_length)

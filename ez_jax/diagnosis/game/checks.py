@@ -1,8 +1,8 @@
-"""Is a game as a run needs it? Checks that say what to fix: `python -m ez_jax.doctor env=GAME`.
+"""Can a game be trained on? Checks that name the fix: `python -m ez_jax.doctor env=GAME`.
 
-Each stage needs what the one before looked at: spaces, random play, the network. Games are played
-as training has them (`play.py`); an environment of Gymnasium, which may be one's own, is also
-taken by itself, for what it returns before anything of ours has touched it.
+Each stage needs the one before: spaces, random play, the network. Games are played as in training
+(`play.py`); a Gymnasium environment, perhaps the user's own, is also checked alone, for what it
+returns before our adapters change it.
 """
 
 import functools
@@ -23,11 +23,11 @@ from ez_jax.envs.raw_observations import Unlike, described, make_taken
 from ez_jax.envs.side_by_side import MASK
 
 SLOW = 100  # steps per second of one environment
-DIM, LARGE = 16, 100.0  # a picture without brighter pixels, a vector with larger numbers
+DIM, LARGE = 16, 100.0  # an image without brighter pixels, a vector with larger numbers
 
 
 def stages(game: Game) -> Iterator[list[Check]]:
-    """The checks, in parts that each need the one before."""
+    """The checks, in stages that each need the one before."""
 
     def check(name: str, claim: str, look: Callable[[Game], str | Note]) -> Check:
         return Check(name, claim, functools.partial(look, game), _fix)
@@ -39,25 +39,25 @@ def stages(game: Game) -> Iterator[list[Check]]:
             check("observations", "are an image or a vector", _observations),
         ]
         yield [check("first observation", "lies in the declared space", _first_observation)]
-        yield [check("first step", "answers as Gymnasium asks", _first_step)]
+        yield [check("first step", "has Gymnasium's interface", _first_step)]
     yield [check("random play", "is possible", _random_play)]
     yield [check("numbers", "are finite", _numbers)]
     beside = check("side by side", "games do not disturb each other", repeat.side_by_side)
-    reset = check("reset", "with a seed begins the same game", repeat.reset_begins_anew)
+    reset = check("reset", "with a seed starts the same game", repeat.reset_begins_anew)
     yield [
         check("rewards", "fit the bins of values", rewards.rewards),
         check("games", "begin and end", rewards.games),
         check("observations change", "with the steps", _observations_change),
-        check("actions matter", "what is done makes a difference", repeat.actions_matter),
-        check("same seed, same game", "a resumed run goes on exactly", repeat.same_seed),
-        check("other seed, other game", "games are not all alike", repeat.other_seed),
+        check("actions matter", "different actions matter", repeat.actions_matter),
+        check("same seed, same game", "a resumed run is exact", repeat.same_seed),
+        check("other seed, other game", "games differ", repeat.other_seed),
         *([beside, reset] if game.is_gymnasium else []),
         check("picture", "can be drawn", _picture),
         check("speed", "is enough", _speed),
         check("warnings", "Gymnasium has none", _warnings),
     ]
     yield [
-        check("network", "takes such observations", _network),
+        check("network", "accepts the observations", _network),
         check("memory", "is enough", _memory),
     ]
 
@@ -71,7 +71,7 @@ def _fix(error: Exception) -> str:
         return error.fix or "the sentence below names it"
     return (
         "fix the environment where it fails (verbose=true shows the whole traceback): "
-        "what it raises ends a run as well"
+        "the error would end a run, too"
     )
 
 
@@ -113,7 +113,7 @@ def _first_observation(game: Game) -> str | Note:
 
 
 def _first_step(game: Game) -> str:
-    # Without the limit, whose wrapper expects the answer that is looked at here.
+    # Without the limit, because its wrapper expects the result that is checked here.
     env = gymnasium.make(game.task.task_id, disable_env_checker=True, max_episode_steps=-1)
     _, info = env.reset(seed=0)
     space: Any = env.action_space
@@ -143,7 +143,7 @@ def _numbers(game: Game) -> str | Note:
         hint = f"pixels reach {high:g} of 255, so all are nearly black: multiply them"
         return Note(told, f"{hint} (TransformObservation), or give planes of 0 and 1")
     if not game.spec.is_image and max(-low, high) > LARGE:
-        hint = "numbers of about 1 are learned from best: divide by what is usual in the game"
+        hint = "numbers of about 1 are best for learning: divide by the usual size"
         return Note(told, f"{hint} (TransformObservation)")
     return told
 
@@ -154,7 +154,7 @@ def _observations_change(game: Game) -> str:
     changed = (played.digest[1:] != played.digest[:-1])[inside]
     if not changed.any():
         raise Unfit(
-            "step() never returned another observation than the one before",
+            "step() never changed the observation",
             "observe the state after the action in step(), and not only in reset()",
         )
     return f"in {changed.mean():.0%} of all steps"
@@ -170,7 +170,7 @@ def _picture(game: Game) -> str | Note:
                 step = env.step(np.array([allowed(action, step.legal)], np.int32))
                 pictures.append(env.render()[0])
         except BadPicture as error:
-            fix = "return a picture of uint8 [height, width, 3] from render()"
+            fix = "return an image of uint8 [height, width, 3] from render()"
             raise Unfit(str(error), fix) from error
         except RuntimeError:
             return Note(
@@ -189,10 +189,10 @@ def _judge_pictures(pictures: Sequence[np.ndarray]) -> str | Note:
     if len({other.shape for other in pictures}) > 1:
         raise Unfit(
             "render() returned pictures of different sizes",
-            "draw all pictures of a game in one size: a video has no other",
+            "render all images of a game in one size, as a video needs",
         )
     if all(np.array_equal(first, other) for other in pictures[1:]):
-        return Note(told, "the picture is the same after 20 random steps: draw the present state")
+        return Note(told, "the image is the same after 20 random steps: render the current state")
     return told
 
 
@@ -201,17 +201,19 @@ def _speed(game: Game) -> str | Note:
     told = f"{rate:,.0f} steps/s of one environment"
     if rate < SLOW:
         hours = game.config.total_agent_steps / rate / 3600
-        hint = f"{game.config.total_agent_steps:,} agent steps of play alone take {hours:.1f} h"
-        return Note(told, f"{hint}: see what is slow in step()")
+        hint = (
+            f"{game.config.total_agent_steps:,} agent steps take {hours:.1f} h for the game alone"
+        )
+        return Note(told, f"{hint}: find what is slow in step()")
     return told
 
 
 def _warnings(game: Game) -> str | Note:
     if not game.warnings:
-        return "none while it was played"
+        return "none during play"
     more = f" (and {len(game.warnings) - 2} more)" if len(game.warnings) > 2 else ""
     count = len(game.warnings)
-    return Note(f"{count} while it was played", " | ".join(game.warnings[:2]) + more)
+    return Note(f"{count} during play", " | ".join(game.warnings[:2]) + more)
 
 
 def _network(game: Game) -> str:

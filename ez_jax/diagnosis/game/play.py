@@ -1,4 +1,4 @@
-"""The game that `python -m ez_jax.doctor env=GAME` looks at, and trials of it, step by step."""
+"""The game under test of `python -m ez_jax.doctor env=GAME`, and trials of it, step by step."""
 
 import dataclasses
 import functools
@@ -24,33 +24,33 @@ MOST_SECONDS = 20.0  # of random play
 class Play:
     """One environment's rows as `ez_jax.envs` defines them; row 0 is that of the reset."""
 
-    digest: np.ndarray  # i64[T+1], tells observations apart
-    low: np.ndarray  # f64[T+1], smallest number of the observation; NaN where one is not finite
+    digest: np.ndarray  # i64[T+1], distinguishes observations
+    low: np.ndarray  # f64[T+1], smallest number of the observation; NaN if any is not finite
     high: np.ndarray  # f64[T+1], largest number of it, likewise
-    reward: np.ndarray  # f64[T+1], as it is learned from
+    reward: np.ndarray  # f64[T+1], the reward to learn from
     discount: np.ndarray  # f64[T+1]
     is_first: np.ndarray  # bool[T+1]
     game_over: np.ndarray  # bool[T+1]
     score: np.ndarray  # f64[T+1], the game's own reward
-    seconds: float  # of all steps but the first
+    seconds: float  # of all steps except the first
 
     @property
     def steps(self) -> int:
-        """Actions that were executed."""
+        """Number of executed actions."""
         return int((~self.is_first).sum())
 
     @property
     def lengths(self) -> np.ndarray:
-        """i64[games], agent steps of the games that ended."""
+        """i64[games], agent steps of finished games."""
         return np.diff(np.cumsum(~self.is_first)[self.game_over], prepend=0)
 
     @property
     def returns(self) -> np.ndarray:
-        """f64[games], scores of the games that ended."""
+        """f64[games], scores of finished games."""
         return np.diff(np.cumsum(self.score)[self.game_over], prepend=0)
 
     def values(self, discount: float) -> np.ndarray:
-        """f64[T], discounted sums of the rewards to come in the same episode."""
+        """f64[T], discounted sums of later rewards in the same episode."""
         value, values = 0.0, np.zeros(len(self.reward))
         for t in reversed(range(len(values) - 1)):
             goes_on = 0.0 if self.is_first[t + 1] else 1.0
@@ -59,7 +59,7 @@ class Play:
         return values[:-1]
 
     def differs_at(self, other: "Play") -> int | None:
-        """The first row in which two plays are not the same; None if they are as far as both go."""
+        """The first row in which two plays differ; None if they are equal as far as both go."""
         both = min(len(self.digest), len(other.digest))
         same = np.ones(both, bool)
         for name in ("digest", "reward", "discount", "is_first", "game_over"):
@@ -68,22 +68,22 @@ class Play:
 
 
 class Game:
-    """The game that is looked at, with what was found out of it so far."""
+    """The game under test, with the results so far."""
 
     def __init__(self, config: Config, steps: int):
-        """`steps` of random play at most; the configuration is one that `validate` passed."""
+        """`steps` is the limit of random play; the configuration is validated."""
         self.config, self.steps = config, steps
         self.task = find_task(config.game, config.env.backend)
         self.is_gymnasium = self.task.backend == "gymnasium"
         self.warnings: list[str] = []  # of Gymnasium's own checks, while the game was played
 
     def raw(self) -> gymnasium.Env:
-        """The environment of Gymnasium as its author sees it."""
+        """The Gymnasium environment as its author sees it."""
         return gymnasium.make(self.task.task_id, disable_env_checker=True)
 
     @functools.cached_property
     def spec(self) -> EnvSpec:
-        """What a run would know of it."""
+        """Its specification for a run."""
         env = open_env(self.config)
         env.close()
         return env.spec
@@ -101,7 +101,7 @@ class Game:
 
     @functools.cached_property
     def model(self) -> Model:
-        """The network that it would get, without weights."""
+        """The model that it would get, without weights."""
         return make_model(self.config, self.spec)
 
     def would_get(self) -> dict[str, str]:
@@ -116,13 +116,13 @@ class Game:
 def play(
     config: Config, actions: Sequence[int] | np.ndarray, seed: int = 0, most_seconds: float = 60.0
 ) -> Play:
-    """Play the actions in one new environment, or as many of them as the time allows."""
+    """Play the actions in one new environment, as far as the time allows."""
     [played] = _play(config, actions, 1, seed, most_seconds)
     return played
 
 
 def play_together(config: Config, actions: Sequence[int] | np.ndarray, num_envs: int) -> list[Play]:
-    """The same actions in some environments side by side, from seeds 0, 1, ...; each one's play."""
+    """Play the same actions in several environments side by side, with seeds 0, 1, ..."""
     return _play(config, actions, num_envs, 0, 60.0)
 
 
@@ -153,19 +153,19 @@ def _play(
 def open_env(
     config: Config, seed: int = 0, *, num_envs: int = 1, render: bool = False
 ) -> VectorEnv:
-    """One environment as training has it, or some."""
+    """One or several environments, as in training."""
     return make_env(
         config.game, config.env, num_envs=num_envs, seed=seed, training=True, render=render
     )
 
 
 def random_actions(count: int, num_actions: int, seed: int = 0) -> np.ndarray:
-    """i32[count], every action equally likely."""
+    """i32[count], uniformly random actions."""
     return np.random.default_rng(seed).integers(0, num_actions, count).astype(np.int32)
 
 
 def allowed(action: int, legal: np.ndarray | None) -> int:
-    """The action, or where a mask [A] or [1, A] forbids it the next one that is allowed."""
+    """The action, or the next allowed one if a mask [A] or [1, A] forbids it."""
     if legal is None or not np.any(legal):
         return int(action)
     places = np.flatnonzero(legal)
@@ -175,12 +175,12 @@ def allowed(action: int, legal: np.ndarray | None) -> int:
 def _record(rows: Sequence[TimeStep], i: int, seconds: float) -> Play:
     seen = [row.observation[i] for row in rows]
     names = ("reward", "discount", "is_first", "game_over", "score")
-    # Sums of float32 as the run makes them say less than those of the numbers themselves.
+    # In float64, because float32 sums would distinguish less.
     fields = {name: np.array([getattr(row, name)[i] for row in rows]) for name in names}
     numbers = {name: x.astype(np.float64) for name, x in fields.items() if x.dtype != bool}
     return Play(
         digest=np.array([zlib.crc32(np.asarray(x).tobytes()) for x in seen]),
-        # NaN as the sum of an infinity and its opposite, or of NaN and anything.
+        # The sum of opposite infinities, or of NaN and anything, is NaN.
         low=np.array([np.min(x) + 0.0 * np.sum(x, dtype=np.float64) for x in seen]),
         high=np.array([np.max(x) + 0.0 * np.sum(x, dtype=np.float64) for x in seen]),
         seconds=seconds,

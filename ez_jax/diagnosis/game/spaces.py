@@ -1,4 +1,4 @@
-"""Spaces of a Gymnasium environment that a run cannot take, and the wrapper that fixes each."""
+"""Unsupported spaces of a Gymnasium environment, and the wrapper that fixes each."""
 
 import math
 from typing import Any
@@ -9,12 +9,12 @@ from ez_jax.config import BadInput
 from ez_jax.envs.observations import count_actions, is_pixels, is_unit, make_encoder
 
 REGISTER = "; register a function that returns the wrapped environment"
-WIDE = 10_000  # numbers in a vector from which the first layer of the perceptron is most of it
-LISTED = 1_000  # combinations that may still be actions of their own
+WIDE = 10_000  # numbers in a vector above which most weights are in the first layer
+LISTED = 1_000  # combinations that can still be separate actions
 
 
 class Unfit(Exception):
-    """Something about an environment that a run cannot take, with what would fix it."""
+    """Something unsupported about an environment, with its fix."""
 
     def __init__(self, sentence: str, fix: str):
         """One sentence each."""
@@ -23,7 +23,7 @@ class Unfit(Exception):
 
 
 def check_actions(space: spaces.Space, task_id: str) -> int:
-    """How many actions there are.
+    """The number of actions.
 
     Raises:
       Unfit: they are not one finite set.
@@ -31,14 +31,14 @@ def check_actions(space: spaces.Space, task_id: str) -> int:
     try:
         return count_actions(space, task_id)
     except BadInput as error:
-        raise Unfit(f"actions are {space}, which is no Discrete(n)", _listed(space)) from error
+        raise Unfit(f"actions are {space}, not Discrete(n)", _listed(space)) from error
 
 
 def check_observations(space: spaces.Space, task_id: str) -> str:
-    """What the network would see of them, in words.
+    """How the network would see the observations, in words.
 
     Raises:
-      Unfit: no network takes them.
+      Unfit: no network accepts them.
     """
     try:
         encoder = make_encoder(space, task_id)
@@ -56,29 +56,29 @@ def check_observations(space: spaces.Space, task_id: str) -> str:
 
 
 def hint_on_observations(space: spaces.Space, task_id: str) -> str | None:
-    """What should be thought about where observations can be taken."""
+    """Hints about supported observations."""
     if isinstance(space, spaces.Dict):
         seen: Any = make_encoder(space, task_id).space
         left_out = ", ".join(name for name in space.spaces if name not in seen.spaces)
-        return f"only the entry 'image' is seen, not {left_out}" if left_out else None
+        return f"only the entry 'image' is used, not {left_out}" if left_out else None
     if not isinstance(space, spaces.Box):
         return None
     is_picture = len(space.shape) == 3 and min(space.shape[:2]) > 1 and space.shape[2] in (1, 3, 4)
     if is_picture and not is_pixels(space) and not is_unit(space):
         return (
-            "a picture is known by uint8 or by bounds of 0 and 1 or 0 and 255; this one is taken "
-            "as a vector: give uint8, as by TransformObservation"
+            "an image needs uint8 or bounds of 0 and 1 or 0 and 255; this one is taken as a "
+            "vector: return uint8, for example with TransformObservation"
         )
     if len(space.shape) == 1 and math.prod(space.shape) > WIDE:
         return (
             f"a vector of {math.prod(space.shape):,} numbers makes a perceptron that is nearly all "
-            "first layer: leave numbers out, or give a picture (height, width, channels)"
+            "first layer: leave out numbers, or return an image (height, width, channels)"
         )
     return None
 
 
 def _listed(space: spaces.Space) -> str:
-    """How other actions become a list."""
+    """How to turn other actions into a list."""
     wrap = "gymnasium.wrappers.TransformAction(env, {}, Discrete({}))" + REGISTER
     sizes = None
     if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1 and not space.start.any():
@@ -94,10 +94,10 @@ def _listed(space: spaces.Space) -> str:
 
 
 def _flattened(space: spaces.Space) -> str:
-    """How other observations become one array."""
+    """How to turn other observations into one array."""
     if space.is_np_flattenable and 0 not in (space.shape or ()):
         return (
             "make one array of them, gymnasium.wrappers.FlattenObservation(env), or keep the part "
             f"that matters, gymnasium.wrappers.FilterObservation(env, ['image']){REGISTER}"
         )
-    return "return one numpy array whose shape is always the same, and declare it as a Box"
+    return "return one numpy array of constant shape, and declare it as a Box"

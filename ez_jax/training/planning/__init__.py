@@ -1,1 +1,1 @@
-"""What a run will need, in memory, disk and time, before it begins."""
+"""What a run will need in memory, disk and time, before it starts."""

@@ -1,7 +1,7 @@
-"""What a run will ask for in memory, computed from shapes and compared before anything is taken.
+"""The memory that a run needs, computed from shapes and checked before anything is allocated.
 
-All sizes are bytes. The sums cover what lives for long or is large: replay, learner, search tree,
-one batch with its activations, and the copy that a checkpoint is written from.
+All sizes are in bytes. The sums cover what is large or long-lived: replay, learner, search tree,
+one batch with its activations, and the copy from which a checkpoint is written.
 """
 
 import dataclasses
@@ -17,8 +17,8 @@ from ez_jax.structs import EnvSpec
 from ez_jax.system.free_memory import Available, gigabytes
 
 FLOAT = 4  # bytes; also of an int32
-USABLE = 0.9  # of what is available; the rest is for the runtime, the compiler and fragmentation
-MOST_STEPS = 10**12  # more than any replay will be asked to keep
+USABLE = 0.9  # of the available memory; the rest is for runtime, compiler and fragmentation
+MOST_STEPS = 10**12  # more than any replay
 RUNTIME_BYTES = 600_000_000  # Python, JAX and compiled programs in host memory
 
 
@@ -29,25 +29,25 @@ class Sizes:
     capacity: int  # agent steps in replay
     batch_size: int
     frames: int  # per sampled sequence: stacked frames, unroll and bootstrap (F-1 + K + n + 1)
-    unrolled: int  # states per sequence with activations to keep (K + 1)
+    unrolled: int  # states per sequence whose activations are kept (K + 1)
     roots: int  # of the largest search
     num_simulations: int
     unsaved: int  # agent steps between two checkpoints
     devices: int = 1  # that share replay, searches and batches
-    on_host: bool = False  # frames of the replay are in host memory,
-    drawn: int = 0  # and those of so many samples on the device before they are used
+    on_host: bool = False  # whether the frames of the replay are in host memory
+    drawn: int = 0  # samples whose frames are copied to the device in advance
 
 
 @dataclasses.dataclass(frozen=True)
 class MemoryNeeds:
-    """What a run will ask for, in bytes by purpose."""
+    """The memory that a run needs, in bytes by purpose."""
 
     sizes: Sizes
-    per_step: int  # replay, of one agent step
+    per_step: int  # replay, per agent step
     frame: int  # of that: what may be in host memory
     per_step_refreshed: int  # of that: what learning changes, so that it is saved every time
-    per_sample: int  # batch and activations, of one sampled sequence
-    per_root: int  # search tree, of one root
+    per_sample: int  # batch and activations, per sampled sequence
+    per_root: int  # search tree, per root
     train: int  # parameters, optimiser state, target networks
 
     @classmethod
@@ -63,7 +63,7 @@ class MemoryNeeds:
         """Compute them.
 
         Args:
-          spec: the environment; gives the size of a frame.
+          spec: of the environment, for the size of a frame.
           sizes: the settings.
           train_state: the learner's tree (arrays or `jax.eval_shape`).
           embedding: one search node, its leaves with a leading axis of 1.
@@ -73,7 +73,7 @@ class MemoryNeeds:
         refreshed = spec.num_actions * FLOAT + 3 * FLOAT  # policy; value, searched and priority
         recorded = frame + 3 * FLOAT + 1  # and reward, discount, action; is_first
         policies = spec.num_actions * sizes.unrolled * FLOAT
-        # Once as bytes, once as the scaled floats that the network sees.
+        # Once as bytes, and once as the scaled floats that the network sees.
         observed = sizes.frames * frame + sizes.frames * math.prod(spec.observation_shape) * FLOAT
         return cls(
             sizes=sizes,
@@ -86,7 +86,7 @@ class MemoryNeeds:
         )
 
     def at(self, **changes: Any) -> "MemoryNeeds":
-        """The same with other `sizes`."""
+        """The same needs with other `sizes`."""
         return dataclasses.replace(self, sizes=dataclasses.replace(self.sizes, **changes))
 
     @property
@@ -106,12 +106,12 @@ class MemoryNeeds:
 
     @property
     def replay(self) -> int:
-        """Bytes of the replay, wherever they are."""
+        """Bytes of the replay, on device and host."""
         return self.per_step * self.sizes.capacity
 
     @property
     def frames_on_host(self) -> int:
-        """Of these the frames, where they are in host memory; else 0."""
+        """Bytes of the frames if they are in host memory, otherwise 0."""
         return self.frame * self.sizes.capacity if self.sizes.on_host else 0
 
     @property
@@ -125,7 +125,7 @@ class MemoryNeeds:
 
     @property
     def host(self) -> int:
-        """Bytes in host memory when a checkpoint is written, without what the device holds."""
+        """Bytes in host memory while a checkpoint is written, without those of the device."""
         sizes = self.sizes
         rows = self.per_step * min(sizes.unsaved, sizes.capacity)
         saved = self.train + self.per_step_refreshed * sizes.capacity + rows
@@ -133,14 +133,14 @@ class MemoryNeeds:
         return saved + RUNTIME_BYTES + frames + (self._next_frames if frames else 0)
 
     def describe(self) -> str:
-        """One line for what is shown at the start."""
+        """One line for the output at the start."""
         parts = ", ".join(f"{name} {gigabytes(size)}" for name, size in self.parts.items())
         number = self.sizes.devices
         where = "the device" if number == 1 else f"each of {number} devices"
         return f"{gigabytes(self.device)} on {where} ({parts}); host {self.describe_host()}"
 
     def describe_host(self) -> str:
-        """Bytes in host memory, and what most of them are for."""
+        """Bytes in host memory, and their main purpose."""
         frames = f", {gigabytes(self.frames_on_host)} of it frames of the replay"
         return gigabytes(self.host) + (frames if self.frames_on_host else "")
 
@@ -153,9 +153,9 @@ def search_bytes(embedding_bytes: int, num_actions: int, num_simulations: int) -
 
 
 def residual_bytes(function: Callable[..., Any], variables: Any, *inputs: Any) -> int:
-    """Bytes that a gradient of `function(variables, *inputs)` by the variables keeps until then.
+    """Bytes that the backward pass of `function(variables, *inputs)` keeps.
 
-    Takes shapes; nothing is computed or allocated.
+    Works on shapes; nothing is computed or allocated.
     """
 
     def backward(variables: Any, *inputs: Any) -> Any:
@@ -165,10 +165,10 @@ def residual_bytes(function: Callable[..., Any], variables: Any, *inputs: Any) -
 
 
 def check(needs: MemoryNeeds, available: Available) -> None:
-    """Refuse a run that would not fit.
+    """Refuse a run that does not fit.
 
     Raises:
-      BadInput: in one sentence the need, what there is, and a smaller setting that fits.
+      BadInput: the need, the available memory, and a smaller setting that fits.
     """
     if fits(needs, available):
         return
@@ -185,33 +185,33 @@ def check(needs: MemoryNeeds, available: Available) -> None:
 
 
 def check_runs(needs: MemoryNeeds, count: int, available: Available) -> None:
-    """As `check`, for so many runs in one program.
+    """As `check`, for several runs in one program.
 
     Raises:
-      BadInput: the need, what there is, and how many would fit.
+      BadInput: the need, the available memory, and how many runs fit.
     """
     need, have = count * needs.device + needs.host, available.device
     if need <= USABLE * have:
         return
     most = int((USABLE * have - needs.host) // needs.device)
-    mend = f"seeds={most} would fit" if most > 0 else "lower replay.capacity"
+    fix = f"seeds={most} would fit" if most > 0 else "lower replay.capacity"
     raise BadInput(
         f"{count} runs in one program need about {gigabytes(need)} of memory and "
-        f"{gigabytes(have)} are available, of which {USABLE:.0%} may be planned; {mend}"
+        f"{gigabytes(have)} are available, of which {USABLE:.0%} may be planned; {fix}"
     )
 
 
 def fits(needs: MemoryNeeds, available: Available) -> bool:
-    """Whether what is planned for fits."""
+    """Whether the planned memory fits."""
     if available.is_shared:
         return needs.device + needs.host <= USABLE * available.device
     return needs.device <= USABLE * available.device and needs.host <= USABLE * available.host
 
 
 def _advice(needs: MemoryNeeds, available: Available) -> str:
-    """The largest replay that fits; if even a small one does not, a smaller batch too.
+    """The largest replay that fits; if even a small one does not, also a smaller batch.
 
-    Before that, host memory, if the device has its own and that is all that is missing.
+    Before that, frames in host memory, if the device has its own memory and that is enough.
     """
     elsewhere = needs.at(on_host=True)
     if not available.is_shared and needs != elsewhere and fits(elsewhere, available):
@@ -239,7 +239,7 @@ def _largest_capacity(needs: MemoryNeeds, available: Available) -> int:
 
 
 def largest(is_possible: Callable[[int], bool], limit: int = MOST_STEPS) -> int:
-    """The largest number up to `limit` that is possible, as all below it are; 0 if 1 is not."""
+    """The largest possible number up to `limit` (all smaller ones are possible); 0 if 1 is not."""
     low, high = 0, 1
     while high < limit and is_possible(high):
         low, high = high, 2 * high

@@ -1,4 +1,4 @@
-"""What a run will need, said before it starts: parameters, memory, disk, operations."""
+"""What a run will need, shown before it starts: parameters, memory, disk, operations."""
 
 import dataclasses
 import functools
@@ -23,10 +23,10 @@ from ez_jax.terminal.progress import duration
 from ez_jax.training.planning import flops, memory
 from ez_jax.training.planning.memory import MemoryNeeds
 
-# Share of what a gradient keeps that is in memory at once: XLA computes cheap results again. The
-# published update takes 8.7 MB per sample on a CPU, 0.63 of what it keeps.
+# Share of the backward pass's residuals in memory at once, because XLA recomputes cheap results.
+# The published update takes 8.7 MB per sample on a CPU, 0.63 of its residuals.
 KEPT = 0.7
-BLOCKS_ON_CPU = 2  # the heap that is kept (`allocator.py`) may hold a second block of that size
+BLOCKS_ON_CPU = 2  # the heap (`allocator.py`) may keep a second block of that size
 LOG_BYTES = 64_000_000  # metrics, TensorBoard events and scores of a long run
 
 
@@ -42,12 +42,12 @@ def _shapes(config: Config, model: Model) -> tuple[Any, Any, Any]:
 
 
 def memory_needs(config: Config, model: Model) -> MemoryNeeds:
-    """The memory that the run will ask for.
+    """The memory that the run needs.
 
-    With `replay.memory=auto` frames are planned for the host where they do not fit on the device.
+    With `replay.memory=auto`, frames are planned in host memory if they do not fit on the device.
     """
     train, _, embedding = _shapes(config, model)
-    # The devices of a CPU share one memory.
+    # The devices of a CPU share its memory.
     is_cpu = jax.default_backend() == "cpu"
     number = 1 if is_cpu else len(processes.choose_devices(config))
     kept = KEPT * (BLOCKS_ON_CPU if is_cpu else 1) * _unroll_bytes(config, model)
@@ -88,48 +88,48 @@ def sizes(config: Config, spec: EnvSpec) -> memory.Sizes:
 
 
 def disk_bytes(config: Config, needs: MemoryNeeds) -> int:
-    """What the run folder can grow to: an upper bound, nothing is taken as compressed."""
+    """The largest size of the run folder: an upper bound, without compression."""
     return kept_checkpoints(config) * checkpoint_bytes(needs) + needs.replay + LOG_BYTES
 
 
 def kept_checkpoints(config: Config) -> int:
-    """Those that are kept, one more while it is written, and the best weights."""
+    """The kept checkpoints, one more while it is written, and the best weights."""
     return config.checkpoint.keep + 1 + config.checkpoint.keep_best
 
 
 def checkpoint_bytes(needs: MemoryNeeds) -> int:
-    """What each checkpoint holds by itself."""
+    """Bytes that each checkpoint does not share."""
     return needs.train + needs.per_step_refreshed * needs.sizes.capacity
 
 
 def disk_free(folder: Path) -> int:
-    """Bytes that the run folder can still take, beside what is in it already."""
+    """Bytes that the run folder may still grow."""
     used = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return shutil.disk_usage(run_folder.nearest(folder)).free + used
 
 
 def check_disk(config: Config, needs: MemoryNeeds, folder: Path) -> None:
-    """Refuse a run whose folder would not hold it.
+    """Refuse a run that does not fit on the disk.
 
     Raises:
-      BadInput: in one sentence the need, what there is, and what to do.
+      BadInput: the need, the free space, and what to do.
     """
     need, free = disk_bytes(config, needs), disk_free(folder)
     if need <= free:
         return
     capacity = memory.largest(lambda steps: disk_bytes(config, needs.at(capacity=steps)) <= free)
     smallest = min(needs.sizes.capacity, max(1_000, 4 * needs.sizes.batch_size))
-    mend = "free some or choose another run_dir="
+    fix = "free some space or choose another run_dir="
     if capacity >= smallest:
-        mend += f"; replay.capacity={memory.three_digits(capacity)} would fit"
+        fix += f"; replay.capacity={memory.three_digits(capacity)} would fit"
     raise BadInput(
-        f"this run can write {free_memory.gigabytes(need)} to {folder} and "
-        f"{free_memory.gigabytes(free)} are there for it; {mend}"
+        f"this run can write {free_memory.gigabytes(need)} to {folder}, but only "
+        f"{free_memory.gigabytes(free)} are free; {fix}"
     )
 
 
 def _unroll_bytes(config: Config, model: Model) -> int:
-    """Kept for the gradient of one unrolled sample, without projections, which are small."""
+    """Bytes kept for the gradient of one unrolled sample, without projections, which are small."""
     train, frames, embedding = _shapes(config, model)
 
     def encode(variables: Variables, frames: Array) -> Array:
@@ -147,11 +147,11 @@ def _unroll_bytes(config: Config, model: Model) -> int:
         per_step = kept(step, jax.tree.map(sized, embedding), action)
         return kept(encode, sized(frames)) + config.learner.unroll_steps * per_step
 
-    return of_batch(2) - of_batch(1)  # without the parameters, which are kept once
+    return of_batch(2) - of_batch(1)  # without the parameters, which exist once
 
 
 def searched_share(config: Config) -> float:
-    """Share of a batch's positions that are searched anew; with a buffer: at the end of a run."""
+    """Share of a batch's positions that are searched; with `buffer`, at the end of a run."""
     if config.reanalyse.mode == "none":
         return 0.0
     if config.reanalyse.mode == "batch":
@@ -174,8 +174,8 @@ def update_flops(config: Config, model: Model) -> float:
     step = flops.count(imagine, train.variables, embedding, action)
     project = flops.count(model.project, train.variables, embedding)
     unroll_steps, positions = config.learner.unroll_steps, config.learner.unroll_steps + 1
-    # Per sample: bootstrap values, searches of the share that is made anew, and the update, whose
-    # backward pass costs two forward passes; consistency encodes and projects without one.
+    # Per sample: bootstrap values, the searches of a share, and the update, whose backward pass
+    # costs two forward passes; the observed side of consistency has none.
     budget = search_budget(config.search, model.spec.num_actions)
     search = represent + budget.num_simulations * step
     sample = positions * (represent + searched_share(config) * search)
@@ -186,7 +186,7 @@ def update_flops(config: Config, model: Model) -> float:
 
 
 def start_rows(config: Config, model: Model, needs: MemoryNeeds, folder: Path) -> dict[str, str]:
-    """What a person is told at the start, by name."""
+    """The facts shown at the start, by name."""
     spec = model.spec
     params = _shapes(config, model)[0].variables["params"]
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
@@ -210,7 +210,7 @@ def start_rows(config: Config, model: Model, needs: MemoryNeeds, folder: Path) -
 
 
 def _devices(config: Config) -> str:
-    """The devices that share the run, in words."""
+    """The devices of the run, in words."""
     chosen, count = processes.choose_devices(config), jax.process_count()
     told = f"{len(chosen)} x {chosen[0].device_kind} ({chosen[0].platform})"
     left = jax.device_count() - len(chosen)
@@ -220,7 +220,7 @@ def _devices(config: Config) -> str:
 
 
 def start_warnings(config: Config, model: Model) -> list[str]:
-    """What a person should think about before the run starts."""
+    """Warnings before the run starts."""
     if jax.local_devices()[0].platform != "cpu" or config.preset == "small":
         return []
     per_update, cores = update_flops(config, model), os.cpu_count() or 1
@@ -231,7 +231,7 @@ CPU_FLOP_PER_S = 2.5e10  # of one core, convolutions in float32, measured on a s
 
 
 def cpu_warning(preset: str, updates: int, flop_per_update: float, *, cores: int) -> str:
-    """What to tell a person who starts a long run on a CPU; 3e12 FLOP an update as published."""
+    """The warning about a long run on a CPU; a published update takes 3e12 FLOP."""
     seconds = updates * flop_per_update / (CPU_FLOP_PER_S * cores)
     return (
         f"on this CPU preset={preset} would take about {duration(seconds)}; "

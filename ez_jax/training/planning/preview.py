@@ -1,6 +1,6 @@
 """`plan=true`: what a run would need and how long it would take, without the run.
 
-What is needed is computed (`needs.py`), how long it takes is measured (`rehearsal.py`).
+The needs are computed (`needs.py`), the time is measured (`rehearsal.py`).
 """
 
 import dataclasses
@@ -32,14 +32,14 @@ from ez_jax.training.planning.needs import (
 )
 from ez_jax.training.planning.rehearsal import Rates, rehearse
 
-WIDTH = 86  # of a sentence beside its name
+WIDTH = 86  # of the text beside a name
 
 
 def show_plan(config: Config, progress: Progress) -> None:
-    """Show needs, refuse what does not fit, measure, show times.
+    """Show the needs, refuse what does not fit, measure, and show the time.
 
     Raises:
-      BadInput: no room in memory or on the disk, or a folder that cannot be used.
+      BadInput: not enough memory or disk, or a folder that cannot be used.
     """
     folder = configs.run_folder(config).absolute()
     run_folder.check_writable(folder)
@@ -51,7 +51,7 @@ def show_plan(config: Config, progress: Progress) -> None:
     rows = start_rows(config, model, needs, folder)
     rows |= need_rows(config, needs, available, folder)
     rows["folder"] = f"{folder}" + (
-        ", which holds this run already; the plan is for all of it, from its start"
+        ", which already has this run; the plan is for the whole run"
         if is_there
         else ", not made yet"
     )
@@ -66,7 +66,7 @@ def show_plan(config: Config, progress: Progress) -> None:
 
 
 def model_of(config: Config) -> Model:
-    """The model for the game, which is opened to look at it."""
+    """The model for the game, which is created for this."""
     env = make_env(config.game, config.env, num_envs=1, seed=0, training=True)
     env.close()
     return make_model(config, env.spec)
@@ -75,7 +75,7 @@ def model_of(config: Config) -> Model:
 def need_rows(
     config: Config, needs: MemoryNeeds, available: Available, folder: Path
 ) -> dict[str, str]:
-    """Memory and disk, each beside what is available."""
+    """Needed and available memory and disk."""
     parts = "; ".join(f"{name} {gigabytes(size)}" for name, size in needs.parts.items())
     device, host = gigabytes(needs.device), needs.describe_host()
     number = needs.sizes.devices
@@ -102,7 +102,7 @@ def need_rows(
 def largest_settings(
     config: Config, model: Model, needs: MemoryNeeds, available: Available, folder: Path
 ) -> str:
-    """The largest replay and the largest batch that fit, each with the other as it is set."""
+    """The largest replay and the largest batch that fit, each with the other unchanged."""
     free = disk_free(folder)
 
     def holds(capacity: int) -> bool:
@@ -111,7 +111,7 @@ def largest_settings(
 
     def learns(batch: int) -> bool:
         changed = configs.override(config, {"learner.batch_size": batch})
-        if any(checks.problems(changed)):  # such as more than learner.start gives
+        if any(checks.problems(changed)):  # such as more than learner.start provides
             return False
         larger_sizes = dataclasses.replace(
             sizes(changed, model.spec), devices=needs.sizes.devices, on_host=needs.sizes.on_host
@@ -121,19 +121,19 @@ def largest_settings(
 
     capacity = max(needs.sizes.capacity, memory.three_digits(memory.largest(holds)))
     enough = " (more than the run plays)" if capacity > config.total_agent_steps else ""
-    most = memory.largest(learns, needs.sizes.capacity)  # no more can be drawn
+    most = memory.largest(learns, needs.sizes.capacity)  # more cannot be sampled
     batch, why = memory.three_digits(most), ""
     if any(checks.problems(configs.override(config, {"learner.batch_size": most + 1}))):
         batch, why = most, f" (all that learner.start={config.learner.start} fills)"
     batch = max(needs.sizes.batch_size, batch)
     return (
         f"replay.capacity={capacity}{enough} or learner.batch_size={batch}{why} would still fit, "
-        "each with the other as it is"
+        "each with the other unchanged"
     )
 
 
 def num_evaluations(config: Config) -> int:
-    """Evaluations of the whole run, with those past the data and the last."""
+    """Number of evaluations of the whole run, including those after the last step."""
     if not config.eval.every:
         return 1
     past = round(config.final_updates / (config.updates_per_step or 1))
@@ -141,7 +141,7 @@ def num_evaluations(config: Config) -> int:
 
 
 def seconds(config: Config, rates: Rates) -> dict[str, float]:
-    """Seconds of the parts of the whole run, one after another; evaluation is an upper bound."""
+    """Seconds of each part of the whole run; evaluation is an upper bound."""
     waves = math.ceil(config.eval.episodes / config.eval.num_envs)
     before = while_training(config).env.eval_max_episode_steps
     last = config.env.eval_max_episode_steps
@@ -155,7 +155,7 @@ def seconds(config: Config, rates: Rates) -> dict[str, float]:
 
 
 def time_rows(config: Config, rates: Rates) -> dict[str, str]:
-    """How long the parts and the whole take, in words."""
+    """The time of the parts and the whole, in words."""
     parts = seconds(config, rates)
     shown = {name: duration(value) for name, value in parts.items()}
     compiling = ", ".join(f"{name} {duration(part)}" for name, part in rates.compiling.items())
@@ -174,7 +174,7 @@ def time_rows(config: Config, rates: Rates) -> dict[str, str]:
     fewest, most = duration(total - parts["evaluation"]), duration(total)
     span = f"{fewest} without evaluation, at most {most} with it" if fewest != most else most
     rows["whole run"] = (
-        f"{span}; less where games and learning overlap, more where others use this machine"
+        f"{span}; less if games and learning overlap, more if others use this machine"
     )
     return rows
 
@@ -185,11 +185,11 @@ def _limits(config: Config) -> str:
 
 
 def caveats(config: Config, rates: Rates, load: float, cores: int) -> dict[str, str]:
-    """What was not measured as the run will have it."""
+    """How the measurement differs from the run."""
     told = []
     if rates.batch_size != config.learner.batch_size:
         told.append(
-            f"an update of {config.learner.batch_size} samples takes too long to try here: "
+            f"an update of {config.learner.batch_size} samples takes too long to measure here: "
             f"{rates.batch_size} were measured and scaled by counted operations "
             "(a large batch can be slower)"
         )
@@ -207,5 +207,5 @@ def _short(each: float) -> str:
 
 
 def _show(progress: Progress, rows: Mapping[str, str]) -> None:
-    """Rows with names of one width and lines that fit a terminal."""
+    """Rows with aligned names and lines that fit a terminal."""
     progress.plan({f"{name:10}": value for name, value in rows.items()}, width=WIDTH)

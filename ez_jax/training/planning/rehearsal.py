@@ -1,7 +1,7 @@
-"""A rehearsal of a run: its own programs and games, each a few times, with a clock beside them.
+"""A rehearsal of a run: its own programs and games, each timed a few times.
 
-The run is a real one in a temporary folder with a short replay. An update that would take a CPU
-long is measured with fewer samples and scaled by counted operations.
+The run is a real one in a temporary folder with a short replay. An update that would take too long
+on a CPU is measured with fewer samples and scaled by counted operations.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from ez_jax.training.planning.needs import CPU_FLOP_PER_S, searched_share, updat
 from ez_jax.training.run import Run
 
 RING_BYTES = 256_000_000  # of the short replay
-LONG = 4.0  # seconds of all updates that search together, by counted operations
+LONG = 4.0  # seconds of a group of updates, by counted operations
 MOST, SECONDS = 200, {"acting": 5.0, "learning": 20.0, "evaluation": 5.0}  # of measuring
 
 
@@ -37,20 +37,20 @@ class Rates:
     """Seconds that the parts of a run take on this device."""
 
     compiling: dict[str, float]  # by part, from the cache of compiled programs what is there
-    decision: float  # of all environments together, with their step
+    decision: float  # of all environments together, including their step
     update: float  # with sampling, reanalysis and targets
     evaluation: float  # one step of all evaluation games together
-    batch_size: int  # with which the update was measured; else the update is scaled
-    capacity: int  # agent steps of replay with which it was measured
+    batch_size: int  # of the measured update; scaled if it differs from the run's
+    capacity: int  # agent steps of the measured replay
 
 
 def rehearse(config: Config, model: Model, needs: MemoryNeeds, say: Callable[[str], None]) -> Rates:
-    """Measure a run whose needs fit; `say` is told what is being measured."""
+    """Measure a run whose needs fit; `say` reports what is being measured."""
     batch = measured_batch(config, model, jax.default_backend())
     capacity = min(needs.sizes.capacity, max(2_000, 10 * batch, RING_BYTES // needs.per_step))
     changes: dict[str, int | str] = {"learner.batch_size": batch, "replay.capacity": capacity}
     if needs.sizes.on_host:
-        changes["replay.memory"] = "host"  # a small one would fit on the device
+        changes["replay.memory"] = "host"  # because the short one would fit on the device
     small = override(config, changes)
     scale = update_flops(config, model) / update_flops(small, model) if small != config else 1.0
     parts = {"acting": _acting, "learning": _learning, "evaluation": _evaluation}
@@ -71,7 +71,7 @@ def rehearse(config: Config, model: Model, needs: MemoryNeeds, say: Callable[[st
 
 
 def measured_batch(config: Config, model: Model, platform: str) -> int:
-    """The batch of the run; on a CPU a half, a quarter, ... of it, if that is too slow to wait."""
+    """The batch size of the run; on a CPU a half, a quarter, ... if it would take too long."""
     batch = config.learner.batch_size
     if platform != "cpu":
         return batch
@@ -84,7 +84,7 @@ def measured_batch(config: Config, model: Model, platform: str) -> int:
 
 @contextmanager
 def _opened(config: Config) -> Iterator[tuple[Run, float]]:
-    """A run that says nothing and leaves nothing, and the seconds that its start took."""
+    """A run without output or files left behind, and the seconds of its start."""
     with tempfile.TemporaryDirectory(prefix="ez_jax-plan-") as folder:
         changes = {
             "run_dir": folder,
@@ -101,7 +101,7 @@ def _opened(config: Config) -> Iterator[tuple[Run, float]]:
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """Seconds of the first call beyond those that its work takes, and of one unit of work."""
+    """Extra seconds of the first call, and seconds of one unit of work."""
 
     first: float
     each: float
@@ -110,11 +110,11 @@ class Timing:
 def _repeat(
     work: Callable[[int], int], seconds: float, clock: Callable[[], float] = time.perf_counter
 ) -> Timing:
-    """Time `work(n)`, which does something n times and returns the units of work done."""
+    """Time `work(n)`, which repeats something n times and returns the units of work done."""
     times: list[float] = []
     units: list[int] = []
     n = 1
-    for round_ in range(3):  # compiling; to know how often; to measure
+    for round_ in range(3):  # compile; find the number of repeats; measure
         if round_ == 2:
             n = min(MOST, max(1, int(seconds / max(times[1], 1e-6))))
         began = clock()
@@ -148,7 +148,7 @@ def _learning(run: Run) -> Iterator[Callable[[int], int]]:
 
     def learn(times: int) -> int:
         for i in range(times):
-            if i == 0 or config.reanalyse.mode == "buffer":  # where a search leaves nothing to do
+            if i == 0 or config.reanalyse.mode == "buffer":  # because a search leaves nothing to do
                 train, replay = run.state.train, run.state.replay
                 replay = refill(replay, jax.random.fold_in(key, i), train.updates)
                 run.state = run.state.replace(replay=replay)
@@ -160,7 +160,7 @@ def _learning(run: Run) -> Iterator[Callable[[int], int]]:
 
 
 def _as_full(replay: Replay, key: jax.Array, updates: jax.Array, *, share: float) -> Replay:
-    """The replay as if full, with as many rows too old to use as there are in a long run."""
+    """Make the replay look full, with as many outdated rows as in a long run."""
     is_old = jax.random.uniform(key, replay.priority.shape) < share
     rows = replay.rows.replace(searched=jnp.where(is_old, NEVER, updates))
     count = jnp.maximum(replay.count, 2 * replay.priority.shape[0])
