@@ -184,6 +184,7 @@ def test_without_statistics_there_is_no_value_gap():
     assert float(unrolled("sample")[1].value_gap) == 0
 
 
+@pytest.mark.long
 def test_the_value_gap_is_that_of_some_samples_when_acting():
     norm = "batch_per_depth"
     batch, found = unrolled(norm)

@@ -86,6 +86,7 @@ def jitted_n_step(batch, worth, td_steps):
     return n_step_value(batch, bootstrap, steps, discount=DISCOUNT)
 
 
+@pytest.mark.long
 def test_a_constant_reward_has_one_value_throughout_a_long_episode():
     # Reward 1 for ever is worth 1 / (1 - gamma) at every step, and the network says so: a seam
     # anywhere, or a bootstrap dropped, would show.

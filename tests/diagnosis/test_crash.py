@@ -125,6 +125,7 @@ def test_the_same_update_is_made_again_and_the_array_at_fault_is_named(failed, c
     assert told.endswith(crash_bundle.read(failed[0]).traceback)
 
 
+@pytest.mark.long
 def test_an_update_that_is_finite_is_said_to_be(failed):
     bundle = crash_bundle.read(failed[0])
     arrays = {

@@ -121,7 +121,7 @@ def test_the_settings_are_those_of_the_command_line(checked):
     assert "a perceptron over 3 frames" in told
 
 
-@pytest.mark.parametrize("game", ["CartPole", "Catch-bsuite"])
+@pytest.mark.parametrize("game", ["CartPole", pytest.param("Catch-bsuite", marks=pytest.mark.long)])
 def test_games_of_every_library_are_checked(checked, game):
     code, verdicts, told = checked(game)
     assert (code, flawed(verdicts, "NOTE")) == (exits.DONE, [])

@@ -220,6 +220,7 @@ def test_frames_are_area_averages_of_the_screen():
     assert np.mean(np.abs(averages - frame) <= 1) > 0.9
 
 
+@pytest.mark.long
 def test_all_games_of_atari_100k_step():
     for game in games.ATARI_100K:
         spec, rows = play(game, steps=2)

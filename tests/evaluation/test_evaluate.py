@@ -95,6 +95,7 @@ def test_evaluations_leave_the_runs_own_scores_and_each_other_alone(run, monkeyp
     assert record.scores == json.loads(own)
 
 
+@pytest.mark.long
 def test_each_game_has_its_own_seed_however_many_run_side_by_side(agent):
     def returns(**changes):
         config = override(agent.config, {f"eval.{key}": value for key, value in changes.items()})
@@ -106,6 +107,7 @@ def test_each_game_has_its_own_seed_however_many_run_side_by_side(agent):
     assert len(set(together)) > 1, "games from different seeds differ"
 
 
+@pytest.mark.long
 def test_the_same_games_are_played_with_several_numbers_of_simulations(
     run, agent, monkeypatch, capsys
 ):

@@ -160,8 +160,16 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
+SLOW_PAGES = ("extending",)
+WITH_EXAMPLES = [
+    pytest.param(p, id=p.stem, marks=pytest.mark.long if p.stem in SLOW_PAGES else ())
+    for p in PAGES
+    if blocks(p, "python")
+]
+
+
 @pytest.mark.usefixtures("quick_compiling")
-@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: p.stem)
+@pytest.mark.parametrize("page", WITH_EXAMPLES)
 def test_examples_run_from_top_to_bottom(page, finished, tmp_path, monkeypatch):
     run = tmp_path / "runs/CartPole/default/seed0"
     run.parent.mkdir(parents=True)

@@ -342,6 +342,7 @@ def imported(weights: Path, game: str, out: Path) -> int:
     return exits.guarded(lambda: main([str(weights), "--game", game, "--out", str(out)]))
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("quick_compiling")
 def test_the_command_makes_a_run_that_can_be_loaded_and_plays(weights, official, tmp_path, capsys):
     folder = tmp_path / "runs" / "official"

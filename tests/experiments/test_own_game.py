@@ -50,6 +50,7 @@ def test_the_picture_shows_bird_and_wall():
     assert colours == {own_game.SKY, own_game.WALL, own_game.BIRD}
 
 
+@pytest.mark.long
 def test_the_doctor_finds_nothing_to_fix():
     done = runs.wait(runs.start("ez_jax.doctor", f"env={GAME}", "network.support=14", "quick=true"))
     assert (done.returncode, done.stderr) == (exits.DONE, "")

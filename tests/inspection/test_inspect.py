@@ -310,6 +310,7 @@ def test_the_sentences_warn_where_the_numbers_are_bad(played, dreamt, monkeypatc
 # The page.
 
 
+@pytest.mark.long
 def test_a_game_is_the_one_that_evaluation_played(finished, written):
     scores = json.loads((finished.folder / "scores.json").read_text())
     found = data_of(written[0].read_text())

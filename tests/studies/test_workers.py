@@ -227,7 +227,7 @@ def _plain(chosen):
     [
         ("joblib", 1),
         pytest.param("joblib", 2, marks=pytest.mark.slow),
-        ("submitit_local", 2),
+        pytest.param("submitit_local", 2, marks=pytest.mark.long),
     ],
 )
 def test_launchers_of_hydra_start_workers_of_the_ledger(tmp_path, monkeypatch, launcher, count):

@@ -242,6 +242,7 @@ def test_in_one_memory_frames_stay_with_the_replay(tiny, monkeypatch):
     assert not needs.memory_needs(config, tiny.model).sizes.on_host
 
 
+@pytest.mark.long
 def test_a_large_run_is_planned_for_a_device_that_its_replay_does_not_fit(monkeypatch):
     available = Available(device=80 * 10**9, host=200 * 10**9, is_shared=False)
     monkeypatch.setattr(free_memory, "available_memory", lambda: available)
