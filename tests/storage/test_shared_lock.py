@@ -123,7 +123,7 @@ def test_another_machine_has_it_until_its_file_is_deleted(path, file, part):
     words = shared_lock._here(file).split(" ")
     words[part] = "elsewhere"  # another host, boot, network, or way to the folder
     file.write_text(" ".join(words))
-    with pytest.raises(Busy, match=r"if that process no longer exists, delete seed0\.lock\.machine"):
+    with pytest.raises(Busy, match=r"no longer exists, delete seed0\.lock\.machine"):
         MachineLock(path)
     assert shared_lock.is_taken(path)
     file.unlink()
