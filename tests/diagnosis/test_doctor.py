@@ -170,7 +170,7 @@ def idle_gpu(monkeypatch):
 @pytest.mark.parametrize(("version", "extra"), [("12.8", "cuda12"), ("13.0", "cuda13")])
 def test_an_idle_gpu_needs_the_extra_of_its_driver(idle_gpu, version, extra):
     idle_gpu(version)
-    fix = fix_of("NVIDIA GPU", RuntimeError, "NVIDIA H200, NVIDIA H200 is there, but JAX sees")
+    fix = fix_of("NVIDIA GPU", RuntimeError, "found NVIDIA H200, NVIDIA H200, but JAX sees")
     assert fix == f'pip install -e ".[{extra}]"'
 
 

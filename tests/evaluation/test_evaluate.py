@@ -204,7 +204,7 @@ def test_noise_is_a_protocol_of_its_own_and_leaves_the_runs_own_scores(run, monk
     record = collect.read_run(run, last=1, final="scores")
     assert (record.final, len(record.evaluated)) == (json.loads(before)["mean"], 1)
     told = capsys.readouterr().out
-    assert "of another protocol than the run's own: epsilon=0.5" in told
+    assert "another protocol than the run's own: epsilon=0.5" in told
     assert f"({noisy['episodes']} episodes, {noisy['distinct']} distinct)" in told
 
 
@@ -213,7 +213,7 @@ def test_scores_of_another_protocol_are_told_as_such(run, monkeypatch, capsys):
     words = [f"run={run}", "env.sticky_actions=0.25", "eval.episodes=2"]
     assert evaluated(monkeypatch, *words) == exits.DONE
     told = capsys.readouterr().out
-    assert "of another protocol than the run's own: sticky_actions=0.25" in told
+    assert "another protocol than the run's own: sticky_actions=0.25" in told
 
 
 @pytest.mark.long

@@ -182,7 +182,7 @@ def test_single_seeds_are_shown_without_intervals(tmp_path, monkeypatch, capsys)
     ("words", "message"),
     [
         ([], "which runs? name the folders"),
-        (["/nowhere"], "/nowhere is no folder"),
+        (["/nowhere"], "/nowhere is not a folder"),
         (["{empty}"], "there is no run below"),
         (["{empty}", "last=0"], "at least one evaluation"),
         (["{empty}", "final=best"], "choose training or scores"),

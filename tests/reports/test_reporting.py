@@ -95,7 +95,7 @@ def test_the_baseline_is_the_most_common_then_the_default_or_that_of_the_ablatio
     assert group(tmp_path)[0].baseline.finals == [1.0]
     (tmp_path / "ablation.json").write_text('{"plans": {"CartPole": {"arms": []}}}')
     collect.read_baseline.cache_clear()
-    with pytest.raises(BadInput, match="it holds no baseline of CartPole"):
+    with pytest.raises(BadInput, match="it has no baseline for CartPole"):
         group(tmp_path)
 
 
@@ -116,7 +116,7 @@ def test_unfinished_missing_and_doubled_runs_are_named_and_left_out(tmp_path):
     assert panel.baseline.seeds == (0, 1, 2, 3)
     assert panel.baseline.finals[3] == 2
     told = "\n".join(panel.warnings)
-    assert "late is not finished (400 of 1,000 agent steps, 100 of 400 updates) and counted" in told
+    assert "late is not finished (400 of 1,000 agent steps, 100 of 400 updates) and is" in told
     assert "consistency=false: seed 3 is missing" in told
 
 

@@ -218,7 +218,7 @@ def edit(path, change):
         (lambda meta: meta.update(format="1"), "meta.json was not written by ez_jax"),
         (lambda meta: meta.pop("format"), "meta.json was not written by ez_jax"),
         (lambda meta: meta.update(step=6), "it is that of step 6"),
-        (lambda meta: meta.update(more=float("nan")), "meta.json is damaged: it is no JSON"),
+        (lambda meta: meta.update(more=float("nan")), "meta.json is damaged: it is not JSON"),
     ],
 )
 def test_an_index_of_other_types_is_refused(checkpoint, change, message):
@@ -229,7 +229,7 @@ def test_an_index_of_other_types_is_refused(checkpoint, change, message):
 @pytest.mark.parametrize("raw", [b"[" * 200_000, b'{"a": 1, "a": 2}', b"\xff", b"", b"1" * 5000])
 def test_an_index_that_is_no_plain_json_is_refused(checkpoint, raw):
     (checkpoint / "meta.json").write_bytes(raw)
-    refused(checkpoint, "meta.json is damaged: it is no JSON")
+    refused(checkpoint, "meta.json is damaged: it is not JSON")
 
 
 def test_an_absurd_shape_in_the_index_is_refused_before_any_array_is_read(checkpoint):
@@ -325,7 +325,7 @@ def written_anew(checkpoint, name="w", **metadata):
 )
 def test_arrays_larger_than_the_index_tells_are_refused_unread(checkpoint, metadata):
     written_anew(checkpoint, **metadata)
-    refused(checkpoint, r"train is damaged: w is .* which meta\.json does not tell")
+    refused(checkpoint, r"train is damaged: w is .* unlike in meta\.json")
 
 
 @pytest.mark.parametrize(

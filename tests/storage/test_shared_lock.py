@@ -123,7 +123,7 @@ def test_another_machine_has_it_until_its_file_is_deleted(path, file, part):
     words = shared_lock._here(file).split(" ")
     words[part] = "elsewhere"  # another host, boot, network, or way to the folder
     file.write_text(" ".join(words))
-    with pytest.raises(Busy, match=r"if there is none any more, delete seed0\.lock\.machine"):
+    with pytest.raises(Busy, match=r"no longer exists, delete seed0\.lock\.machine"):
         MachineLock(path)
     assert shared_lock.is_taken(path)
     file.unlink()
@@ -141,7 +141,7 @@ def test_a_file_that_says_nothing_means_that_it_is_held(path, file, text):
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
-    with pytest.raises(BadInput, match=r"cannot be made there \(No such file"):
+    with pytest.raises(BadInput, match=r"cannot be created there \(No such file"):
         MachineLock(tmp_path / "absent" / "seed0.lock")
 
 

@@ -131,7 +131,7 @@ def test_what_every_run_gets_and_the_presets_of_a_game_reach_the_runs(command, t
         (["hydra.sweep.dir=x"], "write workers=4 hydra/launcher=joblib"),
         (["retries=-1"], "must lie between 0 and"),
         (["status=maybe"], "expected true or false"),
-        (["status=true", "name=none"], "holds no study: ablation.json: No such file"),
+        (["status=true", "name=none"], "has no study: ablation.json: No such file"),
         (["switches=augmentation"], "there is nothing to compare in CartPole (augmentation: only"),
         (["workers=1", "hydra/launcher=jobslib"], "jobslib"),
     ],

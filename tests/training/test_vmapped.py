@@ -160,7 +160,7 @@ def test_what_a_signal_left_out_at_the_end_is_made_up_for(tmp_path):
     ("runs_of", "words"),
     [
         ([{}, {"learner.batch_size": 8}], "may not differ in learner.batch_size"),
-        ([{"run_dir": "b"}, {}, {}], "2 runs have the folder a: give each a seed or name"),
+        ([{"run_dir": "b"}, {}, {}], "2 runs have the folder a: give each its own seed or name"),
         ([{"game": "CartPole"}, {"game": "CartPole", "run_dir": "b"}], "only games of gymnax"),
     ],
 )
