@@ -88,11 +88,12 @@ def gpu_evaluation() -> str:
     beside = ", ".join(
         f"{name} {number(published[name])}" for name in ("random", "human", "MuZero")
     )
+    mean, error, median = (number(found[key]) for key in ("mean", "standard_error", "median"))
     return (
-        f"Its last weights, {found['agent_steps']:,} agent steps and {found['updates']:,} updates "
-        f"old, score **{number(found['mean'])} ± {number(found['standard_error'])}** in "
-        f"{found['episodes']} episodes of Breakout without noise, of which "
-        f"{found['distinct_games']} differ (played on a CPU). Published, after 100,000 steps: "
-        f"{beside}, EfficientZero {number(published['EfficientZero'])}. One seed of one game "
-        "shows that it learns, not how well."
+        f"Its last weights ({found['agent_steps']:,} agent steps, {found['updates']:,} updates) "
+        f"score **{mean} ± {error}** (median {median}) in {found['episodes']} episodes of "
+        f"Breakout without noise, {found['distinct_games']} of them distinct; played on a CPU, at "
+        f"most {found['protocol']['max_episode_steps']:,} steps each. Published, after 100,000 "
+        f"steps: {beside}, EfficientZero {number(published['EfficientZero'])}. One seed of one "
+        "game shows that it learns, not how well."
     )
