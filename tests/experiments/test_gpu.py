@@ -1,5 +1,6 @@
 """First light on an accelerator: what is told of it, and all of it in a size for a CPU."""
 
+import dataclasses
 import json
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 from runs import ROOT
 
 import ez_jax
+from experiments.gpu import probe
 from experiments.gpu.__main__ import main
 from experiments.gpu.rows import Rows
 from experiments.gpu.settings import PARTS, SETTINGS, SMALL
@@ -64,7 +66,17 @@ def test_the_words_of_a_run_may_stand_anywhere(monkeypatch, tmp_path):
     assert (setting, words) == ("fast", ["seed=1", "learner.start=4"])
 
 
-@pytest.mark.long
+def test_the_machine_itself_is_measured(tmp_path):
+    rows, sizes = Rows(tmp_path, 60), dataclasses.replace(SMALL, matrix=32, copied=2**10, trips=3)
+    probe.ceilings(rows, sizes)
+    probe.loops(rows, sizes)
+    assert {row["what"] for row in rows.read("ceiling")} >= {"product bfloat16", "copy"}
+    assert all(row["ms"] >= row["least_ms"] > 0 for row in rows.read("ceiling"))
+    lengths = [(row["length"], row["kernels"]) for row in rows.read("loop")]
+    assert sorted(lengths) == [("known", 2), ("known", 16), ("unknown", 2), ("unknown", 16)]
+
+
+@pytest.mark.slow
 def test_it_measures_then_learns_and_goes_on(tmp_path):
     def call(*words):
         command = [sys.executable, "-m", "experiments.gpu", *words, "--small"]
@@ -83,7 +95,7 @@ def test_it_measures_then_learns_and_goes_on(tmp_path):
     )
     reached = 0
     for _ in range(2):
-        code, rows = call("learn", "--seconds=75")
+        code, rows = call("learn", "--seconds=160")
         assert code == 128 + signal.SIGINT
         assert rows[-1]["kind"] == "run"
         now = json.loads((tmp_path / "curve.json").read_text())["curve"][-1]["updates"]
