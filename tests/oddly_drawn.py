@@ -52,7 +52,7 @@ UNDRAWN = {  # what render() does, and what is said of it
     "Transparent": (drawing(np.zeros((9, 9, 4), np.uint8)), "returned uint8[9, 9, 4]"),
     "Lists": (drawing([[0]]), "returned list"),
     "Empty": (drawing(np.zeros((0, 0, 3), np.uint8)), "returned uint8[0, 0, 3]"),
-    "Growing": (growing, "pictures of different sizes"),
+    "Growing": (growing, "images of different sizes"),
     "Breaking": (breaking, "OSError: no display"),
     "Leaving": (leaving, "ended the process (exit code window closed)"),
 }

@@ -71,7 +71,7 @@ class Fault(RuntimeError):
     """
 
     def __init__(self, sentence: object, fix: str = ""):
-        """One line, whatever the sentence quotes; what would mend it, for who looks at a game."""
+        """One line, whatever the sentence quotes; `fix` is for the checks of a game."""
         super().__init__(one_line(sentence))
         self.fix = fix
 

@@ -1,11 +1,11 @@
-"""How much a search does where the configuration leaves it to the number of actions."""
+"""The size of a search if the configuration leaves it to the number of actions."""
 
 import math
 from typing import NamedTuple
 
 from ez_jax.config.settings import Config, SearchConfig
 
-# EfficientZero V2's code: up to how many actions, simulations, actions considered at the root.
+# EfficientZero V2's code: largest number of actions, simulations, actions considered at the root.
 _BUDGETS = ((3, 4, 2), (15, 16, 4), (math.inf, 16, 8))
 
 
@@ -17,7 +17,7 @@ class SearchBudget(NamedTuple):
 
 
 def search_budget(config: SearchConfig, num_actions: int) -> SearchBudget:
-    """What is configured, and for every 0 what EfficientZero V2 takes for so many actions."""
+    """The configured size; for each 0, EfficientZero V2's choice for this number of actions."""
     usual = next(SearchBudget(n, m) for most, n, m in _BUDGETS if num_actions <= most)
     return SearchBudget(
         num_simulations=config.num_simulations or usual.num_simulations,
@@ -26,5 +26,5 @@ def search_budget(config: SearchConfig, num_actions: int) -> SearchBudget:
 
 
 def eval_simulations(config: Config, num_actions: int) -> int:
-    """Simulations of a search in an evaluation."""
+    """Number of simulations in an evaluation."""
     return config.eval.num_simulations or search_budget(config.search, num_actions).num_simulations

@@ -1,5 +1,5 @@
 "use strict";
-// The data of the page, small helpers, and the present step with those who want to hear of it.
+// The data of the page, small helpers, and the current step with its listeners.
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const STEPS = DATA.steps;
@@ -30,7 +30,7 @@ function number(value) {
 const whole = (value) => value.toLocaleString("en");
 const actionName = (action) => DATA.actions[action];
 
-// The present step; everything that shows it is drawn once per frame of the screen.
+// The current step; everything that shows it is drawn once per frame of the screen.
 const listeners = [];
 let present = 0;
 let isDrawing = false;

@@ -85,7 +85,7 @@ function drawSeries(svg, series, x, y, width) {
 
 // A chart of series over whole numbers. Options: title, series [{name, kind, values, bars}], first
 // (number of the first value), height, zero (0 is shown), ends (where lines are drawn), pick (what
-// a click on a position does), follow (a cursor shows the present step).
+// a click on a position does), follow (a cursor shows the current step).
 function chart(host, options) {
   const figure = make("figure");
   const legend = make("div", { class: "legend" });
@@ -132,7 +132,7 @@ function drawChart(hole, figure, options) {
   });
   axes(svg, box, x, y, { first, last: first + count - 1 });
   for (const i of options.ends || []) {
-    const about = makeSvg("title", {}, "an episode of training ends");
+    const about = makeSvg("title", {}, "a training episode ends");
     svg.append(makeSvg("path", { d: `M${x(i)} ${MARGIN.top}V${box.bottom}`, class: "ends" }, about));
   }
   for (const series of options.series) drawSeries(svg, series, x, y, gap);
@@ -143,7 +143,7 @@ function drawChart(hole, figure, options) {
   return (step) => cursor.setAttribute("d", `M${x(step)} ${MARGIN.top}V${box.bottom}`);
 }
 
-// Tell where the pointer is, in units of the drawing, at a press and while it is held.
+// Report the position of the pointer, in units of the drawing, while it is pressed.
 function listen(svg, width, tell) {
   const told = (event) => {
     const frame = svg.getBoundingClientRect();
@@ -153,7 +153,7 @@ function listen(svg, width, tell) {
   svg.addEventListener("pointermove", (event) => event.buttons && told(event));
 }
 
-// Predicted against realised values, the present step marked; on the diagonal they agree.
+// Predicted against realised values, with the current step marked; on the diagonal they agree.
 function scatter(host, options) {
   const figure = make("figure"), hole = make("div");
   const legend = make("div", { class: "legend" }, options.note);

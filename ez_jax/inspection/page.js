@@ -28,7 +28,7 @@ function drawFrame(step) {
     image.alt = `The game ${about}`;
     image.className = Math.min(width, height) <= 200 ? "pixels" : "";
   } else {
-    byId("observation").textContent = `This game draws no picture. What the agent observes ${about}:\n` +
+    byId("observation").textContent = `This game renders no image. The agent's observation ${about}:\n` +
       STEPS.observation[step].map(number).join("  ");
   }
 }
@@ -88,7 +88,7 @@ function startOverview() {
   const shared = { pick: setStep, follow: true };
   const ends = STEPS.ends.flatMap((end, t) => (end ? [t] : []));
   chart(host, {
-    ...shared, title: "Value and what was realised", height: 190, ends,
+    ...shared, title: "Value and realised return", height: 190, ends,
     series: [
       { name: "network", kind: "predicted", values: STEPS.value },
       { name: "search", kind: "searched", values: STEPS.search_value },
@@ -118,11 +118,11 @@ function startImagined() {
     title, first, zero: first === 1, height: 150, pad: true, narrow: true,
     series: [
       { name: "imagined", kind: "predicted", values: [0] },
-      { name: "real", kind: "realised", values: [0] },
+      { name: "actual", kind: "realised", values: [0] },
     ],
   });
   const prefixes = start("Value prefix by depth", 1), values = start("Value by depth", 0);
-  // The values of a step as far as it is known what came.
+  // The values of a step as far as the actual ones are known.
   const known = (name, step) => {
     const real = DATA.real[name][step].filter((value) => value !== null);
     return [DATA.imagined[name][step].slice(0, real.length), real];
@@ -135,11 +135,11 @@ function startImagined() {
   });
 }
 
-// The table of depths: what was imagined, and below it what was real.
+// The table of depths: imagined values, and the actual ones below.
 function drawDepths(step) {
   const plain = (text) => make("td", {}, text);
   const both = (imagined, real) =>
-    make("td", {}, number(imagined), make("span", { class: "real" }, `real ${number(real)}`));
+    make("td", {}, number(imagined), make("span", { class: "real" }, `actual ${number(real)}`));
   const row = (depth, ...cells) => make("tr", {}, make("th", { scope: "row" }, String(depth)), ...cells);
   const now = both(STEPS.value[step], STEPS.realised[step]);
   const rows = [row(0, plain("–"), plain("–"), plain("–"), now)];
@@ -169,7 +169,7 @@ function startErrors() {
   scatter(host, {
     title: "Value calibration", height: 190,
     xs: STEPS.value, ys: STEPS.realised, xName: "network's value", yName: "realised",
-    note: `mean difference ${number(bias)}, correlation ${number(correlation)}; orange: present step`,
+    note: `mean difference ${number(bias)}, correlation ${number(correlation)}; orange: current step`,
   });
 }
 
@@ -197,7 +197,7 @@ function startControls() {
   byId("play").addEventListener("click", togglePlay);
   byId("speed").addEventListener("change", () => timer && play(true));
   document.addEventListener("keydown", (event) => {
-    // Where a key has a meaning of its own it keeps it.
+    // Keys keep their own meaning in controls.
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, [role=tree]")) return;
     if (event.key === " " && event.target.closest("button, summary")) return;
     const far = event.shiftKey ? 10 : 1;
@@ -216,7 +216,7 @@ function startControls() {
   });
 }
 
-// On paper there is more room below and less beside, and nothing to open.
+// On paper there is more height and less width, and nothing to open.
 function startPrinting() {
   const words = byId("words");
   let wasOpen = false;

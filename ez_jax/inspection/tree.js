@@ -1,6 +1,6 @@
-// The search tree of the present step: a picture by visits, and a list to open and close.
+// The search tree of the current step: a picture by visits, and a list to open and close.
 
-// What is opened by hand stays so from step to step; a node's name is the path of its actions.
+// Nodes opened by hand stay open from step to step; a node's name is the path of its actions.
 const opened = new Set();
 const closed = new Set();
 let focused = "";

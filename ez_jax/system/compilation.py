@@ -56,8 +56,8 @@ def configure_jax(*, alone: bool = True) -> None:
     except OSError as error:
         jax.config.update("jax_compilation_cache_dir", None)
         sys.stderr.write(
-            f"warning: compiled programs are not kept, as {folder} cannot be made "
-            f"({error.strerror}): every start compiles anew; set JAX_COMPILATION_CACHE_DIR\n"
+            f"warning: compiled programs are not cached because {folder} cannot be created "
+            f"({error.strerror}), and every start compiles again; set JAX_COMPILATION_CACHE_DIR\n"
         )
     # JAX would warn of a read-only or full folder once per program; `python -m ez_jax.doctor`
     # checks it instead.

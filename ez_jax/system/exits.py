@@ -1,4 +1,4 @@
-"""How a command ends: exit codes, and what is said of an error on the way out."""
+"""How a command ends: exit codes, and messages about errors."""
 
 import errno
 import os
@@ -18,7 +18,7 @@ FULL_ERRORS = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
 
 def guarded(action: Callable[[], int | None], *, full_errors: bool = FULL_ERRORS) -> int:
-    """Do something and return its exit code, with what went wrong told on stderr."""
+    """Run an action and return its exit code; errors are reported on stderr."""
     try:
         code = action() or DONE
         sys.stdout.flush()
@@ -51,7 +51,7 @@ def guarded(action: Callable[[], int | None], *, full_errors: bool = FULL_ERRORS
 
 
 def _nobody_reads() -> bool:
-    """Whether the reader of our output is gone, as `| head` is; then what is left goes nowhere."""
+    """Whether the reader of our output has ended, like `| head`; then the rest is discarded."""
     poll = select.poll()
     poll.register(sys.stdout.fileno(), select.POLLERR)
     if is_gone := bool(poll.poll(0)):

@@ -135,13 +135,13 @@ def _cache() -> str:
     folder = jax.config.jax_compilation_cache_dir
     if not folder or not jax.config.jax_enable_compilation_cache:
         is_asked = "JAX_COMPILATION_CACHE_DIR" in os.environ
-        return "not kept: every start compiles anew" if is_asked else compilation.NO_CACHE
+        return "not cached: every start compiles again" if is_asked else compilation.NO_CACHE
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
-            return f"kept in {folder}, which can be written"
+            return f"cached in {folder}, which can be written"
     except OSError as error:
         return (
-            f"{folder} cannot be written ({error.strerror}), so every start compiles anew: "
+            f"{folder} cannot be written ({error.strerror}), so every start compiles again: "
             "set JAX_COMPILATION_CACHE_DIR to another folder"
         )

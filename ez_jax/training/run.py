@@ -85,7 +85,7 @@ class Run(contextlib.AbstractContextManager["Run"]):
         opened.enter_context(bar)  # while the run lasts
 
     def _make_steps(self) -> None:
-        """The jitted steps of the loop."""
+        """Make the jitted steps of the loop."""
         config, model = self.config, self.model
         search = make_search(config.search, model, discount=config.discount, explore=True)
         prepare = make_prepare(
@@ -99,7 +99,7 @@ class Run(contextlib.AbstractContextManager["Run"]):
         self._in_group = processes.same(tuple(np.int32(i) for i in group))
 
     def _start_or_restore(self, has_frames: bool) -> Clocks | None:
-        """The state at the beginning, or of the newest sound checkpoint, whose clocks these are."""
+        """The initial state, or that of the newest undamaged checkpoint, with its clocks."""
         init_state = functools.partial(init_run_state, self.config, self.model, has_frames)
         saved = saving.restore(
             self.record.checkpointer, init_state, self.games.save().actions, self._source.frames
@@ -117,11 +117,11 @@ class Run(contextlib.AbstractContextManager["Run"]):
 
     @property
     def clocks(self) -> Clocks:
-        """How far it has come."""
+        """The progress of the run."""
         return self.record.clocks
 
     def begin(self) -> TimeStep:
-        """The time step at which the run goes on."""
+        """Start or resume; returns the first time step."""
         saved = self.games_to_come
         if saved is not None:
             self.report()  # an evaluation that a signal cut off, or that failed
@@ -153,13 +153,13 @@ class Run(contextlib.AbstractContextManager["Run"]):
         return step
 
     def collects(self) -> bool:
-        """Whether there is more to play."""
+        """Whether there are steps left."""
         ended = self.clocks.agent_steps >= self.config.total_agent_steps
         return not ended and not self.is_stopped
 
     @watchdog.at("fetching actions from the device")
     def decide(self, step: TimeStep) -> np.ndarray:
-        """Search in all environments and record the decisions: the actions i32[N]."""
+        """Search in all environments and record the decisions; returns the actions i32[N]."""
         config, state, clocks = self.config, self.state, self.clocks
         held = state.train.variables, state.replay, state.metrics, state.frames
         played = processes.total(int(np.sum(~step.is_last)))
@@ -205,11 +205,11 @@ class Run(contextlib.AbstractContextManager["Run"]):
         self.progress.warn(said)
 
     def updates_due(self) -> int:
-        """Updates that the data collected so far is owed."""
+        """Updates that are due for the data collected so far."""
         return schedules.updates_due(self.config, self.clocks)
 
     def updates_left(self) -> int:
-        """A handful of the updates that run past the data; 0 when all are done or asked to stop."""
+        """The next updates after the last step; 0 when all are done or the run has to stop."""
         return 0 if self.is_stopped else schedules.updates_left(self.config, self.clocks)
 
     @watchdog.at("handing updates to the device")
@@ -254,7 +254,7 @@ class Run(contextlib.AbstractContextManager["Run"]):
 
     @watchdog.at("fetching metrics from the device")
     def log(self) -> None:
-        """Fetch what was summed on the device and write one line."""
+        """Fetch the sums from the device and write one line of metrics."""
         sums, games = jax.device_get(self.state.metrics), {}
         if finished := self.games.take_finished():
             returns, lengths = zip(*finished, strict=True)
@@ -300,7 +300,7 @@ class Run(contextlib.AbstractContextManager["Run"]):
         self.progress.evaluation(self.record.now(), measured, remark)
 
     def save(self) -> None:
-        """Save everything; the writing goes on in the background."""
+        """Save everything, in the background."""
         games, frames = self.games_to_come or self.games.save(), self._source.frames
         self.record.save(
             lambda checkpointer, now: saving.save(
@@ -335,7 +335,7 @@ class Run(contextlib.AbstractContextManager["Run"]):
         self._open.__exit__(*raised)
 
     def _leave_crash_bundle(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        """Write down what there is of it, if it failed, perhaps while it was being built."""
+        """Write a crash bundle if the run failed, perhaps while it was starting."""
         games, state = vars(self).get("games"), vars(self).get("state")
         known = crash_bundle.FailedRun(
             folder=self.record.folder,

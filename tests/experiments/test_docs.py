@@ -1,9 +1,11 @@
 """The site of the documentation: it builds, stands alone, and says what the code does."""
 
+import ast
 import configparser
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +24,7 @@ from ez_jax.agent.search import search
 from ez_jax.agent.targets import targets
 from ez_jax.config import dotted_keys, presets
 from ez_jax.storage.metrics import read_metrics
+from ez_jax.system import exits
 from ez_jax.terminal import arguments
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -239,6 +242,41 @@ def test_latex_that_cannot_be_drawn_ends_the_build(latex):
 def test_a_macro_that_cannot_be_expanded_ends_the_build(text):
     with pytest.raises(PluginError, match=r"page\.md"):
         hooks.expand(text, "page.md")
+
+
+def test_the_landing_page_names_every_page():
+    pages = {page.name for page in PAGES} - {"index.md"}
+    assert set(re.findall(r"\]\((\w+\.md)\)", (ROOT / "docs/index.md").read_text())) == pages
+
+
+def test_warnings_of_the_handbook_are_those_of_the_code():
+    text = (ROOT / "docs/troubleshooting.md").read_text()
+    warnings = re.findall(r'^\| "(.+?)" \|', text, re.MULTILINE)
+    code = [
+        node
+        for path in (ROOT / "ez_jax").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+    ]
+    said = [
+        node.value
+        for node in code
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    assert len(warnings) == 5
+    for part in (part for warning in warnings for part in warning.split("…")):
+        assert any(part in sentence for sentence in said), part
+
+
+def test_exit_codes_of_the_handbook_are_those_of_the_commands():
+    text = (ROOT / "docs/quickstart.md").read_text().partition("## Exit codes")[2]
+    codes = list(map(int, re.findall(r"^\| (\d+) \|", text, re.MULTILINE)))
+    assert codes == [
+        exits.DONE,
+        exits.FAILED,
+        exits.BAD_INPUT,
+        exits.INTERRUPTED,
+        128 + signal.SIGABRT,
+    ]
 
 
 def test_the_repository_has_one_address():

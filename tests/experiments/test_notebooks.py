@@ -96,6 +96,14 @@ def test_outputs_are_committed_without_errors_or_traces_of_a_machine(notebook):
         assert not re.search(r"^\S*Warning", text, re.MULTILINE)
 
 
+def test_the_quick_start_has_the_numbers_of_the_readme():
+    notebook = nbformat.read(notebooks.FOLDER / f"{NAMES[0]}.ipynb", as_version=4)
+    readme = (runs.ROOT / "README.md").read_text()
+    (row,) = [line for line in readme.splitlines() if line.startswith("| `cartpole` ")]
+    assert "3,003 steps, 44 s" in row
+    assert "3,003 agent steps and 44 s" in notebook.cells[0].source
+
+
 def test_the_game_of_the_notebook_is_the_example(name):
     """The sixth notebook writes the game of `experiments/own_game.py`, but for its name."""
     notebook = nbformat.read(notebooks.FOLDER / f"{NAMES[5]}.ipynb", as_version=4)

@@ -41,7 +41,7 @@ def test_where_nothing_can_be_kept_one_warning_says_so(monkeypatch, capsys, name
     compilation.configure_jax()
     assert jax.config.jax_compilation_cache_dir is None
     said = capsys.readouterr().err
-    assert said.startswith("warning: compiled programs are not kept, as /proc/nowhere")
+    assert said.startswith("warning: compiled programs are not cached because /proc/nowhere")
     assert said.count("\n") == 1
 
 

@@ -188,7 +188,7 @@ def _judge_pictures(pictures: Sequence[np.ndarray]) -> str | Note:
     told = f"{first.shape[1]}x{first.shape[0]} pixels"
     if len({other.shape for other in pictures}) > 1:
         raise Unfit(
-            "render() returned pictures of different sizes",
+            "render() returned images of different sizes",
             "render all images of a game in one size, as a video needs",
         )
     if all(np.array_equal(first, other) for other in pictures[1:]):
