@@ -1,10 +1,12 @@
 """The command line and its output: launching, arguments, sweeps, the help page, progress."""
 
 import io
+import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from ez_jax.config import BadInput
 from ez_jax.system import exits
 
 
@@ -17,4 +19,15 @@ def start(main: Callable[[list[str]], int | None], help_text: str | Callable[[],
     if {"-h", "--help"} & set(words):
         sys.stdout.write(help_text if isinstance(help_text, str) else help_text())
         sys.exit(exits.DONE)
-    sys.exit(exits.guarded(lambda: main(words)))
+    sys.exit(exits.guarded(lambda: _somewhere(main, words)))
+
+
+def _somewhere(main: Callable[[list[str]], int | None], words: list[str]) -> int | None:
+    """Refuse to run in a folder that was deleted, where libraries abort or find nothing."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise BadInput(
+            "the folder that this was started in is gone: `cd` into one that is there"
+        ) from None
+    return main(words)
