@@ -43,7 +43,7 @@ TROUBLES = {  # how often each is drawn
 }  # fmt: skip
 DISK = 80  # MB of a small disk, a little more than a run asks for
 CODES = (exits.DONE, exits.FAILED, exits.BAD_INPUT, exits.INTERRUPTED)
-PATIENCE = 600  # seconds for one command
+PATIENCE = 900  # seconds for one command; one that hangs is ended by SIGABRT
 
 TINY = {
     "total_agent_steps": 120, "updates_per_step": 0.1, "final_updates": 2, "learner.start": 20,
@@ -130,6 +130,7 @@ def start(folder: Path, words: Sequence[str], after: Callable[[], None] | None =
         "PYTHONPATH": f"{ROOT}:{folder}",
         "JAX_PLATFORMS": "cpu",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "PYTHONFAULTHANDLER": "1",
         "JAX_COMPILATION_CACHE_DIR": os.environ.get("JAX_COMPILATION_CACHE_DIR", f"{folder}/xla"),
     }
     return subprocess.Popen(
@@ -143,8 +144,12 @@ def start(folder: Path, words: Sequence[str], after: Callable[[], None] | None =
 
 
 def ended(process: subprocess.Popen[bytes], began: float, wait: float = PATIENCE) -> Ended:
-    """Wait for a command."""
-    output, errors = process.communicate(timeout=wait)
+    """Wait for a command; it is not waited for in vain."""
+    try:
+        output, errors = process.communicate(timeout=wait)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)  # shows where it hangs
+        output, errors = process.communicate()
     texts = (text.decode(errors="replace") for text in (output, errors))
     return Ended(process.returncode, *texts, time.monotonic() - began)
 
