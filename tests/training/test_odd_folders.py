@@ -10,6 +10,7 @@ import tiny
 from failing_games import raising
 
 from ez_jax.config import BadInput, Config, paths, run_folder
+from ez_jax.storage.run_folder import read_config
 from ez_jax.terminal import arguments
 from ez_jax.terminal.progress import Progress
 from ez_jax.training import run as run_module
@@ -56,6 +57,20 @@ def test_no_file_system_takes_so_long_a_path(text):
     assert run_folder(Config(run_dir=f"{255 * 'b'}/{'c/' * 1_500}"))
     with pytest.raises(BadInput, match="too long for a path"):
         run_folder(Config(name=256 * "b"))
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "scores.json", "evaluations", "checkpoints"])
+def test_a_folder_in_the_place_of_a_file_is_told(tmp_path, name):
+    wrong = tmp_path / name
+    if "." in name:
+        wrong.mkdir()
+    else:
+        wrong.write_text("")
+    config = tiny.make_config({"run_dir": str(tmp_path), "game": "CartPole"})
+    with pytest.raises(BadInput, match=f"{wrong} is a (folder|file) where a (file|folder) belongs"):
+        run_module.Run(config, Progress(live=False))
+    with pytest.raises(BadInput, match=f"{wrong} is a (folder|file) where a (file|folder) belongs"):
+        read_config(tmp_path)
 
 
 def test_a_folder_that_is_gone_is_told(tmp_path):
