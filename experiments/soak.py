@@ -195,7 +195,7 @@ class Case:
             self.suffer(seen.seconds)
             again = ended(self.train(self.run_dir), time.monotonic())
             self.expect(again.code == exits.DONE, "it does not go on", again)
-            lost = "no sound checkpoint" in again.errors
+            lost = "is damaged; start in a new run_dir=" in again.errors
             self.expect(not lost, "all checkpoints are lost", again)
             same = curve(self.alone) == curve(self.run_dir)
             self.expect(same, "it has another curve than the run that was left alone", again)

@@ -318,7 +318,11 @@ def test_what_is_no_full_disk_has_its_traceback(capsys, error):
     [
         ("ez_jax.train --help >&-", exits.DONE, ""),
         ("ez_jax.train --help >/dev/full", exits.FAILED, "error: the disk is full; make room"),
-        ("ez_jax.evaluate run=/no/where >&-", exits.BAD_INPUT, "error: /no/where is no run folder"),
+        (
+            "ez_jax.evaluate run=/no/where >&-",
+            exits.BAD_INPUT,
+            "error: /no/where is not a run folder",
+        ),
         ("ez_jax.evaluate run=/no/where >&- 2>&-", exits.BAD_INPUT, ""),
     ],
 )
