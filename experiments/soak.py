@@ -211,7 +211,7 @@ class Case:
             yield
             return
         parent = self.run_dir.parent
-        parent.mkdir()
+        parent.mkdir(exist_ok=True)
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}m", "soak", parent], check=True)
         try:
             yield
