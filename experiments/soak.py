@@ -4,13 +4,18 @@
 
 Each case trains a tiny run to its end, trains the same in another folder where something happens to
 it, and gives the same command again. Whatever happened, the contract is: exit code 0, 1, 2 or 130;
-what was refused is one sentence; no checkpoint that stood is lost; and the run that went on has the
-same curve as the one that was left alone. The last line of stdout counts cases and failures.
+what was refused or filled is one sentence; no checkpoint that stood is lost; and the run that went
+on has the same curve as the one that was left alone. Afterwards the run is evaluated where it lies,
+in a folder of any name. The last line of stdout counts cases and failures.
+
+Full disks are small file systems (`mount -t tmpfs`, for root alone) that are filled while the run
+writes, or a limit on the size of files. `record=FILE` gets a line of JSON for each case.
 """
 
 import ez_jax.system.allocator  # noqa: F401  # isort: skip, before others make threads
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import json
@@ -18,6 +23,7 @@ import os
 import random
 import resource
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,9 +37,13 @@ from ez_jax.system import exits
 from ez_jax.terminal import arguments
 
 ROOT = Path(__file__).parent.parent
-OWN_KEYS = {"seconds": 3600, "seed": 0, "first": 0}
+OWN_KEYS = {"seconds": 3600, "seed": 0, "first": 0, "record": ""}
+TROUBLES = {  # how often each is drawn
+    "SIGKILL": 4, "SIGTERM": 2, "full disk": 3, "largest file": 1, "refused": 1, "faulty game": 2,
+}  # fmt: skip
+DISK = 80  # MB of a small disk, a little more than a run asks for
 CODES = (exits.DONE, exits.FAILED, exits.BAD_INPUT, exits.INTERRUPTED)
-PATIENCE = 600  # seconds for one command
+PATIENCE = 900  # seconds for one command; one that hangs is ended by SIGABRT
 
 TINY = {
     "total_agent_steps": 120, "updates_per_step": 0.1, "final_updates": 2, "learner.start": 20,
@@ -120,6 +130,7 @@ def start(folder: Path, words: Sequence[str], after: Callable[[], None] | None =
         "PYTHONPATH": f"{ROOT}:{folder}",
         "JAX_PLATFORMS": "cpu",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "PYTHONFAULTHANDLER": "1",
         "JAX_COMPILATION_CACHE_DIR": os.environ.get("JAX_COMPILATION_CACHE_DIR", f"{folder}/xla"),
     }
     return subprocess.Popen(
@@ -133,8 +144,12 @@ def start(folder: Path, words: Sequence[str], after: Callable[[], None] | None =
 
 
 def ended(process: subprocess.Popen[bytes], began: float, wait: float = PATIENCE) -> Ended:
-    """Wait for a command."""
-    output, errors = process.communicate(timeout=wait)
+    """Wait for a command; it is not waited for in vain."""
+    try:
+        output, errors = process.communicate(timeout=wait)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)  # shows where it hangs
+        output, errors = process.communicate()
     texts = (text.decode(errors="replace") for text in (output, errors))
     return Ended(process.returncode, *texts, time.monotonic() - began)
 
@@ -146,7 +161,7 @@ class Case:
         """Draw everything."""
         rng = self.rng = random.Random(f"{seed}/{number}")
         self.folder, self.failures = folder, []
-        self.trouble = rng.choice(["kill", "kill", "stop", "full disk", "refused", "faulty game"])
+        self.trouble = rng.choices(list(TROUBLES), list(TROUBLES.values()))[0]
         faulty = f"soak_games:{rng.choice(FAULTY)}-v0"
         self.game = faulty if self.trouble == "faulty game" else rng.choice(SOUND)
         drawn = {key: rng.choice(values) for key, values in DRAWN.items() if rng.random() < 0.4}
@@ -156,7 +171,7 @@ class Case:
         name = "".join(rng.choice(CHARACTERS) for _ in range(length)).replace("${", "$")
         # Whatever quotes surround is taken without them.
         self.run_dir = folder / f"{number}" / f"x{name}x"
-        self.alone = folder / f"{number}" / "alone"
+        self.alone = folder / f"{number}-alone"
 
     def train(self, run_dir: Path, *more: str, after: Callable[[], None] | None = None):
         """Start the training."""
@@ -176,33 +191,89 @@ class Case:
             return self.fail()
         seen = ended(self.train(self.alone), time.monotonic())
         self.expect(seen.code == exits.DONE, "a run that nothing happens to does not end", seen)
-        self.suffer(seen.seconds)
-        again = ended(self.train(self.run_dir), time.monotonic())
-        self.expect(again.code == exits.DONE, "it does not go on", again)
-        self.expect("no sound checkpoint" not in again.errors, "all checkpoints are lost", again)
-        same = curve(self.alone) == curve(self.run_dir)
-        self.expect(same, "it has another curve than the run that was left alone", again)
+        with self.disk():
+            self.suffer(seen.seconds)
+            again = ended(self.train(self.run_dir), time.monotonic())
+            self.expect(again.code == exits.DONE, "it does not go on", again)
+            lost = "is damaged; start in a new run_dir=" in again.errors
+            self.expect(not lost, "all checkpoints are lost", again)
+            same = curve(self.alone) == curve(self.run_dir)
+            self.expect(same, "it has another curve than the run that was left alone", again)
+            self.evaluate()
         return None
+
+    @contextlib.contextmanager
+    def disk(self) -> Iterator[None]:
+        """A small file system for the run, where it is to be filled."""
+        if self.trouble == "full disk" and os.geteuid():
+            self.trouble = "largest file"  # only root may mount a disk
+        if self.trouble != "full disk":
+            yield
+            return
+        parent = self.run_dir.parent
+        parent.mkdir(exist_ok=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}m", "soak", parent], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run(["umount", parent], check=True)
 
     def suffer(self, usual: float) -> None:
         """Train while something happens, up to three times."""
+        happen = {"full disk": self.fill, "largest file": self.limit}.get(self.trouble, self.signal)
         for _ in range(self.rng.randrange(1, 4)):
-            before, began = checkpoints(self.run_dir), time.monotonic()
-            if self.trouble == "full disk":
-                most = int(2 ** self.rng.uniform(8, 18))
-                after = functools.partial(limit, most)
-                seen = ended(self.train(self.run_dir, after=after), began)
-                self.expect(seen.code in CODES, "an unknown exit code", seen)
-            else:
-                process = self.train(self.run_dir)
-                time.sleep(self.rng.uniform(0.2, 1.1) * usual)
-                process.send_signal(signal.SIGKILL if self.trouble == "kill" else signal.SIGTERM)
-                seen = ended(process, began)
-                known = (*CODES, -signal.SIGKILL, -signal.SIGTERM)
-                self.expect(seen.code in known, "an unknown exit code", seen)
+            before = checkpoints(self.run_dir)
+            seen = happen(usual)
             after = checkpoints(self.run_dir)
             lost = before and max(after, default=-1) < max(before)
             self.expect(not lost, f"checkpoints {before} became {after}", seen)
+
+    def signal(self, usual: float) -> Ended:
+        """Send a signal after some time."""
+        number = signal.Signals[self.trouble]
+        process, began = self.train(self.run_dir), time.monotonic()
+        time.sleep(self.rng.uniform(0.2, 1.1) * usual)
+        process.send_signal(number)
+        seen = ended(process, began)
+        # Before Python listens, or while it starts, a signal ends it in the system's own way.
+        self.expect(seen.code in (*CODES, -number), "an unknown exit code", seen)
+        if seen.code == exits.INTERRUPTED:
+            self.expect("Traceback" not in seen.errors, "a traceback of a signal", seen)
+        return seen
+
+    def limit(self, usual: float) -> Ended:
+        """Let no file grow beyond some bytes."""
+        del usual
+        after = functools.partial(limit, int(2 ** self.rng.uniform(8, 18)))
+        seen = ended(self.train(self.run_dir, after=after), time.monotonic())
+        self.expect_full(seen)
+        return seen
+
+    def fill(self, usual: float) -> Ended:
+        """Fill the disk but for some bytes, at some time."""
+        process, began = self.train(self.run_dir), time.monotonic()
+        time.sleep(self.rng.uniform(0.2, 1.1) * usual)
+        filler = self.run_dir.parent / "filler"
+        left = int(2 ** self.rng.uniform(0, 20))
+        with contextlib.suppress(OSError), filler.open("wb") as file:
+            file.write(bytes(max(0, shutil.disk_usage(filler.parent).free - left)))
+        seen = ended(process, began)
+        filler.unlink(missing_ok=True)
+        self.expect_full(seen)
+        return seen
+
+    def expect_full(self, seen: Ended) -> None:
+        """Whatever a full disk came in between of, it is told in a sentence."""
+        self.expect(seen.code in CODES, "an unknown exit code", seen)
+        if seen.code in (exits.FAILED, exits.BAD_INPUT):
+            told = "Traceback" not in seen.errors and "error: " in seen.errors
+            self.expect(told, "a full disk is told otherwise", seen)
+
+    def evaluate(self) -> None:
+        """The run can be used where it lies."""
+        words = ["ez_jax.evaluate", f"run={self.run_dir}", "episodes=1"]
+        seen = ended(start(self.folder, words), time.monotonic())
+        self.expect(seen.code == exits.DONE, "it cannot be evaluated", seen)
 
     def refuse(self) -> None:
         """What cannot be, is told in one sentence."""
@@ -277,6 +348,11 @@ def main(words: Sequence[str]) -> int:
         verdict = "failed" if case.failures else "kept"
         where = ascii(case.run_dir.name)
         sys.stdout.write(f"{number} {case.trouble}: {verdict}; {case.game} in {where}\n")
+        if values["record"]:
+            facts = {"case": number, "trouble": case.trouble, "game": case.game}
+            facts |= {"folder": case.run_dir.name, "failures": case.failures}
+            with Path(values["record"]).open("a") as file:
+                file.write(json.dumps(facts) + "\n")
         for failure in case.failures:
             sys.stdout.write(f"  {failure}\n  {shlex.join(case.words)}\n")
         sys.stdout.flush()

@@ -98,7 +98,8 @@ def _write(run: FailedRun, error: Exception) -> str:
         os.replace(part, final)
     finally:
         shutil.rmtree(part, ignore_errors=True)  # after a failure, nothing of it stays
-    for old in _bundles(run.folder)[:-KEEP]:
+    others = [bundle for bundle in _bundles(run.folder) if bundle != final]
+    for old in others[: 1 - KEEP]:  # whatever the clock says, not this one
         shutil.rmtree(old, ignore_errors=True)
     less = f" ({len(left_out)} arrays could not be saved: {FACTS_FILE} says why)"
     return f"crash bundle: {final}{less if left_out else ''}"

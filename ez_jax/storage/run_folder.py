@@ -34,6 +34,7 @@ CHECKPOINTS = "checkpoints"
 OWN_FILES = (
     *(CONFIG_FILE, SCORES_FILE, BY_SIMULATIONS_FILE, INSPECT_FILE, "metrics.jsonl", "wandb.json"),
 )
+OWN_FOLDERS = (CHECKPOINTS, "videos", "wandb", EVALUATIONS, "crashes")
 
 # Keys that may change when a run is resumed, because they do not affect learning: the place of the
 # folder, the name of the preset (its settings are compared one by one), when the run gives up, how
@@ -88,12 +89,17 @@ def check_links(run_dir: Path) -> None:
     """Refuse a run folder in which our files are links: writing would change other files.
 
     Raises:
-      BadInput: names the first link.
+      BadInput: names the first link, or the first folder in the place of a file, or the other way.
     """
+    for name in (*OWN_FILES, *OWN_FOLDERS):
+        path, is_file = run_dir / name, name in OWN_FILES
+        if path.exists() and path.is_dir() == is_file:
+            there, wanted = ("folder", "file") if is_file else ("file", "folder")
+            raise BadInput(f"{path} is a {there} where a {wanted} belongs; move it away")
     names = [name + end for name in OWN_FILES for end in ("", ".part")]
     checkpoints = run_dir / CHECKPOINTS
     inside = list(checkpoints.iterdir()) if checkpoints.is_dir() else []
-    own = [run_dir / name for name in (CHECKPOINTS, "videos", "wandb", EVALUATIONS, *names)]
+    own = [run_dir / name for name in (*OWN_FOLDERS, *names)]
     safe_files.check_links(run_dir, [*own, *inside])
 
 

@@ -251,6 +251,18 @@ def test_the_newest_bundles_are_kept(tmp_path):
     assert crash_bundle.read(tmp_path).facts["error"] == f"RuntimeError: {crash_bundle.KEEP}"
 
 
+def test_a_clock_that_went_back_costs_no_new_bundle(tmp_path, capsys):
+    for number in range(crash_bundle.KEEP):
+        crash_bundle.report(failed_run(tmp_path), RuntimeError(str(number)))
+    for number, folder in enumerate(sorted((tmp_path / "crashes").iterdir())):
+        folder.rename(folder.with_name(f"2999-01-0{number + 1}T00-00-00.000000Z"))
+    capsys.readouterr()
+    crash_bundle.report(failed_run(tmp_path), RuntimeError("new"))
+    folder = capsys.readouterr().err.partition("crash bundle: ")[2].strip()
+    assert crash_bundle.read(folder).facts["error"] == "RuntimeError: new"
+    assert len(list((tmp_path / "crashes").iterdir())) == crash_bundle.KEEP
+
+
 def change_an_array(folder):
     facts = json.loads((folder / "crash.json").read_text())
     facts["arrays"]["batch/reward"]["sha256"] = 64 * "0"

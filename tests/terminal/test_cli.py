@@ -313,6 +313,31 @@ def test_what_is_no_full_disk_has_its_traceback(capsys, error):
     assert "error: " not in told
 
 
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [
+        ("ez_jax.train --help >&-", exits.DONE, ""),
+        ("ez_jax.train --help >/dev/full", exits.FAILED, "error: the disk is full; make room"),
+        (
+            "ez_jax.evaluate run=/no/where >&-",
+            exits.BAD_INPUT,
+            "error: /no/where is not a run folder",
+        ),
+        ("ez_jax.evaluate run=/no/where >&- 2>&-", exits.BAD_INPUT, ""),
+    ],
+)
+def test_streams_that_are_closed_or_full(command, code, said):
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m {command}"],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == code
+    assert done.stderr.startswith(said)
+    assert said or not done.stderr
+
+
 def test_a_reader_that_has_had_enough_is_not_told_of_it(tmp_path):
     words = [
         "import sys; from ez_jax.system import exits",

@@ -1,6 +1,7 @@
 """A run lies where its user wants it: no character of a path means anything to us."""
 
 import os
+import subprocess
 import sys
 
 import pytest
@@ -9,6 +10,7 @@ import tiny
 from failing_games import raising
 
 from ez_jax.config import BadInput, Config, paths, run_folder
+from ez_jax.storage.run_folder import read_config
 from ez_jax.terminal import arguments
 from ez_jax.terminal.progress import Progress
 from ez_jax.training import run as run_module
@@ -46,6 +48,45 @@ def test_run_dir_is_taken_as_it_is_written(name):
 def test_what_stands_for_another_setting_has_to_be_one(text):
     with pytest.raises(BadInput, match=r"inserts another setting"):
         arguments.compose([f"run_dir={text}"])
+
+
+@pytest.mark.parametrize("text", ["a/" + 256 * "b", 128 * "é", 1_000 * "abc/"])
+def test_no_file_system_takes_so_long_a_path(text):
+    with pytest.raises(BadInput, match=r"too long for a path: it has .* bytes"):
+        run_folder(Config(run_dir=text))
+    assert run_folder(Config(run_dir=f"{255 * 'b'}/{'c/' * 1_500}"))
+    with pytest.raises(BadInput, match="too long for a path"):
+        run_folder(Config(name=256 * "b"))
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "scores.json", "evaluations", "checkpoints"])
+def test_a_folder_in_the_place_of_a_file_is_told(tmp_path, name):
+    wrong = tmp_path / name
+    if "." in name:
+        wrong.mkdir()
+    else:
+        wrong.write_text("")
+    config = tiny.make_config({"run_dir": str(tmp_path), "game": "CartPole"})
+    with pytest.raises(BadInput, match=f"{wrong} is a (folder|file) where a (file|folder) belongs"):
+        run_module.Run(config, Progress(live=False))
+    with pytest.raises(BadInput, match=f"{wrong} is a (folder|file) where a (file|folder) belongs"):
+        read_config(tmp_path)
+
+
+def test_a_folder_that_is_gone_is_told(tmp_path):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    code = f"import os, sys; os.chdir({str(gone)!r}); os.rmdir({str(gone)!r}); "
+    code += "sys.argv[1:] = ['plan=true']; import ez_jax.train as t; "
+    code += "t.launch.main(t.train, plan=t.plan, together=t.together, description='')"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(runs.ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    said = "error: the folder that this was started in is gone: `cd` into one that is there\n"
+    assert (done.returncode, done.stderr) == (2, said)
 
 
 def test_the_home_folder_of_nobody(monkeypatch, tmp_path):
