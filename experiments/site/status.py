@@ -140,7 +140,7 @@ def published_runs() -> str:
     runs, games = len(gpu_runs()), len(list(atari_games()))
     if not runs:
         return (
-            "are **not reproduced**: nobody has run the published settings to their end yet, "
+            "are **not reproduced**: the published settings have not been run to the end yet, "
             "which takes a GPU or TPU."
         )
     return f"were tried in {runs} of {games * len(PUBLISHED)} cases, see the table of Atari-100k."
