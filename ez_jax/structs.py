@@ -63,7 +63,7 @@ class TimeStep(flax.struct.PyTreeNode, kw_only=True):
     observation: np.ndarray  # dtype[N, *obs], the newest frame
     reward: np.ndarray  # f32[N], clipped if the configuration says so; 0 where is_first
     score: np.ndarray  # f32[N], the game's own reward
-    discount: np.ndarray  # f32[N], 0 where the episode terminated (a lost life may count), else 1
+    discount: np.ndarray  # f32[N], 0 if the episode terminated (perhaps by a lost life), else 1
     is_first: np.ndarray  # bool[N], first observation of an episode; the last action was ignored
     is_last: np.ndarray  # bool[N], final observation; the next action will be ignored
     game_over: np.ndarray  # bool[N], as is_last, but a lost life alone does not count

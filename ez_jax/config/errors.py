@@ -77,6 +77,6 @@ class Fault(RuntimeError):
 
 
 def in_short(error: BaseException) -> str:
-    """An error inside a sentence: its words, with its kind where it is none of ours."""
+    """An error inside a sentence: its text, with its type unless it is one of ours."""
     is_ours = isinstance(error, BadInput | Fault)
     return one_line(error) if is_ours else one_line(f"{type(error).__name__}: {error}")

@@ -55,7 +55,7 @@ def find_task(game: str, backend: str = "auto") -> Task:
             `MiniGrid-Empty-5x5-v0`), or an id for Gymnasium alone: `gym:Name-v0`, or
             `my_pkg:Name-v0`, where importing `my_pkg` registers the environment; or a game of
             gymnax: `Breakout-MinAtar`, `Catch-bsuite`, `gymnax:CartPole-v1`.
-        backend: envpool, gymnasium, gymnax, or auto: envpool where it has the game.
+        backend: envpool, gymnasium, gymnax, or auto: envpool if it has the game.
 
     Raises:
         BadInput: there is no such game; the message has the nearest names.

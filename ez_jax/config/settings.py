@@ -20,7 +20,7 @@ from ez_jax.config.errors import BadInput
 class EnvConfig:
     """What the agent sees and how long an episode is; the image settings apply to Atari only."""
 
-    backend: str = "auto"  # envpool | gymnasium | auto (envpool where it has the game)
+    backend: str = "auto"  # envpool | gymnasium | auto (envpool if it has the game)
     image_size: int = 96  # height and width of an Atari frame
     grayscale: bool = False  # one channel instead of RGB
     frame_stack: int = 4  # frames in one observation
@@ -188,7 +188,7 @@ class LogConfig:
     every: int = 1_000  # agent steps
     tensorboard: bool = True  # also write TensorBoard events
     wandb: bool = False  # also send to Weights & Biases: pip install "ez_jax[wandb]"
-    progress: bool = True  # a live bar where there is a terminal; false: plain lines
+    progress: bool = True  # a live bar on a terminal; false: plain lines
     watchdog: float = 1_800.0  # seconds without a sign of life, then the process ends; 0: never
 
 

@@ -99,7 +99,7 @@ def _write(run: FailedRun, error: Exception) -> str:
     finally:
         shutil.rmtree(part, ignore_errors=True)  # after a failure, nothing of it stays
     others = [bundle for bundle in _bundles(run.folder) if bundle != final]
-    for old in others[: 1 - KEEP]:  # whatever the clock says, not this one
+    for old in others[: 1 - KEEP]:  # never this one, even if the clock went back
         shutil.rmtree(old, ignore_errors=True)
     less = f" ({len(left_out)} arrays could not be saved: {FACTS_FILE} says why)"
     return f"crash bundle: {final}{less if left_out else ''}"

@@ -181,7 +181,7 @@ def _last_lines(chosen: Config) -> tuple[int, float | None]:
     """Agent steps in the last line of a run's metrics, and the score of its last evaluation."""
     try:
         lines = read_metrics(chosen.run_dir)
-    except BadInput:  # not begun yet
+    except BadInput:  # not started yet
         return 0, None
     scores = [line[EVALUATION] for line in lines if EVALUATION in line]
     return int(lines[-1]["agent_steps"]) if lines else 0, scores[-1] if scores else None
