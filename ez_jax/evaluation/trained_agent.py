@@ -118,7 +118,7 @@ class Agent:
             reward=zero,
             score=zero,
             discount=zero + 1,
-            is_first=np.broadcast_to(begins if first is None else np.asarray(first, bool), number),
+            is_first=_of_each(begins if first is None else first, number),
             is_last=np.zeros(number, bool),
             game_over=np.zeros(number, bool),
             legal=self._legal(action_mask, number, is_batch),
@@ -150,8 +150,8 @@ class Agent:
         space, shape = self._encoder.space, self.spec.observation_shape
         if self._is_seen_already(observation):
             return np.asarray(observation).reshape(-1, *shape), np.ndim(observation) > len(shape)
-        batch = batch_of(space, observation)
         try:
+            batch = batch_of(space, observation)
             raw = self._taken(observation, batch)
         except Unlike as error:
             if isinstance(space, spaces.Box) and np.shape(observation) != (*batch, *space.shape):
@@ -160,13 +160,19 @@ class Agent:
                     f"this one is {np.shape(observation)}"
                 ) from None
             raise BadInput(f"{self.spec.game} cannot return this observation: {error}") from None
-        if not all(np.isfinite(part).all() for part in jax.tree.leaves(raw)):
+        except ValueError as error:  # of NumPy: lists of several lengths
+            raise BadInput(f"{self.spec.game} cannot return this observation: {error}") from None
+        raw = raw if batch else jax.tree.map(lambda part: part[None], raw)
+        with np.errstate(over="ignore"):
+            seen = self._encoder.encode(raw)
+        if not all(np.isfinite(part).all() for part in [seen, *jax.tree.leaves(raw)]):
             raise BadInput(
                 f"this observation of {self.spec.game} has numbers that are not finite (NaN or "
-                "infinity)"
+                "infinity in float32)"
             )
-        raw = raw if batch else jax.tree.map(lambda part: part[None], raw)
-        return self._encoder.encode(raw), bool(batch)
+        if not len(seen):
+            raise BadInput("act was given no observation: an array of none")
+        return seen, bool(batch)
 
     def _is_seen_already(self, observation: Any) -> bool:
         """Whether it is an image of bytes with channels last, unlike the game's."""
@@ -198,9 +204,19 @@ class Agent:
     def _policy(self, num_simulations: int) -> EvalPolicy[SearchOutput]:
         if num_simulations not in self._policies:
             quiet = config.override(self.config, {"eval.epsilon": 0.0})
+            if num_simulations:  # refused as the setting would be
+                changed(self, {"search.num_simulations": num_simulations})
             policy = make_eval_policy(quiet, self.model, num_simulations)
             self._policies[num_simulations] = jax.jit(policy)
         return self._policies[num_simulations]
+
+
+def _of_each(first: Any, number: int) -> np.ndarray:
+    """bool[N]."""
+    flags = np.asarray(first, bool)
+    if flags.shape not in ((), (1,), (number,)):
+        raise BadInput(f"first is {flags.tolist()}: give one bool, or {number}, one for each game")
+    return np.broadcast_to(flags, number)
 
 
 def _check_module(run: Path, game: str) -> None:

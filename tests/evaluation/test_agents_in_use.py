@@ -177,6 +177,9 @@ def test_games_side_by_side_are_remembered_apart_and_begin_where_first_says(agen
     [
         ("ToyCounter", np.full(1, np.nan, np.float32), "not finite"),
         ("ToyCounter", np.full(1, np.inf), "not finite"),
+        ("ToyCounter", np.full(1, 1e300), "infinity in float32"),
+        ("ToyCounter", np.zeros((0, 1)), "given no observation"),
+        ("ToyParts", {"inner": {}, "z": [[1], [1, 2]], "m": 0}, "cannot return this observation"),
         ("ToyCounter", np.zeros(1, complex), "complex128"),
         ("ToyCounter", np.zeros(2), r"shape \(1,\), but this one is \(2,\)"),
         ("ToyCounter", None, "but this one is"),
@@ -196,6 +199,22 @@ def test_what_the_game_cannot_return_is_refused_in_a_sentence(agents, game, obse
     with pytest.raises(ez_jax.BadInput, match=sentence) as caught:
         agent.act(observation)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"num_simulations": -1}, "num_simulations is -1: it must be"),
+        ({"num_simulations": 10**9}, "num_simulations is 1000000000: it must be at most"),
+        ({"num_simulations": 2.5}, "expected a whole number"),
+        ({"first": [True, False]}, r"first is \[True, False\]: give one bool, or 1"),
+    ],
+)
+def test_other_arguments_are_refused_as_well(agents, given, sentence):
+    agent = agents("toy_envs:ToyCounter-v0")
+    agent.reset()
+    with pytest.raises(ez_jax.BadInput, match=sentence):
+        agent.act(np.zeros(1), **given)
 
 
 @pytest.mark.parametrize(
