@@ -28,6 +28,7 @@ FIGURES: dict[str, dict[str, str]] = {
     "cartpole": {"": "cartpole"},
     "catch": {"": "catch"},
     "lunarlander": {"": "lunarlander"},
+    "breakout_small": {"": "breakout_small"},
     "crazyclimber": {"": "crazyclimber"},
     "own_game": {"": "own_game"},
     "norm/breakout_minatar": {
