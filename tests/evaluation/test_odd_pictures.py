@@ -70,7 +70,7 @@ def run_of(trained):
 def assert_scored(run, name, play):
     before = set(run.glob("evaluations/*.json"))
     said = play(f"run={run}", "episodes=3", "video=2")
-    assert f"no video, as {game(name)} cannot be drawn: " in said
+    assert f"no video: {game(name)} cannot be rendered: " in said
     assert oddly_drawn.SAID[name] in said
     [new] = set(run.glob("evaluations/*.json")) - before
     assert len(json.loads(new.read_text())["returns"]) == 3
@@ -90,7 +90,7 @@ def test_so_they_do_from_the_command_line(run_of):
 def test_a_page_comes_without_pictures(run_of, called, name):
     run = run_of(name)
     said = called(inspect, f"run={run}", "max_steps=4", f"out={run}/{name}.html")
-    assert "There are no pictures: " in said
+    assert "There are no images: " in said
     assert oddly_drawn.SAID[name] in said
     assert (run / f"{name}.html").stat().st_size > 1_000
 
@@ -105,7 +105,7 @@ def test_what_can_be_drawn_is_filmed(run_of, called, name):
     assert width > 0 < height
     path.unlink()
     said = called(inspect, f"run={run}", "max_steps=4", f"out={run}/{name}.html")
-    assert "There are no pictures" not in said
+    assert "There are no images" not in said
 
 
 def test_a_library_plays_what_cannot_be_drawn(run_of):
