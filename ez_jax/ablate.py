@@ -5,6 +5,7 @@
 The same command resumes a study; more games, seeds or switches extend it.
 """
 
+import textwrap
 import time
 import uuid
 from collections.abc import Collection, Sequence
@@ -234,4 +235,5 @@ exit codes: 0 all done, 1 something failed, 2 bad input, 130 interrupted
 if __name__ == "__main__":
     # Leave the accelerator to the runs: this process only asks games for their observations.
     jax.config.update("jax_platforms", "cpu")
-    terminal.start(main, HELP.format(ideas=", ".join(presets.IDEAS)))
+    ideas = textwrap.wrap(", ".join(presets.IDEAS), 69)
+    terminal.start(main, HELP.format(ideas=f"\n{' ' * 27}".join(ideas)))
