@@ -1,17 +1,17 @@
 """A trained agent at play beside its learning curve, as the GIF at the top of the README.
 
-    python -m experiments.readme_picture docs/assets/trained.gif runs/LunarLander/default/seed0
+    python -m experiments.readme_picture docs/assets/trained.gif runs/Breakout/default/seed0
 
 plays one full evaluation game with the weights of the first run's best evaluation and draws the
 evaluations of all runs: each as a line and, of several, their mean. `--seconds`, `--fps` and
-`--every` bound the game that is shown, `--random` draws what random play gets.
+`--every` bound the game that is shown, `--random` and `--human` draw what these get.
 """
 
 import argparse
 import dataclasses
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ def play(run: Path, best: bool) -> tuple[np.ndarray, float, Any]:
     return games.pictures[0], float(games.returns[0]), agent
 
 
-def background(runs: Sequence[Path], title: str, random: float | None) -> Image.Image:
+def background(runs: Sequence[Path], title: str, lines: Mapping[str, float]) -> Image.Image:
     """The curve, and an empty place for the game on its left."""
     import matplotlib as mpl
 
@@ -63,10 +63,10 @@ def background(runs: Sequence[Path], title: str, random: float | None) -> Image.
         shortest = min(len(means) for _, means in curves)
         mean = np.mean([means[:shortest] for _, means in curves], axis=0)
         axes.plot(curves[0][0][:shortest], mean, color="C0", linewidth=2)
-    if random is not None:
-        axes.axhline(random, color="grey", linestyle="--", linewidth=1)
+    for name, value in lines.items():
+        axes.axhline(value, color="grey", linestyle="--", linewidth=1)
         place = {"xycoords": axes.get_yaxis_transform(), "ha": "right", "va": "bottom"}
-        axes.annotate("random play", (1, random), color="grey", fontsize=9, **place)
+        axes.annotate(name, (1, value), color="grey", fontsize=9, **place)
     axes.set_xlabel("agent steps")
     axes.set_ylabel("mean evaluation return")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if value else "0")
@@ -122,11 +122,14 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("--fps", type=float, default=20.0, help="images per second")
     parser.add_argument("--every", type=int, default=1, help="keep each Nth step of the game")
     parser.add_argument("--random", type=float, help="what random play gets")
+    parser.add_argument("--human", type=float, help="what a human gets")
     given = parser.parse_args(words)
     compilation.configure_jax()
     frames, score, agent = play(given.runs[0], not given.newest)
     title = f"{agent.config.game} after {agent.clocks.agent_steps:,} agent steps: {score:,.0f}"
-    page = background(given.runs, title, given.random)
+    known = {"random play": given.random, "human": given.human}
+    lines = {name: value for name, value in known.items() if value is not None}
+    page = background(given.runs, title, lines)
     shown = frames[:: given.every][: int(given.seconds * given.fps)]
     write(given.out, [compose(page, frame) for frame in shown], given.fps)
     size = given.out.stat().st_size / 1e6
