@@ -91,16 +91,16 @@ def check_links(run_dir: Path) -> None:
     Raises:
       BadInput: names the first link, or the first folder in the place of a file, or the other way.
     """
-    for name in (*OWN_FILES, *OWN_FOLDERS):
-        path, is_file = run_dir / name, name in OWN_FILES
-        if path.exists() and path.is_dir() == is_file:
-            there, wanted = ("folder", "file") if is_file else ("file", "folder")
-            raise BadInput(f"{path} is a {there} where a {wanted} belongs; move it away")
     names = [name + end for name in OWN_FILES for end in ("", ".part")]
     checkpoints = run_dir / CHECKPOINTS
     inside = list(checkpoints.iterdir()) if checkpoints.is_dir() else []
     own = [run_dir / name for name in (*OWN_FOLDERS, *names)]
     safe_files.check_links(run_dir, [*own, *inside])
+    for name in (*OWN_FILES, *OWN_FOLDERS):
+        path, is_file = run_dir / name, name in OWN_FILES
+        if path.exists() and path.is_dir() == is_file:
+            there, wanted = ("folder", "file") if is_file else ("file", "folder")
+            raise BadInput(f"{path} is a {there} where a {wanted} belongs; move it away")
 
 
 def write_config(run_dir: str | Path, config: Mapping[str, Any]) -> None:

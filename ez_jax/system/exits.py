@@ -59,7 +59,7 @@ def _nobody_reads() -> bool:
     return is_gone
 
 
-_FULL = {  # what is told of the disk, and what mends it
+_FULL = {  # what is told of the disk, and what fixes it
     errno.ENOSPC: ("the disk is full", "make room"),
     errno.EDQUOT: ("the quota of the disk is used up", "make room"),
     errno.EFBIG: ("a file may not grow any more", "allow larger ones (`ulimit -f`)"),
@@ -74,11 +74,11 @@ def _full_disk(error: BaseException | None) -> str | None:
     """
     if error is None:
         return None
-    for number, (said, mend) in _FULL.items():
+    for number, (said, fix) in _FULL.items():
         of_system = isinstance(error, OSError) and error.errno == number
         if of_system or f"{os.strerror(number)} [os_error_code='{number}']" in str(error):
             where = getattr(error, "filename", None)
-            return one_line(f"{said} ({where}); {mend}" if where else f"{said}; {mend}")
+            return one_line(f"{said} ({where}); {fix}" if where else f"{said}; {fix}")
     if isinstance(error, FileNotFoundError) and "temporary directory" in str(error):
         # Of Python's `tempfile`, which tries to write into each.
         return "no folder for temporary files can be written; make room in /tmp or set TMPDIR"

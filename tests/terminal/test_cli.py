@@ -326,7 +326,8 @@ def test_what_is_no_full_disk_has_its_traceback(capsys, error):
         ("ez_jax.evaluate run=/no/where >&- 2>&-", exits.BAD_INPUT, ""),
     ],
 )
-def test_streams_that_are_closed_or_full(command, code, said):
+def test_streams_that_are_closed_or_full(monkeypatch, command, code, said):
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)  # of tests in this process
     done = subprocess.run(
         ["bash", "-c", f"{sys.executable} -m {command}"],
         stderr=subprocess.PIPE,

@@ -73,7 +73,8 @@ def test_a_folder_in_the_place_of_a_file_is_told(tmp_path, name):
         read_config(tmp_path)
 
 
-def test_a_folder_that_is_gone_is_told(tmp_path):
+def test_a_folder_that_is_gone_is_told(monkeypatch, tmp_path):
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)  # of tests in this process
     gone = tmp_path / "gone"
     gone.mkdir()
     code = f"import os, sys; os.chdir({str(gone)!r}); os.rmdir({str(gone)!r}); "
