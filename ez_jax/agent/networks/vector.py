@@ -83,11 +83,6 @@ class VectorNetwork(Network):
         """Layer norm, regardless of `network.norm`."""
         return LayerNorm
 
-    @property
-    def steps_at_once(self) -> bool:
-        """Everywhere: even a CPU spends its time on the number of these small operations."""
-        return True
-
     def setup(self) -> None:
         """Create all parts."""
         super().setup()
