@@ -276,7 +276,7 @@ def test_the_cosine_of_a_zero_vector_has_a_finite_gradient():
         ((8, 8, 1), {"network.blocks": 0}),
         pytest.param(
             (8, 8, 1),
-            {"network.norm": "batch_per_depth", "network.center": True},
+            {"network.norm": "batch_per_depth", "network.blocks": 0},
             marks=pytest.mark.long,
         ),
     ],
@@ -294,9 +294,7 @@ def test_all_steps_at_once_give_what_one_after_the_other_gives(monkeypatch, shap
         monkeypatch.setattr(type(model.network), "steps_at_once", at_once)
         run = jax.jit(lambda *given: losses._consistency(model, *given))
         found.append(run(variables, imagined, frames))
-    # What is subtracted from the images moves once less often between the steps.
-    tolerance = 0.05 if "network.center" in changes else 2e-3
-    close = functools.partial(np.testing.assert_allclose, rtol=tolerance, atol=tolerance / 2)
+    close = functools.partial(np.testing.assert_allclose, rtol=2e-3, atol=1e-3)
     jax.tree.map(close, *found)
     moved = jax.tree.map(lambda new, old: jnp.max(jnp.abs(new - old)), found[0][2], variables)
     for side in ("projector", "predictor"):
