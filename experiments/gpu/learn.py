@@ -12,6 +12,7 @@ import numpy as np
 
 from experiments.gpu.rows import Rows
 from experiments.gpu.settings import GAME, SETTINGS, SMALL, Sizes, changes_of
+from ez_jax.storage.metrics import read_metrics
 from ez_jax.storage.safe_files import write_whole
 
 SAVING = 40  # seconds for the last checkpoint and the weights
@@ -59,8 +60,7 @@ def learn(rows: Rows, sizes: Sizes, setting: str, words: list[str], runs: Path) 
 def write_curve(folder: Path, out: Path, command: list[str]) -> dict[str, Any]:
     """Keep what the run has logged, and say how far it is."""
     path = folder / "metrics.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    rows = [json.loads(line) for line in lines if line.endswith("}")]
+    rows = read_metrics(path) if path.exists() else []
     curve = [{k: v for k, v in row.items() if k.startswith(KEPT)} for row in rows]
     told = " ".join(["python", *command[1:-1]])  # without the folder, which is this machine's
     text = json.dumps({"command": told, "curve": curve}, indent=0)
@@ -79,15 +79,13 @@ def write_weights(folder: Path, out: Path) -> None:
     import ez_jax
 
     agent = ez_jax.load(folder)
-    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(agent.variables)]
-    names = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(agent.variables)]
     pieces: list[dict[str, np.ndarray]] = [{}]
     size = 0
-    for name, leaf in zip(names, leaves, strict=True):
+    for path, leaf in jax.tree.leaves_with_path(agent.variables):
         if size + leaf.nbytes > PIECE and pieces[-1]:
             pieces.append({})
             size = 0
-        pieces[-1][name] = leaf
+        pieces[-1][jax.tree_util.keystr(path)] = np.asarray(leaf)
         size += leaf.nbytes
     for number, piece in enumerate(pieces):
         np.savez(out / f"weights{number}.npz", **piece)
