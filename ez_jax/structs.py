@@ -29,12 +29,28 @@ class EnvSpec:
     game: str  # as the user named it
     backend: str  # envpool | gymnasium | gymnax
     task_id: str  # the backend's own id
-    num_actions: int
+    num_actions: int  # 0 if actions are continuous
     observation_shape: tuple[int, ...]  # one frame: (H, W, C) or (D,)
     observation_dtype: np.dtype  # uint8 images, float32 vectors
     frame_stack: int  # frames per observation
     frame_skip: int  # env_frames per agent step
     has_masks: bool = False  # whether the game says which actions are allowed
+    action_size: int = 0  # numbers in a continuous action, each from -1 to 1; 0: one of num_actions
+
+    @property
+    def is_continuous(self) -> bool:
+        """Whether an action is a vector f32[action_size] instead of a number i32[]."""
+        return self.action_size > 0
+
+    @property
+    def action_shape(self) -> tuple[int, ...]:
+        """The shape of one action."""
+        return (self.action_size,) if self.is_continuous else ()
+
+    @property
+    def action_dtype(self) -> np.dtype:
+        """The type of actions: float32 if continuous, else int32."""
+        return np.dtype(np.float32 if self.is_continuous else np.int32)
 
     @property
     def is_image(self) -> bool:
