@@ -70,6 +70,10 @@ def raising(error):
     return fail
 
 
+class Panic(BaseException):
+    """What libraries written in Rust raise (pyo3), and no Exception."""
+
+
 CASES = {
     "NanReward": {"reward": paying(float("nan"))},
     "MinusInfinity": {"reward": paying(-float("inf"))},
@@ -97,6 +101,8 @@ CASES = {
     },
     "QuitsWhenMade": {"__init__": raising(SystemExit())},
     "Interrupts": {"fail": raising(KeyboardInterrupt())},
+    "Closes": {"fail": raising(GeneratorExit())},
+    "Panics": {"fail": raising(Panic("no row 7"))},
     "Breaks": {"fail": raising(ZeroDivisionError("the game's own"))},
     "BreaksInEvaluation": {"reset": begun_by_an_evaluation, "step": breaking_there},
     "Sound": {},

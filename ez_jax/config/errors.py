@@ -1,8 +1,10 @@
 """Bad input, and the messages about it: one line, not too long, with a suggestion."""
 
+import contextlib
 import difflib
-from collections.abc import Iterable, Sequence
-from typing import TypeGuard
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NoReturn, TypeGuard
 
 _LONGEST_VALUE, _LONGEST_SENTENCE = 80, 2_000  # characters
 
@@ -78,5 +80,23 @@ class Fault(RuntimeError):
 
 def in_short(error: BaseException) -> str:
     """An error inside a sentence: its text, with its type unless it is one of ours."""
-    is_ours = isinstance(error, BadInput | Fault)
-    return one_line(error) if is_ours else one_line(f"{type(error).__name__}: {error}")
+    if isinstance(error, BadInput | Fault):
+        return one_line(error)
+    return one_line(f"{type(error).__name__}: {error}".removesuffix(": "))
+
+
+@contextlib.contextmanager
+def exiting_raises() -> Iterator[None]:
+    """Let `os._exit` raise SystemExit, as `sys.exit` does, while a user's code runs."""
+    process, leave = os.getpid(), os._exit
+
+    def refuse(status: int) -> NoReturn:
+        if os.getpid() != process:  # a child process of that code may end
+            leave(status)
+        raise SystemExit(status)
+
+    os._exit = refuse
+    try:
+        yield
+    finally:
+        os._exit = leave

@@ -12,7 +12,7 @@ import re
 import warnings
 from collections.abc import Iterable, Mapping
 
-from ez_jax.config.errors import BadInput
+from ez_jax.config.errors import BadInput, exiting_raises, in_short
 
 ATARI_100K = (
     "Alien", "Amidar", "Assault", "Asterix", "BankHeist", "BattleZone", "Boxing", "Breakout",
@@ -209,7 +209,8 @@ def _import(module: str, game: str) -> None:
     if not all(part.isidentifier() for part in module.split(".")):
         raise BadInput(f"'{module}' in game '{game}' is not the name of a Python module")
     try:
-        importlib.import_module(module)
+        with exiting_raises():
+            importlib.import_module(module)
     except SystemExit as error:
         raise BadInput(
             f"importing '{module}' for game '{game}' ends the process: put the code of a script "
@@ -222,6 +223,12 @@ def _import(module: str, game: str) -> None:
         raise BadInput(
             f"cannot import '{module}' for game '{game}': "
             "install it, or start in a folder where Python finds it."
+        ) from error
+    except (Exception, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # nothing else would report it
+        raise BadInput(
+            f"importing '{module}' for game '{game}' raises {in_short(error)}"
         ) from error
 
 

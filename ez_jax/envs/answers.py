@@ -5,13 +5,12 @@ the process would end the run without a message.
 """
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ez_jax.config.errors import Fault
+from ez_jax.config.errors import Fault, exiting_raises, in_short
 from ez_jax.structs import TimeStep
 
 # Larger rewards cannot be learned from: the squares of their sums do not fit float32.
@@ -22,7 +21,7 @@ class Answering:
     """A `VectorEnv` whose results are checked; it is otherwise unchanged.
 
     Raises `Fault`, in one sentence, for an observation or reward that is not finite, and if the
-    game's code ends the process.
+    game's code ends the process or raises what is no `Exception`.
     """
 
     def __init__(self, game: str, make: Callable[[], Any]):
@@ -60,6 +59,11 @@ class Answering:
         with kept_alive(self._say):
             return self._env.render()
 
+    def action_names(self) -> tuple[str, ...]:
+        """The names of the actions."""
+        with kept_alive(self._say):
+            return self._env.action_names()
+
     def close(self) -> None:
         """Close the environments."""
         with kept_alive(self._say):
@@ -68,7 +72,7 @@ class Answering:
     def _say(self, what: str, fix: str = "") -> Fault:
         return Fault(
             f"'{self._game}' {what} at step {self._calls:,}; "
-            f"`python -m ez_jax.doctor env={self._game}` looks at the game by itself",
+            f"to test the game alone, run `python -m ez_jax.doctor env={self._game}`",
             fix,
         )
 
@@ -121,18 +125,15 @@ def _odd(array: np.ndarray) -> _Odd:
 
 @contextlib.contextmanager
 def kept_alive(say: Callable[[str], Fault]) -> Iterator[None]:
-    """Treat the end of the process in a game's code as a fault of the game."""
-    process, leave = os.getpid(), os._exit
+    """Treat the end of the process in a game's code as a fault of the game.
 
-    def refuse(status: int) -> NoReturn:
-        if os.getpid() != process:  # a child process of the game may end
-            leave(status)
-        raise SystemExit(status)
-
-    os._exit = refuse
+    So are exceptions that are no `Exception`, because nothing else would report them.
+    """
     try:
-        with np.errstate(over="ignore", invalid="ignore"):  # we raise our own error
+        with exiting_raises(), np.errstate(over="ignore", invalid="ignore"):  # we raise our own
             yield
+    except (Exception, KeyboardInterrupt):
+        raise  # an error of its own, whose author needs the traceback, or an interrupt
     except SystemExit as error:
         fault = say(f"ended the process (exit code {error.code or 0})")
         fault.fix = (
@@ -140,5 +141,5 @@ def kept_alive(say: Callable[[str], Fault]) -> Iterator[None]:
             "over, and raise an error where something is wrong"
         )
         raise fault from error
-    finally:
-        os._exit = leave
+    except BaseException as error:
+        raise say(f"raised {in_short(error)}") from error

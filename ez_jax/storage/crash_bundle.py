@@ -7,6 +7,7 @@
 `report` writes it, `read` reads it, `python -m ez_jax.replay_crash` repeats that update.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import hashlib
@@ -85,7 +86,7 @@ def report(run: FailedRun, error: BaseException | None) -> None:
 def _write(run: FailedRun, error: Exception) -> str:
     """Write a complete folder, then name it; returns the line that reports it."""
     now = datetime.datetime.now(datetime.UTC)
-    final = run.folder / FOLDER / now.strftime(TIME)
+    final = run.folder / FOLDER / _name(_bundles(run.folder), now)
     part = final.with_name(final.name + ".part")
     part.mkdir(parents=True)
     try:
@@ -98,11 +99,19 @@ def _write(run: FailedRun, error: Exception) -> str:
         os.replace(part, final)
     finally:
         shutil.rmtree(part, ignore_errors=True)  # after a failure, nothing of it stays
-    others = [bundle for bundle in _bundles(run.folder) if bundle != final]
-    for old in others[: 1 - KEEP]:  # never this one, even if the clock went back
+    for old in _bundles(run.folder)[:-KEEP]:
         shutil.rmtree(old, ignore_errors=True)
     less = f" ({len(left_out)} arrays could not be saved: {FACTS_FILE} says why)"
     return f"crash bundle: {final}{less if left_out else ''}"
+
+
+def _name(older: list[Path], now: datetime.datetime) -> str:
+    """The time, or a little after the newest bundle where the clock went back: names are sorted."""
+    if older and older[-1].name >= now.strftime(TIME):
+        with contextlib.suppress(ValueError):  # renamed by hand
+            newest = datetime.datetime.strptime(older[-1].name, TIME)
+            now = newest + datetime.timedelta(microseconds=1)
+    return now.strftime(TIME)
 
 
 def _facts(run: FailedRun) -> dict[str, Any]:

@@ -251,16 +251,20 @@ def test_the_newest_bundles_are_kept(tmp_path):
     assert crash_bundle.read(tmp_path).facts["error"] == f"RuntimeError: {crash_bundle.KEEP}"
 
 
-def test_a_clock_that_went_back_costs_no_new_bundle(tmp_path, capsys):
+def test_the_last_bundle_is_the_newest_even_if_the_clock_went_back(tmp_path, capsys):
     for number in range(crash_bundle.KEEP):
         crash_bundle.report(failed_run(tmp_path), RuntimeError(str(number)))
     for number, folder in enumerate(sorted((tmp_path / "crashes").iterdir())):
         folder.rename(folder.with_name(f"2999-01-0{number + 1}T00-00-00.000000Z"))
     capsys.readouterr()
-    crash_bundle.report(failed_run(tmp_path), RuntimeError("new"))
-    folder = capsys.readouterr().err.partition("crash bundle: ")[2].strip()
-    assert crash_bundle.read(folder).facts["error"] == "RuntimeError: new"
-    assert len(list((tmp_path / "crashes").iterdir())) == crash_bundle.KEEP
+    for error in ("new", "newer"):
+        crash_bundle.report(failed_run(tmp_path), RuntimeError(error))
+        folder = capsys.readouterr().err.partition("crash bundle: ")[2].strip()
+        assert crash_bundle.read(folder).facts["error"] == f"RuntimeError: {error}"
+        newest = crash_bundle.read(tmp_path)
+        assert (str(newest.folder), newest.facts["error"]) == (folder, f"RuntimeError: {error}")
+        assert not newest.facts["time"].startswith("2999")
+        assert len(list((tmp_path / "crashes").iterdir())) == crash_bundle.KEEP
 
 
 def change_an_array(folder):

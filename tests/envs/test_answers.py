@@ -47,6 +47,8 @@ def play(game, *, clip=False, steps=60):
         ("Leaves", "ended the process .exit code 0."),
         ("QuitsInReset", "ended the process .exit code 3."),
         ("QuitsWhenMade", "ended the process"),
+        ("Closes", "raised GeneratorExit at"),
+        ("Panics", "raised Panic: no row 7 at"),
     ],
 )
 def test_what_a_game_must_not_do_is_told_with_its_step(game, said):
@@ -95,19 +97,42 @@ def test_a_child_of_a_game_may_end(monkeypatch):
     play("Sound", steps=20)
 
 
-def test_a_module_that_ends_the_process_is_refused(tmp_path, monkeypatch):
-    (tmp_path / "script_of_mine.py").write_text("import sys\nsys.exit()\n")
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        ("raise SystemExit", "ends the process: put the code"),
+        ("os._exit(0)", "ends the process: put the code"),
+        ("raise GeneratorExit", "raises GeneratorExit"),
+    ],
+)
+def test_a_module_that_ends_the_process_is_refused(tmp_path, monkeypatch, end, said):
+    (tmp_path / "script_of_mine.py").write_text(f"import os\n{end}\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(BadInput, match="ends the process: put the code"):
+    leave = os._exit
+    # In a test that fails, this process is not to end silently.
+    monkeypatch.setattr(os, "_exit", lambda status: pytest.fail("the process ended"))
+    refused = os._exit
+    with pytest.raises(BadInput, match=f"importing 'script_of_mine' .*{said}"):
         find_task("script_of_mine:X-v0")
+    assert os._exit is refused
+    assert refused is not leave
 
 
-@pytest.mark.parametrize("game", ["QuitsWhenMade", "QuitsInReset", "Leaves"])
+def test_a_game_that_ends_the_process_when_asked_for_names_is_told(monkeypatch):
+    env = make_env("failing_games:Sound-v0", EnvConfig(), num_envs=1, seed=0, training=True)
+    quits = failing_games.raising(SystemExit())
+    monkeypatch.setattr(failing_games.Sound, "get_action_meanings", quits, raising=False)
+    with pytest.raises(Fault, match="Sound-v0' ended the process"):
+        env.action_names()
+
+
+@pytest.mark.parametrize("game", ["QuitsWhenMade", "QuitsInReset", "Leaves", "Closes"])
 def test_the_doctor_says_that_a_game_ends_the_process(game, monkeypatch, capsys):
     monkeypatch.setattr(failing_games, "SOUND", 0 if game == "QuitsInReset" else 30)
     getattr(failing_games, game).calls = 1
     assert doctor.main([f"env=failing_games:{game}-v0", "quick=true"]) == exits.FAILED
-    assert "ended the process" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert ("raised GeneratorExit" if game == "Closes" else "ended the process") in said
 
 
 def test_an_interrupt_of_the_user_is_none_of_the_game(monkeypatch):

@@ -29,7 +29,9 @@ def train(folder, game, *more, **variables):
     return runs.wait(runs.start("ez_jax.train", game, *words, *more, variables=environment))
 
 
-@pytest.mark.parametrize("game", ["NanReward", "InfinitySeen", "Leaves", "Interrupts", "Breaks"])
+@pytest.mark.parametrize(
+    "game", ["NanReward", "InfinitySeen", "Leaves", "Closes", "Interrupts", "Breaks"]
+)
 def test_a_run_goes_on_past_a_game_that_fails(tmp_path, game):
     steps, said = [], ""
     for _ in range(2):

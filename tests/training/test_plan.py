@@ -16,6 +16,7 @@ from print_config import command
 from ez_jax import train
 from ez_jax.agent.replay.ring import init_replay
 from ez_jax.config import BadInput, Config, override, validate
+from ez_jax.config.errors import Fault
 from ez_jax.config.presets import make_config
 from ez_jax.structs import NEVER
 from ez_jax.system import exits, free_memory
@@ -136,6 +137,13 @@ def test_a_run_that_fits_is_told_in_full_and_leaves_nothing(
     assert max(map(len, lines)) <= 100
     positions = [next(i for i, x in enumerate(lines) if x.startswith(name)) for name in ROWS]
     assert positions == sorted(positions)
+
+
+def test_a_game_that_fails_while_it_is_planned_leaves_no_bundle_and_names_none(capsys):
+    config = make_config("failing_games:QuitsWhenMade-v0", "small")
+    with pytest.raises(Fault, match="ended the process"), rehearsal._opened(config):
+        pass
+    assert capsys.readouterr() == ("", "")
 
 
 def test_the_whole_run_is_the_sum_of_its_parts():

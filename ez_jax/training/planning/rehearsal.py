@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -82,6 +83,13 @@ def measured_batch(config: Config, model: Model, platform: str) -> int:
     return batch
 
 
+class _Rehearsal(Run):
+    """A run whose folder is gone at its end, so that a crash bundle would be lost."""
+
+    def _leave_crash_bundle(self, *_: Any) -> None:
+        """Leave none: the command tells the error."""
+
+
 @contextmanager
 def _opened(config: Config) -> Iterator[tuple[Run, float]]:
     """A run without output or files left behind, and the seconds of its start."""
@@ -95,7 +103,7 @@ def _opened(config: Config) -> Iterator[tuple[Run, float]]:
         }
         began = time.perf_counter()
         quiet = Progress(live=False, stream=io.StringIO())
-        with Run(override(config, changes), quiet) as run:
+        with _Rehearsal(override(config, changes), quiet) as run:
             yield run, time.perf_counter() - began
 
 
