@@ -13,7 +13,7 @@ other. Processor time of all threads is compared, because other work on the mach
 than wall time. Prints a line of JSON for each program, with the median and quartiles of
 after / before over all pairs.
 after=DIR instead of this checkout; repeats=N pairs (20). Any key of the configuration that both
-commits have may be set.
+commits have may be set; new=network.center=false sets a key in the later one alone.
 """
 
 import json
@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-OWN_KEYS = {"before": "", "after": "", "repeats": 20}
+OWN_KEYS = {"before": "", "after": "", "new": "", "repeats": 20}
 PROGRAMS = ("acting", "targets", "learning")
 ROUND = 0.2  # seconds of calls in one round, at least one call
 Row = dict[str, Any]
@@ -179,10 +179,12 @@ def main(words: list[str]) -> int:
     if "game" not in changes:
         raise BadInput("which game? write game=CartPole")
     keys = [f"{name}={value}" for name, value in changes.items()]
-    both = [Checkout(root, keys) for root in roots]
+    new = [values["new"]] if values["new"] else []
+    both = [Checkout(root, [*keys, *more]) for root, more in zip(roots, ([], new), strict=True)]
+    told = " ".join([*keys, *(f"new={word}" for word in new)])
     try:
         for row in compared(*both, values["repeats"]):
-            sys.stdout.write(json.dumps({"settings": " ".join(keys), **row}) + "\n")
+            sys.stdout.write(json.dumps({"settings": told, **row}) + "\n")
             sys.stdout.flush()
     finally:
         for each in both:

@@ -45,6 +45,25 @@ def test_a_checkout_has_to_be_named(words):
         commits.main(words)
 
 
+def test_a_new_key_is_set_in_the_later_commit_alone(monkeypatch, capsys):
+    started = []
+
+    class Started(Clock):
+        def __init__(self, root, words):
+            super().__init__(root.name, 10.0)
+            started.append(words)
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(commits, "Checkout", Started)
+    words = ["game=Breakout", "new=network.center=false", "repeats=1"]
+    assert commits.main([f"before={runs.ROOT}", *words]) == 0
+    assert started == [["game=Breakout"], ["game=Breakout", "network.center=false"]]
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {row["settings"] for row in rows} == {"game=Breakout new=network.center=false"}
+
+
 @pytest.mark.slow
 def test_this_commit_is_compared_with_itself():
     words = ["game=CartPole", "repeats=2", "learner.batch_size=4", "network.vector_width=8"]
