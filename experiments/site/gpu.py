@@ -1,4 +1,4 @@
-"""What was measured on a GPU, from the rows of `python -m experiments.gpu`."""
+"""What was measured on a GPU by `python -m experiments.gpu`, and what is counted for one."""
 
 import json
 from typing import Any
@@ -58,6 +58,28 @@ def gpu_parts() -> str:
                 f"{kernels[setting, part]['busy_us'] / 1e3:.1f}",
             ]
             for (setting, part), row in times.items()
+        ],
+    )
+
+
+def gpu_counts() -> str:
+    """What XLA's compiler for GPUs makes of the programs of each preset."""
+    lines = (RESULTS / "gpu" / "counts.jsonl").read_text(encoding="utf-8").splitlines()
+    what = {
+        "acting": "acting, environments: {environments}",
+        "targets": "targets, updates: {updates_per_search}",
+        "learning": "learning, samples: {batch_size}",
+    }
+    return table(
+        ["`preset=`", "precision", "program", "kernels", "of those in open loops", "GB", "GFLOP"],
+        [
+            [
+                *(f"`{row['preset']}`", row["precision"], what[row["case"]].format(**row)),
+                f"{row['kernels']:,.0f}",
+                f"{row['kernels_in_them']:,.0f}",
+                *(f"{row['gbyte']:.2f}", f"{row['gflop']:,.1f}"),
+            ]
+            for row in map(json.loads, lines)
         ],
     )
 

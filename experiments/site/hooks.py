@@ -28,6 +28,7 @@ from experiments.site import (
     readme,
     sentences,
     settings,
+    speed,
     status,
 )
 
@@ -49,7 +50,7 @@ MACROS = {
             *(links.code, links.test, links.key, links.line, links.repository, links.api),
             *(status.atari, status.evaluations),
             *(gpu.gpu_notice, gpu.gpu_searches, gpu.gpu_parts, gpu.gpu_curve),
-            gpu.gpu_evaluation,
+            *(gpu.gpu_evaluation, gpu.gpu_counts, speed.before_and_after),
             *(status.published_runs, status.small_games, status.clear_effects),
         )
     },
