@@ -193,10 +193,23 @@ class Sulking(Walk):
 class Throttle(Walk):
     """Continuous actions."""
 
-    action_space = spaces.Box(-1, 1, (1,), np.float32)
+    action_space = spaces.Box(np.array([[0.5], [-3]]), np.array([[2.5], [9]]), (2, 1), np.float64)
+
+    middle = 1.5
 
     def step(self, action):
-        return super().step(int(action[0] > 0))
+        assert self.action_space.contains(action)
+        return super().step(int(action[0, 0] > self.middle))
+
+
+class Unbounded(Throttle):
+    middle = 0
+    action_space = spaces.Box(-np.inf, np.inf, (2, 1), np.float64)
+
+
+class Notches(Throttle):
+    middle = 0
+    action_space = spaces.Box(-1, 1, (2, 1), np.int8)
 
 
 class Buttons(Walk):
@@ -287,9 +300,10 @@ class Voxels(Walk):
 
 def fixed(name):
     """The environment in the wrapper that the doctor names."""
-    table = [np.array([-1], np.float32), np.array([1], np.float32)]
+    table = [np.array([[-1], [0]], np.int8), np.array([[1], [0]], np.int8)]
     wrappers = {
-        "Throttle": lambda e: TransformAction(e, lambda i: table[i], spaces.Discrete(2)),
+        "Notches": lambda e: TransformAction(e, lambda i: table[i], spaces.Discrete(2)),
+        "Unbounded": lambda e: TransformAction(e, lambda a: a, spaces.Box(-1, 1, (2, 1))),
         "Buttons": lambda e: TransformAction(
             e, lambda i: np.array(np.unravel_index(i, (2, 3))), spaces.Discrete(6)
         ),
@@ -305,11 +319,11 @@ def fixed(name):
 ALL = (
     Walk, NotANumber, InfiniteReward, Blind, Deaf, Unseeded, Leaking, Stuck, Endless, Rich, Poor,
     Unpaid, Level, OldReset, WrongShape, OutOfBounds, Codes, FloatPicture, GreyPicture,
-    SamePicture, Lonely, Crashing, NeedsArgument, Sulking, Throttle, Buttons, Switches, Pair, Parts,
-    WithImage, Growing, Planes, Voxels, OldStep, Sharing,
+    SamePicture, Lonely, Crashing, NeedsArgument, Sulking, Throttle, Unbounded, Notches, Buttons,
+    Switches, Pair, Parts, WithImage, Growing, Planes, Voxels, OldStep, Sharing,
 )  # fmt: skip
-FIXED = ("Throttle", "Buttons", "Switches", "Voxels", "WithImage")
+FIXED = ("Notches", "Buttons", "Switches", "Voxels", "WithImage")
 for _class in ALL:
     gymnasium.register(f"{_class.__name__}-v0", _class)
-for _name in FIXED:
+for _name in ("Unbounded", *FIXED):
     gymnasium.register(f"Fixed{_name}-v0", fixed(_name))

@@ -162,7 +162,35 @@ class Table(Counter):
 
 
 class Steering(Counter):
-    action_space = spaces.Box(-1, 1, (1,), np.float32)
+    """Observes the action that it was given, an array of two rows, and refuses any other."""
+
+    observation_space = spaces.Box(-9, 9, (4,), np.float64)
+    action_space = spaces.Box(
+        np.array([[-1, 0], [2, -3]]), np.array([[1, 0.3], [5, -2.7]]), (2, 2), np.float64
+    )
+
+    def reset(self, *, seed=None, options=None):
+        self.given = np.zeros((2, 2))
+        return super().reset(seed=seed)
+
+    def step(self, action):
+        assert isinstance(action, np.ndarray)
+        assert action.dtype == self.action_space.dtype
+        self.given = action
+        return super().step(action)
+
+    def _observe(self):
+        return np.array(self.given, np.float64).reshape(4)
+
+
+class Dial(Counter):
+    """A single number without axes."""
+
+    action_space = spaces.Box(-2, 2, (), np.float32)
+
+    def step(self, action):
+        assert isinstance(action, np.ndarray)
+        return super().step(action)
 
 
 class Broken(Counter):
@@ -245,7 +273,7 @@ class Drawn(Counter):
 
 for _class in (
     Counter, Starts, Unsteady, Camera, Picture, Code, Table, Steering, Broken, Hanging, Cue, Drawn,
-    Barred, Late, OldReset, Infos, NoMode, Parts, ImageAndNumber,
+    Barred, Late, OldReset, Infos, NoMode, Parts, ImageAndNumber, Dial,
 ):  # fmt: skip
     gymnasium.register(f"Toy{_class.__name__}-v0", _class)
 for _ending in ("truncated", "both"):

@@ -33,19 +33,29 @@ _NOT_ATARI: Differences = {
         "eval_max_episode_steps": 10_000,
     },
 }
-FAMILIES: dict[str, Differences] = {
-    "atari": {"eval": {"max_episode_steps": 3_000}},  # as published; the final one has no such cut
-    "control": {**_NOT_ATARI, "total_agent_steps": 25_000},
-    "grid": {**_NOT_ATARI, "total_agent_steps": 25_000},
-    # Sticky actions as published (Young & Tian, 2019).
-    "minatar": merge(_NOT_ATARI, {"total_agent_steps": 100_000, "env": {"sticky_actions": 0.1}}),
-    "other": _NOT_ATARI,
-}
 
 
 def _episode(steps: int) -> dict[str, Any]:
     return {"env": {"max_episode_steps": steps, "eval_max_episode_steps": steps}}
 
+
+FAMILIES: dict[str, Differences] = {
+    "atari": {"eval": {"max_episode_steps": 3_000}},  # as published; the final one has no such cut
+    "control": {**_NOT_ATARI, "total_agent_steps": 25_000},
+    "continuous": {**_NOT_ATARI, "total_agent_steps": 200_000, "discount": 0.99},
+    # As in EfficientZero V2: episodes of 1,000 frames, two for each agent step.
+    "dm_control": merge(
+        _NOT_ATARI,
+        _episode(500),
+        {"total_agent_steps": 100_000, "discount": 0.997**2, "env": {"frame_skip": 2}},
+    ),
+    "grid": {**_NOT_ATARI, "total_agent_steps": 25_000},
+    # Sticky actions as published (Young & Tian, 2019).
+    "minatar": merge(_NOT_ATARI, {"total_agent_steps": 100_000, "env": {"sticky_actions": 0.1}}),
+    "other": _NOT_ATARI,
+}
+_PENDULUM: Differences = {**_episode(200), "total_agent_steps": 20_000, "discount": 0.97}
+_HILL: Differences = {**_episode(999), "total_agent_steps": 50_000}
 
 # Games with settings of their own: (family, differences).
 GAMES: dict[str, tuple[str, Differences]] = {
@@ -57,7 +67,14 @@ GAMES: dict[str, tuple[str, Differences]] = {
     ),
     "Acrobot": ("control", {**_episode(500), "total_agent_steps": 50_000}),
     "MountainCar": ("control", {**_episode(200), "total_agent_steps": 100_000}),
+    "Pendulum": ("continuous", _PENDULUM),
+    "MountainCarContinuous": ("continuous", _HILL),
+    "LunarLanderContinuous": ("continuous", {**_episode(1_000), "total_agent_steps": 300_000}),
+    "BipedalWalker": ("continuous", {**_episode(1_600), "total_agent_steps": 500_000}),
+    "CarRacing": ("continuous", merge(_episode(1_000), {"env": {"frame_stack": 4}})),
     "Catch": ("grid", {**_episode(100), "total_agent_steps": 5_000}),
+    "gymnax:Pendulum": ("continuous", _PENDULUM),
+    "gymnax:MountainCarContinuous": ("continuous", _HILL),
     "gymnax:CartPole": ("control", {**_episode(500), "total_agent_steps": 10_000}),
     "gymnax:Acrobot": ("control", {**_episode(500), "total_agent_steps": 50_000}),
     "Catch-bsuite": ("grid", {**_episode(100), "total_agent_steps": 5_000}),
@@ -81,8 +98,8 @@ def name_and_family(name: str) -> tuple[str, str]:
         # `gym:CartPole-v1` asks for Gymnasium; the proper name alone would not.
         task = games.find_task(name)
         game = games.as_written(name, task)
-        if games.is_atari(game):
-            return game, "atari"
+        if task.backend == "envpool" and (family := games.family_of(task.task_id)):
+            return game, family
     if game in GAMES:
         return game, GAMES[game][0]
     return game, next((FAMILY_OF[part] for part in FAMILY_OF if part in game), "other")

@@ -12,6 +12,7 @@ import re
 import warnings
 from collections.abc import Iterable, Mapping
 
+from ez_jax.config import opengl
 from ez_jax.config.errors import BadInput, exiting_raises, in_short
 
 ATARI_100K = (
@@ -22,11 +23,17 @@ ATARI_100K = (
 )  # fmt: skip
 
 _ATARI, _MINIGRID = "envpool.atari", "envpool.minigrid"
+_MUJOCO = "envpool.mujoco"
+_DM_CONTROL, _MUJOCO_OF_GYM = f"{_MUJOCO}.dmc", f"{_MUJOCO}.gym"
+# Families of settings (`families.py`) that have whole modules of envpool.
+_SETTINGS_OF = {_ATARI: "atari", _DM_CONTROL: "dm_control", _MUJOCO_OF_GYM: "continuous"}
 # In the order of precedence of their short names: Tetris means the Atari game.
 _FAMILIES = {
     _ATARI: "Atari",
     "envpool.classic_control": "Classic control",
     "envpool.box2d": "Box2D",
+    _DM_CONTROL: "DeepMind Control",
+    _MUJOCO_OF_GYM: "MuJoCo",
     "envpool.toy_text": "Toy text",
     _MINIGRID: "MiniGrid",
     "envpool.highway": "Highway",
@@ -107,7 +114,22 @@ def is_atari(game: str) -> bool:
 
 def is_atari_id(task_id: str) -> bool:
     """Whether an id of envpool is an Atari game."""
-    return _envpool_ids()[task_id] == _ATARI
+    return family_of(task_id) == "atari"
+
+
+def family_of(task_id: str) -> str | None:
+    """The family of settings that an id of envpool belongs to by its module, if any."""
+    return _SETTINGS_OF.get(_envpool_ids()[task_id])
+
+
+def is_dm_control_id(task_id: str) -> bool:
+    """Whether an id of envpool is a task of the DeepMind Control suite."""
+    return family_of(task_id) == "dm_control"
+
+
+def is_mujoco_id(task_id: str) -> bool:
+    """Whether MuJoCo simulates, and draws, a game of envpool."""
+    return _envpool_ids()[task_id].startswith(_MUJOCO)
 
 
 @functools.cache
@@ -129,9 +151,9 @@ def list_games() -> Mapping[str, tuple[str, ...]]:
 
 
 def _is_playable(task_id: str, family: str) -> bool:
-    """Whether it has one player, discrete actions and one array as observation."""
-    if family == _ATARI:
-        return True
+    """Whether it has one player, actions that can be used and one array as observation."""
+    if family == _ATARI or family.startswith(_MUJOCO):
+        return not task_id.startswith("Lqr")  # whose actions have no bounds
     import envpool
     from gymnasium import spaces
 
@@ -145,13 +167,14 @@ def _is_playable(task_id: str, family: str) -> bool:
     # MiniGrid's mission and direction are left out; other dictionaries are not supported.
     can_be_seen = family == _MINIGRID or not isinstance(observation, spaces.Dict)
     is_for_one = made.config.max_num_players == 1
-    return is_for_one and can_be_seen and isinstance(action, spaces.Discrete)
+    return is_for_one and can_be_seen and isinstance(action, spaces.Discrete | spaces.Box)
 
 
 @functools.cache
 def _envpool_ids() -> Mapping[str, str]:
     """Ids of envpool and the module each comes from, families of `_FAMILIES` first; empty
     where envpool is not installed."""
+    opengl.load()
     try:
         from envpool.registration import registry
     except ModuleNotFoundError as error:

@@ -18,7 +18,10 @@ _FILE = resources.files("ez_jax.envs") / "action_names.json"
 
 
 def action_names(spec: EnvSpec) -> tuple[str, ...]:
-    """A name for every action, or its number if no name is known."""
+    """A name for every action, or its number if no name is known.
+
+    Of a continuous action, names of its numbers: a0, a1, ...
+    """
     if spec.backend == "envpool" and is_atari_id(spec.task_id):
         joystick = _table()["joystick"]
         game = spec.task_id.rpartition("-v")[0]
@@ -35,7 +38,9 @@ def minatar_names(positions: Iterable[int], spec: EnvSpec) -> tuple[str, ...]:
 def checked(names: Iterable[object], spec: EnvSpec) -> tuple[str, ...]:
     """The names in lower case, or numbers if there is not a name for every action."""
     found = tuple(str(name).lower() for name in names)
-    return found if len(found) == spec.num_actions else tuple(map(str, range(spec.num_actions)))
+    count = spec.action_size or spec.num_actions
+    prefix = "a" if spec.is_continuous else ""
+    return found if len(found) == count else tuple(f"{prefix}{i}" for i in range(count))
 
 
 @functools.cache

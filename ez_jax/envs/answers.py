@@ -39,7 +39,7 @@ class Answering:
             return self._checked(self._env.reset())
 
     def send(self, action: np.ndarray) -> None:
-        """Send actions i32[N]."""
+        """Send actions i32[N] or f32[N, D]."""
         self._calls += 1
         with kept_alive(self._say):
             self._env.send(action)

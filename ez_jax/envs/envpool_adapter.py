@@ -9,6 +9,7 @@
   (Catch) ignore its `max_episode_steps`.
 - Rewards are clipped here, so that the score is the game's own.
 - Atari needs frames with channels first and at least one no-op: with `noop_max=0` the process dies.
+- DeepMind Control repeats actions here: see `dm_control.py`.
 - The seed decides only the no-ops and the sticky actions of an Atari game: of 16 environments a few
   start alike (there are 30 starts), and then differ by their actions and from the second game on.
 """
@@ -21,9 +22,11 @@ from typing import Any
 import envpool
 import numpy as np
 
-from ez_jax.config import BadInput, EnvConfig
-from ez_jax.config.games import Task, is_atari_id
+from ez_jax.config import BadInput, EnvConfig, opengl
+from ez_jax.config.games import Task, is_atari_id, is_dm_control_id, is_mujoco_id
+from ez_jax.envs import dm_control
 from ez_jax.envs.action_names import action_names
+from ez_jax.envs.actions import Actions, make_actions
 from ez_jax.envs.observations import Encoder, describe, learned_reward, make_encoder, picture
 from ez_jax.envs.sticky import StickyActions
 from ez_jax.structs import EnvSpec, TimeStep
@@ -59,13 +62,17 @@ class EnvpoolEnv:
                 render_mode="rgb_array",
                 **_settings(task, config),
             )
-            self.spec, self.encoder = _describe(self._env, self._env.spec.config, task, config)
-        self.num_envs, self.first_action = num_envs, 0
-        # The Arcade Learning Environment has its own sticky actions, frame by frame.
+            settings = self._env.spec.config
+            self.spec, self.encoder, self.actions = _describe(self._env, settings, task, config)
+        self.num_envs = num_envs
+        # The Arcade Learning Environment has its own sticky actions and skips, frame by frame.
         is_atari = is_atari_id(task.task_id)
-        self._sticky = StickyActions(0.0 if is_atari else config.sticky_actions, seeds)
+        sticky = 0.0 if is_atari else config.sticky_actions
+        self._sticky = StickyActions(sticky, seeds, self.actions.shape)
+        self._frames = 1 if is_atari else self.spec.frame_skip
         self._limit = config.max_episode_steps if training else config.eval_max_episode_steps
-        self.max_episode_steps = min(self._limit, self._env.spec.config.max_episode_steps)
+        own_limit = -(-settings.max_episode_steps // self._frames)
+        self.max_episode_steps = min(self._limit, own_limit)
         self._lives_matter = training and config.episodic_life
         self._clip = training and config.reward_clip
         self._observation = np.zeros((num_envs, *self.spec.observation_shape), self.encoder.dtype)
@@ -75,6 +82,7 @@ class EnvpoolEnv:
         self._rests = np.zeros(num_envs, bool)  # a life was lost: the next call does not step
         self._is_cut = np.zeros(num_envs, bool)  # truncated here: the next call resets
         self._sent = np.zeros(0, np.int32)
+        self._action = np.zeros(0)  # the game's own
 
     def reset(self) -> TimeStep:
         """Reset all environments."""
@@ -97,23 +105,31 @@ class EnvpoolEnv:
         )
 
     def send(self, action: np.ndarray) -> None:
-        """Send actions i32[N] to envpool's threads."""
-        action = self._sticky(action, self._is_first)
+        """Send actions i32[N] or f32[N, D] to envpool's threads."""
+        action = self.actions.to_game(self._sticky(action, self._is_first))
+        self._action = action.astype(np.int32) if self.spec.num_actions else action
         self._sent = np.flatnonzero(~(self._rests | self._is_cut)).astype(np.int32)
         if self._sent.size:
-            self._env.send(np.asarray(action, np.int32)[self._sent], self._sent)
+            self._env.send(self._action[self._sent], self._sent)
 
     def recv(self) -> TimeStep:
         """Wait for the environments that got an action, and join the results of all N."""
         n = self.num_envs
         observation, lives = self._observation.copy(), self._lives.copy()
         score, terminated, truncated = np.zeros(n, np.float32), np.zeros(n, bool), np.zeros(n, bool)
-        if self._sent.size:
-            raw, rewards, ended, cut, info = self._env.recv()
-            ids = info["env_id"]  # in the order sent, of one part of the environments
-            observation[ids], score[ids] = self.encoder.encode(raw), rewards
-            terminated[ids], truncated[ids] = ended, cut
-            lives[ids] = info.get("lives", 0)
+        going = self._sent
+        for frame in range(self._frames):
+            if frame:
+                going = np.flatnonzero(~(self._is_first | terminated | truncated)).astype(np.int32)
+                if going.size:
+                    self._env.send(self._action[going], going)
+            if going.size:
+                raw, rewards, ended, cut, info = self._env.recv()
+                ids = info["env_id"]  # in the order sent, of one part of the environments
+                observation[ids] = self.encoder.encode(raw)
+                score[ids] += rewards
+                terminated[ids], truncated[ids] = ended, cut
+                lives[ids] = info.get("lives", 0)
         if self._is_cut.any():
             raw, info = self._env.reset(np.flatnonzero(self._is_cut).astype(np.int32))
             observation[info["env_id"]] = self.encoder.encode(raw)
@@ -147,6 +163,8 @@ class EnvpoolEnv:
 
     def render(self) -> np.ndarray:
         """Images: the game's own, or the observation if it renders none."""
+        if is_mujoco_id(self.spec.task_id) and (missing := opengl.missing()):
+            raise RuntimeError(missing)
         try:
             return self._env.render(env_ids=np.arange(self.num_envs))
         except RuntimeError:
@@ -175,13 +193,19 @@ def _loading(task_id: str) -> Iterator[None]:
             raise BadInput(f"'{task_id}' cannot be loaded: {error}") from error
 
 
-def _describe(made: Any, settings: Any, task: Task, config: EnvConfig) -> tuple[EnvSpec, Encoder]:
+def _describe(
+    made: Any, settings: Any, task: Task, config: EnvConfig
+) -> tuple[EnvSpec, Encoder, Actions]:
     if settings.max_num_players > 1:
         raise BadInput(f"'{task.task_id}' is for several players; choose a game for one.")
-    is_atari = is_atari_id(task.task_id)
-    encoder = make_encoder(made.observation_space, task.task_id, channels_first=is_atari)
-    frame_skip = config.frame_skip if is_atari else 1
-    return describe(task, config, encoder, made.action_space, frame_skip), encoder
+    is_atari, space = is_atari_id(task.task_id), made.observation_space
+    is_suite = is_dm_control_id(task.task_id)
+    if is_suite:
+        space = dm_control.own_parts(space, task.task_id)
+    encoder = make_encoder(space, task.task_id, channels_first=is_atari)
+    actions = make_actions(made.action_space, task.task_id)
+    frame_skip = config.frame_skip if is_atari or is_suite else 1
+    return describe(task, config, encoder, actions, frame_skip), encoder, actions
 
 
 def _settings(task: Task, config: EnvConfig) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from gymnasium.envs.registration import load_env_creator
 from ez_jax.config import EnvConfig
 from ez_jax.config.games import Task
 from ez_jax.envs.action_names import action_names, checked
+from ez_jax.envs.actions import make_actions
 from ez_jax.envs.observations import (
     BadPicture,
     describe,
@@ -50,14 +51,13 @@ class GymnasiumEnv:
         limit = config.max_episode_steps if training else config.eval_max_episode_steps
         self.max_episode_steps = min(limit, gymnasium.spec(task.task_id).max_episode_steps or limit)
         self._envs = [_make(task, self.max_episode_steps, render) for _ in range(num_envs)]
-        observations, actions = self._envs[0].observation_space, self._envs[0].action_space
-        self.encoder = make_encoder(observations, task.task_id)
+        self.encoder = make_encoder(self._envs[0].observation_space, task.task_id)
+        self.actions = make_actions(self._envs[0].action_space, task.task_id)
         self.num_envs = num_envs
-        self.spec = describe(task, config, self.encoder, actions)
-        self.first_action = int(getattr(actions, "start", 0))
+        self.spec = describe(task, config, self.encoder, self.actions)
         self._clip = training and config.reward_clip
         seeds = [(seed + i) % 2**31 for i in range(num_envs)]
-        self._sticky = StickyActions(config.sticky_actions, np.array(seeds))
+        self._sticky = StickyActions(config.sticky_actions, np.array(seeds), self.actions.shape)
         self._games = SideBySide(
             task, self._envs, seeds, make_taken(self.encoder.space), self.spec.num_actions
         )
@@ -65,7 +65,7 @@ class GymnasiumEnv:
         self._legal: np.ndarray | None = None
         self._is_first = np.zeros(num_envs, bool)  # of the next time step
         self._observation = np.zeros((num_envs, *self.spec.observation_shape), self.encoder.dtype)
-        self._action = np.zeros(num_envs, np.int64)
+        self._action = np.zeros(0)  # the game's own
 
     def reset(self) -> TimeStep:
         """Reset all environments; only the first call seeds them."""
@@ -74,12 +74,12 @@ class GymnasiumEnv:
         return self._time_step(self._games.reset())
 
     def send(self, action: np.ndarray) -> None:
-        """Keep the actions i32[N] for `recv`; an action that is not allowed now is not repeated."""
+        """Keep the actions for `recv`; an action that is not allowed now is not repeated."""
         executed = self._sticky(action, self._is_first)
         if self._legal is not None:
             is_legal = self._legal[np.arange(self.num_envs), executed]
             executed = np.where(is_legal, executed, action)
-        self._action = executed + self.first_action
+        self._action = self.actions.to_game(executed)
 
     def recv(self) -> TimeStep:
         """Step all N environments."""

@@ -15,11 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from gymnax.environments.spaces import gymnax_space_to_gym_space
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Int, Key, Num
 
 from ez_jax.config import EnvConfig
 from ez_jax.config.games import Task
 from ez_jax.envs.action_names import action_names, minatar_names
+from ez_jax.envs.actions import Actions, make_actions
 from ez_jax.envs.observations import Encoder, describe, learned_reward, make_encoder, picture
 from ez_jax.structs import EnvSpec, TimeStep
 
@@ -34,7 +35,7 @@ class GameState(flax.struct.PyTreeNode, kw_only=True):
     key: jax.Array  # of all its random numbers
     inner: Any  # gymnax's own state
     is_over: jax.Array  # bool[], the episode has ended: the next action starts another
-    last_action: jax.Array | None  # i32[], last executed; None without sticky actions
+    last_action: jax.Array | None  # i32[] or f32[D], last executed; None without sticky actions
 
 
 class DeviceGame(NamedTuple):
@@ -44,6 +45,7 @@ class DeviceGame(NamedTuple):
     env: Any  # of gymnax
     params: Any  # of gymnax
     encoder: Encoder
+    actions: Actions
     clips: bool  # learn from the sign of the reward
     sticky: float  # probability that the last action is repeated
     limit: int  # agent steps after which an episode is cut
@@ -53,14 +55,15 @@ class DeviceGame(NamedTuple):
         key, reset_key = jax.random.split(key)
         raw, inner = self.env.reset_env(reset_key, self.params)
         # With the types after a step: a loop needs constant types, and gymnax starts with ints.
-        stepped = jax.eval_shape(self._step_inner, reset_key, inner, jnp.int32(0))[1]
+        nothing = jnp.zeros(self.actions.shape, self.actions.dtype)
+        stepped = jax.eval_shape(self._step_inner, reset_key, inner, nothing)[1]
         inner = jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), inner, stepped)
         over = jnp.zeros((), bool)
-        last = jnp.zeros((), jnp.int32) if self.sticky else None
+        last = nothing if self.sticky else None
         state = GameState(key=key, inner=inner, is_over=over, last_action=last)
         return state, self._time_step(raw, jnp.zeros(()), ~over, over, over)
 
-    def step(self, state: GameState, action: Int[Array, ""]) -> tuple[GameState, TimeStep]:
+    def step(self, state: GameState, action: Num[Array, "..."]) -> tuple[GameState, TimeStep]:
         """Execute an action; after a final observation, start the next episode instead."""
         key, step_key, reset_key = jax.random.split(state.key, 3)
         first, new = self.env.reset_env(reset_key, self.params)
@@ -68,7 +71,7 @@ class DeviceGame(NamedTuple):
         if last is not None:  # as `sticky.StickyActions`
             sticks = jax.random.bernoulli(jax.random.fold_in(state.key, STICK), self.sticky)
             action = jnp.where(sticks, last, action)
-            last = jnp.where(begins, 0, action).astype(jnp.int32)
+            last = jnp.where(begins, 0, action).astype(last.dtype)
         raw, inner, reward, terminated = self._step_inner(step_key, state.inner, action)
         pick = lambda a, b: jnp.where(begins, jnp.asarray(a, b.dtype), b)  # noqa: E731
         raw, inner = jax.tree.map(pick, (first, new), (raw, inner))
@@ -80,6 +83,8 @@ class DeviceGame(NamedTuple):
         return state, self._time_step(raw, score, begins, is_over, terminated)
 
     def _step_inner(self, key: Array, inner: Any, action: Array) -> tuple[Any, Any, Array, Array]:
+        if self.actions.action_size:
+            action = self.actions.to_game(action[None])[0]
         raw, inner, reward, terminated, _ = self.env.step_env(key, inner, action, self.params)
         inner = jax.tree.map(jnp.asarray, inner)
         return raw, inner, jnp.asarray(reward, jnp.float32), jnp.asarray(terminated, bool)
@@ -108,7 +113,7 @@ def make_game(task: Task, config: EnvConfig, *, training: bool) -> DeviceGame:
     """
     env, params = gymnax.make(task.task_id)
     space = gymnax_space_to_gym_space(env.observation_space(params))
-    actions = gymnax_space_to_gym_space(env.action_space(params))
+    actions = make_actions(gymnax_space_to_gym_space(env.action_space(params)), task.task_id)
     encoder = make_encoder(space, task.task_id)
     limit = config.max_episode_steps if training else config.eval_max_episode_steps
     limit = int(min(limit, _own_limit(task.task_id, params) or limit))
@@ -117,6 +122,7 @@ def make_game(task: Task, config: EnvConfig, *, training: bool) -> DeviceGame:
         env=env,
         params=params.replace(max_steps_in_episode=limit),
         encoder=encoder,
+        actions=actions,
         clips=training and config.reward_clip,
         sticky=config.sticky_actions,
         limit=limit,
@@ -162,7 +168,7 @@ class GymnaxEnv:
         """
         del render  # it only renders observations
         game = make_game(task, config, training=training)
-        self.spec, self.encoder, self.first_action = game.spec, game.encoder, 0
+        self.spec, self.encoder, self.actions = game.spec, game.encoder, game.actions
         self._positions = getattr(game.env, "action_set", None)  # MinAtar's
         self.num_envs, self.max_episode_steps = num_envs, game.limit
         self._reset, self._step = _programs(task, config, training)
@@ -179,8 +185,8 @@ class GymnaxEnv:
         return self.recv()
 
     def send(self, action: np.ndarray) -> None:
-        """Send the actions i32[N] to the device, which steps the games."""
-        action = jax.device_put(np.asarray(action, np.int32))
+        """Send the actions i32[N] or f32[N, D] to the device, which steps the games."""
+        action = jax.device_put(np.asarray(action, self.spec.action_dtype))
         self._state, self._next = self._step(self._state, action)
 
     def recv(self) -> TimeStep:

@@ -30,6 +30,7 @@ from gymnasium import spaces
 
 from ez_jax.config import BadInput, EnvConfig
 from ez_jax.config.games import Task
+from ez_jax.envs.actions import Actions
 from ez_jax.structs import EnvSpec
 
 _MINIGRID_SCALE = 25
@@ -140,38 +141,20 @@ def _of_part(space: spaces.Space, task_id: str, is_alone: bool) -> Encoder:
     return _of_one(space, task_id)
 
 
-def count_actions(space: spaces.Space, task_id: str) -> int:
-    """The number of actions.
-
-    Raises:
-        BadInput: the actions are not one finite set.
-    """
-    if not isinstance(space, spaces.Discrete):
-        raise BadInput(
-            f"'{task_id}' has actions {space}; continuous or composite actions are not supported "
-            "yet, because the search (mctx) needs one fixed, finite set: choose a game with "
-            "Discrete actions or discretise them in a wrapper."
-        )
-    return int(space.n)
-
-
 def describe(
-    task: Task, config: EnvConfig, encoder: Encoder, actions: spaces.Space, frame_skip: int = 1
+    task: Task, config: EnvConfig, encoder: Encoder, actions: Actions, frame_skip: int = 1
 ) -> EnvSpec:
-    """The specification of a game for the agent.
-
-    Raises:
-        BadInput: the actions are not one finite set.
-    """
+    """The specification of a game for the agent."""
     return EnvSpec(
         game=task.game,
         backend=task.backend,
         task_id=task.task_id,
-        num_actions=count_actions(actions, task.task_id),
+        num_actions=actions.num_actions,
         observation_shape=encoder.shape,
         observation_dtype=encoder.dtype,
         frame_stack=config.frame_stack,
         frame_skip=frame_skip,
+        action_size=actions.action_size,
     )
 
 

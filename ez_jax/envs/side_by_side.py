@@ -53,6 +53,10 @@ class SideBySide:
         self._is_over = np.zeros(len(envs), bool)
         began = [self._begin(env, seed) for env, seed in zip(envs, seeds, strict=True)]
         self.has_masks = MASK in began[0][1]
+        if self.has_masks and not num_actions:
+            raise BadInput(
+                f"'{task.task_id}' has info['{MASK}'], but its actions are continuous: leave it out"
+            )
         self._first: Answers | None = self._of_begun(began)
 
     def reset(self) -> Answers:
@@ -74,9 +78,9 @@ class SideBySide:
             if self._is_over[i]:
                 observation, info = self._begin(env)
             else:
-                observation, score[i], terminated[i], truncated[i], info = self._step(
-                    env, actions[i]
-                )
+                # An array even of a single number, where actions are arrays.
+                action = actions[i] if self._num_actions else actions[i, ...]
+                observation, score[i], terminated[i], truncated[i], info = self._step(env, action)
             observations.append(observation)
             infos.append(info)
         self._is_over = terminated | truncated

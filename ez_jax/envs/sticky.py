@@ -1,8 +1,8 @@
 """Sticky actions for libraries without them: with some probability a game repeats its last action.
 
 As in MinAtar (Young and Tian, 2019) and Atari (Machado et al., 2018), where envpool does it frame
-by frame. At the start of an episode, action 0 counts as the last one. (The original MinAtar
-remembers the last action of the previous episode.)
+by frame. At the start of an episode, action 0 counts as the last one, or a vector of zeros. (The
+original MinAtar remembers the last action of the previous episode.)
 """
 
 import numpy as np
@@ -26,26 +26,31 @@ def uniform(seed: np.ndarray, count: int) -> np.ndarray:
 class StickyActions:
     """The executed actions of N games; random numbers depend only on the game's seed and step."""
 
-    def __init__(self, probability: float, seeds: np.ndarray):
-        """`seeds` i64[N] are those of the games."""
+    def __init__(self, probability: float, seeds: np.ndarray, shape: tuple[int, ...] = ()):
+        """`seeds` i64[N] are those of the games, `shape` that of an action: () or (D,)."""
         self._probability, self._seeds = probability, seeds
-        self._last, self._count = np.zeros(len(seeds), np.int64), 0
+        self._last: np.ndarray = np.zeros((len(seeds), *shape), np.float32 if shape else np.int64)
+        self._count = 0
 
     def __call__(self, action: np.ndarray, is_first: np.ndarray) -> np.ndarray:
-        """The actions i64[N] to execute.
+        """The actions i64[N] or f32[N, D] to execute.
 
         Args:
-            action: i32[N], as chosen.
+            action: i32[N] or f32[N, D], as chosen.
             is_first: bool[N], where the call starts an episode and executes nothing.
         """
-        action = np.asarray(action, np.int64)
+        action = np.asarray(action, self._last.dtype)
         if not self._probability:
             return action
         self._count += 1
         sticks = uniform(self._seeds, self._count) < self._probability
-        executed = np.where(sticks, self._last, action)
-        self._last = np.where(is_first, 0, executed)
+        executed = np.where(self._each(sticks), self._last, action)
+        self._last = np.where(self._each(is_first), np.zeros_like(executed), executed)
         return executed
+
+    def _each(self, flags: np.ndarray) -> np.ndarray:
+        """Flags bool[N] that apply to every number of an action."""
+        return np.reshape(flags, (-1, *[1] * (self._last.ndim - 1)))
 
     def reset(self) -> None:
         """Start new episodes in all games."""

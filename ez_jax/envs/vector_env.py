@@ -19,6 +19,7 @@ import numpy as np
 
 from ez_jax.config import EnvConfig
 from ez_jax.config.games import find_task
+from ez_jax.envs.actions import Actions
 from ez_jax.envs.answers import Answering
 from ez_jax.envs.observations import Encoder
 from ez_jax.structs import EnvSpec, TimeStep
@@ -31,13 +32,16 @@ class VectorEnv(Protocol):
     num_envs: int
     max_episode_steps: int  # agent steps after which an episode is cut
     encoder: Encoder  # from the game's own observation to what the agent sees
-    first_action: int  # the game's own number of action 0
+    actions: Actions  # from the agent's actions to the game's own
 
     def reset(self) -> TimeStep:
         """Reset all environments; every row has `is_first`."""
 
     def send(self, action: np.ndarray) -> None:
-        """Send actions i32[N] in 0..num_actions-1; envpool steps in its own threads."""
+        """Send actions i32[N] in 0..num_actions-1, or f32[N, D] in -1..1 if they are continuous.
+
+        envpool steps in its own threads.
+        """
 
     def recv(self) -> TimeStep:
         """Wait for the results of the last actions."""
@@ -59,7 +63,7 @@ class VectorEnv(Protocol):
         """Lives left i32[N], 0 for games without lives."""
 
     def action_names(self) -> tuple[str, ...]:
-        """The names of the actions, or their numbers if no names are known."""
+        """The names of the actions, or their numbers; of the numbers of a continuous one."""
 
     def close(self) -> None:
         """Close the environments."""
@@ -91,8 +95,8 @@ def make_env(
         render: whether `render` will be called; by default only if not training.
 
     Raises:
-        BadInput: an unknown game, actions that are not a finite set, or observations of a kind
-            that no network accepts.
+        BadInput: an unknown game, actions that are neither a finite set nor numbers with bounds, or
+            observations of a kind that no network accepts.
         Fault: the game ends the process or returns numbers that are not finite, now or later.
 
     Examples:

@@ -5,6 +5,7 @@ agent.reset()                        # at the start of an episode
 action = agent.act(observation)      # from the game's own observation to its own action
 """
 
+import functools
 import importlib.util
 import sys
 from collections.abc import Iterable, Mapping
@@ -21,6 +22,7 @@ from ez_jax.agent.learner import init_train_state
 from ez_jax.agent.model import Model, make_model
 from ez_jax.config import BadInput, Config, paths
 from ez_jax.envs import make_env
+from ez_jax.envs.actions import Actions, told_actions
 from ez_jax.envs.observations import Encoder, is_unit
 from ez_jax.envs.raw_observations import Unlike, batch_of, make_taken
 from ez_jax.envs.side_by_side import mask_of
@@ -43,9 +45,9 @@ class Agent:
         clocks: Clocks,
         *,
         encoder: Encoder,
-        first_action: int = 0,
+        actions: Actions | None = None,
     ):
-        """Usually created by `load`."""
+        """Usually created by `load`; `actions` of the game, or numbers from 0 on."""
         self.config = config
         self.spec = spec
         self.model: Model = make_model(config, spec)
@@ -53,7 +55,9 @@ class Agent:
         self.clocks = clocks  # of the training run
         self.found: SearchOutput | None = None  # result of the last search, batch of 1 or N
         self._encoder, self._taken = encoder, make_taken(encoder.space)
-        self._first_action = first_action
+        self._to_game = (
+            actions.to_game if actions else functools.partial(np.asarray, dtype=np.int64)
+        )
         self._policies: dict[int, EvalPolicy[SearchOutput]] = {}
         self.reset()
 
@@ -86,7 +90,8 @@ class Agent:
             `reset`, and otherwise none.
 
         Returns:
-          The game's own number of the action, or i64[N] for a batch. `found` has the result of the
+          The game's own number of the action, or i64[N] for a batch; if actions are continuous, an
+          array of the game's own shape, type and range, or [N, ...]. `found` has the result of the
           search.
 
         Raises:
@@ -125,8 +130,10 @@ class Agent:
         )
         policy = self._policy(num_simulations)
         self.found, self._playing = policy(self.variables, self._playing, step)
-        action = np.asarray(self.found.action, np.int64) + self._first_action
-        return action if is_batch else int(action[0])
+        action = self._to_game(np.asarray(self.found.action))
+        if is_batch:
+            return action
+        return action[0, ...] if self.spec.is_continuous else int(action[0])
 
     def play(self, episodes: int = 1, *, seed: int | None = None, film: int = 0) -> Games:
         """Play full episodes in the run's own environment, as in an evaluation.
@@ -249,7 +256,7 @@ def load(run: str | Path, *, best: bool = False) -> Agent:
     chosen = config.validate(config.from_dict(run_folder.read_config(run)))
     _check_module(run, chosen.game)
     env = make_env(chosen.game, chosen.env, num_envs=1, seed=0, training=False, render=False)
-    spec, encoder, first_action = env.spec, env.encoder, env.first_action
+    spec, encoder, actions = env.spec, env.encoder, env.actions
     env.close()
     model = make_model(chosen, spec)
     template = jax.eval_shape(lambda: init_train_state(chosen, model, jax.random.key(0)))
@@ -263,9 +270,7 @@ def load(run: str | Path, *, best: bool = False) -> Agent:
     if restored is None:
         raise BadInput(f"{run} has no checkpoint yet; train it first")
     variables = restored.state["train"].variables
-    return Agent(
-        *(chosen, spec, variables, restored.clocks), encoder=encoder, first_action=first_action
-    )
+    return Agent(*(chosen, spec, variables, restored.clocks), encoder=encoder, actions=actions)
 
 
 def play(
@@ -324,11 +329,11 @@ def changed(agent: Agent, changes: Mapping[str, Any]) -> Config:
     chosen = config.validate(config.override(agent.config, changes))
     if chosen.env != agent.config.env:
         env = make_env(chosen.game, chosen.env, num_envs=1, seed=0, training=False)
-        seen = [(s.observation_shape, s.num_actions) for s in (env.spec, agent.spec)]
+        seen = [(s.observation_shape, told_actions(s)) for s in (env.spec, agent.spec)]
         env.close()
         if seen[0] != seen[1]:
             raise BadInput(
                 f"with these settings of env {chosen.game} has observations {seen[0][0]} and "
-                f"{seen[0][1]} actions, but the weights are for {seen[1][0]} and {seen[1][1]}"
+                f"{seen[0][1]}, but the weights are for {seen[1][0]} and {seen[1][1]}"
             )
     return chosen

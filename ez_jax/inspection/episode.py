@@ -99,7 +99,7 @@ def play(config: Config, agent: Agent, *, max_steps: int, max_nodes: int) -> Epi
 
 def _check_same(agent: Agent, env: VectorEnv) -> None:
     there, here = agent.spec, env.spec
-    for what in ("observation_shape", "frame_stack", "num_actions"):
+    for what in ("observation_shape", "frame_stack", "num_actions", "action_size"):
         one, other = getattr(there, what), getattr(here, what)
         if one != other:
             raise BadInput(

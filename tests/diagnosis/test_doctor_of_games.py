@@ -9,7 +9,8 @@ import pytest
 
 from ez_jax import doctor
 from ez_jax.config.presets import make_config
-from ez_jax.diagnosis.game.play import play
+from ez_jax.diagnosis.game import checks, repeat
+from ez_jax.diagnosis.game.play import Game, play
 from ez_jax.diagnosis.verdicts import WIDTH
 from ez_jax.system import exits
 
@@ -46,7 +47,12 @@ def flawed(verdicts, kind):
         ("GreyPicture", "picture", "return an image of uint8"),
         ("Crashing", "first step", "ZeroDivisionError: fault in the user's own code"),
         ("NeedsArgument", "name", "missing 1 required positional argument"),
-        ("Throttle", "actions", "discretise them"),
+        (
+            "Unbounded",
+            "actions",
+            "TransformAction(env, lambda a: a, gymnasium.spaces.Box(-1, 1, (2",
+        ),
+        ("Notches", "actions", "declare a Box of floats and round in step()"),
         ("Buttons", "actions", "np.unravel_index(i, (2, 3))"),
         ("Switches", "actions", "np.unravel_index(i, (2, 2))"),
         ("Pair", "actions", "list those worth trying"),
@@ -129,9 +135,23 @@ def test_games_of_every_library_are_checked(checked, game):
 
 
 def test_actions_that_a_library_cannot_give_are_told_in_its_sentence(checked):
-    code, verdicts, told = checked("Pendulum-v1")
+    code, verdicts, told = checked("LqrLqr21")
     assert (code, verdicts) == (exits.FAILED, {"name": "FAIL"})
-    assert "discretise them in a wrapper" in told
+    assert "without usable bounds" in told
+
+
+@pytest.mark.parametrize("name", ["Throttle", "FixedUnbounded"])
+def test_continuous_actions_are_tried_like_others(name):
+    game = Game(make_config(f"faulty_envs:{name}-v0"), 200)
+    [*_, actions] = [stage[0].run() for stage in checks.stages(game) if stage[0].name == "actions"]
+    assert re.fullmatch("2 numbers, (-3 to 9|-1 to 1)", actions)
+    assert checks._first_step(game).startswith("observation, reward")
+    assert re.fullmatch(r"1\d\d steps, \d+ games", checks._random_play(game))
+    assert repeat.actions_matter(game) == "2 of 6 tried actions give different results"
+    for check in (repeat.same_seed, repeat.other_seed, repeat.side_by_side):
+        assert isinstance(check(game), str)
+    assert "is answered" in repeat.reset_begins_anew(game)
+    assert checks._picture(game)  # drawn, or a hint how
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,21 @@ EVERY_KIND = {
     "Breakout-MinAtar": PLAIN,
     f"{TOY}Counter-v0": PLAIN,
     f"{TOY}Truncated-v0": PLAIN,
+    "CartpoleSwingup": replace(PLAIN, frame_skip=2, max_episode_steps=120),
+    "HalfCheetah-v4": replace(PLAIN, max_episode_steps=120),
+    "Pendulum": PLAIN,
+    "LunarLanderContinuous": PLAIN,
+    "gym:Pendulum-v1": PLAIN,
+    "gymnax:Pendulum": PLAIN,
+    f"{TOY}Steering-v0": PLAIN,
 }
+
+
+def drawn(env, draw):
+    """Random actions, one for each environment."""
+    if env.spec.is_continuous:
+        return draw.uniform(-1, 1, (env.num_envs, env.spec.action_size)).astype(np.float32)
+    return draw.integers(0, env.spec.num_actions, env.num_envs)
 
 
 def play(game, config=SMALL, *, steps, num_envs=1, **options):
@@ -42,7 +56,7 @@ def play(game, config=SMALL, *, steps, num_envs=1, **options):
     draw = np.random.default_rng(0)
     rows = [env.reset()]
     for _ in range(steps):
-        rows.append(env.step(draw.integers(0, env.spec.num_actions, num_envs)))
+        rows.append(env.step(drawn(env, draw)))
     env.close()
     return env.spec, rows
 
@@ -60,7 +74,7 @@ def until(env, condition, *, limit=2_000) -> Iterator:
     """Time steps of random play in one environment up to the first where the condition holds."""
     draw = np.random.default_rng(0)
     for _ in range(limit):
-        row = env.step(draw.integers(0, env.spec.num_actions, env.num_envs))
+        row = env.step(drawn(env, draw))
         yield row
         if condition(row):
             return
@@ -119,7 +133,11 @@ def test_equal_seeds_and_actions_give_equal_time_steps(game):
 
 
 @pytest.mark.parametrize(
-    "game", ["Qbert", "CartPole", "gymnax:CartPole", "LunarLander", f"{TOY}Starts-v0"]
+    "game",
+    [
+        *("Qbert", "CartPole", "gymnax:CartPole", "LunarLander", f"{TOY}Starts-v0"),
+        *("CartpoleSwingup", "HalfCheetah", "Pendulum", "gym:Pendulum", "gymnax:Pendulum"),
+    ],
 )
 def test_environment_i_plays_from_seed_plus_i(game):
     _, together = play(game, replace(SMALL, max_episode_steps=60), steps=0, num_envs=4, seed=3)
@@ -453,11 +471,7 @@ def test_a_fault_in_the_users_environment_keeps_its_traceback():
 @pytest.mark.parametrize(
     ("game", "reason"),
     [
-        ("Pendulum", "continuous"),
-        ("LunarLanderContinuous", "continuous"),
-        ("gym:Pendulum", "continuous"),
-        ("gymnax:Pendulum", "continuous"),
-        (f"{TOY}Steering-v0", "mctx"),
+        ("LqrLqr21", "without usable bounds: declare those"),
         (f"{TOY}ImageAndNumber-v0", "image, 'image' .* beside other parts"),
         (f"{TOY}PictureWraps-v0", "of 200 to 201, but the space is Box"),
         (f"{TOY}PictureCasts-v0", "float64.12, 10, 3. .* but the space is"),
@@ -589,6 +603,9 @@ def test_names_are_found(game, backend, task_id):
         ("gym:CartPole", "envpool", "env.backend=auto or gymnasium"),
         ("gymnax:CartPole", "envpool", "env.backend=auto or gymnax"),
         ("Breakot-MinAtar", "auto", "did you mean Breakout-MinAtar"),
+        ("CartpoleSwingap", "auto", "did you mean CartpoleSwingup"),
+        ("HalfCheeta", "auto", "did you mean HalfCheetah"),
+        ("gymnax:Pendulun", "auto", "did you mean Pendulum"),
         ("CartPole", "jax", "must be auto, envpool, gymnasium or gymnax"),
     ],
 )
@@ -613,7 +630,10 @@ def test_every_listed_game_leads_back_to_itself():
 
     assert listed["Atari-100k"] == games.ATARI_100K
     assert {"CartPole", "Acrobot", "MountainCar"} <= set(listed["Classic control"])
-    assert listed["Box2D"] == ("LunarLander",)
+    assert {"Pendulum", "MountainCarContinuous"} <= set(listed["Classic control"])
+    assert {"LunarLander", "LunarLanderContinuous", "CarRacing"} <= set(listed["Box2D"])
+    assert {"CartpoleSwingup", "WalkerWalk"} <= set(listed["DeepMind Control"])
+    assert "HalfCheetah" in listed["MuJoCo"]
     for name in (name for family in listed.values() for name in family):
         assert games.find_task(name).name == name
 
@@ -658,6 +678,7 @@ def test_games_without_a_human_score_have_none():
         ("Breakout-MinAtar", ("none", "left", "right")),
         ("Catch-bsuite", ("left", "stay", "right")),
         (f"{TOY}Counter-v0", ("0", "1")),
+        ("ReacherEasy", ("a0", "a1")),
     ],
 )
 def test_actions_are_called_by_their_names_or_numbers(game, names):

@@ -10,6 +10,7 @@ import pytest
 from ez_jax import envs
 from ez_jax.config import EnvConfig
 from ez_jax.config.presets import make_config
+from ez_jax.envs.actions import Actions
 from ez_jax.envs.gymnax_adapter import DeviceGame, game_keys, make_game
 from ez_jax.envs.sticky import StickyActions, uniform
 
@@ -47,6 +48,24 @@ def test_an_episode_begins_with_action_zero():
     assert did == [3, 3, 3, 0]  # the third executes nothing
 
 
+def test_vectors_stick_as_a_whole_and_an_episode_begins_with_zeros():
+    chosen = np.random.default_rng(0).uniform(-1, 1, (400, 3, 2)).astype(np.float32)
+    sticky = StickyActions(0.25, np.array([5, 6, 7]), (2,))
+    did = np.stack([sticky(row, NOWHERE) for row in chosen])
+    sticks = uniform(np.array([5, 6, 7]), 1) < 0.25
+    np.testing.assert_array_equal(did[0], np.where(sticks[:, None], 0, chosen[0]))
+    is_new = (did == chosen).all(axis=-1)
+    before = np.concatenate([np.zeros((1, 3, 2), np.float32), did[:-1]])
+    np.testing.assert_array_equal(did[~is_new], before[~is_new])
+    assert did.dtype == np.float32
+    assert 0.2 < (~is_new).mean() < 0.3
+    always = StickyActions(1.0, np.array([5, 6, 7]), (2,))
+    always._last = chosen[0]
+    always(chosen[1], np.array([True, False, True]))
+    expected = chosen[0] * np.array([0, 1, 0], np.float32)[:, None]
+    np.testing.assert_array_equal(always(chosen[2], NOWHERE), expected)
+
+
 def test_draws_follow_from_the_seed_of_the_game_and_the_step_alone():
     chosen = np.random.default_rng(1).integers(0, 9, (50, 3))
     together = executed(0.5, chosen)
@@ -82,7 +101,8 @@ class Plain(NamedTuple):
 
 def echoes(sticky, chosen, *, seed=0, num_envs=1, limit=9_999):
     """What N such games executed [T, N]."""
-    echo = DeviceGame(None, Echo(), limit, Plain(), False, sticky, limit)
+    actions = Actions(100, 0, None)
+    echo = DeviceGame(None, Echo(), limit, Plain(), actions, False, sticky, limit)
     state, _ = jax.vmap(echo.reset)(game_keys(seed, num_envs))
     _, rows = jax.lax.scan(jax.vmap(echo.step), state, chosen)
     return np.array(rows.observation)
@@ -117,6 +137,19 @@ def test_every_library_obeys(game):
         velocities.append(step.observation[:, 1])
     env.close()
     assert (np.diff(np.stack(velocities), axis=0) < 0).all()
+
+
+@pytest.mark.parametrize("game", ["Pendulum", "gym:Pendulum", "gymnax:Pendulum"])
+def test_every_library_repeats_vectors(game):
+    """Where everything sticks, only the zeros of the start are executed."""
+    pulled, let_go = (
+        envs.make_env(game, config, num_envs=2, seed=0, training=True) for config in (ALWAYS, PLAIN)
+    )
+    pulled.reset(), let_go.reset()
+    for _ in range(5):
+        one = pulled.step(np.full((2, 1), 0.7, np.float32))
+        other = let_go.step(np.zeros((2, 1), np.float32))
+        np.testing.assert_array_equal(one.observation, other.observation)
 
 
 def test_minatar_is_played_as_published_and_by_name_without():

@@ -44,7 +44,7 @@ def fresh(game, **more):
     return ez_jax.Agent(
         *(config, env.spec, tiny.init(model), Clocks()),
         encoder=env.encoder,
-        first_action=env.first_action,
+        actions=env.actions,
     )
 
 

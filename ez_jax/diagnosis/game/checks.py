@@ -20,7 +20,6 @@ from ez_jax.diagnosis.game.spaces import Unfit
 from ez_jax.diagnosis.machine_checks import Check, Note
 from ez_jax.envs.observations import BadPicture, make_encoder
 from ez_jax.envs.raw_observations import Unlike, described, make_taken
-from ez_jax.envs.side_by_side import MASK
 
 SLOW = 100  # steps per second of one environment
 DIM, LARGE = 16, 100.0  # an image without brighter pixels, a vector with larger numbers
@@ -35,7 +34,7 @@ def stages(game: Game) -> Iterator[list[Check]]:
     yield [check("name", "is there", _name)]
     if game.is_gymnasium:
         yield [
-            check("actions", "are one finite set", _actions),
+            check("actions", "are one finite set, or numbers with bounds", _actions),
             check("observations", "are an image or a vector", _observations),
         ]
         yield [check("first observation", "lies in the declared space", _first_observation)]
@@ -83,7 +82,7 @@ def _name(game: Game) -> str:
 
 def _actions(game: Game) -> str:
     env = game.raw()
-    return str(spaces.check_actions(env.action_space, game.task.task_id))
+    return spaces.check_actions(env.action_space, game.task.task_id)
 
 
 def _observations(game: Game) -> str | Note:
@@ -116,8 +115,8 @@ def _first_step(game: Game) -> str:
     # Without the limit, because its wrapper expects the result that is checked here.
     env = gymnasium.make(game.task.task_id, disable_env_checker=True, max_episode_steps=-1)
     _, info = env.reset(seed=0)
-    space: Any = env.action_space
-    returned: Any = env.step(space.start + allowed(0, info.get(MASK)))
+    nothing = np.zeros(game.spec.action_shape, game.spec.action_dtype)
+    returned: Any = env.step(repeat.own_action(env, nothing, info))
     if not (isinstance(returned, tuple) and len(returned) == 5 and isinstance(returned[4], dict)):
         count = (
             f"{len(returned)} values" if isinstance(returned, tuple) else type(returned).__name__
@@ -166,8 +165,8 @@ def _picture(game: Game) -> str | Note:
         step = env.reset()
         try:
             pictures = [env.render()[0]]
-            for action in random_actions(20, game.spec.num_actions):
-                step = env.step(np.array([allowed(action, step.legal)], np.int32))
+            for action in random_actions(20, game.spec):
+                step = env.step(np.array([allowed(action, step.legal)], game.spec.action_dtype))
                 pictures.append(env.render()[0])
         except BadPicture as error:
             fix = "return an image of uint8 [height, width, 3] from render()"

@@ -7,6 +7,7 @@ import time
 import warnings
 import zlib
 from collections.abc import Sequence
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -91,7 +92,7 @@ class Game:
     @functools.cached_property
     def played(self) -> Play:
         """Random play."""
-        actions = random_actions(self.steps, self.spec.num_actions)
+        actions = random_actions(self.steps, self.spec)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             played = play(self.config, actions, most_seconds=MOST_SECONDS)
@@ -113,25 +114,19 @@ class Game:
         return {name: text for name, text in rows.items() if name != "folder"}
 
 
-def play(
-    config: Config, actions: Sequence[int] | np.ndarray, seed: int = 0, most_seconds: float = 60.0
-) -> Play:
-    """Play the actions in one new environment, as far as the time allows."""
+def play(config: Config, actions: np.ndarray, seed: int = 0, most_seconds: float = 60.0) -> Play:
+    """Play the actions, i32[T] or f32[T, D], in one new environment, as far as the time allows."""
     [played] = _play(config, actions, 1, seed, most_seconds)
     return played
 
 
-def play_together(config: Config, actions: Sequence[int] | np.ndarray, num_envs: int) -> list[Play]:
+def play_together(config: Config, actions: np.ndarray, num_envs: int) -> list[Play]:
     """Play the same actions in several environments side by side, with seeds 0, 1, ..."""
     return _play(config, actions, num_envs, 0, 60.0)
 
 
 def _play(
-    config: Config,
-    actions: Sequence[int] | np.ndarray,
-    num_envs: int,
-    seed: int,
-    most_seconds: float,
+    config: Config, actions: np.ndarray, num_envs: int, seed: int, most_seconds: float
 ) -> list[Play]:
     env = open_env(config, seed, num_envs=num_envs)
     try:
@@ -139,7 +134,8 @@ def _play(
         for action in actions:
             legal = rows[-1].legal
             masks = [None] * num_envs if legal is None else legal
-            rows.append(env.step(np.array([allowed(action, mask) for mask in masks], np.int32)))
+            executed = [allowed(action, mask) for mask in masks]
+            rows.append(env.step(np.array(executed, env.spec.action_dtype)))
             if len(rows) == 2:
                 began = time.perf_counter()  # the first step may compile
             elif time.perf_counter() - began > most_seconds:
@@ -159,15 +155,18 @@ def open_env(
     )
 
 
-def random_actions(count: int, num_actions: int, seed: int = 0) -> np.ndarray:
-    """i32[count], uniformly random actions."""
-    return np.random.default_rng(seed).integers(0, num_actions, count).astype(np.int32)
+def random_actions(count: int, spec: EnvSpec, seed: int = 0) -> np.ndarray:
+    """i32[count] or f32[count, D], uniformly random actions."""
+    draw = np.random.default_rng(seed)
+    if spec.is_continuous:
+        return draw.uniform(-1, 1, (count, spec.action_size)).astype(np.float32)
+    return draw.integers(0, spec.num_actions, count).astype(np.int32)
 
 
-def allowed(action: int, legal: np.ndarray | None) -> int:
+def allowed(action: Any, legal: np.ndarray | None) -> Any:
     """The action, or the next allowed one if a mask [A] or [1, A] forbids it."""
     if legal is None or not np.any(legal):
-        return int(action)
+        return action
     places = np.flatnonzero(legal)
     return int(places[np.searchsorted(places, action) % len(places)])
 

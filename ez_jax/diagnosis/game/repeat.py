@@ -10,7 +10,9 @@ from gymnasium.utils.env_checker import data_equivalence
 from ez_jax.diagnosis.game.play import Game, allowed, play, play_together, random_actions
 from ez_jax.diagnosis.game.spaces import Unfit
 from ez_jax.diagnosis.machine_checks import Note
+from ez_jax.envs.actions import make_actions
 from ez_jax.envs.side_by_side import MASK
+from ez_jax.structs import EnvSpec
 
 COMPARED = 300  # agent steps over which two copies are compared
 SEEDS, TRIED, HELD = 3, 6, 25  # seeds, actions to try, steps for which an action is held
@@ -20,13 +22,14 @@ AGAIN = 50  # steps after a reset
 
 def actions_matter(game: Game) -> str:
     """Compare the results of different actions from the same states."""
-    tried = min(TRIED, game.spec.num_actions)
-    if tried == 1:
+    if game.spec.num_actions == 1:
         raise Unfit("there is only one action", "give the agent a choice")
-    most = 1
+    choices = _to_try(game.spec)
+    tried, most = len(choices), 1
     for seed in range(SEEDS):
-        before = random_actions(5 * seed, game.spec.num_actions, seed)
-        courses = [play(game.config, [*before, *[action] * HELD], seed) for action in range(tried)]
+        before = random_actions(5 * seed, game.spec, seed)
+        held = [np.concatenate([before, np.stack([action] * HELD)]) for action in choices]
+        courses = [play(game.config, actions, seed) for actions in held]
         most = max(most, len({(c.digest.tobytes(), c.reward.tobytes()) for c in courses}))
     if most == 1:
         raise Unfit(
@@ -36,9 +39,17 @@ def actions_matter(game: Game) -> str:
     return f"{most} of {tried} tried actions give different results"
 
 
+def _to_try(spec: EnvSpec) -> np.ndarray:
+    """Actions that differ much, i32[TRIED] or f32[TRIED, D]."""
+    if not spec.is_continuous:
+        return np.arange(min(TRIED, spec.num_actions), dtype=np.int32)
+    ends = np.stack([np.full(spec.action_size, end, np.float32) for end in (-1, 1)])
+    return np.concatenate([ends, random_actions(TRIED - 2, spec)])
+
+
 def same_seed(game: Game) -> str:
     """Compare two copies with the same seed and the same actions."""
-    actions = random_actions(min(COMPARED, game.steps), game.spec.num_actions)
+    actions = random_actions(min(COMPARED, game.steps), game.spec)
     one, other = play(game.config, actions), play(game.config, actions)
     row = one.differs_at(other)
     if row is not None:
@@ -52,7 +63,7 @@ def same_seed(game: Game) -> str:
 
 def other_seed(game: Game) -> str | Note:
     """Compare games with different seeds under the same actions."""
-    actions = random_actions(min(COMPARED, game.steps), game.spec.num_actions)
+    actions = random_actions(min(COMPARED, game.steps), game.spec)
     courses = {play(game.config, actions, seed).digest.tobytes() for seed in range(SEEDS)}
     if len(courses) == 1:
         return Note(
@@ -64,7 +75,7 @@ def other_seed(game: Game) -> str | Note:
 
 def side_by_side(game: Game) -> str:
     """Compare games that are played in turns with the same games, each played alone."""
-    actions = random_actions(min(COMPARED, game.steps), game.spec.num_actions)
+    actions = random_actions(min(COMPARED, game.steps), game.spec)
     together = play_together(game.config, actions, TOGETHER)
     for i, one in enumerate(together):
         alone = play(game.config, actions, i)
@@ -83,8 +94,8 @@ def side_by_side(game: Game) -> str:
 def reset_begins_anew(game: Game) -> str:
     """Compare a used copy with a new one, both reset with the same seed."""
     used, fresh = game.raw(), game.raw()
-    past_end = _play_past_the_end(used, random_actions(game.steps, game.spec.num_actions))
-    actions = random_actions(AGAIN, game.spec.num_actions, 1)
+    past_end = _play_past_the_end(used, random_actions(game.steps, game.spec))
+    actions = random_actions(AGAIN, game.spec, 1)
     courses = zip(_course(used, actions), _course(fresh, actions), strict=False)
     for i, (one, other) in enumerate(courses):
         if not data_equivalence(one, other):
@@ -100,13 +111,13 @@ def _play_past_the_end(env: gymnasium.Env, actions: np.ndarray) -> str:
     """Play one game, make one more step, and report what happened."""
     _, info = env.reset(seed=0)
     for action in actions:
-        _, _, terminated, truncated, info = env.step(_number(env, action, info))
+        _, _, terminated, truncated, info = env.step(own_action(env, action, info))
         if terminated or truncated:
             break
     else:
         return "was not reached"
     try:
-        env.step(_number(env, actions[0], info))
+        env.step(own_action(env, actions[0], info))
     except Exception:  # noqa: BLE001 it may refuse: a run never does this
         return "is refused"
     return "is answered"
@@ -117,14 +128,14 @@ def _course(env: gymnasium.Env, actions: np.ndarray) -> Iterator[tuple[Any, ...]
     observation, info = env.reset(seed=0)
     yield (observation,)
     for action in actions:
-        observation, reward, terminated, truncated, info = env.step(_number(env, action, info))
+        observation, reward, terminated, truncated, info = env.step(own_action(env, action, info))
         yield observation, float(reward), bool(terminated), bool(truncated)
         if terminated or truncated:
             return
 
 
-def _number(env: gymnasium.Env, action: int, info: Mapping[str, Any]) -> int:
-    """An allowed action in the environment's own numbering, which need not start at 0."""
-    space = env.action_space
-    start = int(space.start) if isinstance(space, gymnasium.spaces.Discrete) else 0
-    return start + allowed(action, info.get(MASK))
+def own_action(env: gymnasium.Env, action: Any, info: Mapping[str, Any]) -> Any:
+    """An allowed action as the environment itself takes it."""
+    actions = make_actions(env.action_space, str(env.spec and env.spec.id))
+    own = actions.to_game(np.array([allowed(action, info.get(MASK))], actions.dtype))
+    return own[0, ...] if actions.action_size else own[0]

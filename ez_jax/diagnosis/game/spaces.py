@@ -6,7 +6,8 @@ from typing import Any
 from gymnasium import spaces
 
 from ez_jax.config import BadInput
-from ez_jax.envs.observations import count_actions, is_pixels, is_unit, make_encoder
+from ez_jax.envs.actions import make_actions, unfit
+from ez_jax.envs.observations import is_pixels, is_unit, make_encoder
 
 REGISTER = "; register a function that returns the wrapped environment"
 WIDE = 10_000  # numbers in a vector above which most weights are in the first layer
@@ -22,16 +23,20 @@ class Unfit(Exception):
         self.fix = fix
 
 
-def check_actions(space: spaces.Space, task_id: str) -> int:
-    """The number of actions.
+def check_actions(space: spaces.Space, task_id: str) -> str:
+    """The actions in words.
 
     Raises:
-      Unfit: they are not one finite set.
+      Unfit: they are neither one finite set nor numbers with bounds.
     """
     try:
-        return count_actions(space, task_id)
+        actions = make_actions(space, task_id)
     except BadInput as error:
-        raise Unfit(f"actions are {space}, not Discrete(n)", _listed(space)) from error
+        sentence = f"actions are {space}, neither Discrete(n) nor a Box of floats with bounds"
+        raise Unfit(sentence, _listed(space)) from error
+    if not isinstance(space, spaces.Box):
+        return str(actions.num_actions)
+    return f"{actions.action_size} numbers, {space.low.min():g} to {space.high.max():g}"
 
 
 def check_observations(space: spaces.Space, task_id: str) -> str:
@@ -78,7 +83,9 @@ def hint_on_observations(space: spaces.Space, task_id: str) -> str | None:
 
 
 def _listed(space: spaces.Space) -> str:
-    """How to turn other actions into a list."""
+    """How to turn other actions into a list, or into numbers with bounds."""
+    if isinstance(space, spaces.Box) and (found := unfit(space)):
+        return f"{found[1]}{REGISTER}"
     wrap = "gymnasium.wrappers.TransformAction(env, {}, Discrete({}))" + REGISTER
     sizes = None
     if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1 and not space.start.any():
@@ -88,9 +95,8 @@ def _listed(space: spaces.Space) -> str:
     if sizes and math.prod(sizes) <= LISTED:
         combine = f"lambda i: np.array(np.unravel_index(i, {sizes}))"
         return f"number the combinations: {wrap.format(combine, math.prod(sizes))}"
-    kind = "discretise them" if isinstance(space, spaces.Box) else "list those worth trying"
     table = wrap.format("lambda i: TABLE[i]", "len(TABLE)")
-    return f"{kind}: with TABLE, a list of such actions, {table}"
+    return f"list those worth trying: with TABLE, a list of such actions, {table}"
 
 
 def _flattened(space: spaces.Space) -> str:
