@@ -102,9 +102,17 @@ def _play(
 
 
 def digested(digest: np.ndarray, action: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """Update the digests u64[N] of episodes with an action i32[N] and its reward f32[N]."""
+    """Update the digests u64[N] of episodes with actions and their rewards f32[N].
+
+    Args:
+      digest: u64[N].
+      action: i32[N] or f32[N, D].
+      score: f32[N].
+    """
     told = score.astype(np.float32).view(np.uint32).astype(np.uint64) + np.uint64(1)
-    told = told * _ODD + action.astype(np.uint64)
+    numbers = [action] if action.ndim == 1 else action.astype(np.float32).view(np.uint32).T
+    for number in numbers:
+        told = told * _ODD + number.astype(np.uint64)
     return (digest ^ (digest >> np.uint64(29)) ^ told) * _STEP
 
 

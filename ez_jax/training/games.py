@@ -1,8 +1,8 @@
 """The environments of a run, all actions since they were made, and the scores.
 
 No library exposes the state of its environments, but games are deterministic: the same actions from
-the same seeds lead to the same state. So a run keeps the actions (one byte each) and a checksum of
-everything that the environments returned.
+the same seeds lead to the same state. So a run keeps the actions (one byte each; four for every
+number of a continuous one) and a checksum of everything that the environments returned.
 
 With several processes each has a part of the environments; when saved, the parts are joined.
 """
@@ -15,7 +15,7 @@ import numpy as np
 
 from ez_jax.config import Config
 from ez_jax.envs import VectorEnv, make_env
-from ez_jax.structs import TimeStep
+from ez_jax.structs import EnvSpec, TimeStep
 from ez_jax.system import processes, watchdog
 
 
@@ -44,7 +44,8 @@ def training_games(config: Config) -> "RepeatableGames":
 class SavedGames(NamedTuple):
     """Everything to restore the environments of all processes."""
 
-    actions: np.ndarray  # u8 or larger [calls, N], all since the environments were made
+    # u8 or larger [calls, N], or f32[calls, N, D], all since the environments were made
+    actions: np.ndarray
     made_at: int  # agent steps when they were made, which give their seeds
     checksum: int  # of every time step that they returned
     unreported: int  # finished episodes that are in no line of metrics yet
@@ -62,7 +63,7 @@ class RepeatableGames:
     def _replace(self, made_at: int) -> None:
         self.env, self._made_at = self._make_env(made_at), made_at
         self.spec, self.num_envs = self.env.spec, self.env.num_envs
-        self._dtype = np.min_scalar_type(self.spec.num_actions - 1)
+        self._dtype = _smallest_type(self.spec)
         self._actions = bytearray()  # a row per call
         self._calls, self._reported_at = 0, 0
         own = processes.mine(processes.total(self.num_envs))
@@ -78,7 +79,7 @@ class RepeatableGames:
         return self._observe(self.env.reset())
 
     def send(self, action: np.ndarray) -> None:
-        """Send actions i32[N]; the environments step in the background."""
+        """Send actions i32[N] or f32[N, D]; the environments step in the background."""
         self._actions += np.asarray(action, self._dtype).tobytes()
         self.env.send(action)
 
@@ -109,7 +110,8 @@ class RepeatableGames:
 
     def save(self) -> SavedGames:
         """Everything to restore this point; not between `send` and `recv`."""
-        actions = np.frombuffer(bytes(self._actions), self._dtype).reshape(-1, self.num_envs)
+        actions = np.frombuffer(bytes(self._actions), self._dtype)
+        actions = actions.reshape(-1, self.num_envs, *self.spec.action_shape)
         return SavedGames(
             actions=np.concatenate(processes.exchange(actions), axis=1),
             made_at=self._made_at,
@@ -120,7 +122,8 @@ class RepeatableGames:
 
     def save_new(self, agent_steps: int) -> SavedGames:
         """The same for new environments in place of failed ones, at this point of the run."""
-        none = np.empty((0, processes.total(self.num_envs)), self._dtype)
+        shape = (0, processes.total(self.num_envs), *self.spec.action_shape)
+        none = np.empty(shape, self._dtype)
         return SavedGames(none, made_at=agent_steps, checksum=0, unreported=0, reported_at=0)
 
     def _checksum(self) -> int:
@@ -138,7 +141,7 @@ class RepeatableGames:
             self._replace(saved.made_at)
         step = self.begin()
         own = processes.mine(saved.actions.shape[1])
-        for action in saved.actions[:, own].astype(np.int32):
+        for action in saved.actions[:, own].astype(self.spec.action_dtype):
             self.send(action)
             step = self.recv()
             watchdog.beat()
@@ -157,6 +160,13 @@ class RepeatableGames:
     def close(self) -> None:
         """Release the environments."""
         self.env.close()
+
+
+def _smallest_type(spec: EnvSpec) -> np.dtype:
+    """The smallest type that has every action exactly."""
+    if spec.is_continuous:
+        return spec.action_dtype
+    return np.min_scalar_type(spec.num_actions - 1)
 
 
 def _of_all_processes(rows: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float, Int, UInt32
+from jaxtyping import Array, Bool, Float, Int, Num, UInt32
 
 from ez_jax.agent import schedules
 from ez_jax.agent.actor import init_playing, make_decide, make_eval_policy
@@ -185,7 +185,7 @@ def _temperatures(config: Config) -> np.ndarray:
 
 def _decide(
     config: Config, model: Model, one: VmappedRun, plays: Bool[Array, ""]
-) -> tuple[VmappedRun, Int[Array, " N"]]:
+) -> tuple[VmappedRun, Num[Array, "N ..."]]:
     """Search and record the decisions, as `Run.decide`; waiting runs do not change."""
     chosen = with_numbers(config, one.numbers)
     search = make_search(chosen.search, model, discount=chosen.discount, explore=True)
@@ -213,7 +213,7 @@ def _decide(
 
 
 def _play(
-    game: DeviceGame, one: VmappedRun, action: Int[Array, " N"], plays: Bool[Array, ""]
+    game: DeviceGame, one: VmappedRun, action: Num[Array, "N ..."], plays: Bool[Array, ""]
 ) -> VmappedRun:
     """Step the games and record the scores, as `RepeatableGames`."""
     games, step = jax.vmap(game.step)(one.games, action)
@@ -300,5 +300,7 @@ def _evaluate(
 def _digested(digest: Array, action: Array, score: ArrayLike) -> UInt32[Array, " E"]:
     """Update the digests of episodes with an action and its reward, as `evaluation.play`."""
     told = jax.lax.bitcast_convert_type(jnp.asarray(score), jnp.uint32) + jnp.uint32(1)
-    told = told * jnp.uint32(0x85EBCA6B) + action.astype(jnp.uint32)
+    numbers = [action] if action.ndim == 1 else jax.lax.bitcast_convert_type(action, jnp.uint32).T
+    for number in numbers:
+        told = told * jnp.uint32(0x85EBCA6B) + number.astype(jnp.uint32)
     return (digest ^ (digest >> 15) ^ told) * jnp.uint32(0x9E3779B1)

@@ -1,5 +1,6 @@
 """What is told of the games of an evaluation: how many differ, where they end, their protocol."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -13,6 +14,7 @@ from ez_jax.evaluation.scores import (
     summary,
     while_training,
 )
+from ez_jax.training.vmapped_program import _digested
 
 
 def digests(actions, rewards):
@@ -29,6 +31,21 @@ def test_games_are_the_same_where_all_actions_and_rewards_are():
     same, too, swapped, other_reward, other = digests(actions, rewards)
     assert same == too
     assert len({same, swapped, other_reward, other}) == 4
+
+
+@pytest.mark.parametrize("update", [digested, _digested])
+def test_games_with_continuous_actions_differ_by_any_number(update):
+    same = [[0.5, -1.0], [0.25, 0.0]]
+    games = [same, same, [[0.5, -1.0], [0.25, 1e-7]], [[-1.0, 0.5], [0.25, 0.0]], same]
+    rewards = [[0, 1], [0, 1], [0, 1], [0, 1], [0, 2]]
+    digest = np.zeros(5, np.uint64 if update is digested else np.uint32)
+    for t in range(2):
+        action, reward = (np.float32([of[t] for of in told]) for told in (games, rewards))
+        of = np if update is digested else jnp
+        digest = update(digest, of.asarray(action), of.asarray(reward))
+    first, too, *others = digest.tolist()
+    assert first == too
+    assert len({first, *others}) == 4
 
 
 def test_long_games_without_rewards_differ_by_their_length():

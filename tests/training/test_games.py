@@ -18,7 +18,11 @@ def make_games(game, num_envs=2, **settings):
 
 def play(games, step, calls, rng):
     for _ in range(calls):
-        games.send(rng.integers(0, games.spec.num_actions, games.num_envs))
+        spec, number = games.spec, games.num_envs
+        if spec.is_continuous:
+            games.send(rng.uniform(-1, 1, (number, spec.action_size)).astype(np.float32))
+        else:
+            games.send(rng.integers(0, spec.num_actions, number))
         step = games.recv()
     return step
 
@@ -42,6 +46,11 @@ SMALL = {"image_size": 24, "grayscale": True}
         ("gym:CartPole", {"sticky_actions": 0.25}),
         ("gymnax:CartPole", {"sticky_actions": 0.25}),
         ("gym:ToyStarts-v0", {}),
+        ("CartpoleSwingup", {"frame_skip": 2, "max_episode_steps": 30}),
+        ("HalfCheetah", {"max_episode_steps": 40, "sticky_actions": 0.25}),
+        ("Pendulum", {"max_episode_steps": 40}),
+        ("gym:Pendulum", {"max_episode_steps": 40, "sticky_actions": 0.25}),
+        ("gymnax:Pendulum", {"max_episode_steps": 40, "sticky_actions": 0.25}),
     ],
 )
 def test_games_go_on_as_if_nothing_had_happened(game, settings):
@@ -92,3 +101,19 @@ def test_the_actions_take_a_byte_each_and_no_line_of_scores_is_told_twice():
     later = make_games("CartPole", num_envs=3)
     later.bring_back(saved)
     assert later.take_finished() == games.take_finished() != told
+
+
+def test_actions_of_several_numbers_are_kept_exactly_and_one_changed_bit_is_noticed():
+    games = make_games("gym:ToySteering-v0", num_envs=3)
+    play(games, games.begin(), 20, np.random.default_rng(0))
+    saved = games.save()
+    assert (saved.actions.shape, saved.actions.dtype) == ((20, 3, 4), np.float32)
+    expected = np.random.default_rng(0).uniform(-1, 1, (20, 3, 4)).astype(np.float32)
+    np.testing.assert_array_equal(saved.actions, expected)
+    new = games.save_new(7)
+    assert (new.actions.shape, new.actions.dtype) == ((0, 3, 4), np.float32)
+    assert make_games("gym:ToySteering-v0", num_envs=3).bring_back(saved) is not None
+    changed = saved.actions.copy()
+    changed[7, 1, 0] = np.nextafter(changed[7, 1, 0], 2, dtype=np.float32)
+    other = make_games("gym:ToySteering-v0", num_envs=3)
+    assert other.bring_back(saved._replace(actions=changed)) is None

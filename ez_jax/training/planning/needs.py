@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array
 
 from ez_jax.agent.learner import init_train_state
 from ez_jax.agent.model import Model, precision_of
 from ez_jax.config import BadInput, Config, search_budget
+from ez_jax.envs.actions import told_actions
 from ez_jax.storage import run_folder
 from ez_jax.storage.checkpoint_items import tree_bytes
 from ez_jax.structs import Embedding, EnvSpec, Variables
@@ -130,7 +130,7 @@ def check_disk(config: Config, needs: MemoryNeeds, folder: Path) -> None:
 
 def _unroll_bytes(config: Config, model: Model) -> int:
     """Bytes kept for the gradient of one unrolled sample, without projections, which are small."""
-    train, frames, embedding = _shapes(config, model)
+    (train, frames, embedding), spec = _shapes(config, model), model.spec
 
     def encode(variables: Variables, frames: Array) -> Array:
         return model.encode(variables, frames, train=True)[0].state
@@ -143,7 +143,7 @@ def _unroll_bytes(config: Config, model: Model) -> int:
     def of_batch(size: int) -> int:
         sized = lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype)  # noqa: E731
         kept = lambda f, *inputs: memory.residual_bytes(f, train.variables, *inputs)  # noqa: E731
-        action = jax.ShapeDtypeStruct((size,), jnp.int32)
+        action = jax.ShapeDtypeStruct((size, *spec.action_shape), spec.action_dtype)
         per_step = kept(step, jax.tree.map(sized, embedding), action)
         return kept(encode, sized(frames)) + config.learner.unroll_steps * per_step
 
@@ -164,7 +164,7 @@ def searched_share(config: Config) -> float:
 def update_flops(config: Config, model: Model) -> float:
     """FLOPs of the products and convolutions of one update with its reanalysis."""
     train, frames, embedding = _shapes(config, model)
-    action = jax.ShapeDtypeStruct((1,), jnp.int32)
+    action = jax.ShapeDtypeStruct((1, *model.spec.action_shape), model.spec.action_dtype)
 
     def imagine(variables, embedding, action):
         following, reward = model.dynamics(variables, embedding, action)
@@ -194,7 +194,7 @@ def start_rows(config: Config, model: Model, needs: MemoryNeeds, folder: Path) -
     shape = "x".join(map(str, spec.observation_shape))
     frames = config.total_agent_steps * spec.frame_skip
     return {
-        "game": f"{config.game} ({spec.task_id}, {spec.backend}), {spec.num_actions} actions, "
+        "game": f"{config.game} ({spec.task_id}, {spec.backend}), {told_actions(spec)}, "
         f"observation {shape} {spec.observation_dtype}{stack}",
         "preset": f"{config.preset}, seed {config.seed}, {config.search.policy} search with "
         f"{search_budget(config.search, spec.num_actions).num_simulations} simulations",
