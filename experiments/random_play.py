@@ -16,7 +16,7 @@ from ez_jax.envs import make_env
 
 
 def play(game: str, preset: str, episodes: int, seed: int = 0) -> np.ndarray:
-    """Scores of full games [episodes], every action equally likely."""
+    """Scores of full games [episodes], every action equally likely within its bounds."""
     config = presets.make_config(game, preset)
     env = make_env(
         config.game, config.env, num_envs=episodes, seed=config.eval.seed, training=False
@@ -25,7 +25,11 @@ def play(game: str, preset: str, episodes: int, seed: int = 0) -> np.ndarray:
     scores, is_over = np.zeros(episodes), np.zeros(episodes, bool)
     env.reset()
     while not is_over.all():
-        step = env.step(rng.integers(0, env.spec.num_actions, episodes).astype(np.int32))
+        if env.spec.is_continuous:
+            actions = rng.uniform(-1, 1, (episodes, env.spec.action_size)).astype(np.float32)
+        else:
+            actions = rng.integers(0, env.spec.num_actions, episodes).astype(np.int32)
+        step = env.step(actions)
         scores += np.where(is_over, 0.0, step.score)
         is_over |= step.game_over
     env.close()

@@ -241,8 +241,11 @@ def _template(described: str) -> np.ndarray:
 
 def _spec(values: dict[str, Any]) -> EnvSpec:
     shape, dtype = tuple(values["observation_shape"]), values["observation_dtype"]
-    sizes = [*shape, *(values[name] for name in ("num_actions", "frame_stack", "frame_skip"))]
+    # Bundles of older versions know no continuous actions.
+    number, size = values["num_actions"], values.get("action_size", 0)
+    sizes = [*shape, number or size, *(values[name] for name in ("frame_stack", "frame_skip"))]
     is_known = dtype in ("uint8", "float32") and type(values.get("has_masks", False)) is bool
+    is_known = is_known and (number == 0) != (size == 0)
     if not is_known or not all(type(n) is int and n > 0 for n in sizes):
         raise ValueError("it describes an impossible environment")
     both = {"observation_shape": shape, "observation_dtype": np.dtype(dtype)}
