@@ -32,7 +32,7 @@ _FAMILIES = {
     _ATARI: "Atari",
     "envpool.classic_control": "Classic control",
     "envpool.box2d": "Box2D",
-    _DM_CONTROL: "DeepMind Control",
+    _DM_CONTROL: "DM Control",
     _MUJOCO_OF_GYM: "MuJoCo",
     "envpool.toy_text": "Toy text",
     _MINIGRID: "MiniGrid",

@@ -632,7 +632,7 @@ def test_every_listed_game_leads_back_to_itself():
     assert {"CartPole", "Acrobot", "MountainCar"} <= set(listed["Classic control"])
     assert {"Pendulum", "MountainCarContinuous"} <= set(listed["Classic control"])
     assert {"LunarLander", "LunarLanderContinuous", "CarRacing"} <= set(listed["Box2D"])
-    assert {"CartpoleSwingup", "WalkerWalk"} <= set(listed["DeepMind Control"])
+    assert {"CartpoleSwingup", "WalkerWalk"} <= set(listed["DM Control"])
     assert "HalfCheetah" in listed["MuJoCo"]
     for name in (name for family in listed.values() for name in family):
         assert games.find_task(name).name == name

@@ -17,7 +17,13 @@ OTHER_GAMES = ("CartPole", "Catch", "LunarLander")
 MINATAR = tuple(
     f"{game}-MinAtar" for game in ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
 )
-GAMES = (*ATARI_100K, *OTHER_GAMES, *MINATAR)
+CONTROL = (
+    *("AcrobotSwingup", "CartpoleBalance", "CartpoleBalanceSparse", "CartpoleSwingup"),
+    *("CartpoleSwingupSparse", "CheetahRun", "BallInCupCatch", "FingerSpin", "FingerTurnEasy"),
+    *("FingerTurnHard", "HopperHop", "HopperStand", "PendulumSwingup", "QuadrupedRun"),
+    *("QuadrupedWalk", "ReacherEasy", "ReacherHard", "WalkerRun", "WalkerStand", "WalkerWalk"),
+)
+GAMES = (*ATARI_100K, *OTHER_GAMES, *MINATAR, *CONTROL)
 ALL = [r for game in GAMES for r in (*references.scores(game), *references.curves(game))]
 
 
@@ -31,7 +37,7 @@ def rows(name):
     return references._rows(f"{name}.csv")
 
 
-@pytest.mark.parametrize("game", [*ATARI_100K, *OTHER_GAMES])
+@pytest.mark.parametrize("game", [*ATARI_100K, *OTHER_GAMES, *CONTROL])
 def test_games_are_spelled_as_the_presets_spell_them(game):
     assert families.name_and_family(game)[0] == game
 
@@ -50,6 +56,21 @@ def test_the_games_of_minatar_have_scores_of_model_free_methods(game):
     # gymnax's own PPO was not run on Seaquest.
     assert len(references.scores(game)) == 5 - (game == "Seaquest-MinAtar")
     assert min(score.agent_steps for score in references.scores(game)) == 5_000_000
+
+
+@pytest.mark.parametrize("game", CONTROL)
+def test_tasks_of_the_control_suite_have_scores_after_100_or_200_thousand_frames(game):
+    known = references.scores(game)
+    methods = ["EfficientZero V2 (control)", "TD-MPC2", "SAC", "DreamerV3 (control)"]
+    if game.startswith("Quadruped"):  # the figure has no DreamerV3 there
+        methods.pop()
+    assert [score.method for score in known] == methods
+    assert len({score.agent_steps for score in known}) == 1
+    assert known[0].agent_steps in (50_000, 100_000)
+    assert all(0 <= score.score <= 1_001 for score in known)
+    assert (
+        known[0].settings["env.frame_skip"] == families.FAMILIES["dm_control"]["env"]["frame_skip"]
+    )
 
 
 def test_every_reference_has_a_source_and_a_protocol():
