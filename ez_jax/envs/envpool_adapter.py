@@ -32,6 +32,7 @@ from ez_jax.envs.sticky import StickyActions
 from ez_jax.structs import EnvSpec, TimeStep
 
 _NEVER = 2**31 - 1
+_DRAWN = 320  # pixels of the sides of MuJoCo's images
 
 
 class EnvpoolEnv:
@@ -209,7 +210,9 @@ def _describe(
 
 
 def _settings(task: Task, config: EnvConfig) -> dict[str, Any]:
-    """The settings for envpool: the published protocol for Atari, none for other games."""
+    """The settings for envpool: the published protocol for Atari, sizes of images for MuJoCo."""
+    if is_mujoco_id(task.task_id):
+        return {"render_width": _DRAWN, "render_height": _DRAWN}
     if not is_atari_id(task.task_id):
         return {}
     if config.noop_max < 1:
