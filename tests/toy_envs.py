@@ -183,6 +183,22 @@ class Steering(Counter):
         return np.array(self.given, np.float64).reshape(4)
 
 
+class Missing(Counter):
+    """Needs a package that is not there, as some of Gymnasium's games."""
+
+    def __init__(self):
+        raise gymnasium.error.DependencyNotInstalled("Tools are not installed, run `pip install x`")
+
+
+class Masked(Counter):
+    """Has a mask, but continuous actions."""
+
+    action_space = spaces.Box(-1, 1, (2,))
+
+    def reset(self, *, seed=None, options=None):
+        return super().reset(seed=seed)[0], {"action_mask": np.ones(2, np.int8)}
+
+
 class Dial(Counter):
     """A single number without axes."""
 
@@ -273,7 +289,8 @@ class Drawn(Counter):
 
 for _class in (
     Counter, Starts, Unsteady, Camera, Picture, Code, Table, Steering, Broken, Hanging, Cue, Drawn,
-    Barred, Late, OldReset, Infos, NoMode, Parts, ImageAndNumber, Dial,
+    Barred, Late, OldReset, Infos, NoMode, Parts, ImageAndNumber, Dial, Missing,
+    Masked,
 ):  # fmt: skip
     gymnasium.register(f"Toy{_class.__name__}-v0", _class)
 for _ending in ("truncated", "both"):

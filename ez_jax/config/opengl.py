@@ -1,12 +1,13 @@
 """OpenGL for the images of MuJoCo's games.
 
-MuJoCo looks for the system's EGL when it draws, and ends the process if it does not find one that
-was loaded before envpool. So EGL is loaded first, and one image is drawn in a process of its own
-before any is drawn here.
+envpool's MuJoCo looks for the system's EGL when it draws, and ends the process if it does not find
+one that was loaded before envpool. So EGL is loaded first, and one image is drawn in a process of
+its own before any is drawn here.
 """
 
 import ctypes
 import functools
+import os
 import subprocess
 import sys
 
@@ -36,6 +37,15 @@ def load() -> str:
     except OSError:
         return f"MuJoCo draws with {_LIBRARY}, which is not there: {_INSTALL}"
     return ""
+
+
+def without_display() -> None:
+    """Let Gymnasium's MuJoCo draw without a display, unless MUJOCO_GL says how.
+
+    Otherwise it asks for a window, and its second attempt ends the process.
+    """
+    if sys.platform.startswith("linux") and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
+        os.environ.setdefault("MUJOCO_GL", "egl")
 
 
 @functools.cache

@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec as Registration
 from gymnasium.envs.registration import load_env_creator
 
-from ez_jax.config import EnvConfig
+from ez_jax.config import EnvConfig, opengl
 from ez_jax.config.games import Task
 from ez_jax.envs.action_names import action_names, checked
 from ez_jax.envs.actions import make_actions
@@ -138,6 +138,7 @@ def _make(task: Task, limit: int, render: bool) -> gymnasium.Env:
     fix = f"`python -m ez_jax.doctor env={task.game}` says what to fix"
     with api_faults(f"'{task.task_id}' cannot be made", fix):
         if render and _can_draw(registration):
+            opengl.without_display()
             try:
                 return make(render_mode="rgb_array")
             except TypeError as error:  # it declares the mode but does not accept the argument

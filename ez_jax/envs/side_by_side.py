@@ -179,10 +179,12 @@ def api_faults(said: str, fix: str) -> Iterator[None]:
     Errors of the game's own code are not changed, because its author needs the traceback.
 
     Raises:
-        BadInput: `said`, Gymnasium's error, and `fix`.
+        BadInput: `said`, Gymnasium's error, and `fix`; or the package that is missing.
     """
     try:
         yield
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise BadInput(f"{said}: {str(error).rstrip('.')}.") from error
     except (AssertionError, TypeError, ValueError, gymnasium.error.Error) as error:
         if not _raised_by_gymnasium(error):
             raise

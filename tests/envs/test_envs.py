@@ -472,6 +472,8 @@ def test_a_fault_in_the_users_environment_keeps_its_traceback():
     ("game", "reason"),
     [
         ("LqrLqr21", "without usable bounds: declare those"),
+        (f"{TOY}Masked-v0", "action_mask'., but its actions are continuous: leave it out"),
+        (f"{TOY}Missing-v0", "cannot be made: Tools are not installed, run `pip install x`"),
         (f"{TOY}ImageAndNumber-v0", "image, 'image' .* beside other parts"),
         (f"{TOY}PictureWraps-v0", "of 200 to 201, but the space is Box"),
         (f"{TOY}PictureCasts-v0", "float64.12, 10, 3. .* but the space is"),
