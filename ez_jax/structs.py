@@ -2,7 +2,8 @@
 
 Letters: `B` batch, `N` environments, `T` rows of the replay ring, `K` unroll_steps, `n` td_steps,
 `A` actions, `S` support bins, `F` stacked frames, `L` LSTM width, `M` metrics, `obs` the shape of
-one frame (`H W C` or `D`).
+one frame (`H W C` or `D`), `act` the shape of one action: none, or `D` numbers if continuous. Then
+`A` is the number of candidates, the actions among which a search chose.
 
 Time follows dm_env: the row of time t holds what arrived at t (observation, reward, discount,
 is_first) and what was decided at t (action, policy, value). The reward of the action at t stands in
@@ -46,6 +47,11 @@ class EnvSpec:
     def action_shape(self) -> tuple[int, ...]:
         """The shape of one action."""
         return (self.action_size,) if self.is_continuous else ()
+
+    @property
+    def policy_size(self) -> int:
+        """Outputs of the policy head: a logit per action, or two numbers per number of it."""
+        return 2 * self.action_size if self.is_continuous else self.num_actions
 
     @property
     def action_dtype(self) -> np.dtype:
@@ -94,11 +100,12 @@ class Row(flax.struct.PyTreeNode, kw_only=True):
     reward: jax.Array  # f32[N], arriving
     discount: jax.Array  # f32[N], arriving; 0 at termination
     is_first: jax.Array  # bool[N]
-    action: jax.Array  # i32[N]
+    action: jax.Array  # i32[N], or f32[N, D] if continuous
     policy: jax.Array  # f32[N, A], of the search that chose the action
     value: jax.Array  # f32[N], of its root
     searched: jax.Array  # i32[N], number of updates at that time; NEVER for random play
     legal: jax.Array | None = None  # bool[N, A], as in `TimeStep`
+    candidates: jax.Array | None = None  # f32[N, A, D], of `policy` if actions are continuous
 
 
 class Replay(flax.struct.PyTreeNode, kw_only=True):
@@ -116,7 +123,7 @@ class Batch(flax.struct.PyTreeNode, kw_only=True):
 
     observation: jax.Array  # dtype[B, F-1+K+n+1, *obs], frames -(F-1)..K+n kept inside the episode
     row: jax.Array  # i32[B, F-1+K+n+1], their rows in the ring
-    action: jax.Array  # i32[B, K]
+    action: jax.Array  # i32[B, K], or f32[B, K, D] if continuous
     reward: jax.Array  # f32[B, K+n], entry j is the reward of action j
     discount: jax.Array  # f32[B, K+n+1], arriving
     policy: jax.Array  # f32[B, K+1, A], as stored
@@ -129,6 +136,7 @@ class Batch(flax.struct.PyTreeNode, kw_only=True):
     index: jax.Array  # i32[B], flat position in the ring
     weight: jax.Array  # f32[B], importance weight, at most 1
     legal: jax.Array | None = None  # bool[B, K+1, A], as in `TimeStep`
+    candidates: jax.Array | None = None  # f32[B, K+1, A, D], of `policy` if actions are continuous
 
 
 class Targets(flax.struct.PyTreeNode, kw_only=True):
@@ -139,6 +147,7 @@ class Targets(flax.struct.PyTreeNode, kw_only=True):
     policy: jax.Array  # f32[B, K+1, A]
     mask: jax.Array  # f32[B, K+1], 1 up to the episode's final observation
     policy_mask: jax.Array  # f32[B, K+1], 1 up to the episode's last action
+    candidates: jax.Array | None = None  # f32[B, K+1, A, D], of `policy` if actions are continuous
 
 
 class Prepared(flax.struct.PyTreeNode, kw_only=True):
@@ -162,17 +171,18 @@ class Root(flax.struct.PyTreeNode, kw_only=True):
     """The root of a search."""
 
     embedding: Embedding
-    policy_logits: jax.Array  # f32[B, A]
+    policy_logits: jax.Array  # f32[B, A]; of continuous actions f32[B, 2 D], see `continuous.py`
     value: jax.Array  # f32[B]
 
 
 class SearchOutput(flax.struct.PyTreeNode, kw_only=True):
     """The result of a search."""
 
-    action: jax.Array  # i32[B], to execute
+    action: jax.Array  # i32[B], to execute, or f32[B, D] if continuous
     policy: jax.Array  # f32[B, A], the improved policy: the regression target
     value: jax.Array  # f32[B], mean return through the root
     gain: jax.Array  # f32[B], Σ (policy - prior) Q: improvement over the prior by the search's Qs
+    candidates: jax.Array | None = None  # f32[B, A, D], of `policy` if actions are continuous
 
 
 class LossOutput(flax.struct.PyTreeNode, kw_only=True):

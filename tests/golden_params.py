@@ -54,7 +54,6 @@ class Golden:
             network=ImageNetwork(config.network, actions),
             spec=tiny.make_spec(hw, hw, 3, stack=stack, actions=actions),
             horizon=horizon,
-            support=config.network.support,
             state_norm=config.network.state_norm,
         )
 

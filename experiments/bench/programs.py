@@ -29,7 +29,8 @@ def functions(setting: Setting) -> Functions:
     search = make_search(config.search, model, discount=config.discount, explore=True)
     reanalyse = make_reanalyse(config, model, search)
     prepare = make_prepare(config, model, reanalyse, make_targets(config, model))
-    return make_act(model, search), prepare, make_learn(config, model)
+    act = make_act(model, search, config.search.root_candidates)
+    return act, prepare, make_learn(config, model)
 
 
 def programs(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import mctx
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Int, Key, Shaped
 
 from ez_jax.agent import diagnostics
 from ez_jax.agent.frames import init_frames, push_frame
@@ -56,6 +56,17 @@ def decision_keys(playing: Playing) -> Key[Array, " N"]:
     return jax.vmap(of_one)(jnp.asarray(playing.seed), jnp.asarray(playing.step))
 
 
+def random_action(
+    spec: EnvSpec, key: Key[Array, ""], legal: ArrayLike | None
+) -> Shaped[Array, "*act"]:
+    """A uniformly random action, among those that are allowed; the key is consumed."""
+    if spec.is_continuous:
+        return jax.random.uniform(key, spec.action_shape, minval=-1.0)
+    if legal is None:
+        return jax.random.randint(key, (), 0, spec.num_actions)
+    return jax.random.categorical(key, jnp.where(legal, 0.0, -jnp.inf))
+
+
 def make_policy(model: Model, search: SearchFn[Found]) -> Callable[..., tuple[Found, Array]]:
     """Observe and search: `(variables, frames, step, key, temperature) -> (found, frames)`.
 
@@ -94,9 +105,7 @@ def make_eval_policy(
 
     def perhaps_random(key: Array, action: Array, legal: ArrayLike | None) -> Array:
         which, what = jax.random.split(jax.random.fold_in(key, EPSILON))
-        random = jax.random.randint(what, (), 0, model.spec.num_actions, action.dtype)
-        if legal is not None:
-            random = jax.random.categorical(what, jnp.where(legal, 0.0, -jnp.inf))
+        random = random_action(model.spec, what, legal)
         return jnp.where(jax.random.bernoulli(which, epsilon), random, action)
 
     def without_tree(variables: Variables, playing: Playing, step: TimeStep):
@@ -146,30 +155,36 @@ class Decided(NamedTuple):
     metrics: dict[str, Array]  # f32[] sums over the searches
 
 
-def make_decide(model: Model, search: SearchFn[SearchOutput]) -> Callable[..., Decided]:
+def make_decide(
+    model: Model, search: SearchFn[SearchOutput], num_candidates: int = 0
+) -> Callable[..., Decided]:
     """Make the training actor's decision function.
+
+    With continuous actions, `num_candidates` is that of the search.
 
     `decide(variables, count, frames, step, key, temperature, explore, updates)`: with `explore`,
     actions are uniformly random and there is no search (the published start). Random numbers depend
     only on the key and on `count`, the number of rows in the replay.
     """
-    policy = make_policy(model, search)
-    num_actions = model.spec.num_actions
+    policy, spec = make_policy(model, search), model.spec
 
     def at_random(variables, frames, step, key, temperature) -> tuple[SearchOutput, Array]:
         del variables, temperature
-        envs = frames.shape[0]
-        if step.legal is None:
-            action = jax.random.randint(key, (envs,), 0, num_actions)
-            policy = jnp.full((envs, num_actions), 1 / num_actions)
+        envs, candidates = frames.shape[0], None
+        if spec.is_continuous:
+            # All candidates are random and equally good; the first is executed.
+            shape = (envs, num_candidates, spec.action_size)
+            candidates = jax.random.uniform(key, shape, minval=-1.0)
+            action, policy = candidates[:, 0], jnp.full(shape[:2], 1 / num_candidates)
+        elif step.legal is None:
+            action = jax.random.randint(key, (envs,), 0, spec.num_actions)
+            policy = jnp.full((envs, spec.num_actions), 1 / spec.num_actions)
         else:
             action = jax.random.categorical(key, jnp.where(step.legal, 0.0, -jnp.inf))
             policy = step.legal / jnp.sum(step.legal, axis=-1, keepdims=True)
+        zeros = jnp.zeros(envs)
         found = SearchOutput(
-            action=action,
-            policy=policy,
-            value=jnp.zeros(envs),
-            gain=jnp.zeros(envs),
+            action=action, policy=policy, value=zeros, gain=zeros, candidates=candidates
         )
         return found, push_frame(frames, step)
 
@@ -188,6 +203,7 @@ def make_decide(model: Model, search: SearchFn[SearchOutput]) -> Callable[..., D
             value=found.value,
             searched=jnp.broadcast_to(jnp.where(explore, NEVER, updates), found.value.shape),
             legal=step.legal,
+            candidates=found.candidates,
         )
         # On a final observation nothing is executed.
         return Decided(row, frames, diagnostics.searched(found, ~step.is_last & ~explore))
@@ -196,14 +212,14 @@ def make_decide(model: Model, search: SearchFn[SearchOutput]) -> Callable[..., D
 
 
 def make_act(
-    model: Model, search: SearchFn[SearchOutput]
+    model: Model, search: SearchFn[SearchOutput], num_candidates: int = 0
 ) -> Callable[..., tuple[Array, Replay, Array, Any]]:
     """Make the jitted function that decides once and records the decision in the replay.
 
     `act(variables, replay, sums, frames, step, key, temperature, explore, updates)` returns the
-    actions i32[N], replay, metrics and frame stacks; the last three are donated.
+    actions [N, *act], replay, metrics and frame stacks; the last three are donated.
     """
-    decide = make_decide(model, search)
+    decide = make_decide(model, search, num_candidates)
 
     def act(variables, replay, sums, *given):
         row, frames, metrics = decide(variables, replay.count, *given)

@@ -65,8 +65,18 @@ COMPLAINTS = (
         lambda seen: seen["value/clipped"] > 0.01,
         lambda seen, config: (
             f"{seen['value/clipped']:.0%} of the value targets lie past "
-            f"{support_end(config.network.support):,.4g}, the end of the support, and are cut "
-            "there; a larger network.support holds them, or env.reward_clip=true on Atari"
+            f"{support_end(config.network.support * config.network.value_bin):,.4g}, the end of "
+            "the support, and are cut there; a larger network.support holds them, or "
+            "env.reward_clip=true on Atari"
+        ),
+    ),
+    Complaint(
+        "prefix/clipped",
+        lambda seen: seen["prefix/clipped"] > 0.01,
+        lambda seen, config: (
+            f"{seen['prefix/clipped']:.0%} of the rewards (or value prefixes) lie past "
+            f"{support_end(config.network.support * config.network.prefix_bin):,.4g}, the end of "
+            "their support, and are cut there; a larger network.prefix_bin holds them"
         ),
     ),
     Complaint(
@@ -107,7 +117,7 @@ def complaints(metrics: Metrics, config: Config) -> dict[str, str]:
     }
 
 
-def support_end(size: int) -> float:
+def support_end(size: float) -> float:
     """The largest scalar that a support of -size..size represents: the inverse of h at its end."""
     root = math.sqrt(1 + 4 * EPSILON * (size + 1 + EPSILON))
     return ((root - 1) / (2 * EPSILON)) ** 2 - 1

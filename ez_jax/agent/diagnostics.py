@@ -44,8 +44,8 @@ def measure(
     """How well predictions follow their targets in one update, and how even the batch is.
 
     `prefix/error_k` and `value/error_k` are mean absolute errors after k imagined steps, in units
-    of reward; `value/clipped` is the share of targets beyond the support; `norm/value_gap` is the
-    distance between root values in acting and in training mode.
+    of reward; `value/clipped` and `prefix/clipped` are shares of targets beyond their supports;
+    `norm/value_gap` is the distance between root values in acting and in training mode.
     """
     real = batch.weight > 0  # the others only fill the batch while the replay is short
     mask = targets.mask.T * real  # [K+1, B]
@@ -63,12 +63,14 @@ def measure(
         "value": _moments(value[0], value_target[0], mask[0]),
     }
     found |= {f"{head}/{name}": x for head in HEADS for name, x in moments[head].items()}
-    is_clipped = jnp.abs(support.transform(value_target)) > config.network.support
+    network = config.network
+    beyond = lambda x, width: jnp.abs(support.transform(x)) > network.support * width  # noqa: E731
     total, squares = jnp.sum(batch.weight), jnp.sum(batch.weight**2)
     if config.consistency:
         found["consistency/alike"] = output.alike
     return found | {
-        "value/clipped": mean_where(mask, is_clipped.astype(jnp.float32)),
+        "value/clipped": mean_where(mask, 1.0 * beyond(value_target, network.value_bin)),
+        "prefix/clipped": mean_where(mask[1:], 1.0 * beyond(prefix_target, network.prefix_bin)),
         "replay/effective_share": total**2 / jnp.maximum(len(real) * squares, TINY),
     }
 
@@ -85,8 +87,9 @@ def names(config: Config) -> list[str]:
     by_depth = [f"{head}/error_{k}" for head in HEADS for k in depths]
     moments = [f"{head}/{name}" for head in HEADS for name in MOMENTS]
     alike = ["consistency/alike"] if config.consistency else []
-    others = ["value/bias", "value/clipped", "norm/value_gap", "replay/effective_share"]
-    return [*by_depth, *moments, *alike, *others, "search/gain", "search/count"]
+    others = ["value/bias", "value/clipped", "prefix/clipped", "norm/value_gap"]
+    others += ["replay/effective_share", "search/gain", "search/count"]
+    return [*by_depth, *moments, *alike, *others]
 
 
 def readings(means: Mapping[str, float]) -> dict[str, float]:

@@ -1,4 +1,7 @@
-"""The unrolled loss: K imagined steps, four terms (EfficientZero §4.1-4.2, MuZero appendix G)."""
+"""The unrolled loss: K imagined steps, four terms (EfficientZero §4.1-4.2, MuZero appendix G).
+
+The entropy of the policy (EfficientZero V2, control) is a fifth if it has a weight.
+"""
 
 import functools
 import operator
@@ -6,9 +9,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Shaped
 
-from ez_jax.agent import support
+from ez_jax.agent import continuous, support
 from ez_jax.agent.augment import augment, can_be_shifted
 from ez_jax.agent.frames import stacks_at
 from ez_jax.agent.model import Model
@@ -51,7 +54,8 @@ def loss_weights(config: Config) -> dict[str, float]:
     """The weight of every computed term."""
     loss = config.loss
     weights = {"policy": loss.policy, "value": loss.value, "value_prefix": loss.value_prefix}
-    return weights | ({"consistency": loss.consistency} if config.consistency else {})
+    weights |= {"consistency": loss.consistency} if config.consistency else {}
+    return weights | ({"entropy": loss.entropy} if loss.entropy else {})
 
 
 def _views(batch: Batch, model: Model, config: Config, key: Array) -> tuple[Array, Array]:
@@ -71,12 +75,24 @@ def _views(batch: Batch, model: Model, config: Config, key: Array) -> tuple[Arra
     return change(first, keys[0]), change(following, keys[1])
 
 
-def _head_losses(logits: tuple[Array, Array], targets: Targets, support_size: int) -> Terms:
+def _head_losses(logits: tuple[Array, Array], targets: Targets, config: Config) -> Terms:
     """Policy and value at all steps, f32[K+1, B]; 0 is the root."""
     policy_logits, value_logits = logits
-    value = cross_entropy(support.encode(targets.value.T, support_size), value_logits)
-    policy = cross_entropy(jnp.moveaxis(targets.policy, 1, 0), policy_logits)
-    return {"policy": targets.policy_mask.T * policy, "value": targets.mask.T * value}
+    network, at_steps = config.network, functools.partial(jnp.moveaxis, source=1, destination=0)
+    value_target = support.encode(targets.value.T, network.support, network.value_bin)
+    if targets.candidates is None:
+        policy = cross_entropy(at_steps(targets.policy), policy_logits)
+        log_p = jax.nn.log_softmax(policy_logits.astype(jnp.float32))
+        entropy = cross_entropy(jnp.exp(log_p), policy_logits)
+    else:
+        both = at_steps(targets.policy), at_steps(targets.candidates)
+        policy = continuous.cross_entropy(*both, policy_logits)
+        entropy = continuous.entropy(policy_logits)
+    terms = {
+        "policy": targets.policy_mask.T * policy,
+        "value": targets.mask.T * cross_entropy(value_target, value_logits),
+    }
+    return terms | ({"entropy": -targets.policy_mask.T * entropy} if config.loss.entropy else {})
 
 
 def _consistency(
@@ -120,7 +136,7 @@ def _value_gap(
 
     Zero for networks without running statistics (other than those of the consistency loss).
     """
-    if variables.get("batch_stats", {}).keys() <= {"projector", "predictor", "center"}:
+    if variables.get("batch_stats", {}).keys() <= {"projector", "predictor", "center", "scaling"}:
         return jnp.zeros(())
     frozen, some = jax.lax.stop_gradient(variables), slice(None, None, GAP_EVERY)
     return jnp.mean(jnp.abs(model.root(frozen, frames[some]).value - trained[some]))
@@ -155,28 +171,30 @@ def unroll_terms(
 
     Terms are masked; the key is consumed.
     """
-    stack, support_size = model.spec.frame_stack, config.network.support
+    stack, network = model.spec.frame_stack, config.network
     first, following = _views(batch, model, config, key)
     before = variables
 
     root, variables = model.encode(variables, first, train=True)
-    imagined, prefix_logits, variables = _imagined(model, variables, root, batch.action.T)
+    imagined, prefix_logits, variables = _imagined(
+        model, variables, root, jnp.moveaxis(batch.action, 1, 0)
+    )
     logits, variables = _heads(model, variables, root, imagined)
-    terms = _head_losses(logits, targets, support_size)
+    terms = _head_losses(logits, targets, config)
     at_root, steps = ({name: x[part] for name, x in terms.items()} for part in (0, slice(1, None)))
-    prefix = cross_entropy(support.encode(targets.value_prefix.T, support_size), prefix_logits)
-    steps["value_prefix"] = targets.mask.T[1:] * prefix
+    prefix_target = support.encode(targets.value_prefix.T, network.support, network.prefix_bin)
+    steps["value_prefix"] = targets.mask.T[1:] * cross_entropy(prefix_target, prefix_logits)
     alike = jnp.zeros(())
     if config.consistency:
-        frames = jnp.stack([stacks_at(following, k, stack) for k in range(len(prefix))])
+        frames = jnp.stack([stacks_at(following, k, stack) for k in range(len(prefix_logits))])
         cosine, alike, variables = _consistency(model, variables, imagined, frames)
         steps["consistency"] = targets.mask.T[1:] * cosine
-    values = support.decode(logits[1])
+    values = model.decode_value(logits[1])
     return Unrolled(
         at_root=at_root,
         steps=steps,
         value=values,
-        value_prefix=support.decode(prefix_logits),
+        value_prefix=model.decode_prefix(prefix_logits),
         alike=alike,
         value_gap=_value_gap(model, before, first, values[0]),
         batch_stats=variables.get("batch_stats", {}),
@@ -184,7 +202,7 @@ def unroll_terms(
 
 
 def _imagined(
-    model: Model, variables: Variables, root: Embedding, actions: Int[Array, "K B"]
+    model: Model, variables: Variables, root: Embedding, actions: Shaped[Array, "K B *act"]
 ) -> tuple[Embedding, Float[Array, "K B S"], Variables]:
     """The K embeddings that follow a root, one after the other, and the logits of the prefixes."""
 

@@ -48,7 +48,8 @@ class Model:
     network: nn.Module
     spec: EnvSpec
     horizon: int  # model steps per value prefix
-    support: int
+    value_bin: float = 1.0  # width of a bin of the value, in transformed units
+    prefix_bin: float = 1.0  # likewise of the value prefix
     state_norm: bool = False
     depths: int = 0  # with running statistics of their own; deeper nodes use the last; 0: shared
 
@@ -83,20 +84,31 @@ class Model:
         """Encode F stacked frames, oldest first; images as uint8 0..255, vectors as float32."""
         return self.encode(variables, frames)[0]
 
+    def decode_value(self, logits: Float[Array, "*b S"]) -> Float[Array, "*b"]:
+        """The value that the logits of its head stand for."""
+        return support.decode(logits, self.value_bin)
+
+    def decode_prefix(self, logits: Float[Array, "*b S"]) -> Float[Array, "*b"]:
+        """The value prefix that the logits of its head stand for."""
+        return support.decode(logits, self.prefix_bin)
+
     def dynamics(
-        self, variables: Variables, embedding: Embedding, action: Int[Array, " B"]
+        self, variables: Variables, embedding: Embedding, action: Shaped[Array, " B *act"]
     ) -> tuple[Embedding, Float[Array, " B"]]:
         """Imagine one action; returns the next embedding and the reward f32[B]."""
         following, logits, _ = self.step(variables, embedding, action)
-        return following, support.decode(logits) - embedding.value_prefix
+        return following, self.decode_prefix(logits) - embedding.value_prefix
 
     def predict(
         self, variables: Variables, embedding: Embedding
     ) -> tuple[Float[Array, "B A"], Float[Array, " B"]]:
-        """Policy logits and value (a scalar, float32) of an embedding."""
+        """Policy logits and value (a scalar, float32) of an embedding.
+
+        For continuous actions the logits [B, 2 D] are those of `continuous.moments`.
+        """
         logits, _ = self.heads(variables, embedding.state, depth=embedding.depth)
         policy_logits, value_logits = logits
-        return policy_logits, support.decode(value_logits)
+        return policy_logits, self.decode_value(value_logits)
 
     def project(self, variables: Variables, embedding: Embedding) -> Float[Array, "B P"]:
         """SimSiam projection of an embedding (the side without a gradient)."""
@@ -150,7 +162,7 @@ class Model:
         following = Embedding(
             state=state,
             carry=jax.tree.map(lambda x: jnp.where(ends[:, None], jnp.zeros_like(x), x), carry),
-            value_prefix=jnp.where(ends, 0.0, support.decode(logits)),
+            value_prefix=jnp.where(ends, 0.0, self.decode_prefix(logits)),
             step=jnp.where(ends, 0, step),
             depth=depth,
         )
@@ -239,7 +251,8 @@ def make_model(config: Config, spec: EnvSpec) -> Model:
         network=make_network(config.network, spec, jnp.dtype(precision_of(config))),
         spec=spec,
         horizon=config.horizon,
-        support=config.network.support,
+        value_bin=config.network.value_bin,
+        prefix_bin=config.network.prefix_bin,
         state_norm=config.network.state_norm,
         depths=config.learner.unroll_steps + 1 if per_depth else 0,
     )

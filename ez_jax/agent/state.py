@@ -31,8 +31,13 @@ def init_run_state(config: Config, model: Model, has_frames: bool = True) -> Run
     key = jax.random.key(config.seed)
     # Jitted: one program to compile or to find in the cache, instead of hundreds.
     init = jax.jit(functools.partial(init_train_state, config, model))
-    rows = ring_rows(config, spec)
-    replay = ring.init_replay(spec, rows=rows, num_envs=num_envs, has_frames=has_frames)
+    replay = ring.init_replay(
+        spec,
+        rows=ring_rows(config, spec),
+        num_envs=num_envs,
+        candidates=config.search.root_candidates,
+        has_frames=has_frames,
+    )
     return RunState(
         train=init(jax.random.fold_in(key, INIT)),
         replay=replay,

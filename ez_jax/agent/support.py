@@ -1,8 +1,8 @@
 """Scalars as two-hot distributions and back: h, its inverse, encode and decode.
 
 MuZero appendix F as EfficientZero uses it for values and value prefixes: a scalar x is compressed
-by h(x), clipped to -S..S and split between the two nearest of 2S+1 integer bins. Everything is
-computed in float32.
+by h(x), clipped to -S..S and split between the two nearest of 2S+1 integer bins. Bins of another
+width (EfficientZero V2, control) divide h(x) by it first. Everything is computed in float32.
 """
 
 import jax
@@ -44,20 +44,24 @@ def two_hot(y: Float[Array, "*b"], support: int) -> Float[Array, "*b S"]:
     return jnp.maximum(1 - jnp.abs(y - bins), 0)  # an integer has all its mass in one bin
 
 
-def encode(x: Float[Array, "*b"], support: int) -> Float[Array, "*b S"]:
-    """Turn scalars into probabilities over 2 * support + 1 bins; bin i stands for i - support."""
-    return two_hot(transform(x), support)
+def encode(x: Float[Array, "*b"], support: int, width: float = 1.0) -> Float[Array, "*b S"]:
+    """Turn scalars into probabilities over 2 * support + 1 bins.
+
+    Bin i stands for (i - support) * width in transformed units.
+    """
+    return two_hot(transform(x) / width, support)
 
 
-def decode(logits: Float[Array, "*b S"]) -> Float[Array, "*b"]:
-    """Decode the expectation of a distribution to a scalar.
+def decode(logits: Float[Array, "*b S"], width: float = 1.0) -> Float[Array, "*b"]:
+    """Decode the expectation of a distribution over bins of this width to a scalar.
 
     As published, magnitudes below 0.001 become exactly 0: an untrained head predicts 0.
     """
     # Deviates (NaN in a decoded value): it stays NaN, and its update is skipped.
     probabilities = jax.nn.softmax(logits.astype(jnp.float32))
     bins = jnp.broadcast_to(_bins(logits.shape[-1] // 2), logits.shape)
-    x = inverse_transform((probabilities * bins).sum(-1))  # `@` would round to TF32 on a GPU
+    y = (probabilities * bins).sum(-1)  # `@` would round to TF32 on a GPU
+    x = inverse_transform(y * width)
     return jnp.where(jnp.abs(x) < ZERO_BELOW, 0.0, x)
 
 

@@ -4,6 +4,15 @@ This folder imports neither JAX nor another part of the package.
 """
 
 from ez_jax.config.checks import validate
+from ez_jax.config.conversion import (
+    convert,
+    dotted_keys,
+    flatten,
+    from_dict,
+    override,
+    to_dict,
+    unknown_key,
+)
 from ez_jax.config.errors import BadInput
 from ez_jax.config.paths import run_folder
 from ez_jax.config.search_budget import SearchBudget, eval_simulations, search_budget
@@ -13,13 +22,6 @@ from ez_jax.config.settings import (
     LearnerConfig,
     NetworkConfig,
     SearchConfig,
-    convert,
-    dotted_keys,
-    flatten,
-    from_dict,
-    override,
-    to_dict,
-    unknown_key,
 )
 
 __all__ = [

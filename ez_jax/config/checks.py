@@ -9,8 +9,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from ez_jax.config.conversion import flatten
 from ez_jax.config.errors import BadInput, shown
-from ez_jax.config.settings import Config, flatten
+from ez_jax.config.settings import Config
 
 CHOICES = {
     "precision": ("auto", "float32", "bfloat16"),
@@ -21,6 +22,7 @@ CHOICES = {
     "search.policy": ("puct_ez", "puct", "gumbel"),
     "search.tree": ("auto", "mctx", "flat"),
     "search.minmax": ("parent", "official"),
+    "search.candidate_target": ("auto", "improved", "winner"),
     "replay.memory": ("device", "host", "auto"),
     "reanalyse.mode": ("batch", "buffer", "none"),
     "targets.value": ("td", "search", "mixed"),
@@ -32,7 +34,8 @@ AT_LEAST_ONE = (
     "total_agent_steps", "env.image_size", "env.frame_stack", "env.frame_skip",
     "env.max_episode_steps", "env.eval_max_episode_steps", "network.channels",
     "network.head_channels", "network.head_hidden", "network.lstm_width", "network.projection",
-    "network.predictor_hidden", "network.support", "network.vector_width", "actor.num_envs",
+    "network.predictor_hidden", "network.support", "network.vector_width", "search.widening",
+    "search.root_candidates", "search.node_candidates", "actor.num_envs",
     "replay.capacity", "reanalyse.chunk", "reanalyse.updates_per_search", "targets.td_steps",
     "learner.batch_size", "learner.unroll_steps", "learner.lstm_horizon_len",
     "learner.decay_every", "learner.target_period", "eval.episodes", "eval.num_envs",
@@ -42,10 +45,11 @@ SHARES = (
     "discount", "env.sticky_actions", "eval.epsilon", "search.dirichlet_fraction",
     "reanalyse.ratio", "replay.priority_exponent", "replay.importance_exponent",
     "replay.importance_exponent_final", "replay.min_weight", "learner.decay_rate",
-    "learner.momentum", "network.norm_momentum",
+    "learner.momentum", "network.norm_momentum", "search.widened",
 )  # fmt: skip
 POSITIVE = (
-    "discount", "search.dirichlet_alpha", "search.pb_c_base", "search.min_q_range",
+    "discount", "network.value_bin", "network.prefix_bin", "search.dirichlet_alpha",
+    "search.pb_c_base", "search.min_q_range",
     "targets.age_fraction", "learner.learning_rate", "learner.max_grad_norm",
 )  # fmt: skip
 SEEDS = ("seed", "eval.seed")
@@ -68,6 +72,8 @@ AT_MOST = {
     "network.vector_width": 2**16,
     "network.vector_blocks": 100,
     "search.num_simulations": 2**16,
+    "search.root_candidates": 2**12,
+    "search.node_candidates": 2**12,
     "actor.num_envs": 2**14,
     "reanalyse.chunk": 2**24,
     "reanalyse.updates_per_search": 1_000,
@@ -205,6 +211,11 @@ def _impossible_switches(config: Config) -> Iterator[str]:
         yield (
             "reanalyse.ratio is 0, but reanalyse.mode=buffer ignores it and searches: "
             "set reanalyse.mode=none"
+        )
+    if search.node_candidates > search.root_candidates:
+        yield (
+            f"search.node_candidates {search.node_candidates} is above search.root_candidates "
+            f"{search.root_candidates}: lower the first"
         )
     if search.num_simulations == 0 and search.policy != "gumbel":
         yield (

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ez_jax.config import checks
-from ez_jax.config import settings as configs
+from ez_jax.config import conversion as configs
 from ez_jax.config.errors import BadInput, unknown
 from ez_jax.config.families import FAMILIES, GAMES, Differences, merge, name_and_family
 from ez_jax.config.settings import Config

@@ -17,7 +17,11 @@ class SearchBudget(NamedTuple):
 
 
 def search_budget(config: SearchConfig, num_actions: int) -> SearchBudget:
-    """The configured size; for each 0, EfficientZero V2's choice for this number of actions."""
+    """The configured size; for each 0, EfficientZero V2's choice for this number of actions.
+
+    A game with continuous actions has 0 actions; its searches choose among candidates.
+    """
+    num_actions = num_actions or config.root_candidates
     usual = next(SearchBudget(n, m) for most, n, m in _BUDGETS if num_actions <= most)
     return SearchBudget(
         num_simulations=config.num_simulations or usual.num_simulations,

@@ -6,14 +6,7 @@ changes nothing); other presets are dictionaries of differences. Three clocks ar
 frame skip) and `updates` (optimiser steps).
 """
 
-import dataclasses
-import functools
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
-
-from ez_jax.config import errors
-from ez_jax.config.errors import BadInput
 
 
 @dataclass(frozen=True)
@@ -52,9 +45,12 @@ class NetworkConfig:
     projection: int = 1024  # SimSiam projector: hidden and output width
     predictor_hidden: int = 512  # SimSiam predictor
     state_norm: bool = False  # scale every state to 0..1: MuZero, an option of EfficientZero
-    support: int = 300  # value and prefix bins cover -support..support in transformed units
+    support: int = 300  # 2 * support + 1 bins each for value and prefix, in transformed units
+    value_bin: float = 1.0  # width of a value's bins, which cover -support..support times this
+    prefix_bin: float = 1.0  # likewise of a value prefix's
     vector_width: int = 128  # latent width for vector observations
     vector_blocks: int = 2  # residual blocks for vector observations
+    scale_observations: bool = False  # vectors: by their running mean and deviation
 
 
 @dataclass(frozen=True)
@@ -74,6 +70,11 @@ class SearchConfig:
     gumbel_scale: float = 1.0  # gumbel: noise at the root while training
     value_scale: float = 0.1  # gumbel: weight of the values in the improved policy (c_scale)
     maxvisit_init: float = 50.0  # gumbel: c_visit
+    root_candidates: int = 16  # continuous actions: drawn at the root, from the policy
+    node_candidates: int = 2  # continuous: likewise at every other node
+    widened: float = 0.75  # continuous: share of the root's from a wider policy while training
+    widening: float = 3.0  # continuous: factor of that policy's deviation
+    candidate_target: str = "auto"  # continuous: improved (policy) | winner | auto: by dimension
     temperatures: tuple[float, ...] = (1.0, 0.5, 0.25)  # puct*: acting temperature by phase
     temperature_fractions: tuple[float, ...] = (
         0.5,
@@ -133,6 +134,7 @@ class LossConfig:
     value: float = 0.25  # cross entropy with the value targets
     value_prefix: float = 1.0  # cross entropy with the sums of rewards
     consistency: float = 2.0  # negative cosine of imagined and observed states
+    entropy: float = 0.0  # negative entropy of the policy
 
 
 @dataclass(frozen=True)
@@ -234,109 +236,3 @@ class Config:
         """Updates of the whole run (schedules refer to it)."""
         with_data = max(0, self.total_agent_steps - self.learner.start)
         return int(with_data * self.updates_per_step) + self.final_updates
-
-
-def to_dict(config: Config) -> dict[str, Any]:
-    """The nested plain dictionary of a configuration (tuples become lists, as in YAML)."""
-    return dataclasses.asdict(
-        config,
-        dict_factory=lambda kv: {k: list(v) if isinstance(v, tuple) else v for k, v in kv},
-    )
-
-
-def from_dict(values: Mapping[Any, Any]) -> Config:
-    """The inverse of `to_dict`; missing keys keep their defaults.
-
-    Raises:
-        BadInput: an unknown key, or a value of the wrong type.
-    """
-    return _build(Config, values, "")
-
-
-def override(config: Config, changes: Mapping[str, Any]) -> Config:
-    """A configuration with some values changed, by dotted key: `{"learner.batch_size": 64}`.
-
-    Raises:
-        BadInput: an unknown key, or a value of the wrong type.
-    """
-    values = to_dict(config)
-    for key, value in changes.items():
-        if key not in dotted_keys():
-            raise BadInput(unknown_key(key))
-        *sections, leaf = key.split(".")
-        node = values
-        for section in sections:
-            node = node[section]
-        node[leaf] = value
-    return from_dict(values)
-
-
-@functools.cache
-def dotted_keys() -> tuple[str, ...]:
-    """Every key by its dotted name: `seed`, `learner.batch_size`, ..."""
-    return tuple(flatten(Config()))
-
-
-def unknown_key(key: str) -> str:
-    """The message about a key that does not exist, with similar keys."""
-    if examples := [name for name in dotted_keys() if name.startswith(f"{key}.")][:3]:
-        return f"'{key}' is a section; set one of its keys, such as {', '.join(examples)}"
-    return f"unknown key '{key}'" + errors.suggestion(errors.nearest_keys(key, dotted_keys()))
-
-
-def _build(kind: type, values: Any, prefix: str) -> Any:
-    """Build one dataclass from a mapping; `prefix` is its dotted name, for messages."""
-    if not isinstance(values, Mapping):
-        section = prefix.rstrip(".")
-        raise BadInput(f"{section} is {errors.shown(values)}: expected a section of keys")
-    types = {item.name: item.type for item in dataclasses.fields(kind)}
-    for name in values:
-        if name not in types:
-            raise BadInput(unknown_key(f"{prefix}{name}"))
-    return kind(**{k: convert(types[k], v, f"{prefix}{k}") for k, v in values.items()})
-
-
-def convert(kind: Any, value: Any, key: str) -> Any:
-    """Convert a value to the type of its field: 1e5 is a whole number, "5" is not.
-
-    Raises:
-        BadInput: the value is of another type; `key` names it in the message.
-    """
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-        return _build(kind, value, f"{key}.")
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    is_number = is_number and not errors.is_absurd(value)
-    if kind is bool and isinstance(value, bool):
-        return value
-    if kind is int and is_number and float(value).is_integer():
-        return int(value)
-    if kind is float and is_number:
-        return float(value)
-    if kind is str and isinstance(value, str):
-        return value
-    if kind is str and isinstance(value, int) and is_number:
-        return str(value)  # a name may look like a number: name=3
-    if kind == tuple[float, ...] and isinstance(value, list | tuple):
-        return tuple(convert(float, item, key) for item in value)
-    raise BadInput(f"{key} is {errors.shown(value)}: expected {_TYPE_NAMES[kind]}")
-
-
-_TYPE_NAMES = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "text",
-    tuple[float, ...]: "a list of numbers, such as [1.0,0.5]",
-}
-
-
-def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    """The values of a configuration by dotted key."""
-    flat: dict[str, Any] = {}
-    for item in dataclasses.fields(config):
-        value = getattr(config, item.name)
-        if dataclasses.is_dataclass(value):
-            flat |= flatten(value, f"{prefix}{item.name}.")
-        else:
-            flat[f"{prefix}{item.name}"] = value
-    return flat

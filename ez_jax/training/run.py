@@ -91,7 +91,8 @@ class Run(contextlib.AbstractContextManager["Run"]):
         prepare = make_prepare(
             config, model, make_reanalyse(config, model, search), make_targets(config, model)
         )
-        self._act = announced(self.progress.compiling, "acting", make_act(model, search))
+        act = make_act(model, search, config.search.root_candidates)
+        self._act = announced(self.progress.compiling, "acting", act)
         self._prepare = announced(self.progress.compiling, "targets", prepare)
         self._learn = announced(self.progress.compiling, "learning", make_learn(config, model))
         self._evaluate = make_shared_evaluate(config, model)
@@ -159,7 +160,7 @@ class Run(contextlib.AbstractContextManager["Run"]):
 
     @watchdog.at("fetching actions from the device")
     def decide(self, step: TimeStep) -> np.ndarray:
-        """Search in all environments and record the decisions; returns the actions i32[N]."""
+        """Search in all environments and record the decisions; returns the actions [N, *act]."""
         config, state, clocks = self.config, self.state, self.clocks
         held = state.train.variables, state.replay, state.metrics, state.frames
         played = processes.total(int(np.sum(~step.is_last)))

@@ -191,7 +191,7 @@ def _decide(
     search = make_search(chosen.search, model, discount=chosen.discount, explore=True)
     run, updates = one.run, one.run.train.updates
     temperature = jnp.array(_temperatures(config))[jnp.minimum(updates, config.total_updates)]
-    row, frames, metrics = make_decide(model, search)(
+    row, frames, metrics = make_decide(model, search, config.search.root_candidates)(
         run.train.variables,
         run.replay.count,
         run.frames,

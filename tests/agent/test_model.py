@@ -50,7 +50,7 @@ class PrefixCounter:
 
 def counting_model(horizon: int) -> Model:
     spec = tiny.make_spec(1)
-    return Model(network=PrefixCounter(), spec=spec, horizon=horizon, support=BINS)
+    return Model(network=PrefixCounter(), spec=spec, horizon=horizon)
 
 
 @pytest.mark.parametrize("horizon", [1, 2, 5])
@@ -227,7 +227,7 @@ def test_search_values_a_counting_prefix_as_the_discounted_sum():
         def predict(self, state):
             return jnp.zeros((len(state), 1)), jnp.zeros((len(state), 2 * BINS + 1))
 
-    model = Model(network=OneAction(), spec=spec, horizon=3, support=BINS)
+    model = Model(network=OneAction(), spec=spec, horizon=3)
     config = dataclasses.replace(CONFIG.search, policy="gumbel", num_simulations=8)
     search = make_search(config, model, discount=0.5, explore=False)
     root = model.root({}, jnp.zeros((1, 1, 1)))

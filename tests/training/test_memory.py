@@ -37,6 +37,7 @@ PUBLISHED = Sizes(
     unrolled=6,
     roots=1536,
     num_simulations=50,
+    choices=4,
     unsaved=10_000,
 )
 
@@ -106,7 +107,8 @@ def test_search_bytes_are_those_of_the_tree_that_mctx_makes():
 
     tree = jax.eval_shape(run)
     plain = dataclasses.replace(tree, extra_data=None, root_invalid_actions=None)
-    expected = search_bytes(tree_bytes(jax.eval_shape(lambda: node(1))), actions, simulations)
+    sizes = dataclasses.replace(PUBLISHED, num_simulations=simulations, choices=actions)
+    expected = search_bytes(tree_bytes(jax.eval_shape(lambda: node(1))), ATARI, sizes)
     assert tree_bytes(plain) == batch * expected
 
 

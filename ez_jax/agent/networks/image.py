@@ -8,7 +8,7 @@ import functools
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from ez_jax.agent.networks.layers import (
     Dtype,
@@ -18,7 +18,7 @@ from ez_jax.agent.networks.layers import (
     convolution,
     norm_of,
 )
-from ez_jax.agent.networks.network import Network, State, Tower
+from ez_jax.agent.networks.network import Action, Network, State, Tower
 from ez_jax.agent.networks.stems import PatchStem, Stem
 from ez_jax.config import BadInput, NetworkConfig
 from ez_jax.structs import EnvSpec
@@ -99,16 +99,18 @@ class ImageDynamics(nn.Module):
     """Convolution of the state and the action, plus the state, then the residual tower."""
 
     config: NetworkConfig
-    num_actions: int
+    spec: EnvSpec
     dtype: Dtype
 
     @nn.compact
-    def __call__(self, state: State, action: Int[Array, " B"], train: bool) -> State:
+    def __call__(self, state: State, action: Action, train: bool) -> State:
         """Return the next state."""
         c = self.config
-        # The published encoding: not one-hot, but one more plane filled with action / num_actions.
-        fraction = (action / self.num_actions).astype(self.dtype)[:, None, None, None]
-        planes = jnp.broadcast_to(fraction, (*state.shape[:-1], 1))
+        # The published encoding: not one-hot, but one more plane filled with action / num_actions;
+        # of a continuous action a plane for each of its numbers.
+        filled = action if self.spec.is_continuous else (action / self.spec.num_actions)[:, None]
+        filled = filled.astype(self.dtype)[:, None, None, :]
+        planes = jnp.broadcast_to(filled, (*state.shape[:-1], filled.shape[-1]))
         if c.action_channels:
             planes = ActionEmbedding(c.action_channels, self.dtype, name="action")(planes, train)
         x = jnp.concatenate([state.astype(self.dtype), planes], axis=-1)
@@ -144,7 +146,7 @@ class ImageNetwork(Network):
         c = self.config
         self.center = Center()
         self.representation = ImageRepresentation(c, self.downsample, self.dtype)
-        self.dynamics = ImageDynamics(c, self.num_actions, self.dtype)
+        self.dynamics = ImageDynamics(c, self.spec, self.dtype)
         self.prediction_tower = _image_tower(c, self.dtype)
 
     def represent(self, observation: Float[Array, "B H W stacked"], train: bool) -> State:
@@ -166,4 +168,4 @@ def make_image_network(config: NetworkConfig, spec: EnvSpec, dtype: Dtype) -> Im
             f"{spec.observation_shape} need network.kind=vector (or auto)"
         )
     height, width, _ = spec.observation_shape
-    return ImageNetwork(config, spec.num_actions, dtype, downsampling(height, width))
+    return ImageNetwork(config, spec, dtype, downsampling(height, width))

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Shaped
 
 from ez_jax.agent.networks.layers import (
     Carry,
@@ -25,9 +25,11 @@ from ez_jax.agent.networks.layers import (
     norm_of,
 )
 from ez_jax.config import NetworkConfig
+from ez_jax.structs import EnvSpec
 from ez_jax.system import devices
 
 Observation = Float[Array, "B *stacked"]  # [B, H, W, F*C], 0..1, oldest frame first, or [B, F*D]
+Action = Shaped[Array, "B *act"]  # i32[B], or f32[B, D] in -1..1 if continuous
 State = Float[Array, "B *state"]  # [B, h, w, c] of images, [B, width] of vectors
 
 
@@ -69,7 +71,7 @@ class Network(nn.Module):
     """
 
     config: NetworkConfig
-    num_actions: int
+    spec: EnvSpec
     dtype: Dtype = jnp.float32
 
     neck: ClassVar[Callable[..., nn.Module]]  # from a state to the input of a head
@@ -94,7 +96,7 @@ class Network(nn.Module):
         self.prefix_neck = self.neck(c, self.dtype)
         self.prefix_head = PrefixHead(c.lstm_width, c.head_hidden, bins, *layers)
         self.policy_neck = self.neck(c, self.dtype)
-        self.policy_head = Head(c.head_hidden, self.num_actions, *layers)
+        self.policy_head = Head(c.head_hidden, self.spec.policy_size, *layers)
         self.value_neck = self.neck(c, self.dtype)
         self.value_head = Head(c.head_hidden, bins, *layers)
         self.projector = Projector(c.projection, self.dtype)
@@ -104,7 +106,7 @@ class Network(nn.Module):
         """Encode stacked observations: f32[B, H, W, F*C] in 0..1, oldest first, or f32[B, F*D]."""
         return self.representation(observation, train)
 
-    def transition(self, state: State, action: Int[Array, " B"], train: bool) -> State:
+    def transition(self, state: State, action: Action, train: bool) -> State:
         """Imagine the state after an action."""
         return self.dynamics(state, action, train)
 
@@ -115,7 +117,7 @@ class Network(nn.Module):
         return self.prefix_head(self.prefix_neck(next_state, train), carry, train)
 
     def predict(self, state: State, train: bool) -> tuple[Float[Array, "B A"], Float[Array, "B S"]]:
-        """Return policy logits and value logits."""
+        """Return policy logits (if actions are continuous [B, 2 D]) and value logits."""
         x = self.prediction_tower(state, train)
         policy_logits = self.policy_head(self.policy_neck(x, train), train)
         return policy_logits, self.value_head(self.value_neck(x, train), train)
@@ -141,6 +143,7 @@ class Network(nn.Module):
         state = self.represent(observation, train)
         self.predict(state, train)
         batch = state.shape[0]
-        state = self.transition(state, jnp.zeros(batch, jnp.int32), train)
+        action = jnp.zeros((batch, *self.spec.action_shape), self.spec.action_dtype)
+        state = self.transition(state, action, train)
         self.value_prefix(state, self.initial_carry(batch), train)
         self.predict_projection(self.project(state, train), train)

@@ -6,19 +6,50 @@ The value-prefix head is that of V1. With `network.kind=vector` images are accep
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from ez_jax.agent.networks.layers import Dtype, LayerNorm, Linear, Norm, PerceptronBlock
-from ez_jax.agent.networks.network import Network, State, Tower
+from ez_jax.agent.networks.layers import (
+    NORM_EPSILON,
+    Dtype,
+    LayerNorm,
+    Linear,
+    Norm,
+    PerceptronBlock,
+)
+from ez_jax.agent.networks.network import Action, Network, Observation, State, Tower
 from ez_jax.config import NetworkConfig
 from ez_jax.structs import EnvSpec
+
+SCALING_MOMENTUM = 0.999
+
+
+class Scaling(nn.Module):
+    """Divides every number of an observation by its running deviation, after its running mean.
+
+    The running statistics are used in training, too, so that acting and training are the same
+    function.
+    """
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B stacked"], train: bool) -> Float[Array, "B stacked"]:
+        """Return observations on a scale of about 1."""
+        mean = self.variable("batch_stats", "mean", jnp.zeros, x.shape[1:])
+        square = self.variable("batch_stats", "var", jnp.ones, x.shape[1:])
+        off = x - jax.lax.stop_gradient(mean.value)
+        scaled = off * jax.lax.rsqrt(jax.lax.stop_gradient(square.value) + NORM_EPSILON)
+        if train and not self.is_initializing():
+            # Deviates (scale of observations, V2): moments that fade instead of a running sum.
+            keep = SCALING_MOMENTUM
+            mean.value = keep * mean.value + (1 - keep) * x.mean(0)
+            square.value = keep * square.value + (1 - keep) * jnp.square(off).mean(0)
+        return scaled
 
 
 class VectorRepresentation(nn.Module):
     """Linear, layer norm, tanh, residual tower.
 
-    Raw observations can have any scale, which is not tracked: the layer norm after the first map
-    bounds what follows. The environment should rescale components of very different size.
+    Raw observations can have any scale: the layer norm after the first map bounds what follows.
+    With components of very different size, `network.scale_observations` brings them to one scale.
     """
 
     config: NetworkConfig
@@ -28,27 +59,30 @@ class VectorRepresentation(nn.Module):
     def __call__(self, observation: Float[Array, "B stacked"], train: bool) -> State:
         """Return the state."""
         c = self.config
-        x = observation.reshape(len(observation), -1)  # flatten a small image
         # The first product is in float32: bfloat16 would round large or fine-grained observations.
-        x = Linear(c.vector_width, jnp.float32, name="linear")(x)
+        x = Linear(c.vector_width, jnp.float32, name="linear")(observation)
         x = jnp.tanh(LayerNorm(self.dtype, name="norm")(x, train))
         tower = Tower(PerceptronBlock, c.vector_blocks, c.vector_width, self.dtype, name="tower")
         return tower(x, train)
 
 
 class VectorDynamics(nn.Module):
-    """Perceptron of the state and an embedded one-hot action, add the state, then the tower."""
+    """Perceptron of the state and an embedded action, add the state, then the tower.
+
+    An action of a finite set is embedded as a one-hot vector, a continuous one as it is.
+    """
 
     config: NetworkConfig
-    num_actions: int
+    spec: EnvSpec
     dtype: Dtype
 
     @nn.compact
-    def __call__(self, state: State, action: Int[Array, " B"], train: bool) -> State:
+    def __call__(self, state: State, action: Action, train: bool) -> State:
         """Return the next state."""
         width, dtype = self.config.vector_width, self.dtype
-        one_hot = jax.nn.one_hot(action, self.num_actions, dtype=dtype)
-        embedded = Linear(width // 2, dtype, name="action")(one_hot)
+        if not self.spec.is_continuous:
+            action = jax.nn.one_hot(action, self.spec.num_actions, dtype=dtype)
+        embedded = Linear(width // 2, dtype, name="action")(action)
         embedded = nn.relu(LayerNorm(dtype, name="action_norm")(embedded, train))
         x = jnp.concatenate([state.astype(dtype), embedded], axis=-1)
         x = LayerNorm(dtype, name="norm")(x, train)
@@ -87,11 +121,19 @@ class VectorNetwork(Network):
         """Create all parts."""
         super().setup()
         c = self.config
+        self.scaling = Scaling()
         self.representation = VectorRepresentation(c, self.dtype)
-        self.dynamics = VectorDynamics(c, self.num_actions, self.dtype)
+        self.dynamics = VectorDynamics(c, self.spec, self.dtype)
         self.prediction_tower = Tower(PerceptronBlock, 1, c.vector_width, self.dtype)
+
+    def represent(self, observation: Observation, train: bool) -> State:
+        """Encode stacked vectors f32[B, F*D], oldest first, or small images, flattened."""
+        observation = observation.reshape(len(observation), -1)
+        if self.config.scale_observations:
+            observation = self.scaling(observation, train)
+        return self.representation(observation, train)
 
 
 def make_vector_network(config: NetworkConfig, spec: EnvSpec, dtype: Dtype) -> VectorNetwork:
     """The network for vectors of any width."""
-    return VectorNetwork(config, spec.num_actions, dtype)
+    return VectorNetwork(config, spec, dtype)

@@ -25,10 +25,8 @@ def make_batch(config: Config, model: Model, search: SearchFn[SearchOutput]) -> 
     risen = jnp.arange(size + 1) * num_fresh // size
     is_fresh = risen[1:] > risen[:-1]
 
-    def search_some(
-        variables: Variables, updates: Array, rows: tuple
-    ) -> tuple[Array, Array, Array]:
-        """Search some of the samples, and replace their policies, values and times of search."""
+    def search_some(variables: Variables, updates: Array, rows: tuple) -> tuple[Array | None, ...]:
+        """Search some of the samples, and replace what `Batch` keeps of their searches."""
         batch, keys, wanted = rows
         count = -(-len(wanted) * num_fresh // size)  # an upper limit; exact on one device
         chosen = jnp.argsort(~wanted, stable=True)[:count]
@@ -47,20 +45,25 @@ def make_batch(config: Config, model: Model, search: SearchFn[SearchOutput]) -> 
         )
         place = jnp.where(wanted[chosen], chosen, len(wanted))  # past the end: dropped
 
-        def put(stored: Array, new: Array) -> Array:
+        def put(stored: Array | None, new: Array | None) -> Array | None:
+            if stored is None or new is None:
+                return None
             new = jnp.moveaxis(new.reshape(num_positions, count, *new.shape[1:]), 0, 1)
             return stored.at[place].set(new, mode="drop")
 
         when = jnp.broadcast_to(updates, found.value.shape)
+        candidates = put(batch.candidates, found.candidates)
         policy, value = put(batch.policy, found.policy), put(batch.value, found.value)
-        return policy, value, put(batch.searched, when)
+        return policy, value, candidates, put(batch.searched, when)
 
     def reanalyse(variables, key, batch: Batch, replay: Replay, updates: Array) -> Reanalysed:
         samples = len(batch.index)
         wanted = jnp.repeat(is_fresh, samples // size)
         rows = batch, jax.random.split(key, samples), wanted
-        policy, value, searched = devices.spread(search_some, variables, updates, rows=rows)
-        batch = batch.replace(policy=policy, value=value, searched=searched)
+        policy, value, candidates, searched = devices.spread(
+            search_some, variables, updates, rows=rows
+        )
+        batch = batch.replace(policy=policy, value=value, candidates=candidates, searched=searched)
         searches = jnp.int32(num_positions * num_fresh * (samples // size))
         return Reanalysed(batch, replay, searches)
 

@@ -45,7 +45,7 @@ def make_buffer(config: Config, model: Model, search: SearchFn[SearchOutput]) ->
             found = devices.spread(search_stacks, variables, rows=(frames, keys, legal))
             is_wanted = i * chunk + jnp.arange(chunk) < number
             at = jnp.where(is_wanted, flat[chosen], replay.priority.size)  # past the end: dropped
-            return i + 1, _store(rows, at, found.policy, found.value, updates)
+            return i + 1, _store(rows, at, found, updates)
 
         # Carry only what is written: a loop that carries the frames might copy them.
         written = replay.rows.replace(observation=jnp.zeros(()))
@@ -55,7 +55,10 @@ def make_buffer(config: Config, model: Model, search: SearchFn[SearchOutput]) ->
         rows = written.replace(observation=replay.rows.observation)
         at = row.T, env.T
         batch = batch.replace(
-            policy=rows.policy[at], value=rows.value[at], searched=rows.searched[at]
+            policy=rows.policy[at],
+            value=rows.value[at],
+            candidates=None if rows.candidates is None else rows.candidates[at],
+            searched=rows.searched[at],
         )
         return Reanalysed(batch, replay.replace(rows=rows), number)
 
@@ -75,10 +78,15 @@ def _stale(
     return jnp.argsort(~is_stale, stable=True), jnp.sum(is_stale)
 
 
-def _store(rows: Row, at: Int[Array, " C"], policy: Array, value: Array, updates: Array) -> Row:
+def _store(rows: Row, at: Int[Array, " C"], found: SearchOutput, updates: Array) -> Row:
     place = at // rows.value.shape[1], at % rows.value.shape[1]
+
+    def put(ring: Array | None, new: Array | None) -> Array | None:
+        return None if ring is None or new is None else ring.at[place].set(new, mode="drop")
+
     return rows.replace(
-        policy=rows.policy.at[place].set(policy, mode="drop"),
-        value=rows.value.at[place].set(value, mode="drop"),
-        searched=rows.searched.at[place].set(updates, mode="drop"),
+        policy=put(rows.policy, found.policy),
+        value=put(rows.value, found.value),
+        candidates=put(rows.candidates, found.candidates),
+        searched=put(rows.searched, updates),
     )

@@ -8,6 +8,7 @@ With several devices, each holds the frames of some rows; the rest, a hundredth 
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,8 +32,19 @@ def ring_rows(config: Config, spec: EnvSpec) -> int:
     return rows + schedules.rows_ahead(config)
 
 
-def init_replay(spec: EnvSpec, *, rows: int, num_envs: int, has_frames: bool = True) -> Replay:
-    """An empty ring [rows, num_envs]; without frames if these are in host memory."""
+def init_replay(
+    spec: EnvSpec, *, rows: int, num_envs: int, candidates: int = 0, has_frames: bool = True
+) -> Replay:
+    """An empty ring [rows, num_envs].
+
+    Args:
+      spec: of the environment.
+      rows: T.
+      num_envs: N.
+      candidates: of every search over continuous actions.
+      has_frames: false if the frames are in host memory.
+    """
+    width = candidates if spec.is_continuous else spec.num_actions
     shape, long = (rows, num_envs), (devices.padded_length(rows), num_envs)
     # Deviates (frames): exact bytes, no JPEG.
     frames = lambda: jnp.zeros((*long, *spec.observation_shape), spec.observation_dtype)  # noqa: E731
@@ -42,11 +54,12 @@ def init_replay(spec: EnvSpec, *, rows: int, num_envs: int, has_frames: bool = T
             reward=jnp.zeros(shape),
             discount=jnp.ones(shape),
             is_first=jnp.zeros(shape, bool),
-            action=jnp.zeros(shape, jnp.int32),
-            policy=jnp.zeros((*shape, spec.num_actions)),
+            action=jnp.zeros((*shape, *spec.action_shape), spec.action_dtype),
+            policy=jnp.zeros((*shape, width)),
             value=jnp.zeros(shape),
             searched=jnp.zeros(shape, jnp.int32),
-            legal=jnp.ones((*shape, spec.num_actions), bool) if spec.has_masks else None,
+            legal=jnp.ones((*shape, width), bool) if spec.has_masks else None,
+            candidates=jnp.zeros((*shape, width, spec.action_size)) if spec.is_continuous else None,
         ),
         priority=jnp.zeros(shape),
         count=jnp.zeros((), jnp.int32),
@@ -281,8 +294,8 @@ def gather(
     start, env = index // num_envs, index % num_envs
     time = jnp.arange(-behind, ahead + 1)
 
-    def rows_at(ring: Array, relative: Int[Array, "B W"]) -> Array:
-        return ring[(start[:, None] + relative) % size, env[:, None]]
+    def rows_at(ring: Array | None, relative: Int[Array, "B W"]) -> Any:
+        return None if ring is None else ring[(start[:, None] + relative) % size, env[:, None]]
 
     is_first = rows_at(replay.rows.is_first, jnp.broadcast_to(time, (len(index), len(time))))
     # The episode of row 0 within the window: from its own first row to the row before the next
@@ -303,9 +316,8 @@ def gather(
         policy=rows_at(replay.rows.policy, inside[:, now][:, : unroll_steps + 1]),
         value=rows_at(replay.rows.value, inside[:, now][:, : unroll_steps + 1]),
         searched=rows_at(replay.rows.searched, inside[:, now][:, : unroll_steps + 1]),
-        legal=None
-        if replay.rows.legal is None
-        else rows_at(replay.rows.legal, inside[:, now][:, : unroll_steps + 1]),
+        legal=rows_at(replay.rows.legal, inside[:, now][:, : unroll_steps + 1]),
+        candidates=rows_at(replay.rows.candidates, inside[:, now][:, : unroll_steps + 1]),
         last=last,
         goes_on=(last == ahead) & (discount[:, -1] > 0) & ~is_over,
         position=episode_positions(replay)[start, env],

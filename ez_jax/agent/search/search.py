@@ -1,8 +1,9 @@
 """Search in the learned model, with mctx.
 
 A search policy is one function in `SEARCHES`, from a root to the action to execute, the improved
-policy and the value of the root. Noise is for exploration (acting in training, and reanalysis);
-without it, random numbers only break ties.
+policy and the value of the root; over continuous actions it searches among candidates
+(`candidates.py`). Noise is for exploration (acting in training, and reanalysis); without it, random
+numbers only break ties, and draw the candidates.
 """
 
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from ez_jax.agent.model import Model
+from ez_jax.agent.search.candidates import among_candidates
 from ez_jax.agent.search.gumbel import make_gumbel
 from ez_jax.agent.search.puct import make_puct
 from ez_jax.agent.search.puct_ez import make_puct_ez
@@ -149,6 +151,9 @@ def make_tree_search(
       (2, 5)
     """
     policy = SEARCHES[config.policy](config, explore)
+    is_continuous = isinstance(model, Model) and model.spec.is_continuous
+    if is_continuous:
+        policy = among_candidates(policy, config, model.spec, explore=explore)
     recurrent_fn = make_recurrent_fn(model, discount)
 
     def search(
@@ -159,7 +164,7 @@ def make_tree_search(
         invalid_actions: Array | None = None,
     ) -> Found:
         chex.assert_equal_shape_prefix([root.policy_logits, root.value], 1)
-        budget = search_budget(config, root.policy_logits.shape[1])
+        budget = search_budget(config, 0 if is_continuous else root.policy_logits.shape[1])
         logits = root.policy_logits
         if invalid_actions is not None:
             # The prior is over the valid actions of the root; below the root all actions are valid.

@@ -67,6 +67,7 @@ def make_targets(config: Config, model: Model) -> TargetsFn:
             value=jnp.where(position < end, value, 0.0) if block_length else value,
             value_prefix=value_prefixes(batch, unroll_steps=unroll_steps, horizon=horizon),
             policy=batch.policy,
+            candidates=batch.candidates,
             mask=(position <= end).astype(jnp.float32),
             policy_mask=(position < end).astype(jnp.float32),
         )

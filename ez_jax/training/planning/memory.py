@@ -32,6 +32,7 @@ class Sizes:
     unrolled: int  # states per sequence whose activations are kept (K + 1)
     roots: int  # of the largest search
     num_simulations: int
+    choices: int  # of a search at every node: actions, or candidates
     unsaved: int  # agent steps between two checkpoints
     devices: int = 1  # that share replay, searches and batches
     on_host: bool = False  # whether the frames of the replay are in host memory
@@ -70,9 +71,10 @@ class MemoryNeeds:
           activation_bytes: kept for the backward pass of one sampled sequence (`residual_bytes`).
         """
         frame = math.prod(spec.observation_shape) * spec.observation_dtype.itemsize
-        refreshed = spec.num_actions * FLOAT + 3 * FLOAT  # policy; value, searched and priority
-        recorded = frame + 3 * FLOAT + 1  # and reward, discount, action; is_first
-        policies = spec.num_actions * sizes.unrolled * FLOAT
+        policy = sizes.choices * (1 + spec.action_size) * FLOAT  # with continuous candidates
+        refreshed = policy + 3 * FLOAT  # and value, searched, priority
+        action = max(1, spec.action_size) * FLOAT
+        recorded = frame + action + 2 * FLOAT + 1  # and reward, discount; is_first
         # Once as bytes, and once as the scaled floats that the network sees.
         observed = sizes.frames * frame + sizes.frames * math.prod(spec.observation_shape) * FLOAT
         return cls(
@@ -80,8 +82,8 @@ class MemoryNeeds:
             per_step=recorded + refreshed,
             frame=frame,
             per_step_refreshed=refreshed,
-            per_sample=observed + policies + activation_bytes,
-            per_root=search_bytes(tree_bytes(embedding), spec.num_actions, sizes.num_simulations),
+            per_sample=observed + policy * sizes.unrolled + activation_bytes,
+            per_root=search_bytes(tree_bytes(embedding), spec, sizes),
             train=tree_bytes(train_state),
         )
 
@@ -145,11 +147,11 @@ class MemoryNeeds:
         return gigabytes(self.host) + (frames if self.frames_on_host else "")
 
 
-def search_bytes(embedding_bytes: int, num_actions: int, num_simulations: int) -> int:
+def search_bytes(embedding_bytes: int, spec: EnvSpec, sizes: Sizes) -> int:
     """Bytes of one root's tree in mctx: simulations + 1 nodes, each with its embedding."""
     per_node = 5 * FLOAT  # visits, raw value, value, parent, action from parent
-    per_edge = 6 * FLOAT  # child, prior, visits, reward, discount, value
-    return (num_simulations + 1) * (embedding_bytes + per_node + num_actions * per_edge)
+    per_edge = (6 + spec.action_size) * FLOAT  # child, prior, visits, reward, discount, value
+    return (sizes.num_simulations + 1) * (embedding_bytes + per_node + sizes.choices * per_edge)
 
 
 def residual_bytes(function: Callable[..., Any], variables: Any, *inputs: Any) -> int:

@@ -81,6 +81,7 @@ def sizes(config: Config, spec: EnvSpec) -> memory.Sizes:
         unrolled=unroll_steps + 1,
         roots=max(config.actor.num_envs, roots),
         num_simulations=search_budget(config.search, spec.num_actions).num_simulations,
+        choices=spec.num_actions or config.search.root_candidates,
         unsaved=config.checkpoint.every or config.replay.capacity,
         on_host=config.replay.memory == "host",
         drawn=together,
@@ -164,7 +165,8 @@ def searched_share(config: Config) -> float:
 def update_flops(config: Config, model: Model) -> float:
     """FLOPs of the products and convolutions of one update with its reanalysis."""
     train, frames, embedding = _shapes(config, model)
-    action = jax.ShapeDtypeStruct((1, *model.spec.action_shape), model.spec.action_dtype)
+    spec = model.spec
+    action = jax.ShapeDtypeStruct((1, *spec.action_shape), spec.action_dtype)
 
     def imagine(variables, embedding, action):
         following, reward = model.dynamics(variables, embedding, action)
@@ -176,7 +178,7 @@ def update_flops(config: Config, model: Model) -> float:
     unroll_steps, positions = config.learner.unroll_steps, config.learner.unroll_steps + 1
     # Per sample: bootstrap values, the searches of a share, and the update, whose backward pass
     # costs two forward passes; the observed side of consistency has none.
-    budget = search_budget(config.search, model.spec.num_actions)
+    budget = search_budget(config.search, spec.num_actions)
     search = represent + budget.num_simulations * step
     sample = positions * (represent + searched_share(config) * search)
     sample += 3 * represent + 3 * unroll_steps * step
