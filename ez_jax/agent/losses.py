@@ -189,12 +189,12 @@ def unroll_terms(
         frames = jnp.stack([stacks_at(following, k, stack) for k in range(len(prefix_logits))])
         cosine, alike, variables = _consistency(model, variables, imagined, frames)
         steps["consistency"] = targets.mask.T[1:] * cosine
-    values = model.decode_value(logits[1])
+    values = support.decode(logits[1], network.value_bin)
     return Unrolled(
         at_root=at_root,
         steps=steps,
         value=values,
-        value_prefix=model.decode_prefix(prefix_logits),
+        value_prefix=support.decode(prefix_logits, network.prefix_bin),
         alike=alike,
         value_gap=_value_gap(model, before, first, values[0]),
         batch_stats=variables.get("batch_stats", {}),

@@ -84,20 +84,12 @@ class Model:
         """Encode F stacked frames, oldest first; images as uint8 0..255, vectors as float32."""
         return self.encode(variables, frames)[0]
 
-    def decode_value(self, logits: Float[Array, "*b S"]) -> Float[Array, "*b"]:
-        """The value that the logits of its head stand for."""
-        return support.decode(logits, self.value_bin)
-
-    def decode_prefix(self, logits: Float[Array, "*b S"]) -> Float[Array, "*b"]:
-        """The value prefix that the logits of its head stand for."""
-        return support.decode(logits, self.prefix_bin)
-
     def dynamics(
         self, variables: Variables, embedding: Embedding, action: Shaped[Array, " B *act"]
     ) -> tuple[Embedding, Float[Array, " B"]]:
         """Imagine one action; returns the next embedding and the reward f32[B]."""
         following, logits, _ = self.step(variables, embedding, action)
-        return following, self.decode_prefix(logits) - embedding.value_prefix
+        return following, support.decode(logits, self.prefix_bin) - embedding.value_prefix
 
     def predict(
         self, variables: Variables, embedding: Embedding
@@ -108,7 +100,7 @@ class Model:
         """
         logits, _ = self.heads(variables, embedding.state, depth=embedding.depth)
         policy_logits, value_logits = logits
-        return policy_logits, self.decode_value(value_logits)
+        return policy_logits, support.decode(value_logits, self.value_bin)
 
     def project(self, variables: Variables, embedding: Embedding) -> Float[Array, "B P"]:
         """SimSiam projection of an embedding (the side without a gradient)."""
@@ -162,7 +154,7 @@ class Model:
         following = Embedding(
             state=state,
             carry=jax.tree.map(lambda x: jnp.where(ends[:, None], jnp.zeros_like(x), x), carry),
-            value_prefix=jnp.where(ends, 0.0, self.decode_prefix(logits)),
+            value_prefix=jnp.where(ends, 0.0, support.decode(logits, self.prefix_bin)),
             step=jnp.where(ends, 0, step),
             depth=depth,
         )

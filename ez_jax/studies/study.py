@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ez_jax import config
-from ez_jax.config import BadInput, settings
+from ez_jax.config import BadInput, flatten
 from ez_jax.storage import safe_files
 from ez_jax.studies.designs import Arm, Comparison
 
@@ -76,8 +76,8 @@ def check_same(folder: Path, there: Study, here: Study) -> None:
         for name, chosen in before.items():
             if name not in after:
                 raise _another(folder, f"{game} has the arm {name} there and not here")
-            flat = settings.flatten(after[name])
-            for key, value in settings.flatten(chosen).items():
+            flat = flatten(after[name])
+            for key, value in flatten(chosen).items():
                 if flat[key] != value:
                     told = f"{key} is {value} there and {flat[key]} here"
                     raise _another(folder, f"in {game} {name} {told}")
