@@ -50,9 +50,10 @@ class Golden:
     def model(self, config: Config, horizon: Any) -> Model:
         """The published network, whatever the size of the images; the horizon may be traced."""
         hw, stack, actions = (self.sizes[name] for name in ("hw", "stack", "actions"))
+        spec = tiny.make_spec(hw, hw, 3, stack=stack, actions=actions)
         return Model(
-            network=ImageNetwork(config.network, actions),
-            spec=tiny.make_spec(hw, hw, 3, stack=stack, actions=actions),
+            network=ImageNetwork(config.network, spec),
+            spec=spec,
             horizon=horizon,
             state_norm=config.network.state_norm,
         )

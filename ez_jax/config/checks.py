@@ -33,7 +33,7 @@ CHOICES = {
 AT_LEAST_ONE = (
     "total_agent_steps", "env.image_size", "env.frame_stack", "env.frame_skip",
     "env.max_episode_steps", "env.eval_max_episode_steps", "network.channels",
-    "network.head_channels", "network.head_hidden", "network.lstm_width", "network.projection",
+    "network.head_channels", "network.head_hidden", "network.head_layers", "network.projection",
     "network.predictor_hidden", "network.support", "network.vector_width", "search.widening",
     "search.root_candidates", "search.node_candidates", "actor.num_envs",
     "replay.capacity", "reanalyse.chunk", "reanalyse.updates_per_search", "targets.td_steps",
@@ -65,6 +65,8 @@ AT_MOST = {
     "network.action_channels": 2**14,
     "network.head_channels": 2**14,
     "network.head_hidden": 2**16,
+    "network.head_layers": 100,
+    "network.policy_hidden": 2**16,
     "network.lstm_width": 2**16,
     "network.projection": 2**16,
     "network.predictor_hidden": 2**16,
@@ -211,6 +213,11 @@ def _impossible_switches(config: Config) -> Iterator[str]:
         yield (
             "reanalyse.ratio is 0, but reanalyse.mode=buffer ignores it and searches: "
             "set reanalyse.mode=none"
+        )
+    if config.value_prefix and not config.network.lstm_width:
+        yield (
+            "network.lstm_width is 0, but a value prefix needs a memory: set a width, or "
+            "value_prefix=false"
         )
     if search.node_candidates > search.root_candidates:
         yield (

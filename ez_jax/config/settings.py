@@ -40,8 +40,10 @@ class NetworkConfig:
     action_channels: int = 0  # images: width of an embedding of the action plane (V2: 16); 0: none
     head_channels: int = 16  # 1x1 convolution in front of each head
     head_hidden: int = 32  # hidden width of the value, policy and prefix heads
+    head_layers: int = 1  # hidden layers of these heads
+    policy_hidden: int = 0  # hidden width of the policy head alone; 0: head_hidden
     head_activation: str = "relu"  # in the heads: relu | elu (V2)
-    lstm_width: int = 512  # value-prefix LSTM
+    lstm_width: int = 512  # value-prefix LSTM; 0: none, only with value_prefix=false
     projection: int = 1024  # SimSiam projector: hidden and output width
     predictor_hidden: int = 512  # SimSiam predictor
     state_norm: bool = False  # scale every state to 0..1: MuZero, an option of EfficientZero

@@ -65,8 +65,25 @@ def caller(network: nn.Module, train: bool):
 
 @pytest.mark.parametrize(("actions", "count"), [(4, 8_350_246), (6, 8_350_312), (18, 8_350_708)])
 def test_published_sizes_give_the_published_parameter_count(actions, count):
-    variables = shapes_of(ImageNetwork(NetworkConfig(), actions), 96, 96, 12)
+    atari = tiny.make_spec(96, 96, 3, stack=4, actions=actions)
+    variables = shapes_of(ImageNetwork(NetworkConfig(), atari), 96, 96, 12)
     assert sum(x.size for x in jax.tree.leaves(variables["params"])) == count
+
+
+def test_published_sizes_for_control_give_the_published_parameter_count():
+    """Of EfficientZero V2 for images with four numbers per action."""
+    images = tiny.make_spec(96, 96, 3, stack=4, actions=0)
+    config = NetworkConfig(
+        support=25,
+        action_channels=16,
+        lstm_width=0,
+        head_activation="elu",
+        policy_hidden=64,
+        predictor_hidden=256,
+    )
+    network = ImageNetwork(config, dataclasses.replace(images, action_size=4))
+    variables = shapes_of(network, 96, 96, 12)
+    assert sum(x.size for x in jax.tree.leaves(variables["params"])) == 5_586_382
 
 
 @pytest.mark.parametrize(

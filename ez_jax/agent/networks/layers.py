@@ -231,30 +231,35 @@ ACTIVATIONS = {"relu": nn.relu, "elu": nn.elu}
 
 
 class Head(nn.Module):
-    """Linear-norm-activation-linear to float32 logits, initialised to zero."""
+    """Linear-norm-activation (V2, control: twice), then linear to float32 logits, first zero."""
 
-    hidden: int
+    config: NetworkConfig
     outputs: int
     norm: Norm
-    activation: str
     dtype: Dtype
+    hidden: int = 0  # 0: the configured width
 
     @nn.compact
     def __call__(self, x: Float[Array, "B features"], train: bool) -> Float[Array, "B outputs"]:
         """Return logits."""
-        x = Linear(self.hidden, self.dtype, name="hidden")(x)
-        x = ACTIVATIONS[self.activation](self.norm(self.dtype, name="norm")(x, train))
+        c = self.config
+        for i in range(c.head_layers):
+            number = str(i) if i else ""
+            x = Linear(self.hidden or c.head_hidden, self.dtype, name=f"hidden{number}")(x)
+            x = self.norm(self.dtype, name=f"norm{number}")(x, train)
+            x = ACTIVATIONS[c.head_activation](x)
         return Linear(self.outputs, bound=0.0, name="out")(x)
 
 
 class PrefixHead(nn.Module):
-    """The value prefix: an LSTM over the states of an imagined path (EfficientZero section 4.2)."""
+    """The value prefix: an LSTM over the states of an imagined path (EfficientZero section 4.2).
 
-    lstm_width: int
-    hidden: int
+    With `network.lstm_width=0` there is none: the reward of a step is read off its state.
+    """
+
+    config: NetworkConfig
     outputs: int
     norm: Norm
-    activation: str
     dtype: Dtype
 
     @nn.compact
@@ -262,9 +267,11 @@ class PrefixHead(nn.Module):
         self, x: Float[Array, "B features"], carry: Carry, train: bool
     ) -> tuple[Float[Array, "B S"], Carry]:
         """Return logits and the next carry."""
-        carry = LSTM(self.lstm_width, self.dtype, name="lstm")(x, carry)
-        x = nn.relu(self.norm(self.dtype, name="norm")(carry[1], train))
-        head = Head(self.hidden, self.outputs, self.norm, self.activation, self.dtype, name="head")
+        width = self.config.lstm_width
+        if width:
+            carry = LSTM(width, self.dtype, name="lstm")(x, carry)
+            x = nn.relu(self.norm(self.dtype, name="norm")(carry[1], train))
+        head = Head(self.config, self.outputs, self.norm, self.dtype, name="head")
         return head(x, train), carry
 
 

@@ -92,13 +92,13 @@ class Network(nn.Module):
     def setup(self) -> None:
         """Create heads and SimSiam networks; subclasses create representation and dynamics."""
         c, bins = self.config, 2 * self.config.support + 1
-        layers = self.norm, c.head_activation, self.dtype
+        layers = self.norm, self.dtype
         self.prefix_neck = self.neck(c, self.dtype)
-        self.prefix_head = PrefixHead(c.lstm_width, c.head_hidden, bins, *layers)
+        self.prefix_head = PrefixHead(c, bins, *layers)
         self.policy_neck = self.neck(c, self.dtype)
-        self.policy_head = Head(c.head_hidden, self.spec.policy_size, *layers)
+        self.policy_head = Head(c, self.spec.policy_size, *layers, c.policy_hidden)
         self.value_neck = self.neck(c, self.dtype)
-        self.value_head = Head(c.head_hidden, bins, *layers)
+        self.value_head = Head(c, bins, *layers)
         self.projector = Projector(c.projection, self.dtype)
         self.predictor = Predictor(c.predictor_hidden, self.dtype)
 

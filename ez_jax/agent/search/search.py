@@ -151,10 +151,10 @@ def make_tree_search(
       (2, 5)
     """
     policy = SEARCHES[config.policy](config, explore)
-    spec = getattr(model, "spec", None)  # a model of one's own need not have it
-    is_continuous = spec is not None and spec.is_continuous
+    # A model of one's own need not have a specification.
+    is_continuous = hasattr(model, "spec") and model.spec.is_continuous
     if is_continuous:
-        policy = among_candidates(policy, config, spec, explore=explore)
+        policy = among_candidates(policy, config, model.spec, explore=explore)
     recurrent_fn = make_recurrent_fn(model, discount)
 
     def search(
