@@ -102,6 +102,26 @@ PRESETS: dict[str, Differences] = {
     },
 }
 
+# 51 bins for values up to 299 and rewards up to 2 (EfficientZero V2, control).
+_BINS_OF_V2 = {"support": 25, "value_bin": 0.66478, "prefix_bin": 0.029362}
+_CONTINUOUS_V2: Differences = {
+    "value_prefix": False,
+    "network": {"lstm_width": 0, "policy_hidden": 0, "scale_observations": True, **_BINS_OF_V2},
+    "search": {"num_simulations": 32, "max_considered_actions": 16, "gumbel_scale": 0.0},
+    "loss": {"consistency": 2.0, "entropy": 0.05},
+}
+_SMALL_CONTINUOUS = merge(
+    _CONTINUOUS_V2,
+    {
+        "updates_per_step": 0.5,
+        "network": {"vector_width": 128, "vector_blocks": 1, "head_hidden": 128},
+        "search": {"num_simulations": 16, "max_considered_actions": 16},
+        "reanalyse": {"mode": "buffer", "max_age": 200, "chunk": 64},
+        "learner": {"learning_rate": 1e-3, "batch_size": 128, "start": 1_000},
+        "eval": {"every": 10_000, "episodes": 10, "num_envs": 10},
+    },
+)
+
 _SMALL_PERCEPTRON: Differences = {"kind": "vector", "vector_width": 64, "vector_blocks": 1}
 _SLOWER: Differences = {"learning_rate": 1e-3, "target_period": 100}
 _SAVED_SELDOM: Differences = {"checkpoint": {"every": 10_000}, "log": {"every": 1_000}}
@@ -121,6 +141,30 @@ PRESETS_FOR: dict[tuple[str, str], Differences] = {
         "eval": {"every": 10_000, "episodes": 10, "num_envs": 10},
         **_SAVED_SELDOM,
     },
+    ("efficientzero_v2", "dm_control"): merge(
+        _CONTINUOUS_V2,
+        {
+            "network": {
+                "head_hidden": 256,
+                "head_layers": 2,
+                "head_activation": "relu",
+                "projection": 512,
+                "predictor_hidden": 512,
+            },
+            "targets": {"mixed_updates": 40_000, "mixed_newest": 20_000},
+            "learner": {
+                "optimizer": "adam",
+                "learning_rate": 3e-4,
+                "weight_decay": 2e-5,
+                "decay_every": 300_000,
+            },
+        },
+    ),
+    ("small", "dm_control"): _SMALL_CONTINUOUS,
+    # Rewards and values of any size: bins for values up to 1,600 and rewards up to 120.
+    ("small", "continuous"): merge(
+        _SMALL_CONTINUOUS, {"network": {"support": 50, "value_bin": 0.75, "prefix_bin": 0.2}}
+    ),
     ("small", "control"): {
         "network": {"support": 20, "vector_width": 64, "vector_blocks": 1},
         "targets": {"td_steps": 20},
