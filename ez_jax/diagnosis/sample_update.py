@@ -85,7 +85,8 @@ def sample_update(config: Config) -> dict[str, np.ndarray]:
 
 
 def _fields(node: Any) -> dict[str, Any]:
-    return {item.name: getattr(node, item.name) for item in dataclasses.fields(node)}
+    fields = {item.name: getattr(node, item.name) for item in dataclasses.fields(node)}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _flat(tree: Any) -> np.ndarray:

@@ -38,12 +38,16 @@ PUBLISHED = {
     "network.action_channels": (0, 16),
     "network.head_channels": 16,
     "network.head_hidden": 32,
+    "network.head_layers": 1,
+    "network.policy_hidden": 0,
     "network.head_activation": ("relu", "elu"),
     "network.lstm_width": 512,
     "network.projection": 1024,
     "network.predictor_hidden": (512, 256),
     "network.state_norm": False,
     "network.support": 300,
+    "network.value_bin": 1.0,
+    "network.prefix_bin": 1.0,
     "search.policy": ("puct_ez", "gumbel"),
     "search.num_simulations": (50, 0),  # 0: see BUDGETS
     "search.min_q_range": 0.01,
@@ -80,6 +84,7 @@ PUBLISHED = {
     "loss.value": 0.25,  # V2: 0.5 of a loss that is halved
     "loss.value_prefix": 1.0,
     "loss.consistency": (2.0, 5.0),
+    "loss.entropy": 0.0,
     "learner.batch_size": 256,
     "learner.unroll_steps": 5,
     "learner.lstm_horizon_len": 5,
@@ -99,11 +104,54 @@ PUBLISHED = {
     "eval.every": 10_000,
     "eval.episodes": (32, 10),
 }
+# EfficientZero V2's code for DeepMind Control from states, where it differs from that for Atari.
+CONTROL = {
+    "discount": 0.997**2,
+    "value_prefix": False,
+    "env.frame_stack": 1,
+    "env.frame_skip": 2,
+    "env.noop_max": 0,
+    "env.episodic_life": False,
+    "env.reward_clip": False,
+    "env.max_episode_steps": 500,
+    "env.eval_max_episode_steps": 500,
+    "network.head_hidden": 256,
+    "network.head_layers": 2,
+    "network.head_activation": "relu",
+    "network.predictor_hidden": 512,
+    "network.projection": 512,  # and 128 at its end
+    "network.lstm_width": 0,
+    "network.support": 25,  # 51 bins for values up to 299 and rewards up to 2
+    "network.value_bin": pytest.approx((300**0.5 - 1 + 0.299) / 25, rel=1e-5),
+    "network.prefix_bin": pytest.approx((3**0.5 - 1 + 0.002) / 25, rel=1e-4),
+    "search.num_simulations": 32,
+    "search.max_considered_actions": 16,
+    "search.gumbel_scale": 0.0,
+    "targets.mixed_updates": 40_000,
+    "targets.mixed_newest": 20_000,
+    "loss.consistency": 2.0,
+    "loss.entropy": 0.05,
+    "learner.optimizer": "adam",
+    "learner.learning_rate": 3e-4,
+    "learner.weight_decay": 2e-5,
+    "learner.decay_every": 300_000,
+}
+# Only of vectors or of continuous actions.
+OF_CONTROL = {
+    "network.vector_width": 128,
+    "network.vector_blocks": 2,
+    "network.scale_observations": True,
+    "search.root_candidates": 16,
+    "search.node_candidates": 2,
+    "search.widened": 0.75,
+    "search.widening": 3.0,
+    "search.candidate_target": "auto",
+}
 # What no paper says: names, folders, what is written and how, and what only we have.
 OURS = {
     *("game", "preset", "seed", "name", "run_dir", "updates_per_step", "precision"),
-    *("env.backend", "network.kind", "network.patch", "network.vector_width"),
-    *("network.vector_blocks", "search.minmax", "targets.block_length", "targets.max_td_steps"),
+    *("env.backend", "network.kind", "network.patch"),
+    *("search.minmax", "targets.block_length", "targets.max_td_steps"),
     *("reanalyse.max_age", "reanalyse.chunk", "replay.memory", "devices"),
     *("eval.num_envs", "eval.num_simulations", "eval.seed"),
     *(
@@ -144,7 +192,7 @@ def published(preset: str) -> dict:
 
 
 def test_every_key_is_in_the_table_or_ours_alone():
-    assert PUBLISHED.keys() | OURS == set(dotted_keys())
+    assert PUBLISHED.keys() | OURS | OF_CONTROL.keys() == set(dotted_keys())
     assert not PUBLISHED.keys() & OURS
 
 
@@ -152,6 +200,15 @@ def test_every_key_is_in_the_table_or_ours_alone():
 def test_a_preset_has_the_published_numbers(preset):
     chosen = flat(make_config("Breakout", preset))
     assert {key: chosen[key] for key in PUBLISHED} == published(preset)
+
+
+@pytest.mark.parametrize("game", ["CartpoleSwingup", "WalkerWalk"])
+def test_the_preset_for_control_has_the_published_numbers(game):
+    chosen = flat(make_config(game, "efficientzero_v2"))
+    expected = published("efficientzero_v2") | CONTROL | OF_CONTROL
+    of_images = {"env.image_size", "env.grayscale", "eval.max_episode_steps"}
+    differing = {key for key in expected if chosen[key] != expected[key]} - of_images
+    assert differing == set()
 
 
 def test_the_presets_differ_where_the_table_says_so_and_nowhere_else():
