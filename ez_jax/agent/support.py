@@ -58,6 +58,7 @@ def decode(logits: Float[Array, "*b S"], width: float = 1.0) -> Float[Array, "*b
     As published, magnitudes below 0.001 become exactly 0: an untrained head predicts 0.
     """
     # Deviates (NaN in a decoded value): it stays NaN, and its update is skipped.
+    # Deviates (values of control, V2): they may be negative.
     probabilities = jax.nn.softmax(logits.astype(jnp.float32))
     bins = jnp.broadcast_to(_bins(logits.shape[-1] // 2), logits.shape)
     y = (probabilities * bins).sum(-1)  # `@` would round to TF32 on a GPU

@@ -13,6 +13,7 @@ import tiny
 from ez_jax.agent.networks import make_network, normalise_state
 from ez_jax.agent.networks.image import ImageNetwork
 from ez_jax.agent.networks.layers import BatchNorm
+from ez_jax.agent.networks.vector import Scaling
 from ez_jax.agent.support import decode
 from ez_jax.config import BadInput, NetworkConfig
 from ez_jax.structs import EnvSpec
@@ -222,6 +223,43 @@ def test_normalised_states_span_zero_to_one_in_every_sample():
 def test_convolutions_over_a_vector_are_refused():
     with pytest.raises(BadInput, match=r"network\.kind=image does not fit Game"):
         make_network(NetworkConfig(kind="image"), spec(7))
+
+
+def test_scaled_observations_have_one_scale():
+    rng = np.random.default_rng(0)
+    draw = lambda: (rng.normal(size=(64, 3)) * [1, 100, 0.1] + [5, 0, -1]).astype(np.float32)  # noqa: E731
+    module, stats = Scaling(), {}
+    np.testing.assert_allclose(
+        module.init_with_output(jax.random.key(0), x := draw(), False)[0], x, rtol=1e-4
+    )
+    for _ in range(20):
+        _, stats = module.apply(stats, draw(), train=True, mutable=["batch_stats"])
+    scaled = module.apply(stats, np.concatenate([draw() for _ in range(20)]), train=False)
+    np.testing.assert_allclose(scaled.mean(0), 0, atol=0.1)
+    np.testing.assert_allclose(scaled.std(0), 1, atol=0.1)
+
+
+def test_acting_and_training_scale_observations_equally():
+    module, x = Scaling(), jnp.array([[3.0, -2.0], [1.0, 0.0]])
+    stats = {"mean": jnp.array([0.5, -0.5]), "square": jnp.array([2.5, 0.625]), "weight": 0.5}
+    acting = module.apply({"batch_stats": stats}, x, train=False)
+    training, _ = module.apply({"batch_stats": stats}, x, train=True, mutable=["batch_stats"])
+    np.testing.assert_allclose(acting, [[1, -2], [0, 2]], rtol=1e-4)
+    np.testing.assert_array_equal(acting, training)
+
+
+@pytest.mark.parametrize("shape", [(3,), (20, 20, 1)])
+def test_every_number_of_a_continuous_action_reaches_the_next_state(shape):
+    of_game = dataclasses.replace(spec(*shape), num_actions=0, action_size=2)
+    module = make_network(SMALL, of_game)
+    variables = jax.jit(module.init)(jax.random.key(0, impl="unsafe_rbg"), jnp.ones((1, *shape)))
+    state = module.apply(variables, jnp.ones((1, *shape)), train=False, method="represent")
+    call = functools.partial(module.apply, variables, state, train=False, method="transition")
+    still = call(jnp.zeros((1, 2)))
+    for action in ([[0.5, 0.0]], [[0.0, 0.5]]):
+        assert (call(jnp.array(action)) != still).any()
+    policy, _ = module.apply(variables, state, train=False, method="predict")
+    assert policy.shape == (1, 4)
 
 
 def test_a_perceptron_takes_a_small_image_cell_by_cell():

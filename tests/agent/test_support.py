@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -55,6 +56,17 @@ def test_probabilities_are_two_hot(x):
     for row in probabilities:
         (filled,) = np.nonzero(row)
         assert filled.size == 1 or (filled.size == 2 and filled[1] == filled[0] + 1)
+
+
+def test_narrow_bins_resolve_small_numbers():
+    """With the widths of EfficientZero V2 for control: rewards up to 2 and values up to 299."""
+    for width, largest in ((0.029362, 2.0), (0.66478, 299.0)):
+        x = np.array([0.01, 0.5, 1.0, 1.0001]) * largest
+        probabilities = encode(jnp.asarray(x), 25, width)
+        assert probabilities.shape == (4, 51)
+        decoded = decode(jnp.log(probabilities + 1e-30), width)
+        np.testing.assert_allclose(decoded, np.minimum(x, largest), rtol=2e-3)
+        assert probabilities[2, -1] == pytest.approx(1, abs=1e-3), "the last bin is the largest"
 
 
 @fast

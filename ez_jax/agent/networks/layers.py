@@ -248,6 +248,7 @@ class Head(nn.Module):
             x = Linear(self.hidden or c.head_hidden, self.dtype, name=f"hidden{number}")(x)
             x = self.norm(self.dtype, name=f"norm{number}")(x, train)
             x = ACTIVATIONS[c.head_activation](x)
+        # Deviates (heads of control, V2): zeros, so that a new network predicts 0.
         return Linear(self.outputs, bound=0.0, name="out")(x)
 
 

@@ -3,6 +3,8 @@
 The value-prefix head is that of V1. With `network.kind=vector` images are accepted, too, flattened.
 """
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -24,25 +26,27 @@ SCALING_MOMENTUM = 0.999
 
 
 class Scaling(nn.Module):
-    """Divides every number of an observation by its running deviation, after its running mean.
+    """Takes the running mean from every number of an observation and divides by its deviation.
 
     The running statistics are used in training, too, so that acting and training are the same
-    function.
+    function. Before the first update observations stay as they are.
     """
 
     @nn.compact
     def __call__(self, x: Float[Array, "B stacked"], train: bool) -> Float[Array, "B stacked"]:
         """Return observations on a scale of about 1."""
-        mean = self.variable("batch_stats", "mean", jnp.zeros, x.shape[1:])
-        square = self.variable("batch_stats", "var", jnp.ones, x.shape[1:])
-        off = x - jax.lax.stop_gradient(mean.value)
-        scaled = off * jax.lax.rsqrt(jax.lax.stop_gradient(square.value) + NORM_EPSILON)
+        zeros = functools.partial(self.variable, "batch_stats", init_fn=jnp.zeros)
+        moments = zeros("mean", shape=x.shape[1:]), zeros("square", shape=x.shape[1:])
+        weight = zeros("weight", shape=())  # of all batches so far: below 1 at the beginning
+        seen = jnp.maximum(weight.value, 1 - SCALING_MOMENTUM)
+        mean, square = (jax.lax.stop_gradient(moment.value) / seen for moment in moments)
+        variance = jnp.where(weight.value > 0, jnp.maximum(square - mean**2, 0.0), 1.0)
         if train and not self.is_initializing():
             # Deviates (scale of observations, V2): moments that fade instead of a running sum.
-            keep = SCALING_MOMENTUM
-            mean.value = keep * mean.value + (1 - keep) * x.mean(0)
-            square.value = keep * square.value + (1 - keep) * jnp.square(off).mean(0)
-        return scaled
+            news = x.mean(0), jnp.square(x).mean(0), jnp.ones(())
+            for kept, new in zip((*moments, weight), news, strict=True):
+                kept.value = SCALING_MOMENTUM * kept.value + (1 - SCALING_MOMENTUM) * new
+        return (x - mean) * jax.lax.rsqrt(variance + NORM_EPSILON)
 
 
 class VectorRepresentation(nn.Module):
@@ -124,6 +128,7 @@ class VectorNetwork(Network):
         self.scaling = Scaling()
         self.representation = VectorRepresentation(c, self.dtype)
         self.dynamics = VectorDynamics(c, self.spec, self.dtype)
+        # Deviates (networks for vectors, V2): one block for policy and value, and layer norm.
         self.prediction_tower = Tower(PerceptronBlock, 1, c.vector_width, self.dtype)
 
     def represent(self, observation: Observation, train: bool) -> State:
