@@ -14,6 +14,55 @@ from ez_jax.config.errors import BadInput, unknown
 from ez_jax.config.families import FAMILIES, GAMES, Differences, merge, name_and_family
 from ez_jax.config.settings import Config
 
+# Settings for a laptop: a small network, few simulations, fewer updates.
+_SMALL: Differences = {
+    "updates_per_step": 0.5,
+    "final_updates": 0,
+    "network": {
+        "channels": 16,
+        "head_hidden": 32,
+        "lstm_width": 64,
+        "projection": 128,
+        "predictor_hidden": 64,
+    },
+    "search": {"policy": "gumbel", "num_simulations": 16, "max_considered_actions": 4},
+    "reanalyse": {"ratio": 0.25},
+    "learner": {
+        "batch_size": 64,
+        "start": 500,
+        "optimizer": "adam",
+        "learning_rate": 3e-3,
+        "warmup_updates": 100,
+        "weight_decay": 1e-5,
+        "target_period": 50,
+    },
+    "eval": {"every": 2_500, "episodes": 20, "num_envs": 20},
+    "checkpoint": {"every": 5_000},
+    "log": {"every": 500},
+}
+# 51 bins for values up to 299 and rewards up to 2 (EfficientZero V2, control).
+_BINS_OF_V2 = {"support": 25, "value_bin": 0.66478, "prefix_bin": 0.029362}
+_CONTINUOUS_V2: Differences = {
+    "value_prefix": False,
+    "network": {"lstm_width": 0, "policy_hidden": 0, "scale_observations": True, **_BINS_OF_V2},
+    "search": {"num_simulations": 32, "max_considered_actions": 16, "gumbel_scale": 0.0},
+    "loss": {"consistency": 2.0, "entropy": 0.05},
+}
+_SMALL_CONTINUOUS = merge(
+    _CONTINUOUS_V2,
+    {
+        "updates_per_step": 0.5,
+        "network": {"vector_width": 128, "vector_blocks": 1, "head_hidden": 128},
+        "search": {"num_simulations": 16, "max_considered_actions": 16},
+        "reanalyse": {"mode": "buffer", "max_age": 200, "chunk": 64},
+        "learner": {"learning_rate": 1e-3, "batch_size": 128, "start": 1_000},
+        "eval": {"every": 10_000, "episodes": 10, "num_envs": 10},
+    },
+)
+# For values up to 1,600 and rewards up to 120.
+_BINS_OF_ANY: Differences = {"network": {"support": 50, "value_bin": 0.75, "prefix_bin": 0.2}}
+
+
 PRESETS: dict[str, Differences] = {
     # The published V1 settings are the defaults themselves.
     "efficientzero": {},
@@ -74,53 +123,10 @@ PRESETS: dict[str, Differences] = {
         "checkpoint": {"every": 1_000_000, "minutes": 30.0},
         "log": {"every": 50_000},
     },
-    # Settings for a laptop: a small network, few simulations, fewer updates.
-    "small": {
-        "updates_per_step": 0.5,
-        "final_updates": 0,
-        "network": {
-            "channels": 16,
-            "head_hidden": 32,
-            "lstm_width": 64,
-            "projection": 128,
-            "predictor_hidden": 64,
-        },
-        "search": {"policy": "gumbel", "num_simulations": 16, "max_considered_actions": 4},
-        "reanalyse": {"ratio": 0.25},
-        "learner": {
-            "batch_size": 64,
-            "start": 500,
-            "optimizer": "adam",
-            "learning_rate": 3e-3,
-            "warmup_updates": 100,
-            "weight_decay": 1e-5,
-            "target_period": 50,
-        },
-        "eval": {"every": 2_500, "episodes": 20, "num_envs": 20},
-        "checkpoint": {"every": 5_000},
-        "log": {"every": 500},
-    },
+    "small": _SMALL,
+    # For one's own games with continuous actions; known ones have these settings with `small`.
+    "continuous": merge(_SMALL, _SMALL_CONTINUOUS, _BINS_OF_ANY),
 }
-
-# 51 bins for values up to 299 and rewards up to 2 (EfficientZero V2, control).
-_BINS_OF_V2 = {"support": 25, "value_bin": 0.66478, "prefix_bin": 0.029362}
-_CONTINUOUS_V2: Differences = {
-    "value_prefix": False,
-    "network": {"lstm_width": 0, "policy_hidden": 0, "scale_observations": True, **_BINS_OF_V2},
-    "search": {"num_simulations": 32, "max_considered_actions": 16, "gumbel_scale": 0.0},
-    "loss": {"consistency": 2.0, "entropy": 0.05},
-}
-_SMALL_CONTINUOUS = merge(
-    _CONTINUOUS_V2,
-    {
-        "updates_per_step": 0.5,
-        "network": {"vector_width": 128, "vector_blocks": 1, "head_hidden": 128},
-        "search": {"num_simulations": 16, "max_considered_actions": 16},
-        "reanalyse": {"mode": "buffer", "max_age": 200, "chunk": 64},
-        "learner": {"learning_rate": 1e-3, "batch_size": 128, "start": 1_000},
-        "eval": {"every": 10_000, "episodes": 10, "num_envs": 10},
-    },
-)
 
 _SMALL_PERCEPTRON: Differences = {"kind": "vector", "vector_width": 64, "vector_blocks": 1}
 _SLOWER: Differences = {"learning_rate": 1e-3, "target_period": 100}
@@ -161,10 +167,7 @@ PRESETS_FOR: dict[tuple[str, str], Differences] = {
         },
     ),
     ("small", "dm_control"): _SMALL_CONTINUOUS,
-    # Rewards and values of any size: bins for values up to 1,600 and rewards up to 120.
-    ("small", "continuous"): merge(
-        _SMALL_CONTINUOUS, {"network": {"support": 50, "value_bin": 0.75, "prefix_bin": 0.2}}
-    ),
+    ("small", "continuous"): merge(_SMALL_CONTINUOUS, _BINS_OF_ANY),
     ("small", "control"): {
         "network": {"support": 20, "vector_width": 64, "vector_blocks": 1},
         "targets": {"td_steps": 20},

@@ -223,7 +223,14 @@ def _devices(config: Config) -> str:
 
 def start_warnings(config: Config, model: Model) -> list[str]:
     """Warnings before the run starts."""
-    if jax.local_devices()[0].platform != "cpu" or config.preset == "small":
+    considered = search_budget(config.search, model.spec.num_actions).max_considered_actions
+    if model.spec.is_continuous and considered < config.search.root_candidates:
+        return [
+            f"the actions of {config.game} are continuous, but each search considers only "
+            f"{considered} of {config.search.root_candidates} candidates; preset=continuous has "
+            "settings for such games"
+        ]
+    if jax.local_devices()[0].platform != "cpu" or config.preset in ("small", "continuous"):
         return []
     per_update, cores = update_flops(config, model), os.cpu_count() or 1
     return [cpu_warning(config.preset, config.total_updates, per_update, cores=cores)]
