@@ -160,6 +160,29 @@ def evaluations() -> str:
     return table(["game", "preset", "ours", "games", "beside", "published", "ratio"], rows)
 
 
+def suite(name: str) -> str:
+    """The final scores of a suite, mean and range over the seeds, beside those published."""
+    path = RESULTS / name / "scores.csv"
+    if not path.exists():
+        return "No runs are recorded yet."
+    runs = pd.read_csv(path).query("finished")
+    rows, methods = [], dict[str, str]()  # with their agent steps
+    for game, of_game in runs.groupby("game"):
+        known = [score for score in references.scores(str(game)) if score.agent_steps]
+        methods |= {score.method: f"{score.agent_steps:,}" for score in known}
+        scores = of_game["final_score"]
+        ours = f"**{number(scores.mean())}** ({number(scores.min())} to {number(scores.max())})"
+        steps = f"{round(of_game['agent_steps'].mean(), -3):,.0f}"
+        minutes = f"{of_game['seconds'].mean() / 60:.0f}"
+        rows.append(([game, steps, len(scores), minutes, ours], {s.method: s for s in known}))
+    cells = [
+        [*own, *(number(of[m].score) if m in of else NOTHING for m in methods)] for own, of in rows
+    ]
+    heads = ["game", "agent steps", "seeds", "minutes per run", "ours"]
+    heads += [f"{method}, {steps}" for method, steps in methods.items()]
+    return table(heads, cells)
+
+
 def small_games() -> str:
     """The study of small games: the mean of every arm with its interval."""
     arms = pd.read_csv(RESULTS / "small_games" / "arms.csv").query("measure == 'final score'")
