@@ -143,10 +143,16 @@ def start(folder: Path, words: Sequence[str], after: Callable[[], None] | None =
     )
 
 
-def ended(process: subprocess.Popen[bytes], began: float, wait: float = PATIENCE) -> Ended:
+def wait(process: subprocess.Popen[bytes], seconds: float) -> None:
+    """Let some time pass, or less if the process ends."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+
+
+def ended(process: subprocess.Popen[bytes], began: float, patience: float = PATIENCE) -> Ended:
     """Wait for a command; it is not waited for in vain."""
     try:
-        output, errors = process.communicate(timeout=wait)
+        output, errors = process.communicate(timeout=patience)
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGABRT)  # shows where it hangs
         output, errors = process.communicate()
@@ -232,7 +238,7 @@ class Case:
         """Send a signal after some time."""
         number = signal.Signals[self.trouble]
         process, began = self.train(self.run_dir), time.monotonic()
-        time.sleep(self.rng.uniform(0.2, 1.1) * usual)
+        wait(process, self.rng.uniform(0.2, 1.1) * usual)
         process.send_signal(number)
         seen = ended(process, began)
         # Before Python listens, or while it starts, a signal ends it in the system's own way.
@@ -252,7 +258,7 @@ class Case:
     def fill(self, usual: float) -> Ended:
         """Fill the disk but for some bytes, at some time."""
         process, began = self.train(self.run_dir), time.monotonic()
-        time.sleep(self.rng.uniform(0.2, 1.1) * usual)
+        wait(process, self.rng.uniform(0.2, 1.1) * usual)
         filler = self.run_dir.parent / "filler"
         left = int(2 ** self.rng.uniform(0, 20))
         with contextlib.suppress(OSError), filler.open("wb") as file:
