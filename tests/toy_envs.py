@@ -287,6 +287,28 @@ class Drawn(Counter):
         return np.full((8, 9, 3), self.time, np.uint8)
 
 
+class Aim(gymnasium.Env):
+    """Pays 1, less the mean distance of the action from the observation, in each of five steps."""
+
+    def __init__(self, numbers=2):
+        self.observation_space = gymnasium.spaces.Box(-1, 1, (numbers,), np.float32)
+        self.action_space = gymnasium.spaces.Box(-2, 2, (numbers,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.time = 0
+        return self._observe(), {}
+
+    def step(self, action):
+        reward = 1 - np.abs(action / 2 - self.seen).mean()
+        self.time += 1
+        return self._observe(), float(reward), self.time == 5, False, {}
+
+    def _observe(self):
+        self.seen = self.np_random.uniform(-0.8, 0.8, self.observation_space.shape)
+        return self.seen.astype(np.float32)
+
+
 for _class in (
     Counter, Starts, Unsteady, Camera, Picture, Code, Table, Steering, Broken, Hanging, Cue, Drawn,
     Barred, Late, OldReset, Infos, NoMode, Parts, ImageAndNumber, Dial, Missing,
@@ -298,6 +320,8 @@ for _ending in ("truncated", "both"):
 gymnasium.register("ToyWearing-v0", Broken, kwargs={"lasts": 15})
 for _fault in ("shape", "complex", "none", "reward", "old", "mask"):
     gymnasium.register(f"ToyLate{_fault.title()}-v0", Late, kwargs={"fault": _fault})
+gymnasium.register("ToyAim-v0", Aim)
+gymnasium.register("ToyAimLine-v0", Aim, kwargs={"numbers": 1})
 gymnasium.register("ToyTuple-v0", Parts, kwargs={"kind": "tuple"})
 for _name, _given in {
     "First": {"shape": (3, 64, 48)},

@@ -1,5 +1,7 @@
 """Searches for every update, without keeping the results, as published."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -33,7 +35,7 @@ def make_batch(config: Config, model: Model, search: SearchFn[SearchOutput]) -> 
         fresh = jax.tree.map(lambda x: x[chosen], batch)
         at = jnp.broadcast_to(position, (count, num_positions))
         roots = roots_at(model, variables, fresh, at)
-        as_one_batch = lambda x: x.reshape(-1, *x.shape[2:])  # noqa: E731
+        as_one_batch = functools.partial(jax.lax.collapse, start_dimension=0, stop_dimension=2)
         legal = None if fresh.legal is None else as_one_batch(jnp.moveaxis(fresh.legal, 1, 0))
         found = search(
             variables,
