@@ -4,6 +4,7 @@
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const STEPS = DATA.steps;
 const TOTAL = STEPS.action.length;
+const CONTINUOUS = "candidates" in STEPS; // then an action is a list of numbers from -1 to 1
 const byId = (id) => document.getElementById(id);
 
 // An element with attributes and children; text stays text.
@@ -28,7 +29,17 @@ function number(value) {
 }
 
 const whole = (value) => value.toLocaleString("en");
-const actionName = (action) => DATA.actions[action];
+const actionName = (action) => (CONTINUOUS ? vectorName(action) : DATA.actions[action]);
+
+// A continuous action: +0.42, or (+0.42, −0.90); of long ones the beginning.
+function vectorName(action, places = action.length > 2 ? 1 : 2, most = 6) {
+  const texts = action.slice(0, most).map((value) => {
+    const size = Math.abs(value).toFixed(places);
+    return (value < 0 && Number(size) ? "−" : "+") + size;
+  });
+  if (action.length > most) texts.push("…");
+  return action.length > 1 ? `(${texts.join(", ")})` : texts[0];
+}
 
 // The current step; everything that shows it is drawn once per frame of the screen.
 const listeners = [];

@@ -84,7 +84,7 @@ function drawSeries(svg, series, x, y, width) {
 }
 
 // A chart of series over whole numbers. Options: title, series [{name, kind, values, bars}], first
-// (number of the first value), height, zero (0 is shown), ends (where lines are drawn), pick (what
+// (number of the first value), height, zero (0 is shown), always (values that are shown), ends (where lines are drawn), pick (what
 // a click on a position does), follow (a cursor shows the current step).
 function chart(host, options) {
   const figure = make("figure");
@@ -121,7 +121,7 @@ function drawChart(hole, figure, options) {
   const count = Math.max(...options.series.map((series) => series.values.length));
   const first = options.first || 0;
   const box = { left: MARGIN.left, right: width - MARGIN.right, bottom: height - MARGIN.bottom };
-  box.range = bounds(options.series.flatMap((series) => series.values), options.zero ? [0] : []);
+  box.range = bounds(options.series.flatMap((series) => series.values), options.always || (options.zero ? [0] : []));
   const gap = (box.right - box.left) / Math.max(1, count - 1 + (options.pad ? 1 : 0));
   const x = (i) => box.left + gap * (i + (options.pad ? 0.5 : 0));
   const y = (value) =>

@@ -1,17 +1,19 @@
 """One evaluation episode, played as by `ez_jax.evaluate`, with every search recorded.
 
-Letters in addition to those of `structs`: `T` decisions of the episode, `M` nodes of a tree.
+Letters in addition to those of `structs`: `T` decisions of the episode, `M` nodes of a tree. If
+actions are continuous, `A` is the number of candidates of the root.
 """
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
 import mctx
 import numpy as np
 
+from ez_jax.agent import continuous
 from ez_jax.agent.actor import Playing, init_playing, make_eval_tree_policy
 from ez_jax.agent.model import Model
 from ez_jax.agent.search.tree import qs_with_mixed_value
@@ -32,6 +34,19 @@ class Thought(flax.struct.PyTreeNode, kw_only=True):
     tree: mctx.Tree  # without embeddings, which are large
     qs: jax.Array  # f32[B, A], of the root's actions, completed by the mixed value
     root: Embedding
+    # Of continuous actions only: the candidates of all nodes f32[B, M, A, D], and the mean and the
+    # deviation f32[B, D] of the network's policy at the root.
+    candidates: jax.Array | None = None
+    moments: tuple[jax.Array, jax.Array] | None = None
+
+
+class Numbers(NamedTuple):
+    """The network's policy over continuous actions, and the actions that were searched."""
+
+    candidates: np.ndarray  # f32[T, A, D], of the root
+    chosen: np.ndarray  # i32[T], number of the executed one
+    mean: np.ndarray  # f32[T, D], of the network's normal, before the squashing
+    deviation: np.ndarray  # f32[T, D], likewise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,11 +56,11 @@ class Episode:
     film: Film  # an image before each decision; empty if the game cannot render
     no_pictures: str  # the reason in that case
     observation: np.ndarray  # [T, *obs] for vectors, [T, 0] for images
-    action: np.ndarray  # i32[T]
+    action: np.ndarray  # i32[T], or f32[T, D] if continuous
     score: np.ndarray  # f32[T], the game's own reward of the action
     reward: np.ndarray  # f32[T], the reward to learn from: clipped if so configured
     ends: np.ndarray  # bool[T], whether a training episode would terminate after the action
-    prior: np.ndarray  # f32[T, A], the network's policy
+    prior: np.ndarray  # f32[T, A], the network's policy; equal for candidates
     policy: np.ndarray  # f32[T, A], the search's
     visits: np.ndarray  # i32[T, A], of the root's actions
     qs: np.ndarray  # f32[T, A], completed
@@ -56,7 +71,13 @@ class Episode:
     roots: Embedding  # fields [T, ...], the roots of the searches
     cut: str  # "" if the game ended, otherwise what cut it short
     value_after: float  # the network's value of the last observation; 0 if the game ended
-    action_names: tuple[str, ...]
+    action_names: tuple[str, ...]  # of the numbers of an action if continuous
+    numbers: Numbers | None = None  # if actions are continuous
+
+    @property
+    def chosen(self) -> np.ndarray:
+        """The number i32[T] of the executed action among those of the root."""
+        return self.numbers.chosen if self.numbers else self.action
 
 
 def make_look(config: Config, model: Model) -> Callable[..., tuple[Thought, Playing]]:
@@ -65,11 +86,18 @@ def make_look(config: Config, model: Model) -> Callable[..., tuple[Thought, Play
 
     def look(variables: Variables, playing: Playing, step: TimeStep) -> tuple[Thought, Playing]:
         (found, tree), playing = policy(variables, playing, step)
+        node, more = tree.embeddings, {}
+        if model.spec.is_continuous:
+            node, more["candidates"] = node.embedding, node.candidates
+        root = jax.tree.map(lambda x: x[:, ROOT], node)
+        if model.spec.is_continuous:
+            more["moments"] = continuous.moments(model.predict(variables, root)[0])
         thought = Thought(
             found=found,
             tree=tree.replace(embeddings=None, extra_data=None),
             qs=jax.vmap(lambda one: qs_with_mixed_value(one, ROOT))(tree),
-            root=jax.tree.map(lambda x: x[:, ROOT], tree.embeddings),
+            root=root,
+            **more,
         )
         return thought, playing
 
@@ -149,7 +177,7 @@ def _thought_row(thought: Thought, max_nodes: int) -> dict[str, Any]:
     """One decision, without the batch axis."""
     thought = jax.tree.map(lambda x: x[0], thought)
     tree = thought.tree
-    return {
+    row = {
         "action": thought.found.action,
         "policy": thought.found.policy,
         "search_value": thought.found.value,
@@ -159,13 +187,23 @@ def _thought_row(thought: Thought, max_nodes: int) -> dict[str, Any]:
         "visits": tree.children_visits[ROOT],
         "qs": thought.qs,
         "root": thought.root,
-        "nodes": compact(tree, max_nodes),
+        "nodes": compact(tree, max_nodes, thought.candidates),
     }
+    if thought.moments is not None:
+        candidates = np.asarray(thought.found.candidates)
+        chosen = number_of(row["action"], candidates, row["visits"])
+        row["numbers"] = Numbers(candidates, np.asarray(chosen), *map(np.asarray, thought.moments))
+    return row
+
+
+def number_of(action: np.ndarray, candidates: np.ndarray, visits: np.ndarray) -> int:
+    """The number of an action f32[D] among candidates f32[A, D]: of equals, the most visited."""
+    return int(np.argmax(np.where(np.all(candidates == action, axis=-1), visits, -1)))
 
 
 def _episode(config: Config, env: VectorEnv, rows: list[dict[str, Any]], **ending: Any) -> Episode:
     column = {name: [row[name] for row in rows] for name in rows[0]}
-    nodes = column.pop("nodes")
+    nodes, numbers = column.pop("nodes"), column.pop("numbers", None)
     roots = jax.tree.map(lambda *leaves: np.stack(leaves), *column.pop("root"))
     arrays: dict[str, Any] = {name: np.stack(values) for name, values in column.items()}
     if env.spec.is_image:
@@ -177,5 +215,6 @@ def _episode(config: Config, env: VectorEnv, rows: list[dict[str, Any]], **endin
         reward=learned_reward(score, config.env.reward_clip),
         nodes=nodes,
         roots=roots,
+        numbers=Numbers(*map(np.stack, zip(*numbers, strict=True))) if numbers else None,
         action_names=env.action_names(),
     )

@@ -11,7 +11,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Shaped
 
 from ez_jax.agent.model import Model
 from ez_jax.inspection.episode import Episode
@@ -37,7 +37,7 @@ class Real(NamedTuple):
 
 
 def unroll(model: Model, variables: Variables, roots: Embedding, action: np.ndarray) -> Imagined:
-    """Follow the actions i32[T, K] in the model, from all roots at once."""
+    """Follow the actions [T, K, *act] in the model, from all roots at once."""
     follow = jax.jit(functools.partial(_follow, model))
     total = len(action)
     size = min(CHUNK, total)
@@ -47,26 +47,27 @@ def unroll(model: Model, variables: Variables, roots: Embedding, action: np.ndar
             np.arange(first, first + size), total - 1
         )  # a fixed shape needs one program only
         part = jax.tree.map(lambda x, rows=rows: x[rows], roots)
-        found = jax.device_get(follow(variables, part, jnp.asarray(action[rows], jnp.int32)))
+        steps = jnp.asarray(action[rows], model.spec.action_dtype)
+        found = jax.device_get(follow(variables, part, steps))
         chunks.append(jax.tree.map(lambda x, first=first: x[: total - first], found))
     return jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
 
 
 def _follow(
-    model: Model, variables: Variables, roots: Embedding, action: Int[Array, "B K"]
+    model: Model, variables: Variables, roots: Embedding, action: Shaped[Array, "B K *act"]
 ) -> Imagined:
-    def step(embedding: Embedding, action: Int[Array, " B"]) -> tuple[Embedding, Imagined]:
+    def step(embedding: Embedding, action: Shaped[Array, " B *act"]) -> tuple[Embedding, Imagined]:
         following, reward = model.dynamics(variables, embedding, action)
         _, value = model.predict(variables, following)
         prefix = embedding.value_prefix + reward
         return following, Imagined(reward=reward, value_prefix=prefix, value=value)
 
-    _, found = jax.lax.scan(step, roots, action.T)
+    _, found = jax.lax.scan(step, roots, jnp.swapaxes(action, 0, 1))
     return jax.tree.map(jnp.transpose, found)
 
 
 def actions_ahead(episode: Episode, depth: int) -> np.ndarray:
-    """The executed actions i32[T, K]; arbitrary after the last one."""
+    """The executed actions [T, K, *act]; arbitrary after the last one."""
     total = len(episode.action)
     return episode.action[np.minimum(np.arange(total)[:, None] + np.arange(depth), total - 1)]
 

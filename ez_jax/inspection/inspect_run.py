@@ -111,6 +111,14 @@ def _about(config: Config, agent: Agent, best: bool) -> str:
     )
 
 
+def _candidates(config: Config, agent: Agent) -> dict[str, str]:
+    """A row about the candidates, if actions are continuous."""
+    if not agent.spec.is_continuous:
+        return {}
+    root, node = config.search.root_candidates, config.search.node_candidates
+    return {"candidates": f"{root} at the root, {node} at every other node"}
+
+
 def _settings(
     config: Config, agent: Agent, run: str | Path, changes: Mapping[str, Any], max_nodes: int
 ) -> dict[str, str]:
@@ -123,6 +131,7 @@ def _settings(
         "discount": f"{config.discount:.6g}",
         "search": config.search.policy,
         "simulations": str(eval_simulations(config, agent.spec.num_actions)),
+        **_candidates(config, agent),
         "imagined steps in training": str(config.learner.unroll_steps),
         "steps per value prefix": str(config.horizon),
         "nodes kept of a tree": f"at most {max_nodes}, the most visited",

@@ -1,14 +1,15 @@
 """Measures of a whole episode, and sentences about them."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 from scipy.special import entr
 
+from ez_jax.agent.continuous import LEAST_DEVIATION
 from ez_jax.evaluation.on_track import number
-from ez_jax.inspection.episode import Episode
+from ez_jax.inspection.episode import Episode, Numbers
 from ez_jax.inspection.imagined import Imagined, Real, error_by_depth, spread_by_depth
 
 TINY = 1e-6
@@ -18,6 +19,13 @@ PREFIX_FITS, PREFIX_IS_GUESSED = 0.5, 1.0
 NO_PREFERENCE = 0.97  # of the largest possible entropy
 ONE_ACTION, STUCK = 0.95, 0.1  # of the steps
 FEW_STEPS = 20  # too few for general findings
+# Of continuous actions, which lie in -1..1.
+AT_BOUND = 0.95  # from here on a number counts as at its bound
+HARDLY_CHANGES = 0.05  # deviation of the executed actions
+COLLAPSED = 1.3 * LEAST_DEVIATION  # deviation of the network's policy; 0.1 is the least
+FIRST_DEVIATION = float(np.log1p(np.e)) + LEAST_DEVIATION  # 1.41, of an untrained network
+AS_WIDE = 0.95 * FIRST_DEVIATION
+NO_PREFERRED = 0.2  # distance of its middle from 0
 Kind = Literal["good", "note", "warning"]
 
 
@@ -33,7 +41,7 @@ class Measures:
     """Measures of one episode."""
 
     returns: np.ndarray  # f64[T+1], realised discounted return
-    prior_entropy: np.ndarray  # f64[T], in nats
+    prior_entropy: np.ndarray  # f64[T], in nats; of candidates it says nothing
     policy_entropy: np.ndarray  # f64[T], in nats
     prefix_error: list[float | None]  # by depth
     prefix_guess: list[float | None]  # of always guessing the mean
@@ -72,7 +80,8 @@ def findings(episode: Episode, measures: Measures) -> list[Finding]:
         *_values(episode, measures),
         *_prefixes(episode, measures),
         *_search(episode),
-        *_behaviour(episode, measures),
+        *(_numbers(episode) if episode.numbers else _actions(episode, measures)),
+        *_stillness(episode),
     ]
     order = ("warning", "good", "note")
     return [*_outcome(episode), *sorted(judged, key=lambda finding: order.index(finding.kind))]
@@ -142,11 +151,8 @@ def _prefixes(episode: Episode, measures: Measures) -> Iterator[Finding]:
 
 def _search(episode: Episode) -> Iterator[Finding]:
     gain = float(episode.gain.mean())
-    changed = float(np.mean(episode.prior.argmax(axis=-1) != episode.action))
-    said = (
-        f"Search gain: {number(gain)} on average; in {changed:.0%} of the steps the search did not "
-        "take the network's favourite action"
-    )
+    changed, what = _changed(episode)
+    said = f"Search gain: {number(gain)} on average; {what}"
     if gain < -TINY:
         yield Finding("warning", f"{said}: by its own Qs the search is worse than the network.")
     else:
@@ -154,7 +160,21 @@ def _search(episode: Episode) -> Iterator[Finding]:
         yield Finding("good" if changed and gain > TINY else "note", f"{said}{adds}.")
 
 
-def _behaviour(episode: Episode, measures: Measures) -> Iterator[Finding]:
+def _changed(episode: Episode) -> tuple[float, str]:
+    """How much the executed actions differ from what the network prefers, and that in words."""
+    if numbers := episode.numbers:
+        away = float(np.abs(episode.action - np.tanh(numbers.mean)).mean())
+        return away, (
+            f"the executed actions are {number(away)} away from the middle of the network's "
+            "policy, in numbers from -1 to 1"
+        )
+    share = float(np.mean(episode.prior.argmax(axis=-1) != episode.action))
+    return share, (
+        f"in {share:.0%} of the steps the search did not take the network's favourite action"
+    )
+
+
+def _actions(episode: Episode, measures: Measures) -> Iterator[Finding]:
     total, num_actions = len(episode.action), len(episode.action_names)
     if total < FEW_STEPS:
         return
@@ -166,6 +186,59 @@ def _behaviour(episode: Episode, measures: Measures) -> Iterator[Finding]:
         yield Finding(
             "warning", f"One action, {name}, was taken in {counts.max() / total:.0%} of the steps."
         )
+
+
+def _numbers(episode: Episode) -> Iterator[Finding]:
+    """On continuous actions."""
+    assert episode.numbers is not None, "the actions are discrete"
+    names, action = episode.action_names, episode.action
+    if len(action) < FEW_STEPS:
+        return
+    yield from _widths(names, episode.numbers)
+    if np.all(action.std(axis=0) < HARDLY_CHANGES):
+        means = ", ".join(f"{mean:+.2f}" for mean in action.mean(axis=0))
+        yield Finding("warning", f"The action hardly changes: it stays near {means}.")
+        return
+    shares = np.mean(np.abs(action) > AT_BOUND, axis=0)
+    if np.any(bang := shares > ONE_ACTION):
+        yield Finding(
+            "note",
+            f"Actions sit at their bounds: beyond ±{AT_BOUND} in {shares[bang].mean():.0%} of the "
+            f"steps{_which(names, bang)}.",
+        )
+
+
+def _widths(names: Sequence[str], numbers: Numbers) -> Iterator[Finding]:
+    width = numbers.deviation.mean(axis=0)
+    if np.any(narrow := width < COLLAPSED):
+        yield Finding(
+            "warning",
+            f"The network's policy has collapsed to a deviation of {number(width[narrow].mean())}"
+            f"{_which(names, narrow)}, the least being {LEAST_DEVIATION}: the candidates of a "
+            "search are nearly alike.",
+        )
+    if np.any(wide := width > AS_WIDE):
+        middle = np.abs(np.tanh(numbers.mean)).mean(axis=0)
+        is_untrained = bool(np.all(wide & (middle < NO_PREFERRED)))
+        end = ", and it prefers no action: it has learned none." if is_untrained else "."
+        yield Finding(
+            "warning" if is_untrained else "note",
+            f"The network's policy is no narrower than before training{_which(names, wide)}: its "
+            f"deviation is {number(width[wide].mean())}, that of an untrained network "
+            f"{FIRST_DEVIATION:.2f}{end}",
+        )
+
+
+def _which(names: Sequence[str], is_meant: Iterable[bool]) -> str:
+    """Which numbers of an action are meant, if not all."""
+    meant = [name for name, is_it in zip(names, is_meant, strict=True) if is_it]
+    return "" if len(meant) == len(names) else f" ({', '.join(meant)})"
+
+
+def _stillness(episode: Episode) -> Iterator[Finding]:
+    total = len(episode.action)
+    if total < FEW_STEPS:
+        return
     length, first = longest_still(episode.film.index)
     if length > max(STUCK * total, FEW_STEPS):
         yield Finding(

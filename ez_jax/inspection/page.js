@@ -3,6 +3,7 @@
 const KINDS = { good: "✓ good", note: "· note", warning: "! warning" };
 
 function heading() {
+  for (const other of document.querySelectorAll(CONTINUOUS ? ".discrete" : ".continuous")) other.remove();
   document.title = DATA.title;
   byId("about").textContent = DATA.about;
   for (const [kind, text] of DATA.findings) {
@@ -14,7 +15,7 @@ function heading() {
     byId("settings").tBodies[0].append(row);
   }
   byId("horizon").textContent = DATA.horizon;
-  byId("most").textContent = number(Math.log(DATA.actions.length));
+  if (!CONTINUOUS) byId("most").textContent = number(Math.log(DATA.actions.length));
 }
 
 function drawFrame(step) {
@@ -103,7 +104,8 @@ function startOverview() {
     ...shared, title: "Search gain", height: 100, zero: true,
     series: [{ name: "search over network", kind: "searched", values: STEPS.gain, bars: true }],
   });
-  chart(host, {
+  if (CONTINUOUS) startNumbers(host, shared);
+  else chart(host, {
     ...shared, title: "Entropy of the policy", height: 110, zero: true,
     series: [
       { name: "network", kind: "predicted", values: STEPS.prior_entropy },
@@ -236,7 +238,8 @@ function startPrinting() {
 heading();
 onStep(drawFrame);
 startTiles();
-onStep(drawPolicy);
+if (CONTINUOUS) startSpace();
+else onStep(drawPolicy);
 startOverview();
 startTree();
 startImagined();

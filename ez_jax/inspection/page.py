@@ -18,11 +18,12 @@ from ez_jax.config import errors
 from ez_jax.inspection.episode import Episode
 from ez_jax.inspection.imagined import Imagined, Real
 from ez_jax.inspection.measures import Finding, Measures
-from ez_jax.inspection.trees import principal_variation
+from ez_jax.inspection.trees import Nodes, principal_variation
 
 _FOLDER = resources.files("ez_jax.inspection")
-_SCRIPTS = ("base.js", "charts.js", "tree.js", "page.js")
+_SCRIPTS = ("base.js", "charts.js", "space.js", "tree.js", "page.js")
 DIGITS = 4  # significant ones, of every number on the page
+PLACES = 3  # decimal ones, of continuous actions: from -1 to 1, and many
 
 
 def content(
@@ -42,8 +43,8 @@ def content(
         "frames": episode.film.encode(),
         "steps": rounded(_steps(episode, measures)),
         "trees": [
-            rounded({**nodes._asdict(), "line": principal_variation(nodes, action, discount)})
-            for nodes, action in zip(episode.nodes, episode.action, strict=True)
+            rounded({**_columns(nodes), "line": principal_variation(nodes, chosen, discount)})
+            for nodes, chosen in zip(episode.nodes, episode.chosen, strict=True)
         ],
         "imagined": rounded({name: getattr(imagined, name) for name in Real._fields}),
         "real": rounded(real._asdict()),
@@ -56,16 +57,45 @@ def content(
 
 def _steps(episode: Episode, measures: Measures) -> dict[str, Any]:
     """Columns with an entry for every decision."""
-    plain = ("action", "reward", "ends", "value", "search_value", "gain")
+    plain = ("reward", "ends", "value", "search_value", "gain", "policy", "visits")
     return {
-        **{name: getattr(episode, name) for name in (*plain, "prior", "policy", "visits")},
+        **{name: getattr(episode, name) for name in plain},
+        **(_of_numbers(episode) if episode.numbers else _of_actions(episode, measures)),
         "score": np.cumsum(episode.score) - episode.score,  # before the action
         "realised": measures.returns[:-1],
         "q": episode.qs,
-        "prior_entropy": measures.prior_entropy,
-        "policy_entropy": measures.policy_entropy,
         "observation": episode.observation if episode.no_pictures else [],
     }
+
+
+def _of_actions(episode: Episode, measures: Measures) -> dict[str, Any]:
+    return {
+        "action": episode.action,
+        "prior": episode.prior,
+        "prior_entropy": measures.prior_entropy,
+        "policy_entropy": measures.policy_entropy,
+    }
+
+
+def _of_numbers(episode: Episode) -> dict[str, Any]:
+    """Of continuous actions: `action` [T, D], and `Numbers`."""
+    assert episode.numbers is not None, "the actions are discrete"
+    numbers = episode.numbers
+    return {
+        **numbers._asdict(),
+        "action": _places(episode.action),
+        "candidates": _places(numbers.candidates),
+    }
+
+
+def _columns(nodes: Nodes) -> dict[str, Any]:
+    columns = nodes._asdict()
+    vector = columns.pop("vector")
+    return columns if vector is None else columns | {"vector": _places(vector)}
+
+
+def _places(actions: np.ndarray) -> np.ndarray:
+    return np.round(actions.astype(np.float64), PLACES)
 
 
 def _errors(measures: Measures) -> dict[str, Any]:

@@ -13,6 +13,7 @@ function readTree(step) {
     place: i, parent, action: columns.action[i], visits: columns.visits[i], prior: columns.prior[i],
     reward: columns.reward[i], value: columns.value[i], raw: columns.raw[i],
     q: columns.reward[i] + DATA.discount * columns.value[i], children: [], inLine: false,
+    vector: CONTINUOUS ? columns.vector[i] : null,
     depth: 0, name: "", prefix: 0,
   }));
   for (const node of nodes.slice(1)) {
@@ -46,7 +47,7 @@ function visible(node, found = []) {
   return found;
 }
 
-const title = (node) => (node.place === 0 ? "this frame" : actionName(node.action));
+const title = (node) => (node.place === 0 ? "this frame" : actionName(CONTINUOUS ? node.vector : node.action));
 
 function cell(label, text, ...more) {
   const found = make("span", { "data-label": label }, text, ...more);
@@ -70,7 +71,7 @@ function nodeRow(node, parent) {
   row.append(
     make("span", { class: "name" }, sign, title(node), star),
     cell("visits", whole(node.visits), make("span", { class: "meter", "aria-hidden": "true" }, fill)),
-    cell("prior", parent ? number(node.prior) : "–"),
+    ...(CONTINUOUS ? [] : [cell("prior", parent ? number(node.prior) : "–")]), // equal for candidates
     cell("Q", parent ? number(node.q) : "–"),
     cell("value", number(node.value)),
     cell("reward", parent ? number(node.reward) : "–"),
@@ -198,6 +199,8 @@ function reveal(node) {
 
 function startTree() {
   const heads = ["action", "visits", "prior", "Q", "value", "reward", "prefix", "depth"];
+  if (CONTINUOUS) heads.splice(heads.indexOf("prior"), 1);
+  byId("treebox").classList.toggle("wide", CONTINUOUS);
   document.querySelector(".treehead").append(...heads.map((text) => make("span", {}, text)));
   byId("tree").addEventListener("click", (event) => {
     const row = event.target.closest("[role=treeitem]");

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import mctx
 import numpy as np
+from jax.typing import ArrayLike
 from scipy.special import softmax
 
 ROOT = mctx.Tree.ROOT_INDEX
@@ -13,19 +14,26 @@ class Nodes(NamedTuple):
     """The kept nodes of one tree, parents before children; entry 0 is the root."""
 
     parent: np.ndarray  # i64[n], -1 at the root
-    action: np.ndarray  # i64[n], that leads here from the parent; -1 at the root
+    # i64[n], that leads here from the parent, or its number among the candidates; -1 at the root
+    action: np.ndarray
     visits: np.ndarray  # i64[n], simulations through the node, including the one that created it
     prior: np.ndarray  # f64[n], of the action at the parent; 1 at the root
     reward: np.ndarray  # f64[n], predicted on the way to the node
     value: np.ndarray  # f64[n], mean of the returns from the node
     raw: np.ndarray  # f64[n], the network's own value
+    vector: np.ndarray | None = None  # f32[n, D], the action if it is continuous; 0 at the root
 
 
-def compact(tree: mctx.Tree, max_nodes: int) -> Nodes:
+def compact(tree: mctx.Tree, max_nodes: int, candidates: ArrayLike | None = None) -> Nodes:
     """The most visited nodes of one tree (numpy, not batched).
 
     A node has more visits than any of its children, or as many and is older, so the kept nodes are
     connected.
+
+    Args:
+      tree: with its values and visits.
+      max_nodes: number of nodes to keep.
+      candidates: f32[M, A, D] of all nodes, if actions are continuous.
     """
     visits = np.asarray(tree.node_visits)
     order = np.argsort(-visits, kind="stable")[: min(max_nodes, int(np.sum(visits > 0)))]
@@ -42,6 +50,9 @@ def compact(tree: mctx.Tree, max_nodes: int) -> Nodes:
         reward=np.where(is_root, 0.0, np.asarray(tree.children_rewards)[edge]),
         value=np.asarray(tree.node_values)[kept],
         raw=np.asarray(tree.raw_values)[kept],
+        vector=None
+        if candidates is None
+        else np.where(is_root[:, None], 0, np.asarray(candidates)[edge]),
     )
 
 

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -28,9 +27,9 @@ from ez_jax.inspection.trees import Nodes, compact, principal_variation
 from ez_jax.system import exits
 
 try:
-    from playwright.sync_api import expect, sync_playwright
+    from playwright.sync_api import expect
 except ModuleNotFoundError:
-    sync_playwright = None
+    expect = None  # the fixture `browser` skips its tests
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")
 
@@ -420,24 +419,6 @@ def test_a_game_without_pictures_is_told_by_its_numbers(agent, played):
 
 
 # The page in a browser.
-
-BROWSER = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """A browser without a window."""
-    if sync_playwright is None:
-        pytest.skip("playwright is not installed (pip install -e '.[test]')")
-    if BROWSER is None:
-        pytest.skip("there is no Chromium on this machine (Debian: apt-get install chromium)")
-    options = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
-    with sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=BROWSER, args=options)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture
