@@ -2,7 +2,6 @@
 
 import os
 import re
-import signal
 
 import failing_games
 import numpy as np
@@ -136,6 +135,6 @@ def test_the_doctor_says_that_a_game_ends_the_process(game, monkeypatch, capsys)
 
 
 def test_an_interrupt_of_the_user_is_none_of_the_game(monkeypatch):
-    monkeypatch.setattr(failing_games.Sound, "fail", lambda self: signal.raise_signal(2))
+    monkeypatch.setattr(failing_games.Sound, "fail", failing_games.raising(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         play("Sound")

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 from golden_params import GOLDEN, load, under
 
 import ez_jax
@@ -258,8 +259,8 @@ def golden() -> dict[str, np.ndarray]:
 def template(golden):
     """Shapes of the network that the golden parameters belong to."""
     config = make_config("Breakout", changes=settings(golden))
-    network = ImageNetwork(config.network, 4)
     size = config.env.image_size
+    network = ImageNetwork(config.network, tiny.make_spec(size, size, 3, stack=4, actions=4))
     images = jnp.zeros((1, size, size, 3 * config.env.frame_stack))
     return jax.eval_shape(network.init, jax.random.key(0), images)
 

@@ -123,7 +123,7 @@ def test_what_every_run_gets_and_the_presets_of_a_game_reach_the_runs(command, t
         (["learner.batch_size=0"], "learner.batch_size is 0: it must be at least 1"),
         (["learner.learning_rate=interval(0,1)"], "does not list its values"),
         (["ablation=glob(no_*)"], "does not list its values"),
-        (["game=Cartpoel"], "did you mean CartPole?"),
+        (["game=Cartpoel"], "did you mean CartPole"),
         (["consistency"], "cannot read 'consistency'"),
         (["-m"], "'-m' is not needed here"),
         (["workers=3"], "write workers=4 hydra/launcher=joblib"),

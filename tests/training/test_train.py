@@ -383,7 +383,7 @@ def test_more_memory_than_there_is_is_refused_with_a_setting_that_fits(tmp_path,
 def test_a_misspelt_game_is_refused_with_the_nearest_name():
     done = runs.wait(runs.start("ez_jax.train", "+game=Cartpol"))
     assert (done.returncode, done.stdout) == (exits.BAD_INPUT, "")
-    assert "unknown game 'Cartpol'; did you mean CartPole?" in done.stderr
+    assert "unknown game 'Cartpol'; did you mean CartPole" in done.stderr
 
 
 def test_a_folder_whose_checkpoints_are_all_damaged_is_refused_and_kept(finished, tmp_path, capsys):
