@@ -322,8 +322,8 @@ ALL = (
     SamePicture, Lonely, Crashing, NeedsArgument, Sulking, Throttle, Unbounded, Notches, Buttons,
     Switches, Pair, Parts, WithImage, Growing, Planes, Voxels, OldStep, Sharing,
 )  # fmt: skip
-FIXED = ("Notches", "Buttons", "Switches", "Voxels", "WithImage")
+FIXED = ("Unbounded", "Notches", "Buttons", "Switches", "Voxels", "WithImage")
 for _class in ALL:
     gymnasium.register(f"{_class.__name__}-v0", _class)
-for _name in ("Unbounded", *FIXED):
+for _name in FIXED:
     gymnasium.register(f"Fixed{_name}-v0", fixed(_name))

@@ -93,6 +93,7 @@ def test_a_fault_that_shows_in_two_places_is_told_in_both(checked, name, checks)
         ("FloatPicture", ["numbers"], "pixels reach 9 of 255"),
         ("Parts", [], "vector 10 float32"),
         ("Planes", [], "image 20x24x3 uint8, of 3x20x24"),
+        ("Throttle", [], "actions of 2 numbers, observation 2 float32"),
         ("SamePicture", ["picture"], "render the current state"),
         ("Sulking", [], "after the end is refused"),
     ],
