@@ -97,6 +97,7 @@ def pictures() -> dict[str, Path]:
     return {f"results/{path.name}": path for path in sorted(RESULTS.glob("*.png"))} | {
         "results/effects.png": RESULTS / "small_games" / "effects.png",
         "results/inspect.png": RESULTS / "inspect" / "cartpole.png",
+        "results/inspect_continuous.png": RESULTS / "inspect" / "reacher.png",
     }
 
 
