@@ -46,6 +46,7 @@ const TILES = [
 ];
 
 function startTiles() {
+  byId("tiles").classList.toggle("wide", CONTINUOUS && DATA.actions.length > 2);
   const shown = TILES.map(([name]) => {
     const value = make("dd");
     byId("tiles").append(make("div", {}, make("dt", {}, name), value));

@@ -187,8 +187,10 @@ function spaceLegend() {
 // A candidate in words.
 function told(candidate, simulations) {
   const name = candidate.taken ? "Executed" : `Candidate ${candidate.place + 1}`;
-  const q = candidate.visits ? `Q ${number(candidate.q)}` : `not searched (its Q counts as ${number(candidate.q)})`;
-  return `${name}: ${vectorName(candidate.action, 2)} · ${q} · ${candidate.visits} of ${simulations} visits`;
+  const found = candidate.visits
+    ? `Q ${number(candidate.q)} · ${candidate.visits} of ${simulations} visits`
+    : `not searched (its Q counts as ${number(candidate.q)})`;
+  return `${name}: ${vectorName(candidate.action, 2)} · ${found}`;
 }
 
 function candidateTable(candidates) {
