@@ -17,7 +17,7 @@ class EnvConfig:
     image_size: int = 96  # height and width of an Atari frame
     grayscale: bool = False  # one channel instead of RGB
     frame_stack: int = 4  # frames in one observation
-    frame_skip: int = 4  # raw Atari frames per agent step
+    frame_skip: int = 4  # frames per agent step of Atari and DeepMind Control
     noop_max: int = 30  # at most so many random no-ops at the start of a game
     episodic_life: bool = True  # in training, a lost life ends the episode
     reward_clip: bool = True  # in training, learn from the sign of the reward
