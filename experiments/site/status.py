@@ -172,7 +172,9 @@ def suite(name: str) -> str:
         known = [score for score in references.scores(str(game)) if score.agent_steps]
         methods |= {score.method: f"{score.agent_steps:,}" for score in known}
         scores = of_game["final_score"]
-        ours = f"**{number(scores.mean())}** ({number(scores.min())} to {number(scores.max())})"
+        ours = f"**{number(scores.mean())}**"
+        if len(scores) > 1:
+            ours += f" ({number(scores.min())} to {number(scores.max())})"
         steps = f"{round(of_game['agent_steps'].mean(), -3):,.0f}"
         minutes = f"{of_game['seconds'].mean() / 60:.0f}"
         rows.append(([game, steps, len(scores), minutes, ours], {s.method: s for s in known}))
