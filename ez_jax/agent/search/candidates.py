@@ -50,22 +50,22 @@ def among_candidates(
         )
 
     def search(given: SearchInput) -> Found:
-        keys = jax.vmap(jax.random.split)(given.keys)
+        of_root, below, of_policy = jax.vmap(lambda key: jax.random.split(key, 3))(given.keys).T
         root = given.root
         candidates = jax.vmap(continuous.draw, (0, 0, None))(
-            keys[:, 0], root.prior_logits, root_widening(config, explore=explore)
+            of_root, root.prior_logits, root_widening(config, explore=explore)
         )
         node = Node(
             embedding=root.embedding,
             candidates=candidates,
-            key=jax.random.key_data(keys[:, 1]),
+            key=jax.random.key_data(below),
         )
         same = jnp.zeros(candidates.shape[:2])
         output, tree = policy(
             given._replace(
                 recurrent_fn=_with_candidates(given.recurrent_fn, config),
                 root=root.replace(prior_logits=same, embedding=node),
-                keys=keys[:, 1],
+                keys=of_policy,
             )
         )
         winner = output.action
