@@ -53,7 +53,11 @@ def presets_on(*columns: tuple[str, str]) -> str:
         if key in _OF_THE_RUN or (key not in NAMES and all(v == first for v in values)):
             continue
         rows.append([links.key(key), *(_cell(value, first) for value in values)])
-    heads = [preset if len({g for _, g in columns}) == 1 else game for preset, game in columns]
+    presets, games = map(set, zip(*columns, strict=True))
+    heads = [
+        preset if len(games) == 1 else game if len(presets) == 1 else f"{preset}, {game}"
+        for preset, game in columns
+    ]
     return table(["key", *heads], rows)
 
 
