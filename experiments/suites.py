@@ -5,9 +5,8 @@
     python -m experiments.suites minatar100k report     only reports
 
 `minatar100k`: the five games of MinAtar in 100,000 agent steps. `dm_control`: seven tasks of
-DeepMind Control in 50,000 agent steps (100,000 frames, as EfficientZero V2 for these tasks) or
-100,000 for WalkerWalk. Runs are `runs/<game>/<suite>/seed<seed>`, reports
-`experiments/results/<suite>`.
+DeepMind Control in 50,000 agent steps, which are 100,000 frames, as EfficientZero V2 has for these
+tasks. Runs are `runs/<game>/<suite>/seed<seed>`, reports `experiments/results/<suite>`.
 
 Seed by seed, so that after each seed all games have equally many runs. Stopped and given again it
 goes on; a second process with other seeds can work beside it.
@@ -22,20 +21,17 @@ from ez_jax.system import exits
 from ez_jax.terminal import start
 
 OUT = "experiments/results"
-# Settings of every game. The budgets of DeepMind Control are those of the published scores.
+# Settings of every game.
 SUITES = {
     "minatar100k": {
         f"{name}-MinAtar": "" for name in
         ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
     },
-    "dm_control": {
-        **dict.fromkeys(
-            ("CartpoleSwingup", "ReacherEasy", "BallInCupCatch", "FingerSpin", "PendulumSwingup",
-             "CheetahRun"),
-            "total_agent_steps=50000",
-        ),
-        "WalkerWalk": "total_agent_steps=100000",
-    },
+    "dm_control": dict.fromkeys(
+        ("CartpoleSwingup", "ReacherEasy", "BallInCupCatch", "FingerSpin", "PendulumSwingup",
+         "CheetahRun", "WalkerWalk"),
+        "total_agent_steps=50000",
+    ),
 }  # fmt: skip
 SEEDS = {"minatar100k": (0, 1, 2, 3, 4), "dm_control": (0, 1, 2)}
 
