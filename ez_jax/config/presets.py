@@ -40,8 +40,9 @@ _SMALL: Differences = {
     "checkpoint": {"every": 5_000},
     "log": {"every": 500},
 }
-# 51 bins for values up to 299 and rewards up to 2 (EfficientZero V2, control).
-_BINS_OF_V2 = {"support": 25, "value_bin": 0.66478, "prefix_bin": 0.029362}
+# 51 bins for values up to 299 and rewards up to 2 (EfficientZero V2, control), rounded up so that
+# a reward of 2, which DeepMind Control gives, is inside.
+_BINS_OF_V2 = {"support": 25, "value_bin": 0.6648, "prefix_bin": 0.02937}
 _CONTINUOUS_V2: Differences = {
     "value_prefix": False,
     "network": {"lstm_width": 0, "policy_hidden": 0, "scale_observations": True, **_BINS_OF_V2},
