@@ -28,6 +28,8 @@ FIGURES: dict[str, dict[str, str]] = {
     "cartpole": {"": "cartpole"},
     "catch": {"": "catch"},
     "lunarlander": {"": "lunarlander"},
+    "pendulum": {"": "pendulum"},
+    "cartpole_swingup": {"": "cartpole_swingup"},
     "breakout_small": {"": "breakout_small"},
     "crazyclimber": {"": "crazyclimber"},
     "own_game": {"": "own_game"},
