@@ -45,7 +45,7 @@ _SMALL: Differences = {
 _BINS_OF_V2 = {"support": 25, "value_bin": 0.6648, "prefix_bin": 0.02937}
 _CONTINUOUS_V2: Differences = {
     "value_prefix": False,
-    "network": {"lstm_width": 0, "policy_hidden": 0, "scale_observations": True, **_BINS_OF_V2},
+    "network": {"lstm_width": 0, "scale_observations": True, **_BINS_OF_V2},
     "search": {"num_simulations": 32, "max_considered_actions": 16, "gumbel_scale": 0.0},
     "loss": {"consistency": 2.0, "entropy": 0.05},
 }
