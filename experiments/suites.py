@@ -15,39 +15,55 @@ goes on; a second process with other seeds can work beside it.
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 from ez_jax.config import BadInput
 from ez_jax.system import exits
 from ez_jax.terminal import start
 
 OUT = "experiments/results"
-# Settings of every game.
+
+
+class Suite(NamedTuple):
+    """What is trained."""
+
+    games: tuple[str, ...]
+    settings: tuple[str, ...]  # of every game
+    seeds: tuple[int, ...]
+
+
 SUITES = {
-    "minatar100k": {
-        f"{name}-MinAtar": "" for name in
-        ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
-    },
-    "dm_control": dict.fromkeys(
-        ("CartpoleSwingup", "ReacherEasy", "BallInCupCatch", "FingerSpin", "PendulumSwingup",
-         "CheetahRun", "WalkerWalk"),
-        "total_agent_steps=50000",
+    "minatar100k": Suite(
+        games=tuple(
+            f"{name}-MinAtar"
+            for name in ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
+        ),
+        settings=(),
+        seeds=(0, 1, 2, 3, 4),
     ),
-}  # fmt: skip
-SEEDS = {"minatar100k": (0, 1, 2, 3, 4), "dm_control": (0, 1, 2)}
+    "dm_control": Suite(
+        games=(
+            *("CartpoleSwingup", "ReacherEasy", "BallInCupCatch", "FingerSpin"),
+            *("PendulumSwingup", "CheetahRun", "WalkerWalk"),
+        ),
+        settings=("total_agent_steps=50000",),
+        seeds=(0, 1, 2),
+    ),
+}
 
 
 def trainings(suite: str, seeds: tuple[int, ...]) -> list[list[str]]:
     """The commands that train what is missing; a finished run says so and ends."""
     return [
-        ["ez_jax.train", f"game={game}", f"name={suite}", f"seed={seed}", *settings.split()]
+        ["ez_jax.train", f"game={game}", f"name={suite}", f"seed={seed}", *SUITES[suite].settings]
         for seed in seeds
-        for game, settings in SUITES[suite].items()
+        for game in SUITES[suite].games
     ]
 
 
 def report(suite: str) -> list[str]:
     """The command that reports the runs of all games that have any."""
-    folders = [f"runs/{game}/{suite}" for game in SUITES[suite]]
+    folders = [f"runs/{game}/{suite}" for game in SUITES[suite].games]
     found = [folder for folder in folders if Path(folder).is_dir()]
     if not found:
         raise BadInput(f"there are no runs yet: `python -m experiments.suites {suite}` trains them")
@@ -57,7 +73,7 @@ def report(suite: str) -> list[str]:
 def chosen(suite: str, words: list[str]) -> tuple[int, ...]:
     """The seeds that the words ask for."""
     if not words:
-        return SEEDS[suite]
+        return SUITES[suite].seeds
     key, _, listed = words[0].partition("=")
     seeds = listed.split(",")
     if key != "seeds" or len(words) > 1 or not all(map(str.isdecimal, seeds)):

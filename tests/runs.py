@@ -117,6 +117,19 @@ def train(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return wait(start("ez_jax.train", *train_words(folder, *words)))
 
 
+def train_until(config: Config, steps: int) -> None:
+    """The beginning of a run: it is saved at these agent steps, and can be resumed."""
+    with Run(config, Progress(live=False)) as run:
+        step = run.begin()
+        while run.clocks.agent_steps < steps:
+            run.games.send(run.decide(step))
+            run.learn(run.updates_due())
+            step = run.games.recv()
+            run.report()
+        run.save()
+        run.record.checkpointer.wait()
+
+
 def assert_near(folder: Path, other: Path) -> None:
     """Both runs took the same steps in the same games, and learned the same but for rounding."""
     lines, others = read_metrics(folder), read_metrics(other)

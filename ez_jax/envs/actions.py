@@ -36,16 +36,6 @@ class Actions(NamedTuple):
     # The agent's actions i32[N] or f32[N, D] -> the game's own [N, ...], a new array.
     to_game: Callable[[Any], Any]
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of one action of the agent."""
-        return (self.action_size,) if self.action_size else ()
-
-    @property
-    def dtype(self) -> np.dtype:
-        """The type of the agent's actions."""
-        return np.dtype(np.float32 if self.action_size else np.int32)
-
 
 def told_actions(spec: EnvSpec) -> str:
     """The number of actions, or of the numbers of a continuous one, in words."""

@@ -69,7 +69,7 @@ class EnvpoolEnv:
         # The Arcade Learning Environment has its own sticky actions and skips, frame by frame.
         is_atari = is_atari_id(task.task_id)
         sticky = 0.0 if is_atari else config.sticky_actions
-        self._sticky = StickyActions(sticky, seeds, self.actions.shape)
+        self._sticky = StickyActions(sticky, seeds, self.spec.action_shape)
         self._frames = 1 if is_atari else self.spec.frame_skip
         self._limit = config.max_episode_steps if training else config.eval_max_episode_steps
         own_limit = -(-settings.max_episode_steps // self._frames)

@@ -57,7 +57,7 @@ class GymnasiumEnv:
         self.spec = describe(task, config, self.encoder, self.actions)
         self._clip = training and config.reward_clip
         seeds = [(seed + i) % 2**31 for i in range(num_envs)]
-        self._sticky = StickyActions(config.sticky_actions, np.array(seeds), self.actions.shape)
+        self._sticky = StickyActions(config.sticky_actions, np.array(seeds), self.spec.action_shape)
         self._games = SideBySide(
             task, self._envs, seeds, make_taken(self.encoder.space), self.spec.num_actions
         )

@@ -55,7 +55,7 @@ class DeviceGame(NamedTuple):
         key, reset_key = jax.random.split(key)
         raw, inner = self.env.reset_env(reset_key, self.params)
         # With the types after a step: a loop needs constant types, and gymnax starts with ints.
-        nothing = jnp.zeros(self.actions.shape, self.actions.dtype)
+        nothing = jnp.zeros(self.spec.action_shape, self.spec.action_dtype)
         stepped = jax.eval_shape(self._step_inner, reset_key, inner, nothing)[1]
         inner = jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), inner, stepped)
         over = jnp.zeros((), bool)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tiny
 
-from ez_jax.agent import losses
+from ez_jax.agent import continuous, losses
 from ez_jax.agent.losses import negative_cosine, unroll_loss
 from ez_jax.agent.model import Model, make_model
 from ez_jax.config import override
@@ -252,6 +252,28 @@ def test_a_term_without_a_weight_is_an_error(monkeypatch, linear_loss):
     params = {"encode": 1.0, "step": jnp.ones(2)}
     with pytest.raises(ValueError, match="valeu"):
         jax.eval_shape(lambda: linear_loss(params, {"consistency": False}))
+
+
+@pytest.mark.parametrize("numbers", [0, 2], ids=["discrete", "continuous"])
+def test_the_entropy_of_the_policy_is_a_term_if_it_has_a_weight(batch, targets, numbers):
+    rng, shape = np.random.default_rng(2), targets.policy.shape
+    width = 2 * numbers or shape[-1]
+    policy = rng.normal(size=(STEPS + 1, shape[0], width)).astype(np.float32)
+    value = np.zeros((STEPS + 1, shape[0], 2 * SUPPORT + 1), np.float32)
+    if numbers:
+        drawn = rng.uniform(-0.9, 0.9, (*shape, numbers))
+        targets = targets.replace(candidates=jnp.asarray(drawn, jnp.float32))
+        entropy = np.asarray(continuous.entropy(policy))
+    else:
+        p = np.exp(policy) / np.exp(policy).sum(-1, keepdims=True)
+        entropy = -(p * np.log(p)).sum(-1)
+    weighted = override(CONFIG, {"loss.entropy": 0.05})
+    terms = losses._head_losses((policy, value), targets, weighted)
+    expected = -np.asarray(targets.policy_mask).T * entropy
+    np.testing.assert_allclose(terms["entropy"], expected, rtol=1e-4, atol=1e-6)
+    assert losses.loss_weights(weighted)["entropy"] == 0.05
+    assert "entropy" not in losses._head_losses((policy, value), targets, CONFIG)
+    assert "entropy" not in losses.loss_weights(CONFIG)
 
 
 def test_priorities_are_the_errors_of_the_root_values(differentiate, predictions, batch, targets):

@@ -28,7 +28,7 @@ def test_a_finite_set_is_numbered_from_zero():
 def test_the_bounds_are_reached_exactly_and_the_middle_is_halfway(of, dtype):
     low, high = LOW.astype(dtype), HIGH.astype(dtype)
     actions = make_actions(spaces.Box(low, high, dtype=dtype), "Game")
-    assert (actions[:2], actions.shape) == ((0, 4), (4,))
+    assert actions[:2] == (0, 4)
     ends = of.asarray(np.array([[-1] * 4, [0] * 4, [1] * 4], np.float32))
     first, middle, last = np.asarray(actions.to_game(ends))
     exact = np.float32 if of is jnp else dtype

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import pytest
+import tiny
 
 from ez_jax import envs
 from ez_jax.config import EnvConfig
@@ -102,7 +103,9 @@ class Plain(NamedTuple):
 def echoes(sticky, chosen, *, seed=0, num_envs=1, limit=9_999):
     """What N such games executed [T, N]."""
     actions = Actions(100, 0, None)
-    echo = DeviceGame(None, Echo(), limit, Plain(), actions, False, sticky, limit)
+    echo = DeviceGame(
+        tiny.make_spec(1, actions=100), Echo(), limit, Plain(), actions, False, sticky, limit
+    )
     state, _ = jax.vmap(echo.reset)(game_keys(seed, num_envs))
     _, rows = jax.lax.scan(jax.vmap(echo.step), state, chosen)
     return np.array(rows.observation)

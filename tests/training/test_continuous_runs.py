@@ -53,15 +53,7 @@ def test_a_stopped_run_goes_on_with_its_candidates_and_games(tmp_path):
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     assert train(config(whole, "Pendulum")) == exits.DONE
     half = config(halves, "Pendulum")
-    with Run(half, Progress(live=False)) as run:
-        step = run.begin()
-        while run.clocks.agent_steps < 90:
-            run.games.send(run.decide(step))
-            run.learn(run.updates_due())
-            step = run.games.recv()
-            run.report()
-        run.save()
-        run.record.checkpointer.wait()
+    runs.train_until(half, 90)
     assert train(half) == exits.DONE
     runs.assert_same_end(whole, halves)
 

@@ -80,14 +80,6 @@ def test_a_stopped_run_goes_on_with_the_masks_of_its_replay(tmp_path):
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     assert train(runs.config(whole, game=GAME)) == exits.DONE
     config = runs.config(halves, game=GAME)
-    with Run(config, Progress(live=False)) as run:
-        step = run.begin()
-        while run.clocks.agent_steps < 90:
-            run.games.send(run.decide(step))
-            run.learn(run.updates_due())
-            step = run.games.recv()
-            run.report()
-        run.save()
-        run.record.checkpointer.wait()
+    runs.train_until(config, 90)
     assert train(config) == exits.DONE
     runs.assert_same_end(whole, halves)

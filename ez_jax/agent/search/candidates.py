@@ -87,8 +87,7 @@ def root_widening(config: SearchConfig, *, explore: bool) -> Float[Array, " A"]:
 def _learns_winner(config: SearchConfig, spec: EnvSpec) -> bool:
     """Whether the policy learns the winner of the search alone, not the whole improved policy.
 
-    As V2 with several numbers per action: among few candidates in many dimensions the improved
-    policy is close to the one they were drawn from.
+    `auto` is V2's choice: the winner if an action has several numbers.
     """
     if config.candidate_target == "auto":
         return spec.action_size > 1

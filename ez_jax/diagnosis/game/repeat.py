@@ -137,5 +137,5 @@ def _course(env: gymnasium.Env, actions: np.ndarray) -> Iterator[tuple[Any, ...]
 def own_action(env: gymnasium.Env, action: Any, info: Mapping[str, Any]) -> Any:
     """An allowed action as the environment itself takes it."""
     actions = make_actions(env.action_space, str(env.spec and env.spec.id))
-    own = actions.to_game(np.array([allowed(action, info.get(MASK))], actions.dtype))
+    own = actions.to_game(np.array([allowed(action, info.get(MASK))]))
     return own[0, ...] if actions.action_size else own[0]

@@ -223,17 +223,19 @@ def _devices(config: Config) -> str:
 
 def start_warnings(config: Config, model: Model) -> list[str]:
     """Warnings before the run starts."""
+    warnings = []
     considered = search_budget(config.search, model.spec.num_actions).max_considered_actions
     if model.spec.is_continuous and considered < config.search.root_candidates:
-        return [
+        warnings.append(
             f"the actions of {config.game} are continuous, but each search considers only "
             f"{considered} of {config.search.root_candidates} candidates; preset=continuous has "
             "settings for such games"
-        ]
+        )
     if jax.local_devices()[0].platform != "cpu" or config.preset in ("small", "continuous"):
-        return []
+        return warnings
     per_update, cores = update_flops(config, model), os.cpu_count() or 1
-    return [cpu_warning(config.preset, config.total_updates, per_update, cores=cores)]
+    about_cpu = cpu_warning(config.preset, config.total_updates, per_update, cores=cores)
+    return [*warnings, about_cpu]
 
 
 CPU_FLOP_PER_S = 2.5e10  # of one core, convolutions in float32, measured on a server
