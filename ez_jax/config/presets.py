@@ -54,7 +54,6 @@ _SMALL_CONTINUOUS = merge(
     {
         "updates_per_step": 0.5,
         "network": {"vector_width": 128, "vector_blocks": 1, "head_hidden": 128},
-        "search": {"num_simulations": 16, "max_considered_actions": 16},
         "reanalyse": {"mode": "buffer", "max_age": 200, "chunk": 64},
         "learner": {"learning_rate": 1e-3, "batch_size": 128, "start": 1_000},
         "eval": {"every": 10_000, "episodes": 10, "num_envs": 10},

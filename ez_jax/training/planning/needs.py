@@ -223,19 +223,32 @@ def _devices(config: Config) -> str:
 
 def start_warnings(config: Config, model: Model) -> list[str]:
     """Warnings before the run starts."""
-    warnings = []
-    considered = search_budget(config.search, model.spec.num_actions).max_considered_actions
-    if model.spec.is_continuous and considered < config.search.root_candidates:
-        warnings.append(
-            f"the actions of {config.game} are continuous, but each search considers only "
-            f"{considered} of {config.search.root_candidates} candidates; preset=continuous has "
-            "settings for such games"
-        )
+    warnings = candidates_warnings(config, model)
     if jax.local_devices()[0].platform != "cpu" or config.preset in ("small", "continuous"):
         return warnings
     per_update, cores = update_flops(config, model), os.cpu_count() or 1
     about_cpu = cpu_warning(config.preset, config.total_updates, per_update, cores=cores)
     return [*warnings, about_cpu]
+
+
+def candidates_warnings(config: Config, model: Model) -> list[str]:
+    """What a search among sampled actions would miss."""
+    if not model.spec.is_continuous:
+        return []
+    budget = search_budget(config.search, model.spec.num_actions)
+    considered, candidates = budget.max_considered_actions, config.search.root_candidates
+    if considered < candidates:
+        return [
+            f"the actions of {config.game} are continuous, but each search considers only "
+            f"{considered} of {candidates} candidates; preset=continuous has settings for such games"
+        ]
+    if budget.num_simulations <= candidates:
+        return [
+            f"{budget.num_simulations} simulations visit {candidates} candidates at most once, so "
+            "no search looks further than one step: set search.num_simulations="
+            f"{2 * candidates} as EfficientZero V2 does, or a smaller search.root_candidates"
+        ]
+    return []
 
 
 CPU_FLOP_PER_S = 2.5e10  # of one core, convolutions in float32, measured on a server
