@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ez_jax import terminal
-from ez_jax.config import BadInput, Config, checks, paths
+from ez_jax.config import BadInput, Config, checks
 from ez_jax.config.errors import Fault, in_short
-from ez_jax.evaluation import on_track
+from ez_jax.evaluation import on_track, pretrained
 from ez_jax.evaluation.by_simulations import by_simulations
 from ez_jax.evaluation.play import make_evaluate
 from ez_jax.evaluation.scores import Games, protocol, scores, summary
@@ -52,13 +52,14 @@ def main(words: Sequence[str]) -> int:
     for key in ("episodes", "video"):
         if values[key] < 0:
             raise BadInput(f"{key} is {values[key]}: write how many episodes, such as {key}=3")
-    run = paths.expanded(values["run"])
+    run = pretrained.output_folder(values["run"])
     check_free(changes)
     if values["episodes"]:
         changes["eval.episodes"] = values["episodes"]
     compilation.configure_jax()
-    agent = load(run, best=values["best"])
+    agent = load(values["run"], best=values["best"])
     chosen = changed(agent, changes)
+    run_folder.make_run_dir(run, key="run")
     progress = Progress()
     progress.say(
         f"playing {chosen.eval.episodes} episodes of {chosen.game} "
@@ -135,6 +136,7 @@ HELP = """usage: python -m ez_jax.evaluate run=DIR [episodes=N] [video=N] [KEY=V
 
 Plays full episodes with the newest weights of a run, with seeds that training does not use.
   run=DIR                      the run folder; the scores go to DIR/evaluations/<time>.json
+  run=pretrained:CartPole      an agent that comes with ez_jax; DIR is runs/pretrained/CartPole
   episodes=32                  number of episodes (default: eval.episodes of the run)
   best=true                    use the weights of the best evaluation instead of the newest
   video=3                      record the first episodes into DIR/videos

@@ -52,6 +52,7 @@ MACROS = {
             *(gpu.gpu_notice, gpu.gpu_searches, gpu.gpu_parts, gpu.gpu_curve),
             *(gpu.gpu_evaluation, gpu.gpu_counts, speed.before_and_after),
             *(status.published_runs, status.small_games, status.clear_effects, status.suite),
+            status.pretrained_agents,
         )
     },
 }

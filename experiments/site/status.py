@@ -11,7 +11,7 @@ import pandas as pd
 from experiments import reproduce
 from experiments.reproduce import Reproduction
 from experiments.site import places
-from ez_jax.evaluation import references
+from ez_jax.evaluation import pretrained, references
 from ez_jax.evaluation.on_track import number
 from ez_jax.evaluation.scores import RANDOM_AND_HUMAN
 from ez_jax.storage import safe_files
@@ -203,3 +203,24 @@ def clear_effects() -> str:
     clear = effects[~effects["verdict"].str.startswith("no clear")]
     told = "\n".join("- " + clear["game"] + ": " + clear["sentence"])
     return f"{told}\n\nOf {len(effects)} effects {len(clear)} are clear."
+
+
+def pretrained_agents() -> str:
+    """The agents that come with the package, from their cards."""
+    rows = []
+    for name in pretrained.names():
+        card, scores = pretrained.card(name).values()
+        played, trained = card["half_precision"], card["trained"]
+        rows.append(
+            [
+                f"`pretrained:{name}`",
+                f"**{number(played['mean'])}** ± {number(played['error'])}",
+                played["episodes"],
+                f"{scores['agent_steps']:,}",
+                f"{trained['seconds'] / 60:.0f}",
+                scores["seed"],
+                f"`{trained['commit'][:7]}`",
+            ]
+        )
+    heads = ["agent", "mean return", "episodes", "agent steps", "minutes", "seed", "commit"]
+    return table(heads, rows)

@@ -18,19 +18,17 @@ from gymnasium import spaces
 
 from ez_jax import config
 from ez_jax.agent.actor import EvalPolicy, init_playing, make_eval_policy
-from ez_jax.agent.learner import init_train_state
 from ez_jax.agent.model import Model, make_model
-from ez_jax.config import BadInput, Config, paths
+from ez_jax.config import BadInput, Config
 from ez_jax.envs import make_env
 from ez_jax.envs.actions import Actions, told_actions
 from ez_jax.envs.observations import Encoder, is_unit
 from ez_jax.envs.raw_observations import Unlike, batch_of, make_taken
 from ez_jax.envs.side_by_side import mask_of
+from ez_jax.evaluation import pretrained, weights
 from ez_jax.evaluation.play import make_evaluate
 from ez_jax.evaluation.scores import Games
 from ez_jax.storage import run_folder
-from ez_jax.storage.checkpoint import Checkpointer
-from ez_jax.storage.checkpoint_files import BEST
 from ez_jax.structs import Clocks, EnvSpec, SearchOutput, TimeStep, Variables
 
 
@@ -238,39 +236,29 @@ def _check_module(run: Path, game: str) -> None:
 
 
 def load(run: str | Path, *, best: bool = False) -> Agent:
-    """Load the agent of a run folder, without changing the folder.
+    """Load the agent of a run folder, without changing the folder, or one of the package's.
 
     Args:
-      run: the folder, such as `runs/CartPole/default/seed0`.
+      run: the folder, such as `runs/CartPole/default/seed0`, or `pretrained:CartPole`.
       best: the weights of the best evaluation instead of the newest.
 
     Raises:
-      BadInput: there is no such run, or it has not saved anything yet.
+      BadInput: there is no such run or agent, or the run has not saved anything yet.
 
     Examples:
       >>> agent = ez_jax.load(run)
       >>> agent.clocks.agent_steps > 0
       True
     """
-    run = paths.expanded(run)
+    run = pretrained.folder_of(run)
     chosen = config.validate(config.from_dict(run_folder.read_config(run)))
     _check_module(run, chosen.game)
     env = make_env(chosen.game, chosen.env, num_envs=1, seed=0, training=False, render=False)
     spec, encoder, actions = env.spec, env.encoder, env.actions
     env.close()
     model = make_model(chosen, spec)
-    template = jax.eval_shape(lambda: init_train_state(chosen, model, jax.random.key(0)))
-    with Checkpointer(run) as checkpointer:
-        if best and checkpointer.best() is None:
-            raise BadInput(f"{run} has no best weights yet; they are saved after an evaluation")
-        wanted = {"train": template}
-        restored = (
-            checkpointer.restore(BEST, wanted) if best else checkpointer.restore_newest(wanted)
-        )
-    if restored is None:
-        raise BadInput(f"{run} has no checkpoint yet; train it first")
-    variables = restored.state["train"].variables
-    return Agent(*(chosen, spec, variables, restored.clocks), encoder=encoder, actions=actions)
+    variables, clocks = weights.restore(run, chosen, model, best=best)
+    return Agent(*(chosen, spec, variables, clocks), encoder=encoder, actions=actions)
 
 
 def play(

@@ -50,6 +50,7 @@ HELP = f"""usage: python -m ez_jax.inspect run=DIR [KEY=VALUE ...]
 Plays one evaluation episode and writes a self-contained page about it: frames, policies and values
 before and after each search, the search trees, and imagined beside observed states.
   run=DIR                      the run folder
+  run=pretrained:CartPole      an agent that comes with ez_jax; DIR is runs/pretrained/CartPole
   out=FILE                     where to write the page (default: DIR/inspect.html)
   seed=3                       seed of the episode (default: eval.seed of the run)
   best=true                    use the weights of the best evaluation instead of the newest

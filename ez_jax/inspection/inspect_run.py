@@ -7,6 +7,7 @@ from typing import Any
 import ez_jax
 from ez_jax.agent.complaints import ENOUGH, complaints
 from ez_jax.config import BadInput, Config, eval_simulations, paths
+from ez_jax.evaluation import pretrained
 from ez_jax.evaluation.trained_agent import Agent, changed, check_free, load
 from ez_jax.inspection import MAX_NODES, MAX_STEPS, episode, imagined, measures, page
 from ez_jax.storage import run_folder, safe_files
@@ -48,9 +49,8 @@ def inspect_run(
     """
     changes = dict(changes or {})
     check_free(changes)
-    run = paths.expanded(run)
     _check_sizes(max_steps, depth, max_nodes)
-    agent = load(run, best=best)
+    agent, run = load(run, best=best), pretrained.output_folder(run)
     config = changed(agent, changes)
     path = _prepare(paths.expanded(out or run / run_folder.INSPECT_FILE).absolute())
     played = episode.play(config, agent, max_steps=max_steps, max_nodes=max_nodes)

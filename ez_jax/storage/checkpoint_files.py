@@ -25,6 +25,7 @@ from ez_jax.system.free_memory import gigabytes
 
 FORMAT = 2
 BEST = "best"
+WEIGHTS = "weights"  # the only item of a checkpoint that cannot be trained further; also in `meta`
 META_FILE = "meta.json"
 SUMS_FILE = "SHA256SUMS"
 BESIDE = 2**11  # bytes that are written of an array beside its numbers

@@ -16,6 +16,7 @@ from ez_jax.agent.replay.host_frames import HostFrames
 from ez_jax.agent.state import place, placement
 from ez_jax.config import BadInput
 from ez_jax.storage.checkpoint import Checkpointer
+from ez_jax.storage.checkpoint_files import WEIGHTS
 from ez_jax.storage.checkpoint_items import DamagedCheckpoint
 from ez_jax.storage.replay_journal import MOST_ROWS, Journal, Rows
 from ez_jax.structs import Clocks, Replay, RunState, TrainState
@@ -99,6 +100,11 @@ def restore(
 
 def _plain(meta: Mapping[str, Any]) -> dict[str, int]:
     """The description of the games in a checkpoint's meta; `actions` is the number of calls."""
+    if WEIGHTS in meta:
+        raise BadInput(
+            "this folder has the weights of a trained agent and nothing else, so they can be used "
+            "but not trained further: choose another name= or run_dir="
+        )
     if meta.get("together"):
         raise BadInput("this run was trained together with others: resume it with the same seeds=")
     told = meta.get("games")

@@ -240,7 +240,8 @@ def candidates_warnings(config: Config, model: Model) -> list[str]:
     if considered < candidates:
         return [
             f"the actions of {config.game} are continuous, but each search considers only "
-            f"{considered} of {candidates} candidates; preset=continuous has settings for such games"
+            f"{considered} of {candidates} candidates; preset=continuous has settings for such "
+            "games"
         ]
     if budget.num_simulations <= candidates:
         return [
