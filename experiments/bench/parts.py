@@ -66,7 +66,8 @@ class Setting:
     def replay(self, rows: int) -> Replay:
         """A full ring of noise with episodes of some hundred steps."""
         rng, envs = np.random.default_rng(0), self.config.actor.num_envs
-        replay = ring.init_replay(self.spec, rows=rows, num_envs=envs)
+        candidates = self.config.search.root_candidates
+        replay = ring.init_replay(self.spec, rows=rows, num_envs=envs, candidates=candidates)
         first = rng.random((rows, envs)) < 1 / 300
         content = Row(
             observation=replay.rows.observation
@@ -76,14 +77,23 @@ class Setting:
             reward=rng.normal(size=first.shape).astype(np.float32),
             discount=np.ones(first.shape, np.float32),
             is_first=first,
-            action=rng.integers(0, self.spec.num_actions, first.shape).astype(np.int32),
-            policy=np.full((*first.shape, self.spec.num_actions), 1 / self.spec.num_actions),
+            action=self._actions(rng, first.shape),
+            policy=np.full(replay.rows.policy.shape, 1 / replay.rows.policy.shape[-1]),
             value=rng.normal(size=first.shape).astype(np.float32),
             searched=np.zeros(first.shape, np.int32),
+            candidates=self._candidates(rng, replay.rows.candidates),
         )
         content = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), content, replay.rows)
         priority = jnp.asarray(rng.exponential(size=first.shape), jnp.float32)
         return Replay(rows=content, priority=priority, count=jnp.int32(rows))
+
+    def _actions(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        if self.spec.is_continuous:
+            return rng.uniform(-1, 1, (*shape, *self.spec.action_shape))
+        return rng.integers(0, self.spec.num_actions, shape)
+
+    def _candidates(self, rng: np.random.Generator, like: jax.Array | None) -> np.ndarray | None:
+        return None if like is None else rng.uniform(-1, 1, like.shape)
 
     def batch(self) -> Batch:
         """A batch of the configured size."""

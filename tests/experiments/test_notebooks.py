@@ -43,8 +43,8 @@ def texts(notebook):
             yield output.get("text", "") + "".join(map(str, output.get("data", {}).values()))
 
 
-def test_there_are_six():
-    assert [name[:2] for name in NAMES] == ["01", "02", "03", "04", "05", "06"]
+def test_there_are_seven():
+    assert [name[:2] for name in NAMES] == ["01", "02", "03", "04", "05", "06", "07"]
 
 
 def test_a_notebook_is_well_formed_and_small(name, notebook):

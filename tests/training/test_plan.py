@@ -342,3 +342,22 @@ def test_a_folder_that_could_not_be_made_is_refused(tmp_path, capsys):
     (tmp_path / "file").touch()
     told = refusal(lambda: train.plan(runs.config(tmp_path / "file" / "run")), capsys)
     assert "cannot be written" in told.err
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"preset": "continuous"}, ""),
+        ({"preset": "small"}, "considers only 4 of 16 candidates; preset=continuous"),
+        (
+            {"preset": "continuous", "changes": {"search.num_simulations": 16}},
+            "16 simulations visit 16 candidates at most once",
+        ),
+    ],
+)
+def test_a_search_that_cannot_look_further_than_one_step_is_told(settings, told):
+    chosen, spec = make_config("toy_envs:ToyAim-v0", **settings), SimpleNamespace(num_actions=0)
+    spec.is_continuous = True
+    found = needs.candidates_warnings(chosen, SimpleNamespace(spec=spec))
+    assert len(found) == bool(told)
+    assert told in "".join(found)
