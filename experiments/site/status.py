@@ -15,6 +15,7 @@ from ez_jax.evaluation import pretrained, references
 from ez_jax.evaluation.on_track import number
 from ez_jax.evaluation.scores import RANDOM_AND_HUMAN
 from ez_jax.storage import safe_files
+from ez_jax.terminal.progress import with_error
 
 RESULTS = places.ROOT / "experiments" / "results"
 PUBLISHED = {"EfficientZero": "efficientzero", "EfficientZero V2": "efficientzero_v2"}
@@ -214,7 +215,7 @@ def pretrained_agents() -> str:
         rows.append(
             [
                 f"`pretrained:{name}`",
-                f"**{number(played['mean'])}** ± {number(played['error'])}",
+                with_error(played["mean"], played["error"]),
                 played["episodes"],
                 f"{scores['agent_steps']:,}",
                 f"{trained['seconds'] / 60:.0f}",

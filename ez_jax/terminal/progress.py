@@ -209,9 +209,13 @@ def score_text(metrics: Mapping[str, float], unit: str = "episode") -> str:
     if count < 2:
         return f"{mean:,.1f} {counted}" if abs(mean) >= 10 else f"{mean:.3g} {counted}"
     # The deviation is that of the episodes themselves, divided by their number.
-    error = metrics["eval/return_std"] / math.sqrt(count - 1)
+    return f"{with_error(mean, metrics['eval/return_std'] / math.sqrt(count - 1))} {counted}"
+
+
+def with_error(mean: float, error: float) -> str:
+    """A mean and its standard error, to the error's second digit: `495.0 ± 3.1`."""
     digits = min(4, max(0, 1 - math.floor(math.log10(error)))) if error > 0 else 1
-    return f"{mean:,.{digits}f} ± {error:,.{digits}f} {counted}"
+    return f"{mean:,.{digits}f} ± {error:,.{digits}f}"
 
 
 class _Speed:
