@@ -59,7 +59,8 @@ def main(words: Sequence[str]) -> int:
     compilation.configure_jax()
     agent = load(values["run"], best=values["best"])
     chosen = changed(agent, changes)
-    run_folder.make_run_dir(run, key="run")
+    if not run.exists():  # where that of a pretrained agent goes
+        run_folder.make_run_dir(run, key="run")
     progress = Progress()
     progress.say(
         f"playing {chosen.eval.episodes} episodes of {chosen.game} "
