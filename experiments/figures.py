@@ -33,6 +33,14 @@ FIGURES: dict[str, dict[str, str]] = {
     "breakout_small": {"": "breakout_small"},
     "crazyclimber": {"": "crazyclimber"},
     "own_game": {"": "own_game"},
+    "control/reacher_easy": {
+        "16 simulations among 16 candidates": "control/reacher_easy_16",
+        "32 simulations": "control/reacher_easy_32",
+    },
+    "control/walker_walk": {
+        "an update every two agent steps": "control/walker_walk_half",
+        "an update every agent step": "control/walker_walk_one",
+    },
     "norm/breakout_minatar": {
         "batch norm": "norm/breakout_minatar_batch",
         "norm per sample": "norm/breakout_minatar_sample",

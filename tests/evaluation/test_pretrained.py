@@ -98,4 +98,5 @@ def test_every_agent_is_whole_and_its_card_says_where_it_comes_from(name):
 @pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_every_agent_scores_again_as_on_its_card(name):
-    assert not makers.differs(name, 10 if name == "Breakout" else 40)
+    on_card = pretrained.card(name)["card"]["half_precision"]["episodes"]
+    assert not makers.differs(name, on_card // 2)  # fewer of the games that take long

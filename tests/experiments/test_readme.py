@@ -68,15 +68,16 @@ def test_its_two_commands_install_what_setup_cfg_offers():
 
 @pytest.mark.long
 def test_the_quick_start_works_and_the_picture_is_drawn_from_it(tmp_path, monkeypatch):
-    quick = next(block for block in BLOCKS if block.startswith("ez_jax train"))
+    quick = next(block for block in BLOCKS if "run=pretrained:" in block)
     lines = [line.partition("  #")[0].strip() for line in quick.splitlines()]
-    assert [line.split()[1] for line in lines] == ["train", "evaluate", "inspect"]
+    assert [line.split()[1] for line in lines] == ["evaluate", "train", "evaluate", "inspect"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     for line in lines:
         _, name, *words = line.split()
         words += TINY if name == "train" else ["max_steps=5"] if name == "inspect" else []
         call = [sys.executable, "-m", "ez_jax", name, *words]
         subprocess.run(call, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    assert list(tmp_path.glob("runs/pretrained/Breakout/videos/*.mp4"))
     run = tmp_path / "runs/CartPole/default/seed0"
     assert (run / "inspect.html").stat().st_size > 0
     assert len(list((run / "videos").iterdir())) == 2  # as many episodes as there are
