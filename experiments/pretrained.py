@@ -15,7 +15,7 @@ import shutil
 import numpy as np
 
 import ez_jax
-from ez_jax.config import BadInput
+from ez_jax.config import BadInput, paths
 from ez_jax.config import conversion as configs
 from ez_jax.evaluation import pretrained, weights
 from ez_jax.evaluation.scores import Games, scores
@@ -30,6 +30,7 @@ FAR = 4.0  # standard errors between two scores of the same agent
 
 def make(run: str, *, best: bool, episodes: int) -> str:
     """Make an agent of the package from a run; returns its name."""
+    told = safe_files.read_json(paths.expanded(run).absolute() / run_folder.SCORES_FILE)
     agent = ez_jax.load(run, best=best)
     name = agent.config.game.replace(":", "-")
     folder = pretrained.AGENTS / name
@@ -41,7 +42,6 @@ def make(run: str, *, best: bool, episodes: int) -> str:
     before, after = agent.play(episodes), ez_jax.play(f"{pretrained.PREFIX}{name}", episodes)
     found = scores(agent.config, agent.spec.num_actions, after)
     run_folder.write_scores(folder, found, agent.clocks)
-    told = safe_files.read_json(folder.joinpath(run, run_folder.SCORES_FILE).absolute())
     card = {
         "weights": "best evaluation" if best else "newest",
         "full_precision": mean_and_error(before),

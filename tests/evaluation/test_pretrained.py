@@ -1,5 +1,6 @@
 """The agents that come with the package: read by name, played, never trained further."""
 
+import json
 import re
 import shutil
 
@@ -78,6 +79,16 @@ def test_what_commands_write_goes_to_the_folder_of_runs(tmp_path, monkeypatch, c
     folder = tmp_path / "runs" / "pretrained" / "CartPole"
     assert {path.name for path in folder.iterdir()} == {"evaluations", "videos", "inspect.html"}
     assert before == {path: path.stat().st_mtime_ns for path in pretrained.AGENTS.rglob("*")}
+
+
+def test_an_agent_is_made_from_a_run_named_as_a_user_would(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrained, "AGENTS", tmp_path / "agents")
+    monkeypatch.chdir(finished.folder.parent)
+    assert makers.make(finished.folder.name, best=False, episodes=2) == "CartPole"
+    made, scores = pretrained.card("CartPole")["card"], finished.folder / run_folder.SCORES_FILE
+    assert made["trained"]["mean"] == json.loads(scores.read_text())["mean"]
+    assert made["half_precision"]["episodes"] == 2
+    assert pretrained.names() == ["CartPole"]
 
 
 @pytest.mark.parametrize("name", NAMES)
