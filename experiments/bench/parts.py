@@ -37,6 +37,7 @@ from ez_jax.structs import (
 ACTIONS = 18  # of the free model: as many as an Atari game can have
 SEARCHES = (("puct_ez", 50), ("puct", 50), ("gumbel", 16))
 TREES = (*SEARCHES, ("gumbel", 50))
+OF_CANDIDATES = (("gumbel", 32),)  # of continuous actions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +58,10 @@ class Setting:
         shape = (batch, self.spec.frame_stack, *self.spec.observation_shape)
         noise = np.random.default_rng(0).integers(0, 256, shape)
         return jnp.asarray(noise, self.spec.observation_dtype)
+
+    def actions(self, batch: int) -> jax.Array:
+        """The first action of a discrete game, the middle of a continuous one's bounds."""
+        return jnp.zeros((batch, *self.spec.action_shape), self.spec.action_dtype)
 
     def train(self) -> TrainState:
         """A learner before its first update."""
@@ -127,7 +132,9 @@ def search(setting: Setting) -> Iterator[Case]:
     model, variables = setting.model, jax.jit(setting.model.init)(jax.random.key(0))
     for batch in setting.batches or (1, 16, 64, 256):
         root = jax.jit(model.root)(variables, setting.frames(batch))
-        yield from _searches(model, variables, root, SEARCHES, setting.config.discount)
+        searches = OF_CANDIDATES if setting.spec.is_continuous else SEARCHES
+        actions = setting.actions(batch)
+        yield from _searches(setting.config, model, variables, root, searches, actions)
 
 
 def tree(setting: Setting) -> Iterator[Case]:
@@ -136,20 +143,18 @@ def tree(setting: Setting) -> Iterator[Case]:
     for batch in setting.batches or (32,):
         numbers = np.random.default_rng(0).normal(size=(batch, 1))
         root = model.root({}, jnp.asarray(numbers, jnp.float32))
-        yield from _searches(model, {}, root, TREES, setting.config.discount)
+        yield from _searches(setting.config, model, {}, root, TREES, jnp.zeros(batch, jnp.int32))
 
 
 def _searches(
-    model: Any, variables: Any, root: Root, searches: Any, discount: float
+    config: Config, model: Any, variables: Any, root: Root, searches: Any, action: jax.Array
 ) -> Iterator[Case]:
-    batch = len(root.value)
-    step = make_recurrent_fn(model, discount)
-    action, key = jnp.zeros(batch, jnp.int32), jax.random.key(0)
+    batch, key, step = len(root.value), jax.random.key(0), make_recurrent_fn(model, config.discount)
     cost = counted(jax.jit(step).lower(variables, key, action, root.embedding).compile())
     for policy, simulations in searches:
         changes = {"search.policy": policy, "search.num_simulations": simulations}
-        config = override(Config(), changes).search
-        run = make_search(config, model, discount=discount, explore=True)
+        chosen = override(config, changes).search
+        run = make_search(chosen, model, discount=config.discount, explore=True)
         call, _ = compiled_call(run, variables, root, key)
         name = f"{policy} {simulations}, batch {batch}"
         yield Case(name, call, batch * simulations, "simulations", cost * simulations)
@@ -201,7 +206,7 @@ def _reanalysis_cost(setting: Setting, roots: int) -> Cost:
     config, model = setting.config, setting.model
     variables = jax.eval_shape(model.init, jax.random.key(0))
     root = jax.eval_shape(model.root, variables, setting.frames(1))
-    key, action = jax.random.key(0), jnp.zeros(1, jnp.int32)
+    key, action = jax.random.key(0), setting.actions(1)
     step = make_recurrent_fn(model, config.discount)
     shapes = variables, key, action, root.embedding
     per_step = counted(jax.jit(step).lower(*shapes).compile())
