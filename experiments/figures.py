@@ -26,6 +26,7 @@ Run = Mapping[str, Any]  # one of a JSON file of `experiments.curves`
 # Name of the figure: the arms in words, each with its JSON file.
 FIGURES: dict[str, dict[str, str]] = {
     "cartpole": {"": "cartpole"},
+    "cartpole_ten": {"": "cartpole_ten"},
     "catch": {"": "catch"},
     "lunarlander": {"": "lunarlander"},
     "pendulum": {"": "pendulum"},
