@@ -38,9 +38,13 @@ FIGURES: dict[str, dict[str, str]] = {
         "16 simulations among 16 candidates": "control/reacher_easy_16",
         "32 simulations": "control/reacher_easy_32",
     },
-    "control/walker_walk": {
-        "an update every two agent steps": "control/walker_walk_half",
-        "an update every agent step": "control/walker_walk_one",
+    **{
+        f"control/{game}": {
+            "an update of 128 every two agent steps": f"control/{game}_half",
+            "an update of 128 every agent step": f"control/{game}_one",
+            "an update of 64 every agent step": f"control/{game}_one_64",
+        }
+        for game in ("cheetah_run", "walker_walk")
     },
     "norm/breakout_minatar": {
         "batch norm": "norm/breakout_minatar_batch",

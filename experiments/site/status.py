@@ -177,12 +177,14 @@ def suite(name: str) -> str:
         if len(scores) > 1:
             ours += f" ({number(scores.min())} to {number(scores.max())})"
         steps = f"{round(of_game['agent_steps'].mean(), -3):,.0f}"
+        updates = f"{of_game['updates'].mean():,.0f}"
         minutes = f"{of_game['seconds'].mean() / 60:.0f}"
-        rows.append(([game, steps, len(scores), minutes, ours], {s.method: s for s in known}))
+        own = [game, steps, updates, len(scores), minutes, ours]
+        rows.append((own, {s.method: s for s in known}))
     cells = [
         [*own, *(number(of[m].score) if m in of else NOTHING for m in methods)] for own, of in rows
     ]
-    heads = ["game", "agent steps", "seeds", "minutes per run", "ours"]
+    heads = ["game", "agent steps", "updates", "seeds", "minutes per run", "ours"]
     heads += [f"{method}, {steps}" for method, steps in methods.items()]
     return table(heads, cells)
 
