@@ -40,9 +40,9 @@ FIGURES: dict[str, dict[str, str]] = {
     },
     **{
         f"control/{game}": {
-            "an update of 128 every two agent steps": f"control/{game}_half",
-            "an update of 128 every agent step": f"control/{game}_one",
-            "an update of 64 every agent step": f"control/{game}_one_64",
+            "128 samples every two steps": f"control/{game}_half",
+            "128 every step": f"control/{game}_one",
+            "64 every step": f"control/{game}_one_64",
         }
         for game in ("cheetah_run", "walker_walk")
     },
