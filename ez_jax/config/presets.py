@@ -67,23 +67,39 @@ _BINS_OF_ANY: Differences = {"network": {"support": 50, "value_bin": 0.75, "pref
 _MANY_STEPS: Differences = {"updates_per_step": 0.25}  # of a run of several hours
 
 
+# The published settings of EfficientZero V2 for discrete Atari. (Its value loss is halved twice,
+# which gives 0.25 as well.)
+_V2: Differences = {
+    "off_policy_correction": False,
+    "network": {"action_channels": 16, "head_activation": "elu", "predictor_hidden": 256},
+    # 0: the number of actions decides.
+    "search": {"policy": "gumbel", "num_simulations": 0, "max_considered_actions": 0},
+    "actor": {"random_start": False},
+    "replay": {"priority_exponent": 1.0, "importance_exponent": 1.0, "min_weight": 0.1},
+    "reanalyse": {"ratio": 1.0},
+    "targets": {"value": "mixed"},
+    "loss": {"consistency": 5.0},
+    "eval": {"episodes": 10, "num_envs": 10},
+}
+
 PRESETS: dict[str, Differences] = {
     # The published V1 settings are the defaults themselves.
     "efficientzero": {},
-    # The published settings of EfficientZero V2 for discrete Atari. (Its value loss is halved
-    # twice, which gives 0.25 as well.)
-    "efficientzero_v2": {
-        "off_policy_correction": False,
-        "network": {"action_channels": 16, "head_activation": "elu", "predictor_hidden": 256},
-        # 0: the number of actions decides.
-        "search": {"policy": "gumbel", "num_simulations": 0, "max_considered_actions": 0},
-        "actor": {"random_start": False},
-        "replay": {"priority_exponent": 1.0, "importance_exponent": 1.0, "min_weight": 0.1},
-        "reanalyse": {"ratio": 1.0},
-        "targets": {"value": "mixed"},
-        "loss": {"consistency": 5.0},
-        "eval": {"episodes": 10, "num_envs": 10},
-    },
+    "efficientzero_v2": _V2,
+    # Those of EfficientZero V2 for control from images, for one's own games; discount and frames of
+    # an observation belong to the game (there 0.99**2 and 4).
+    "efficientzero_v2_visual": merge(
+        _V2,
+        _CONTINUOUS_V2,
+        {
+            "total_agent_steps": 200_000,
+            "network": {"policy_hidden": 64, "scale_observations": False},
+            "actor": {"num_envs": 8},
+            "targets": {"mixed_updates": 40_000, "mixed_newest": 20_000},
+            "loss": {"entropy": 0.005},
+            "learner": {"warmup_updates": 2_000},
+        },
+    ),
     # The published network, losses and number of updates in less time on a GPU: search results stay
     # in the replay for 500 updates, eight updates are prepared at once, and 16 games are played.
     "fast": {

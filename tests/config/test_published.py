@@ -8,8 +8,9 @@ import tiny
 
 from ez_jax.agent.model import make_model
 from ez_jax.agent.networks.image import ActionEmbedding
-from ez_jax.config import BadInput, Config, dotted_keys, search_budget, to_dict
-from ez_jax.config.presets import make_config
+from ez_jax.config import BadInput, Config, dotted_keys, from_dict, search_budget, to_dict
+from ez_jax.config.families import merge
+from ez_jax.config.presets import PRESETS, make_config
 from ez_jax.evaluation.scores import Games, scores
 
 # Atari of EfficientZero (V1) and EfficientZero V2; one value where they agree.
@@ -136,6 +137,19 @@ CONTROL = {
     "learner.weight_decay": 2e-5,
     "learner.decay_every": 300_000,
 }
+# The same for control from images. Discount and frames, which belong to the game, are not compared.
+VISUAL = {
+    "value_prefix": False,
+    "total_agent_steps": 200_000,
+    "network.policy_hidden": 64,
+    "network.lstm_width": 0,
+    **{key: CONTROL[key] for key in CONTROL if key.startswith(("search.", "targets."))},
+    **{key: CONTROL[key] for key in ("network.support", "network.value_bin", "network.prefix_bin")},
+    "actor.num_envs": 8,
+    "loss.consistency": 2.0,
+    "loss.entropy": 0.005,
+    "learner.warmup_updates": 2_000,
+}
 # Only of vectors or of continuous actions.
 OF_CONTROL = {
     "network.vector_width": 128,
@@ -209,6 +223,16 @@ def test_the_preset_for_control_has_the_published_numbers(game):
     of_images = {"env.image_size", "env.grayscale", "eval.max_episode_steps"}
     differing = {key for key in expected if chosen[key] != expected[key]} - of_images
     assert differing == set()
+
+
+def test_the_preset_for_control_from_images_has_the_published_numbers():
+    chosen = flat(from_dict(merge(to_dict(Config()), PRESETS["efficientzero_v2_visual"])))
+    expected = published("efficientzero_v2") | VISUAL | OF_CONTROL
+    differing = {key for key in expected if chosen[key] != expected[key]}
+    of_the_game = {key for key in PUBLISHED if key.startswith("env.")} | {"discount"}
+    of_the_game.add("eval.max_episode_steps")
+    of_vectors = {"network.vector_width", "network.vector_blocks", "network.scale_observations"}
+    assert differing <= of_the_game | of_vectors
 
 
 def test_the_presets_differ_where_the_table_says_so_and_nowhere_else():
