@@ -16,7 +16,7 @@ from ez_jax import envs
 from ez_jax.config import BadInput, Config, games, override
 from ez_jax.envs.gymnax_adapter import make_game
 from ez_jax.terminal.progress import Progress
-from ez_jax.training import vmapped_program
+from ez_jax.training import lanes, vmapped_program
 from ez_jax.training.run import Run
 
 COUNTS = (1, 5, 10)
@@ -40,9 +40,10 @@ def together(setting: Setting, steps: int) -> Iterator[Row]:
 
 def _rate(config: Config, setting: Setting, count: int, steps: int) -> dict[str, Any]:
     game = make_game(games.find_task(config.game, config.env.backend), config.env, training=True)
-    program = vmapped_program.make_program(config, setting.model, game, game)
-    seeds = np.arange(count, dtype=np.int32)
-    state = program.start(seeds, seeds, {})
+    mesh = lanes.make_mesh(count, config.devices)
+    program = vmapped_program.make_program(config, setting.model, game, game, mesh)
+    seeds = np.arange(lanes.number(count, mesh), dtype=np.int32)
+    state = program.start(seeds, seeds, {}, seeds >= count)
     until = lambda n: (np.int32(config.learner.start + n), np.int32(0))  # noqa: E731
     began = time.perf_counter()
     advance = program.advance.lower(state, *until(steps)).compile()

@@ -39,7 +39,7 @@ def platform() -> str:
 def count() -> int:
     """Number of devices of the ambient mesh."""
     mesh = jax.sharding.get_abstract_mesh()
-    return 1 if mesh.empty else mesh.shape[AXIS]
+    return mesh.shape.get(AXIS, 1)
 
 
 def everywhere() -> NamedSharding | None:

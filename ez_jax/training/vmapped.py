@@ -15,10 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
-from jaxtyping import Array, Bool
 
 from ez_jax import config as configs
 from ez_jax.agent import schedules
@@ -35,7 +32,7 @@ from ez_jax.system import compilation, exits, free_memory, watchdog
 from ez_jax.system.compilation import announced
 from ez_jax.system.signals import Interrupt
 from ez_jax.terminal.progress import Progress
-from ez_jax.training import vmapped_program
+from ez_jax.training import lanes, vmapped_program
 from ez_jax.training.games import seed_of_games
 from ez_jax.training.planning import memory
 from ez_jax.training.planning.needs import check_disk, memory_needs
@@ -123,15 +120,18 @@ class VmappedRuns(contextlib.AbstractContextManager["VmappedRuns"]):
             Record(one, self.progress, opened, is_alone=False) for one in configurations
         ]
         needs = memory_needs(config, model)
-        memory.check_runs(needs, count, free_memory.available_memory())
+        mesh = lanes.make_mesh(count, config.devices)
+        memory.check_runs(needs, count, mesh.size, free_memory.available_memory())
+        self._lanes = lanes.number(count, mesh)
         for record in self.records:
             check_disk(config, needs, record.folder)
         eval_game = make_game(task, config.env, training=False)
         self._limit = eval_game.limit
-        self.program = vmapped_program.make_program(config, model, game, eval_game)
+        self.program = vmapped_program.make_program(config, model, game, eval_game, mesh)
         self._advance = announced(self.progress.compiling, "advance", self.program.advance)
         self._evaluate = announced(self.progress.compiling, "evaluate", self.program.evaluate)
-        self.progress.say(f"{count} runs of {task.name} in one program")
+        on_devices = f" on {mesh.size} devices" if mesh.size > 1 else ""
+        self.progress.say(f"{count} runs of {task.name} in one program{on_devices}")
         self.runs = self._start(configurations)
         saved = [self._restore(i, record) for i, record in enumerate(self.records)]
         for record, clocks in zip(self.records, saved, strict=True):
@@ -140,14 +140,17 @@ class VmappedRuns(contextlib.AbstractContextManager["VmappedRuns"]):
         opened.enter_context(self.progress.running(name, *total))  # the progress bar
 
     def _start(self, configurations: Sequence[Config]) -> VmappedRun:
-        seed = np.array([one.seed for one in configurations], np.int32)
-        game_seed = np.array([seed_of_games(one.seed, 0) for one in configurations], np.int32)
-        values = [flatten(one) for one in configurations]
+        spare = self._lanes - len(configurations)
+        lane_of = [*configurations, *spare * [configurations[-1]]]
+        seed = np.array([one.seed for one in lane_of], np.int32)
+        game_seed = np.array([seed_of_games(one.seed, 0) for one in lane_of], np.int32)
+        is_spare = np.arange(self._lanes) >= len(configurations)
+        values = [flatten(one) for one in lane_of]
         table = {
             key: np.array([v[key] for v in values], np.float32) for key in vmapped_program.NUMBERS
         }
         differing = {key: column for key, column in table.items() if len(set(column)) > 1}
-        return self.program.start(seed, game_seed, differing)
+        return self.program.start(seed, game_seed, differing, is_spare)
 
     def _restore(self, i: int, record: Record) -> Clocks | None:
         """Restore a run from its folder; returns its clocks."""
@@ -166,13 +169,13 @@ class VmappedRuns(contextlib.AbstractContextManager["VmappedRuns"]):
             return None
         state = saved.state[ITEM].run.replace(train=saved.state["train"])
         run = saved.state[ITEM].replace(run=state, numbers=run.numbers)
-        self.runs = _put(self.runs, np.int32(i), run)
+        self.runs = lanes.put(self.runs, i, run)
         clocks = saved.clocks
         self.progress.say(f"{record.folder} resumed at {clocks.agent_steps:,} steps")
         return clocks
 
     def _run(self, i: int) -> VmappedRun:
-        return _take(self.runs, np.int32(i))
+        return lanes.take(self.runs, i)
 
     def __exit__(self, *raised: Any) -> None:
         self._open.__exit__(*raised)
@@ -223,15 +226,16 @@ class VmappedRuns(contextlib.AbstractContextManager["VmappedRuns"]):
         if logging := is_due(LOG):
             lines = [_log(self.records[i], fetched[i]) for i in logging]
             self.progress.update(self._slowest(logging).now(), _mean(lines))
-            told = np.isin(np.arange(len(self.records)), logging)
-            self.runs = _forget_sums(self.runs, told)
+            told = np.isin(np.arange(self._lanes), logging)
+            self.runs = self.program.forget(self.runs, told)
         if evaluating := is_due(EVALUATE):
             with watchdog.at("evaluating"):
-                limits = [min(record.limit, self._limit) for record in self.records]
-                played = jax.device_get(self._evaluate(self.runs, np.array(limits, np.int32)))
+                limits = np.ones(self._lanes, np.int32)  # spare ones play a single step
+                limits[: len(self.records)] = [min(one.limit, self._limit) for one in self.records]
+                played = jax.device_get(self._evaluate(self.runs, limits))
             returns, lengths, digests = played
             games = [
-                Games(returns[i].astype(float), lengths[i], (), digests[i], limits[i])
+                Games(returns[i].astype(float), lengths[i], (), digests[i], int(limits[i]))
                 for i in evaluating
             ]
             measured = [
@@ -297,25 +301,3 @@ def _items(run: VmappedRun) -> dict[str, Any]:
 def _save(run: VmappedRun, checkpointer: Checkpointer, clocks: Clocks) -> None:
     meta = {"clocks": dataclasses.asdict(clocks), "together": True}
     checkpointer.save(clocks.agent_steps, _items(run), meta)
-
-
-# Jitted: one program each instead of one per array.
-
-
-@jax.jit
-def _take(runs: VmappedRun, i: ArrayLike) -> VmappedRun:
-    return jax.tree.map(lambda x: x[i], runs)
-
-
-@functools.partial(jax.jit, donate_argnums=0)
-def _put(runs: VmappedRun, i: ArrayLike, run: VmappedRun) -> VmappedRun:
-    return jax.tree.map(lambda x, one: x.at[i].set(one), runs, run)
-
-
-@functools.partial(jax.jit, donate_argnums=0)
-def _forget_sums(runs: VmappedRun, told: Bool[Array, " R"]) -> VmappedRun:
-    """Reset the sums of the runs that were reported."""
-    summed = runs.run.metrics, runs.finished
-    nothing = jax.tree.map(jnp.zeros_like, summed)
-    sums, finished = jax.vmap(vmapped_program.where)(told, nothing, summed)
-    return runs.replace(run=runs.run.replace(metrics=sums), finished=finished)

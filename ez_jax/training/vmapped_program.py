@@ -16,6 +16,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Num, UInt32
 
@@ -31,6 +32,7 @@ from ez_jax.agent.targets import make_targets
 from ez_jax.config import Config
 from ez_jax.envs.gymnax_adapter import DeviceGame, GameState, game_keys
 from ez_jax.structs import Clocks, RunState, TimeStep
+from ez_jax.training.lanes import BY_RUN, SHARED
 
 # Settings that may differ between runs: numbers used in computations that affect no shape.
 NUMBERS = (
@@ -43,6 +45,9 @@ NUMBERS = (
     *(f"search.{name}" for name in ("pb_c_init", "pb_c_base", "gumbel_scale", "value_scale")),
     "search.maxvisit_init",
 )
+
+
+ENDLESS = np.int32(2**30)  # more steps and updates than any run has
 
 
 class Finished(flax.struct.PyTreeNode, kw_only=True):
@@ -67,40 +72,60 @@ class VmappedRun(flax.struct.PyTreeNode, kw_only=True):
 
 
 class Program(NamedTuple):
-    """The jitted functions; `advance` donates its runs."""
+    """The jitted functions; `advance` and `forget` donate their runs.
 
-    # (seed i32[R], seed of the games i32[R], numbers by key f32[R]) -> runs
-    start: Callable[[ArrayLike, ArrayLike, Mapping[str, ArrayLike]], VmappedRun]
+    Every device has the same number of runs, and works on them without the others.
+    """
+
+    # (seed i32[R], seed of the games i32[R], numbers by key f32[R], spare bool[R]) -> runs; spare
+    # ones have nothing to do
+    start: Callable[[ArrayLike, ArrayLike, Mapping[str, ArrayLike], ArrayLike], VmappedRun]
     # (runs, agent steps, updates): all act and learn up to the former, then only learn up to the
     # latter, which has no effect if it is less than the updates due for the data
     advance: Callable[[VmappedRun, ArrayLike, ArrayLike], VmappedRun]
     # runs, limits i32[R] of their episodes in agent steps -> scores f32[R, E], lengths i32[R, E]
     # and digests u32[R, E] of one episode for each seed from eval.seed on
     evaluate: Callable[[VmappedRun, ArrayLike], tuple[Array, Array, Array]]
+    # (runs, bool[R]) -> runs, without the sums of metrics and episodes of those that are chosen
+    forget: Callable[[VmappedRun, ArrayLike], VmappedRun]
 
 
-def make_program(config: Config, model: Model, game: DeviceGame, eval_game: DeviceGame) -> Program:
+def make_program(
+    config: Config, model: Model, game: DeviceGame, eval_game: DeviceGame, mesh: Mesh
+) -> Program:
     """The program for runs that differ only in seed, name, folder and numbers.
 
     Nothing is compiled yet. Further calls return the same program, with what was compiled. The
-    configuration is that of any of the runs; `eval_game` is the game as evaluations play it.
+    configuration is that of any of the runs; `eval_game` is the game as evaluations play it, and
+    `mesh` is that of `lanes.make_mesh`.
     """
     return _make_program(
-        dataclasses.replace(config, seed=0, name="", run_dir=""), model, game, eval_game
+        dataclasses.replace(config, seed=0, name="", run_dir=""), model, game, eval_game, mesh
     )
 
 
 @functools.lru_cache(maxsize=2)
-def _make_program(config: Config, model: Model, game: DeviceGame, eval_game: DeviceGame) -> Program:
+def _make_program(
+    config: Config, model: Model, game: DeviceGame, eval_game: DeviceGame, mesh: Mesh
+) -> Program:
     advance = functools.partial(_advance, config, model, game)
     start = functools.partial(_start, config, model, game)
     evaluate = functools.partial(_evaluate, config, model, eval_game)
+
+    def on_each_device(function: Callable, *in_specs: PartitionSpec) -> Callable:
+        # Not checked: nothing is exchanged, and mctx's loops cannot be annotated.
+        return jax.shard_map(
+            function, mesh=mesh, in_specs=in_specs, out_specs=BY_RUN, check_vma=False
+        )
+
+    def score(one: VmappedRun, limit: Int[Array, ""]) -> tuple[Array, Array, Array]:
+        return evaluate(one.run.train.variables, one.numbers, limit)
+
     return Program(
-        start=jax.jit(jax.vmap(start)),
-        advance=jax.jit(advance, donate_argnums=0),
-        evaluate=jax.jit(
-            jax.vmap(lambda one, limit: evaluate(one.run.train.variables, one.numbers, limit))
-        ),
+        start=jax.jit(on_each_device(jax.vmap(start), BY_RUN, BY_RUN, BY_RUN, BY_RUN)),
+        advance=jax.jit(on_each_device(advance, BY_RUN, SHARED, SHARED), donate_argnums=0),
+        evaluate=jax.jit(on_each_device(jax.vmap(score), BY_RUN, BY_RUN)),
+        forget=jax.jit(on_each_device(_forget_sums, BY_RUN, BY_RUN), donate_argnums=0),
     )
 
 
@@ -123,17 +148,20 @@ def _start(
     seed: Int[Array, ""],
     game_seed: Int[Array, ""],
     numbers: Mapping[str, Array],
+    is_spare: Bool[Array, ""],
 ) -> VmappedRun:
     num_envs = config.actor.num_envs
     games, step = jax.vmap(game.reset)(game_keys(game_seed, num_envs))
+    run = init_run_state(with_numbers(config, {"seed": seed}), model)
+    done = jnp.where(is_spare, ENDLESS, 0)
     return VmappedRun(
-        run=init_run_state(with_numbers(config, {"seed": seed}), model),
+        run=run.replace(train=run.train.replace(updates=done)),
         games=games,
         step=step,
         score=jnp.zeros(num_envs),
         length=jnp.zeros(num_envs, jnp.int32),
         finished=Finished(games=jnp.zeros(()), score=jnp.zeros(()), length=jnp.zeros(())),
-        agent_steps=jnp.zeros((), jnp.int32),
+        agent_steps=done,
         numbers=dict(numbers),
     )
 
@@ -169,6 +197,14 @@ def _advance(
         return jax.vmap(functools.partial(_play, game))(runs, action, plays)
 
     return jax.lax.while_loop(lambda runs: jnp.any(has_work(runs)), round_of_all, runs)
+
+
+def _forget_sums(runs: VmappedRun, told: Bool[Array, " R"]) -> VmappedRun:
+    """Reset the sums of the runs that were reported."""
+    summed = runs.run.metrics, runs.finished
+    nothing = jax.tree.map(jnp.zeros_like, summed)
+    sums, finished = jax.vmap(where)(told, nothing, summed)
+    return runs.replace(run=runs.run.replace(metrics=sums), finished=finished)
 
 
 def _owed(config: Config) -> np.ndarray:

@@ -20,7 +20,7 @@ from ez_jax.system.exits import DONE, INTERRUPTED
 from ez_jax.terminal.launch import spread
 from ez_jax.terminal.progress import Progress
 from ez_jax.train import train
-from ez_jax.training import vmapped_program
+from ez_jax.training import lanes, vmapped_program
 from ez_jax.training.record import EVALUATE, LOG, SAVE, Record
 from ez_jax.training.vmapped import OWN, VmappedRuns, check_alike, train_together
 
@@ -119,6 +119,39 @@ def test_a_run_goes_on_in_other_company_as_if_nothing_had_happened(folders, tmp_
 
 
 @pytest.mark.long
+def test_devices_share_the_runs_and_others_go_on_with_them(folders, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = [f"{key}={value}" for key, value in (runs.SETTINGS | STEADY).items()]
+    words, eight = [f"game={GAME}", "name=x", "seeds=3", *settings], runs.devices(8)
+    process = runs.start("ez_jax.train", *words, "devices=2", variables=eight)
+    for line in process.stdout:
+        if "evaluation at" in line:
+            process.terminate()
+            break
+    assert runs.wait(process).returncode == INTERRUPTED
+
+    done = runs.wait(runs.start("ez_jax.train", *words, variables=eight))
+
+    assert done.returncode == DONE, done.stderr
+    assert "on 3 devices" in done.stdout
+    apart = tmp_path / "runs" / "gymnax_CartPole" / "x"
+    assert_same_run(apart / "seed0", folders / "first", folders / "second")
+    assert_same_run(apart / "seed1", folders / "second", folders / "first")
+
+
+@pytest.mark.parametrize(
+    ("count", "wanted", "devices", "each"),
+    [(1, "all", 1, 1), (5, "2", 2, 3), (6, "all", 3, 2), (8, "all", 4, 2), (5, "all", 3, 2)],
+)
+def test_no_device_has_more_runs_than_necessary(monkeypatch, count, wanted, devices, each):
+    monkeypatch.setattr(jax, "local_devices", lambda: 4 * jax.devices()[:1])
+    mesh = lanes.make_mesh(count, wanted)
+    assert (mesh.size, lanes.number(count, mesh)) == (devices, devices * each)
+    with pytest.raises(BadInput, match="devices=5, but JAX sees 4"):
+        lanes.make_mesh(count, "5")
+
+
+@pytest.mark.long
 def test_a_complete_run_is_left_as_it_is(folders):
     before = runs.contents(folders / "second")
     same = override(config(folders / "second"), {"seed": 1})
@@ -181,11 +214,12 @@ def test_numbers_are_settings_with_fractions():
 def test_every_number_can_differ_whatever_the_search(policy):
     chosen = runs.config("a", {"search.policy": policy}, GAME)
     game = make_game(games.find_task(GAME), chosen.env, training=True)
-    program = vmapped_program.make_program(chosen, make_model(chosen, game.spec), game, game)
+    model, mesh = make_model(chosen, game.spec), lanes.make_mesh(2, "all")
+    program = vmapped_program.make_program(chosen, model, game, game, mesh)
     numbers = {key: np.ones(2, np.float32) for key in vmapped_program.NUMBERS}
     seeds = np.zeros(2, np.int32)
 
-    start = jax.eval_shape(program.start, seeds, seeds, numbers)
+    start = jax.eval_shape(program.start, seeds, seeds, numbers, seeds > 0)
     after = jax.eval_shape(program.advance, start, np.int32(1), np.int32(0))
 
     assert jax.tree.map(lambda x: x.shape, start) == jax.tree.map(lambda x: x.shape, after)

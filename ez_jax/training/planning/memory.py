@@ -186,16 +186,23 @@ def check(needs: MemoryNeeds, available: Available) -> None:
     )
 
 
-def check_runs(needs: MemoryNeeds, count: int, available: Available) -> None:
+def check_runs(needs: MemoryNeeds, count: int, devices: int, available: Available) -> None:
     """As `check`, for several runs in one program.
+
+    Args:
+      needs: of one run.
+      count: of the runs.
+      devices: that share the runs; every one has the same number, with spare ones if need be.
+      available: on one of them, or in all if they are the cores of a CPU.
 
     Raises:
       BadInput: the need, the available memory, and how many runs fit.
     """
-    need, have = count * needs.device + needs.host, available.device
+    each, sharing = -(-count // devices), devices if available.is_shared else 1
+    need, have = each * sharing * needs.device + needs.host, available.device
     if need <= USABLE * have:
         return
-    most = int((USABLE * have - needs.host) // needs.device)
+    most = devices * int((USABLE * have - needs.host) // (sharing * needs.device))
     fix = f"seeds={most} would fit" if most > 0 else "lower replay.capacity"
     raise BadInput(
         f"{count} runs in one program need about {gigabytes(need)} of memory and "
