@@ -46,7 +46,7 @@ SUITES = {
             *("CartpoleSwingup", "ReacherEasy", "BallInCupCatch", "FingerSpin"),
             *("PendulumSwingup", "CheetahRun", "WalkerWalk"),
         ),
-        settings=("total_agent_steps=50000",),
+        settings=("total_agent_steps=50000", "learner.decay_every=40000"),
         seeds=(0, 1, 2),
     ),
 }

@@ -186,7 +186,11 @@ PRESETS_FOR: dict[tuple[str, str], Differences] = {
             },
         },
     ),
-    ("small", "dm_control"): _SMALL_CONTINUOUS,
+    # Values up to 355, because a reward of 2 per step is worth 334; and the learning rate falls in
+    # the last fifth of a run (experiments/results/dm_control).
+    ("small", "dm_control"): merge(
+        _SMALL_CONTINUOUS, {"network": {"value_bin": 0.73}, "learner": {"decay_every": 80_000}}
+    ),
     ("small", "continuous"): merge(_SMALL_CONTINUOUS, _BINS_OF_ANY),
     ("small", "LunarLanderContinuous"): _MANY_STEPS,
     ("small", "BipedalWalker"): _MANY_STEPS,
