@@ -6,6 +6,8 @@
 - The time limit truncates.
 - envpool gives all tasks of a body the same parts of an observation, with zeros for those that
   belong to another task. These are left out.
+- Images are from the camera of the published ones, which follows the body; the one that MuJoCo
+  takes by itself stays where it is.
 """
 
 from gymnasium import spaces
@@ -25,6 +27,13 @@ _OF_OTHER_TASKS = {
     "QuadrupedFetch": ("rangefinder",),
     "Quadruped": ("rangefinder", "ball_state", "target_position"),
 }
+
+CAMERA, CAMERA_OF_QUADRUPED = 0, 2  # whose first one looks from afar
+
+
+def camera(task_id: str) -> int:
+    """The number of the camera that follows the body."""
+    return CAMERA_OF_QUADRUPED if task_id.startswith("Quadruped") else CAMERA
 
 
 def own_parts(space: spaces.Dict, task_id: str) -> spaces.Dict:

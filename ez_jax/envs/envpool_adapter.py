@@ -166,8 +166,10 @@ class EnvpoolEnv:
         """Images: the game's own, or the observation if it renders none."""
         if is_mujoco_id(self.spec.task_id) and (missing := opengl.missing()):
             raise RuntimeError(missing)
+        task_id = self.spec.task_id
+        camera = dm_control.camera(task_id) if is_dm_control_id(task_id) else None  # its own
         try:
-            return self._env.render(env_ids=np.arange(self.num_envs))
+            return self._env.render(env_ids=np.arange(self.num_envs), camera_id=camera)
         except RuntimeError:
             return picture(self._observation)
 
