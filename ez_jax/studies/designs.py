@@ -175,6 +175,8 @@ def _chosen(
     for idea in ideas:
         try:
             _, off = _switch_off(start, idea)
+            if spec.is_continuous and "search.policy" in _difference(start, off):
+                raise LeftOut("continuous actions can only be searched by gumbel")
             if _effective(off, spec) == _effective(start, spec):
                 keys = _difference(start, off)
                 whys = (dead.why for dead in _DEAD if dead.key in keys and dead.holds(start, spec))

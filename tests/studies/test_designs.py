@@ -41,6 +41,16 @@ def test_leave_one_out_is_everything_and_each_idea_off_by_itself():
     assert {arm.against for arm in made.arms} == {"baseline"}
 
 
+def test_continuous_actions_have_no_other_search():
+    spec = dataclasses.replace(VECTOR, num_actions=0, action_size=2)
+    made = compare(
+        "leave_one_out", tuple(presets.IDEAS), {"": presets.make_config("Pendulum")}, spec
+    )
+    of_control = {"no_consistency", "no_off_policy_correction", "no_reanalyse", "no_prioritised"}
+    assert set(table(made)) == {"baseline", "search_target"} | of_control
+    assert "search: continuous actions can only be searched by gumbel" in made.left_out
+
+
 def test_add_one_in_begins_with_nothing_and_ends_with_everything():
     made = made_by("add_one_in", ("value_prefix", "consistency", "search"))
     off = {"value_prefix": False, "consistency": False, "search.policy": "puct"}
