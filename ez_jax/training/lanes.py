@@ -49,14 +49,14 @@ def number(count: int, mesh: Mesh) -> int:
 def take(runs: Tree, lane: int) -> Tree:
     """One run, on the device that has it."""
     parts = _parts(runs)
-    device, place = divmod(lane, len(jax.tree.leaves(parts[0])[0]))
+    device, place = _place(parts, lane)
     return _take(parts[device], np.int32(place))
 
 
 def put(runs: Tree, lane: int, run: Tree) -> Tree:
     """Replace one run; `runs` must not be used any more."""
     parts = _parts(runs)
-    device, place = divmod(lane, len(jax.tree.leaves(parts[0])[0]))
+    device, place = _place(parts, lane)
     there = jax.tree.leaves(parts[device])[0].sharding
     parts[device] = _put(parts[device], np.int32(place), jax.device_put(run, there))
 
@@ -64,6 +64,11 @@ def put(runs: Tree, lane: int, run: Tree) -> Tree:
         return jax.make_array_from_single_device_arrays(old.shape, old.sharding, shards)
 
     return jax.tree.map(whole, runs, *parts)
+
+
+def _place(parts: list[Tree], lane: int) -> tuple[int, int]:
+    """The device that has a lane, and where."""
+    return divmod(lane, len(jax.tree.leaves(parts[0])[0]))
 
 
 def _parts(runs: Tree) -> list[Tree]:
